@@ -1,0 +1,50 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "collimate/device/tensor.hpp"
+
+namespace collimate {
+
+/// When a reservation is needed. Phases overlay each other: the larger one is paid, not the sum.
+enum class Lifetime { always, rollout, update };
+
+/// A ticket for reserved memory; becomes a tensor once the plan is committed.
+struct Slot {
+  int index = -1;
+  explicit operator bool() const { return index >= 0; }
+};
+
+/// All memory of a run: everything is reserved by name first, then allocated once, then only viewed.
+/// Every reservation is aligned to 64 bytes.
+class MemoryPlan {
+ public:
+  explicit MemoryPlan(Device& device) : device_(&device) {}
+  /// Throws once the plan is committed.
+  Slot reserve(std::string name, std::size_t bytes, Lifetime lifetime = Lifetime::always, Memory memory = Memory::device);
+  Slot reserve(std::string name, Shape shape, DType dtype, Lifetime lifetime = Lifetime::always, Memory memory = Memory::device);
+  std::size_t planned_bytes(Memory memory) const;  ///< what commit allocates
+  std::size_t allocated_bytes() const;             ///< what commit has allocated, over all memories
+  std::string report() const;                      ///< one line per reservation with its bytes, then the totals
+  /// Refuses with exit code 3, naming the largest reservations, if the device needs more than `limit` bytes (0: none).
+  void commit(std::size_t limit = 0);
+  bool committed() const { return committed_; }
+  /// A view of the slot's first elements; the slot must be large enough.
+  Tensor at(Slot slot, Shape shape, DType dtype = DType::f32) const;
+  Device& device() const { return *device_; }
+
+ private:
+  struct Entry {
+    std::string name;
+    std::size_t bytes, offset;
+    Lifetime lifetime;
+    Memory memory;
+  };
+  std::size_t bytes_of(Memory memory, Lifetime lifetime) const;
+  Device* device_;
+  std::vector<Entry> entries_;
+  Buffer buffers_[3];
+  bool committed_ = false;
+};
+
+}  // namespace collimate

@@ -1,0 +1,59 @@
+#pragma once
+#include "collimate/base/dtype.hpp"
+#include "collimate/base/error.hpp"
+#include "collimate/base/shape.hpp"
+#include "collimate/device/device.hpp"
+
+namespace collimate {
+
+/// Owns bytes of one device; move-only.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Device& device, std::size_t bytes, Memory memory);
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+  ~Buffer();
+  void* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  Device* device_ = nullptr;
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+  Memory memory_ = Memory::device;
+};
+
+/// A contiguous row-major view of elements on a device: never owns, allocates or resizes.
+class Tensor {
+ public:
+  Tensor() = default;
+  Tensor(void* data, DType dtype, Shape shape, Device& device)
+      : data_(data), device_(&device), dtype_(dtype), shape_(shape) {}
+
+  /// The elements; T must be the tensor's type.
+  template <class T>
+  T* as() const {
+    ensure(dtype_ == dtype_of<T>(), "a {} tensor was read as {}", name_of(dtype_), name_of(dtype_of<T>()));
+    return static_cast<T*>(data_);
+  }
+  void* data() const { return data_; }
+  explicit operator bool() const { return data_ != nullptr; }
+  Device& device() const { return *device_; }
+  DType dtype() const { return dtype_; }
+  const Shape& shape() const { return shape_; }
+  std::int64_t operator[](int axis) const { return shape_[axis]; }  ///< extent of an axis
+  std::int64_t count() const { return shape_.count(); }
+  std::size_t bytes() const { return static_cast<std::size_t>(count()) * size_of(dtype_); }
+  Tensor slice(std::int64_t begin, std::int64_t count) const;  ///< rows [begin, begin + count) of the first axis
+  Tensor reshape(Shape shape) const;                           ///< the same number of elements
+  void zero(Stream& stream) const { device_->zero(data_, bytes(), stream); }
+
+ private:
+  void* data_ = nullptr;
+  Device* device_ = nullptr;
+  DType dtype_ = DType::f32;
+  Shape shape_;
+};
+
+}  // namespace collimate

@@ -1,0 +1,45 @@
+#include <cstdlib>
+#include <cstring>
+
+#include "collimate/base/error.hpp"
+#include "collimate/device/device.hpp"
+
+namespace collimate {
+namespace {
+
+class CpuStream final : public Stream {
+ public:
+  void wait() override {}
+};
+
+class CpuDevice final : public Device {
+ public:
+  std::string name() const override { return "cpu"; }
+
+  void* allocate(std::size_t bytes, Memory) override {
+    constexpr std::size_t page = 4096;
+    void* pointer = std::aligned_alloc(page, (bytes + page - 1) / page * page);
+    if (!pointer)
+      fail_with(ExitCode::does_not_fit, "the host has no {:.1f} MiB to give: lower the model size, batch.grain_tokens or the ranks per node",
+                static_cast<double>(bytes) / 1048576.0);
+    std::memset(pointer, 0, bytes);
+    return pointer;
+  }
+  void release(void* pointer, std::size_t, Memory) noexcept override { std::free(pointer); }
+  void copy(void* destination, const void* source, std::size_t bytes, Stream&) override {
+    if (bytes) std::memcpy(destination, source, bytes);
+  }
+  void zero(void* destination, std::size_t bytes, Stream&) override {
+    if (bytes) std::memset(destination, 0, bytes);
+  }
+  Stream& stream() override { return stream_; }
+
+ private:
+  CpuStream stream_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_cpu_device() { return std::make_unique<CpuDevice>(); }
+
+}  // namespace collimate

@@ -1,0 +1,83 @@
+#include "collimate/device/memory_plan.hpp"
+
+#include <algorithm>
+
+namespace collimate {
+namespace {
+
+constexpr std::size_t alignment = 64;
+constexpr Memory memories[] = {Memory::device, Memory::host, Memory::pinned};
+constexpr const char* memory_names[] = {"device", "host", "pinned"};
+constexpr const char* lifetime_names[] = {"always", "rollout", "update"};
+
+double mebibytes(std::size_t bytes) { return static_cast<double>(bytes) / 1048576.0; }
+
+}  // namespace
+
+Slot MemoryPlan::reserve(std::string name, std::size_t bytes, Lifetime lifetime, Memory memory) {
+  ensure(!committed_, "'{}' was reserved after the memory plan was committed", name);
+  const std::size_t offset = bytes_of(memory, lifetime);
+  entries_.push_back({std::move(name), (bytes + alignment - 1) / alignment * alignment, offset, lifetime, memory});
+  return Slot{static_cast<int>(entries_.size()) - 1};
+}
+
+Slot MemoryPlan::reserve(std::string name, Shape shape, DType dtype, Lifetime lifetime, Memory memory) {
+  return reserve(std::move(name), static_cast<std::size_t>(shape.count()) * size_of(dtype), lifetime, memory);
+}
+
+std::size_t MemoryPlan::bytes_of(Memory memory, Lifetime lifetime) const {
+  std::size_t sum = 0;
+  for (const Entry& entry : entries_)
+    if (entry.memory == memory && entry.lifetime == lifetime) sum += entry.bytes;
+  return sum;
+}
+
+std::size_t MemoryPlan::planned_bytes(Memory memory) const {
+  return bytes_of(memory, Lifetime::always) + std::max(bytes_of(memory, Lifetime::rollout), bytes_of(memory, Lifetime::update));
+}
+
+std::size_t MemoryPlan::allocated_bytes() const {
+  std::size_t sum = 0;
+  for (const Buffer& buffer : buffers_) sum += buffer.bytes();
+  return sum;
+}
+
+std::string MemoryPlan::report() const {
+  std::string out;
+  for (const Entry& entry : entries_)
+    out += fmt::format("  {:<44} {:>12.3f} MiB  {:<7} {}\n", entry.name, mebibytes(entry.bytes),
+                       memory_names[static_cast<int>(entry.memory)], lifetime_names[static_cast<int>(entry.lifetime)]);
+  for (const Memory memory : memories)
+    if (planned_bytes(memory))
+      out += fmt::format("  total {:<38} {:>12.3f} MiB  (rollout and update overlay)\n", memory_names[static_cast<int>(memory)],
+                         mebibytes(planned_bytes(memory)));
+  return out;
+}
+
+void MemoryPlan::commit(std::size_t limit) {
+  ensure(!committed_, "the memory plan was committed twice");
+  const std::size_t needed = planned_bytes(Memory::device);
+  if (limit && needed > limit) {
+    std::vector<Entry> largest = entries_;
+    std::stable_sort(largest.begin(), largest.end(), [](const Entry& a, const Entry& b) { return a.bytes > b.bytes; });
+    std::string names;
+    for (std::size_t i = 0; i < std::min<std::size_t>(3, largest.size()); ++i)
+      names += fmt::format("{}{} ({:.1f} MiB)", i ? ", " : "", largest[i].name, mebibytes(largest[i].bytes));
+    fail_with(ExitCode::does_not_fit, "the run needs {:.1f} MiB on the device and device.memory allows {:.1f} MiB; the largest parts are {}",
+              mebibytes(needed), mebibytes(limit), names);
+  }
+  for (const Memory memory : memories) buffers_[static_cast<int>(memory)] = Buffer(*device_, planned_bytes(memory), memory);
+  committed_ = true;
+}
+
+Tensor MemoryPlan::at(Slot slot, Shape shape, DType dtype) const {
+  ensure(committed_ && slot, "a tensor was asked of a plan that is not committed");
+  const Entry& entry = entries_[slot.index];
+  ensure(static_cast<std::size_t>(shape.count()) * size_of(dtype) <= entry.bytes, "'{}' holds {} bytes, too few for {} of shape {}", entry.name,
+         entry.bytes, name_of(dtype), shape.text());
+  const std::size_t base = entry.lifetime == Lifetime::always ? 0 : bytes_of(entry.memory, Lifetime::always);
+  auto* data = static_cast<std::byte*>(buffers_[static_cast<int>(entry.memory)].data()) + base + entry.offset;
+  return {data, dtype, shape, *device_};
+}
+
+}  // namespace collimate
