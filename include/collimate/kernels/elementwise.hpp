@@ -1,0 +1,23 @@
+#pragma once
+#include "collimate/base/random.hpp"
+#include "collimate/device/tensor.hpp"
+
+namespace collimate::kernels {
+
+/// y = a + b, element by element; y may be a or b. Any equal shapes.
+void add(Tensor y, Tensor a, Tensor b, Stream& stream);
+
+/// GELU in its tanh form: y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))  (Hendrycks and Gimpel, 2016)
+void gelu_forward(Tensor y, Tensor x, Stream& stream);
+void gelu_backward(Tensor dx, Tensor dy, Tensor x, Stream& stream);  ///< dx may be dy
+
+/// SwiGLU: y[R,M] = silu(gate) * up, where gate_up[R,2M] holds gate in columns [0,M) and up in [M,2M)  (Shazeer, 2020)
+void swiglu_forward(Tensor y, Tensor gate_up, Stream& stream);
+void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up, Stream& stream);
+
+/// y[R,C] = x / (1 - probability) where kept, else 0; y may be x. Its backward is itself, applied to dy.
+/// The mask of a row depends on (key, samples[R] i64, positions[R] i32, site, column) only; site < 2^14 counts the places of
+/// dropout in the model. Four columns share one Philox call.
+void dropout(Tensor y, Tensor x, double probability, const RandomKey& key, Tensor samples, Tensor positions, std::uint32_t site, Stream& stream);
+
+}  // namespace collimate::kernels

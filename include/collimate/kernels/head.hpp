@@ -1,0 +1,38 @@
+#pragma once
+#include "collimate/device/tensor.hpp"
+#include "collimate/kernels/matmul.hpp"
+
+namespace collimate::kernels {
+
+// The log-probability head, for one block of rows (at most 256) and one shard of the vocabulary. Logits are divided by the
+// temperature here. Sums over the vocabulary run in tiles of fixed width in index order.
+
+/// Per row of logits[R,N] / temperature: statistics[R,4] = {max, sum exp(l - max), sum exp(l - max) l, logit of the target or
+/// -inf where the target is in another shard or -1}. targets[R] i32 are vocabulary ids; the shard holds [first, first + N).
+/// An empty shard (N = 0) gives {-inf, 0, 0, -inf}.
+void logit_statistics(Tensor statistics, Tensor logits, Tensor targets, std::int64_t first, float temperature, Stream& stream);
+/// statistics = the statistics of the union of two vocabulary shards.
+void merge_statistics(Tensor statistics, Tensor other, Stream& stream);
+/// logprob[R] = target - lse, entropy[R] = lse - sum p l, lse[R] = max + log(sum); 0 where the target is -1.
+void finish_statistics(Tensor logprob, Tensor entropy, Tensor lse, Tensor statistics, Tensor targets, Stream& stream);
+/// logits[R,N] become their own gradient: (dlogprob (1[target] - p) - dentropy p (log p + entropy)) / temperature; 0 in rows whose
+/// target is -1.
+void logit_gradient(Tensor logits, Tensor lse, Tensor entropy, Tensor targets, Tensor dlogprob, Tensor dentropy, std::int64_t first,
+                    float temperature, Stream& stream);
+
+/// values[R] = hidden[R,C] w[C] + b[1]; a row's bits depend on that row alone.
+void value_forward(Tensor values, Tensor hidden, Tensor w, Tensor b, Stream& stream);
+/// dhidden[R,C] and dw[C], db[1] (all replaced); dw and db block by block.
+void value_backward(Tensor dhidden, Tensor dw, Tensor db, Tensor dvalues, Tensor hidden, Tensor w, Stream& stream);
+
+/// How a token is drawn from logits.
+struct Sampling {
+  double temperature = 1.0;  ///< 0: the largest logit, the lower id on a tie
+  std::int64_t top_k = 0;    ///< keep the k largest logits (0: all)
+  double top_p = 1.0;        ///< keep the smallest set of largest probabilities whose sum reaches p
+};
+/// Inverse CDF in fp64 in vocabulary order with one uniform number per row: tokens[B] i32, logprobs[B] f32 under the distribution
+/// that was sampled from, of logits[B,N], uniforms[B] f64. Ties at a top-k or top-p border go to the lower id.
+void sample_tokens(Tensor tokens, Tensor logprobs, Tensor logits, Tensor uniforms, const Sampling& sampling, Stream& stream);
+
+}  // namespace collimate::kernels

@@ -1,0 +1,26 @@
+#pragma once
+#include "collimate/device/tensor.hpp"
+
+namespace collimate::kernels {
+
+/// Elements per block of a parameter chunk: norms and hashes are formed per block, in block order.
+constexpr std::int64_t chunk_block = 1024;
+
+/// Where Adam adds epsilon: to sqrt(vhat) as PyTorch does, or to sqrt(v) before bias correction as TensorFlow does.
+enum class EpsilonForm { torch, tf };
+
+struct AdamW {
+  double rate = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, decay = 0;  ///< decay is decoupled: value -= rate * decay * value
+  std::int64_t step = 1;                                                  ///< 1 for the first update
+  double gradient_scale = 1;                                              ///< clipping: the gradient is multiplied by it
+  EpsilonForm form = EpsilonForm::torch;
+};
+/// One fused pass over flat fp32 ranges of equal length (Loshchilov and Hutter, 2019).
+void adamw(Tensor value, Tensor gradient, Tensor first_moment, Tensor second_moment, const AdamW& how, Stream& stream);
+
+/// sums[i] (f64) = sum of squares of block i of x (whole blocks of 1,024 f32).
+void block_squares(Tensor sums, Tensor x, Stream& stream);
+/// hashes[i] (u64) = a 64-bit hash of the bits of block i of x.
+void block_hashes(Tensor hashes, Tensor x, Stream& stream);
+
+}  // namespace collimate::kernels
