@@ -1,0 +1,125 @@
+#include "collimate/base/atomic_file.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "collimate/base/error.hpp"
+
+namespace collimate {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string hint(int code) {
+  if (code == ENOSPC || code == EDQUOT || code == EFBIG) return "; free space on that disk or write to another folder";
+  if (code == EACCES || code == EROFS || code == EPERM) return "; choose a folder that you may write to";
+  if (code == ENOENT) return "; check the path";
+  return "";
+}
+
+[[noreturn]] void fail_on(std::string_view action, const std::string& path) {
+  const int code = errno;
+  fail("cannot {} '{}': {}{}", action, path, std::strerror(code), hint(code));
+}
+
+/// A file descriptor that closes itself.
+struct Descriptor {
+  int fd;
+  explicit Descriptor(int opened) : fd(opened) {}
+  Descriptor(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+fs::path folder_of(const std::string& path) {
+  const fs::path folder = fs::path(path).parent_path();
+  return folder.empty() ? fs::path(".") : folder;
+}
+
+void sync_path(const std::string& path, int flags) {
+  const Descriptor file(::open(path.c_str(), flags));
+  if (file.fd < 0) fail_on("open", path);
+  // Some file systems do not sync folders and say EINVAL: that is no loss of data.
+  if (::fsync(file.fd) != 0 && errno != EINVAL) fail_on("sync", path);
+}
+
+}  // namespace
+
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+  require(!path_.empty(), "the name of an output file is empty");
+  require(!fs::is_directory(path_), "'{}' is a folder, not a file to write; give a file name", path_);
+  std::error_code error;
+  const fs::path folder = folder_of(path_);
+  fs::create_directories(folder, error);
+  require(!error, "cannot create the folder '{}': {}", folder.string(), error.message());
+  temporary_ = (folder / fmt::format(".{}.{}.part", fs::path(path_).filename().string(), ::getpid())).string();
+  const Descriptor file(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644));
+  if (file.fd < 0) {
+    temporary_.clear();
+    fail_on("write to the folder of", path_);
+  }
+}
+
+AtomicFile::AtomicFile(AtomicFile&& other) noexcept
+    : path_(std::move(other.path_)), temporary_(std::exchange(other.temporary_, {})) {}
+
+AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
+  if (this != &other) {
+    abandon();
+    path_ = std::move(other.path_);
+    temporary_ = std::exchange(other.temporary_, {});
+  }
+  return *this;
+}
+
+AtomicFile::~AtomicFile() { abandon(); }
+
+void AtomicFile::abandon() noexcept {
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  temporary_.clear();
+}
+
+void AtomicFile::commit() {
+  ensure(!temporary_.empty(), "'{}' was committed twice", path_);
+  sync_path(temporary_, O_RDONLY);
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_on("rename the finished file to", path_);
+  temporary_.clear();
+  sync_path(folder_of(path_).string(), O_RDONLY | O_DIRECTORY);
+}
+
+void write_file(const std::string& path, std::string_view text) {
+  AtomicFile target(path);
+  {
+    const Descriptor file(::open(target.temporary().c_str(), O_WRONLY | O_TRUNC));
+    if (file.fd < 0) fail_on("write", path);
+    while (!text.empty()) {
+      const ssize_t written = ::write(file.fd, text.data(), text.size());
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) fail_on("write", path);
+      text.remove_prefix(static_cast<std::size_t>(written));
+    }
+  }
+  target.commit();
+}
+
+std::string read_file(const std::string& path) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY));
+  if (file.fd < 0) fail_on("read", path);
+  std::string text;
+  std::string buffer(1 << 16, '\0');
+  while (true) {
+    const ssize_t count = ::read(file.fd, buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail_on("read", path);
+    if (count == 0) return text;
+    text.append(buffer, 0, static_cast<std::size_t>(count));
+  }
+}
+
+}  // namespace collimate

@@ -1,0 +1,261 @@
+#include "collimate/base/hdf5_file.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+
+#include "collimate/base/atomic_file.hpp"
+#include "collimate/base/checksum.hpp"
+#include "collimate/base/error.hpp"
+
+namespace collimate {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+
+/// A fresh folder for each test.
+class Hdf5 : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() /
+              fmt::format("collimate-{}-{}", testing::UnitTest::GetInstance()->current_test_info()->name(), ::getpid());
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  std::string at(const std::string& name) const { return (folder_ / name).string(); }
+  fs::path folder_;
+};
+
+template <class Call>
+std::string message(Call&& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+template <class T>
+std::span<const T> view(const std::vector<T>& values) {
+  return values;
+}
+
+template <class T>
+std::vector<T> counting(std::int64_t n, T first = 0) {
+  std::vector<T> values(n);
+  std::iota(values.begin(), values.end(), first);
+  return values;
+}
+
+template <class T>
+void round_trip(const std::string& path) {
+  const auto values = counting<T>(1000, 3);
+  Hdf5File out = Hdf5File::create(path);
+  out.write("/a/b/fixed", view(values));
+  out.create_dataset("/a/grows", dtype_of<T>(), {0, 10}, 7);
+  out.append("/a/grows", view(values).first(330));
+  out.append("/a/grows", view(values).subspan(330));
+  out.close();
+  const Hdf5File in = Hdf5File::open(path);
+  EXPECT_EQ(in.read<T>("/a/b/fixed"), values);
+  EXPECT_EQ(in.read<T>("/a/grows"), values);
+  EXPECT_EQ(in.info("/a/grows").shape, (Shape{100, 10}));
+  EXPECT_EQ(in.info("/a/grows").dtype, dtype_of<T>());
+  EXPECT_TRUE(in.info("/a/grows").extendible);
+  EXPECT_FALSE(in.info("/a/b/fixed").extendible);
+  std::vector<T> part(20);
+  in.read("/a/grows", 33, std::span<T>(part));
+  EXPECT_EQ(part, (std::vector<T>(values.begin() + 330, values.begin() + 350)));
+}
+
+TEST_F(Hdf5, EveryTypeComesBack) {
+  round_trip<float>(at("f32"));
+  round_trip<double>(at("f64"));
+  round_trip<std::int32_t>(at("i32"));
+  round_trip<std::int64_t>(at("i64"));
+  round_trip<std::uint64_t>(at("u64"));
+  std::vector<std::uint8_t> bytes = {0, 255, 7};
+  Hdf5File out = Hdf5File::create(at("u8"));
+  out.write("/bytes", view(bytes));
+  out.close();
+  EXPECT_EQ(Hdf5File::open(at("u8")).read<std::uint8_t>("/bytes"), bytes);
+}
+
+TEST_F(Hdf5, TextsAttributesAndLists) {
+  const std::string json = "{\"name\": \"d\u00e9j\u00e0\"}", longer(200000, 'x');
+  Hdf5File out = Hdf5File::create(at("t.h5"));
+  out.write_text("/meta/json", json);
+  out.write_text("/meta/long", longer);
+  out.write_text("/meta/empty", "");
+  out.set_attribute("/", "kind", "supervised");
+  out.set_attribute("/meta", "count", std::int64_t{-5});
+  out.create_group("/zebra");
+  out.write("/apple", view(counting<float>(0)));
+  EXPECT_THROW(out.set_attribute("/", "long", longer), Error);
+  out.sync();
+  out.close();
+  const Hdf5File in = Hdf5File::open(at("t.h5"));
+  EXPECT_EQ(in.read_text("/meta/json"), json);
+  EXPECT_EQ(in.read_text("/meta/long"), longer);
+  EXPECT_EQ(in.read_text("/meta/empty"), "");
+  EXPECT_EQ(in.text_attribute("/", "kind"), "supervised");
+  EXPECT_EQ(in.integer_attribute("/meta", "count"), -5);
+  EXPECT_EQ(in.children(), (std::vector<std::string>{"apple", "meta", "zebra"}));
+  EXPECT_EQ(in.children("/meta"), (std::vector<std::string>{"empty", "json", "long"}));
+  EXPECT_TRUE(in.exists("/") && in.exists("/meta/json") && in.is_group("/meta") && !in.is_group("/apple"));
+  EXPECT_FALSE(in.exists("/meta/none") || in.exists("/none/deeper") || in.has_attribute("/", "none"));
+  EXPECT_EQ(in.read<float>("/apple").size(), 0u);
+}
+
+TEST_F(Hdf5, WritesRangesInAnyOrderAndManyDatasets) {
+  const auto values = counting<std::int32_t>(12);
+  Hdf5File out = Hdf5File::create(at("r.h5"));
+  out.create_dataset("/x", DType::i32, {4, 3});
+  out.write("/x", 2, view(values).last(6));
+  out.write("/x", 0, view(values).first(6));
+  for (int i = 0; i < 150; ++i) out.write(fmt::format("/many/{:03}", i), view(values).first(i % 5));
+  out.close();
+  const Hdf5File in = Hdf5File::open(at("r.h5"));
+  EXPECT_EQ(in.read<std::int32_t>("/x"), values);
+  for (int i = 0; i < 150; ++i) EXPECT_EQ(in.read<std::int32_t>(fmt::format("/many/{:03}", i)).size(), static_cast<std::size_t>(i % 5));
+}
+
+TEST_F(Hdf5, EqualContentGivesEqualBytes) {
+  for (const char* name : {"one", "two"}) {
+    Hdf5File out = Hdf5File::create(at(name));
+    out.write("/g/x", view(counting<double>(100)));
+    out.write_text("/t", "text");
+    out.set_attribute("/", "a", "b");
+    out.close();
+    if (name[0] == 'o') ::usleep(1100000);  // a time stamp would have the next second
+  }
+  EXPECT_EQ(read_file(at("one")), read_file(at("two")));
+}
+
+TEST_F(Hdf5, MisuseIsASentence) {
+  Hdf5File out = Hdf5File::create(at("m.h5"));
+  out.create_dataset("/x", DType::f32, {4, 3});
+  const auto floats = counting<float>(12);
+  EXPECT_THAT(message([&] { out.write("/x", 3, view(floats).first(6)); }), AllOf(HasSubstr("m.h5"), HasSubstr("/x"), HasSubstr("[4, 3]")));
+  EXPECT_THAT(message([&] { out.write("/x", 0, view(floats).first(4)); }), HasSubstr("do not fit"));
+  EXPECT_THAT(message([&] { out.read<double>("/x"); }), HasSubstr("holds f32, not f64"));
+  EXPECT_THAT(message([&] { out.append("/x", view(floats)); }), HasSubstr("fixed size"));
+  EXPECT_THAT(message([&] { out.create_dataset("/x", DType::f32, {1}); }), AllOf(HasSubstr("create '/x'"), HasSubstr("already exists")));
+  EXPECT_THAT(message([&] { out.read<float>("/y"); }), HasSubstr("no dataset '/y'"));
+  EXPECT_THAT(message([&] { out.read_text("/x"); }), HasSubstr("not a text"));
+  EXPECT_THAT(message([&] { out.text_attribute("/x", "k"); }), HasSubstr("no attribute 'k'"));
+  EXPECT_THAT(message([&] { out.children("/x"); }), HasSubstr("no group '/x'"));
+}
+
+TEST_F(Hdf5, UnreadableFilesAreNamed) {
+  EXPECT_THAT(message([&] { Hdf5File::open(at("none")); }), AllOf(HasSubstr("none"), HasSubstr("does not exist")));
+  EXPECT_THAT(message([&] { Hdf5File::open(folder_.string()); }), HasSubstr("is a folder"));
+  std::ofstream(at("empty"));
+  EXPECT_THAT(message([&] { Hdf5File::open(at("empty")); }), HasSubstr("is empty"));
+  std::ofstream(at("text")) << std::string(5000, 'a');
+  EXPECT_THAT(message([&] { Hdf5File::open(at("text")); }), HasSubstr("not an HDF5 file"));
+  Hdf5File out = Hdf5File::create(at("cut"));
+  out.write("/x", view(counting<double>(10000)));
+  out.close();
+  fs::resize_file(at("cut"), 40000);
+  EXPECT_THAT(message([&] { Hdf5File::open(at("cut")); }), AllOf(HasSubstr("cut"), HasSubstr("cut short")));
+  EXPECT_THAT(message([&] { Hdf5File::create(at("no/such/folder")); }), HasSubstr("no/such/folder"));
+}
+
+/// Lets files grow to so many bytes only: the operating system then refuses to write as it does on a full disk.
+class FileLimit {
+ public:
+  explicit FileLimit(rlim_t bytes) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    handler_ = std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  rlimit before_{};
+  void (*handler_)(int);
+};
+
+TEST_F(Hdf5, AFullDiskIsReported) {
+  const auto values = counting<double>(100000);
+  const FileLimit limit(100000);
+  const std::string fixed = message([&] {
+    Hdf5File out = Hdf5File::create(at("full.h5"));
+    out.write("/x", view(values));
+    out.close();
+  });
+  EXPECT_THAT(fixed, AllOf(HasSubstr("full.h5"), HasSubstr("free space")));
+  const std::string chunked = message([&] {
+    Hdf5File out = Hdf5File::create(at("chunked.h5"));
+    out.create_dataset("/x", DType::f64, {0}, 1000);
+    for (int i = 0; i < 20; ++i) out.append("/x", view(values).first(1500));
+    out.close();
+  });
+  EXPECT_THAT(chunked, AllOf(HasSubstr("chunked.h5"), HasSubstr("free space")));
+}
+
+TEST_F(Hdf5, AnAtomicFileAppearsWholeOrNotAtAll) {
+  {
+    const AtomicFile abandoned(at("deep/a"));
+    std::ofstream(abandoned.temporary()) << "half";
+    EXPECT_TRUE(fs::exists(abandoned.temporary()));
+  }
+  EXPECT_TRUE(fs::is_empty(at("deep")));
+  write_file(at("deep/a"), "first");
+  write_file(at("deep/a"), "second");
+  EXPECT_EQ(read_file(at("deep/a")), "second");
+  {
+    const FileLimit limit(10);
+    EXPECT_THAT(message([&] { write_file(at("deep/a"), std::string(100, 'x')); }), AllOf(HasSubstr("deep/a"), HasSubstr("free space")));
+  }
+  EXPECT_EQ(read_file(at("deep/a")), "second");
+  EXPECT_EQ(std::distance(fs::directory_iterator(at("deep")), {}), 1);
+  EXPECT_THAT(message([&] { AtomicFile(at("deep")); }), HasSubstr("is a folder"));
+  EXPECT_THAT(message([&] { AtomicFile(at("deep/a/b")); }), HasSubstr("cannot"));
+  EXPECT_THAT(message([&] { read_file(at("none")); }), HasSubstr("none"));
+}
+
+// Values that the author of XXH64 and its bindings publish.
+TEST(ChecksumTest, GivesThePublishedValues) {
+  EXPECT_EQ(checksum(""), 0xEF46DB3751D8E999);
+  EXPECT_EQ(checksum("a"), 0xD24EC4F1A98C6E5B);
+  EXPECT_EQ(checksum("abc"), 0x44BC2CF5AD770999);
+  EXPECT_EQ(checksum("xxhash"), 0x32DD38952C4BC720);
+  EXPECT_EQ(checksum("xxhash", 6, 20141025), 0xB559B98D844E0635);
+  EXPECT_EQ(checksum("Nobody inspects the spammish repetition"), 0xFBCEA83C8A378BF1);
+  EXPECT_EQ(checksum_text(0xABC), "0000000000000abc");
+}
+
+TEST(ChecksumTest, DoesNotSeeHowTheStreamWasCut) {
+  std::string text;
+  for (int i = 0; i < 300; ++i) text += static_cast<char>(i * 37 + i / 7);
+  const std::uint64_t whole = checksum(text);
+  for (std::size_t piece = 1; piece < 80; ++piece) {
+    Checksum sum;
+    for (std::size_t i = 0; i < text.size(); i += piece) sum.add(std::string_view(text).substr(i, piece));
+    ASSERT_EQ(sum.value(), whole) << piece;
+  }
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    std::string damaged = text;
+    damaged[i] ^= 1;
+    ASSERT_NE(checksum(damaged), whole) << i;
+  }
+}
+
+}  // namespace
+}  // namespace collimate
