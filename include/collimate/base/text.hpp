@@ -1,0 +1,28 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace collimate {
+
+std::string_view trim(std::string_view text);  ///< without blanks, tabs and line ends at both ends
+/// The parts between separators, each trimmed; no parts for blank text.
+std::vector<std::string> split(std::string_view text, char separator);
+std::string join(const std::vector<std::string>& parts, std::string_view separator);
+
+std::string human_bytes(std::int64_t bytes);     ///< "1.5 GiB", "12 B"
+std::string human_duration(double seconds);      ///< "0.250 s", "12.3 s", "4 min 05 s", "2 h 03 min"
+std::string exact_bytes(std::int64_t bytes);     ///< "2GiB" where the unit divides, else "1234"; read_bytes gives it back
+/// "2GiB", "512 MiB", "1.5KiB", "1GB" (powers of 1000) or a plain number; false if it is none of these or not whole.
+bool read_bytes(std::string_view text, std::int64_t& bytes);
+
+/// Levenshtein's distance: how many characters must be inserted, removed or replaced.
+int edit_distance(std::string_view a, std::string_view b);
+/// The candidate with the smallest edit distance; empty if there is none.
+std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
+
+/// FNV-1a, 64 bits: to compare texts, not to protect them.
+std::uint64_t hash_of(std::string_view text);
+
+}  // namespace collimate

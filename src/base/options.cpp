@@ -1,0 +1,308 @@
+#include "collimate/base/options.hpp"
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <map>
+
+#include "base/option_text.hpp"
+#include "collimate/base/error.hpp"
+#include "collimate/base/text.hpp"
+
+namespace po = boost::program_options;
+
+namespace collimate {
+
+Range any() { return {}; }
+Range at_least(double low) { return {low, {}, true, {}}; }
+Range more_than(double low) { return {low, {}, false, {}}; }
+Range between(double low, double high) { return {low, high, true, {}}; }
+Range one_of(std::vector<std::string> words) { return {{}, {}, true, std::move(words)}; }
+
+std::string Range::text() const {
+  if (!words.empty()) return "one of " + join(words, ", ");
+  std::string out;
+  if (low) out = fmt::format("{} {}", low_included ? "at least" : "more than", *low);
+  if (high) out += fmt::format("{}at most {}", low ? " and " : "", *high);
+  return out;
+}
+
+struct OptionTable::Option {
+  std::string name, help, unit;
+  Target target;
+  Range range;
+  std::string initial;  ///< the default, as text
+  std::string place;    ///< where the value came from: "deck.ini:12"; empty for the default
+  bool in_deck = true;
+
+  std::string section() const { return name.find('.') == std::string::npos ? "" : name.substr(0, name.find('.')); }
+  std::string text() const;
+  void assign(const std::vector<std::string>& given) const;
+  void refuse(const std::string& given, const std::string& why) const;
+  void check(const std::string& given, double number) const;
+  void check_word(const std::string& word) const;
+  std::string wanted() const;
+};
+
+struct OptionTable::State {
+  std::vector<std::unique_ptr<Option>> options;
+  std::map<std::string, Option*> by_name;
+  po::options_description description;
+  po::positional_options_description positionals;
+  po::variables_map values;
+};
+
+std::string OptionTable::Option::text() const {
+  return std::visit(
+      [&](auto* variable) -> std::string {
+        using T = std::remove_pointer_t<decltype(variable)>;
+        if constexpr (std::is_same_v<T, std::vector<std::string>>) return join(*variable, ", ");
+        else if constexpr (std::is_same_v<T, std::int64_t>) return unit == "bytes" ? exact_bytes(*variable) : fmt::format("{}", *variable);
+        else return fmt::format("{}", *variable);  // the shortest text that reads back to the same double
+      },
+      target);
+}
+
+std::string OptionTable::Option::wanted() const {
+  std::string kind = std::visit(
+      [](auto* variable) -> std::string {
+        using T = std::remove_pointer_t<decltype(variable)>;
+        if constexpr (std::is_same_v<T, bool>) return "true or false";
+        else if constexpr (std::is_same_v<T, std::int64_t>) return "a whole number";
+        else if constexpr (std::is_same_v<T, double>) return "a number";
+        else if constexpr (std::is_same_v<T, std::string>) return "text";
+        else return "a list";
+      },
+      target);
+  if (unit == "bytes") kind = "a size such as 512MiB";
+  if (!range.text().empty()) kind = range.words.empty() ? kind + ", " + range.text() : range.text();
+  return unit.empty() ? kind : fmt::format("{} ({})", kind, unit);
+}
+
+void OptionTable::Option::refuse(const std::string& given, const std::string& why) const {
+  fail("{}: {} = {} {}; give {}", place, name, given, why, wanted());
+}
+
+void OptionTable::Option::check(const std::string& given, double number) const {
+  const bool low_ok = !range.low || (range.low_included ? number >= *range.low : number > *range.low);
+  if (!low_ok || (range.high && number > *range.high)) refuse(given, "is out of range");
+}
+
+void OptionTable::Option::check_word(const std::string& word) const {
+  const auto& words = range.words;
+  if (!words.empty() && std::find(words.begin(), words.end(), word) == words.end())
+    refuse(word, fmt::format("is unknown (nearest: {})", nearest_name(word, words)));
+}
+
+void OptionTable::Option::assign(const std::vector<std::string>& given) const {
+  const std::string& word = given.back();
+  if (auto* const* flag = std::get_if<bool*>(&target)) {
+    if (!read_bool(word, **flag)) refuse(word, "is not a truth value");
+  } else if (auto* const* whole = std::get_if<std::int64_t*>(&target)) {
+    std::int64_t number = 0;
+    if (!(unit == "bytes" ? read_bytes(word, number) : read_whole(word, number)))
+      refuse(word, unit == "bytes" ? "is not a size" : "is not a whole number");
+    check(word, static_cast<double>(number));
+    **whole = number;
+  } else if (auto* const* real = std::get_if<double*>(&target)) {
+    double number = 0.0;
+    if (!read_real(word, number)) refuse(word, "is not a number");
+    check(word, number);
+    **real = number;
+  } else if (auto* const* text = std::get_if<std::string*>(&target)) {
+    check_word(word);
+    **text = word;
+  } else {
+    std::vector<std::string> all;
+    for (const std::string& part : given)
+      for (std::string& element : split(part, ',')) {
+        if (element.empty()) refuse(part, "has an empty element");
+        check_word(element);
+        all.push_back(std::move(element));
+      }
+    *std::get<std::vector<std::string>*>(target) = std::move(all);
+  }
+}
+
+OptionTable::OptionTable() : state_(std::make_unique<State>()) {}
+OptionTable::OptionTable(OptionTable&&) noexcept = default;
+OptionTable& OptionTable::operator=(OptionTable&&) noexcept = default;
+OptionTable::~OptionTable() = default;
+
+void OptionTable::add_target(std::string name, Target target, std::string help, Range range, std::string unit) {
+  ensure(!state_->by_name.contains(name), "the option {} was declared twice", name);
+  auto option = std::make_unique<Option>(Option{name, std::move(help), std::move(unit), target, std::move(range), "", "", true});
+  option->initial = option->text();
+  const bool list = std::holds_alternative<std::vector<std::string>*>(target);
+  // Boost gets text and gives text: the checks and their sentences are ours.
+  po::value_semantic* semantic = nullptr;
+  if (list) semantic = po::value<std::vector<std::string>>();
+  else semantic = po::value<std::string>();
+  state_->description.add_options()(name.c_str(), semantic);
+  state_->by_name[name] = option.get();
+  state_->options.push_back(std::move(option));
+}
+
+OptionTable::Option& OptionTable::find(const std::string& name) const {
+  const auto found = state_->by_name.find(name);
+  ensure(found != state_->by_name.end(), "the option {} was not declared", name);
+  return *found->second;
+}
+
+void OptionTable::command_line_only(const std::vector<std::string>& names) {
+  for (const std::string& name : names) find(name).in_deck = false;
+}
+
+void OptionTable::positional(const std::string& name, int count) {
+  command_line_only({name});
+  state_->positionals.add(name.c_str(), count);
+}
+
+namespace {
+
+/// What Boost would misread: "--flag" becomes "--flag=true", "--flag false" one word, "--name=" two words, the second one empty.
+template <class IsFlag>
+std::vector<std::string> spelled_out(const std::vector<std::string>& arguments, IsFlag&& is_flag) {
+  std::vector<std::string> words;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& word = arguments[i];
+    if (word.starts_with("--") && is_flag(word.substr(2))) {
+      bool value = true;
+      if (i + 1 < arguments.size() && read_bool(arguments[i + 1], value)) ++i;
+      words.push_back(fmt::format("{}={}", word, value));
+    } else if (word.starts_with("--") && word.find('=') == word.size() - 1) {
+      words.push_back(word.substr(0, word.size() - 1));
+      words.emplace_back();
+    } else {
+      words.push_back(word);
+    }
+  }
+  return words;
+}
+
+}  // namespace
+
+void OptionTable::read_arguments(const std::vector<std::string>& arguments) {
+  const std::vector<std::string> words = spelled_out(arguments, [&](const std::string& name) {
+    const auto known = state_->by_name.find(name);
+    return known != state_->by_name.end() && std::holds_alternative<bool*>(known->second->target);
+  });
+  try {
+    using namespace po::command_line_style;
+    const auto parsed = po::command_line_parser(words)
+                            .options(state_->description)
+                            .positional(state_->positionals)
+                            .style(allow_long | long_allow_adjacent | long_allow_next)  // no guessing of prefixes
+                            .run();
+    for (const auto& option : parsed.options)
+      if (!option.string_key.empty()) find(option.string_key).place = "command line";
+    po::store(parsed, state_->values);
+  } catch (const po::unknown_option& error) {
+    const std::string typed = error.get_option_name();
+    const std::size_t begin = std::min(typed.find_first_not_of('-'), typed.size());
+    const std::string name = typed.substr(begin, typed.find('=') - begin);
+    fail("command line: there is no option --{}; the nearest is --{}", name, nearest_name(name, names()));
+  } catch (const po::too_many_positional_options_error&) {
+    fail("command line: too many words without dashes; values are given as --name=value");
+  } catch (const po::multiple_occurrences& error) {
+    fail("command line: --{} is given more than once; keep one", error.get_option_name().substr(2));
+  } catch (const po::error& error) {
+    fail("command line: {}; options are given as --name=value", error.what());
+  }
+  assign_all();
+}
+
+void OptionTable::read_deck_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  require(file.good(), "cannot open the deck '{}': {}", path, std::strerror(errno));
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  require(!file.bad(), "cannot read the deck '{}'; is it a file?", path);
+  read_deck(text, path);
+}
+
+void OptionTable::read_deck(std::string_view text, const std::string& file) {
+  po::parsed_options parsed(&state_->description);
+  std::map<std::string, int> seen;
+  for (DeckLine& line : read_deck_lines(text, file)) {
+    const std::string name = line.section.empty() ? line.key : line.section + "." + line.key;
+    const auto found = state_->by_name.find(name);
+    require(found != state_->by_name.end(), "{}:{}: there is no option {}; the nearest is {}", file, line.line, name, nearest_name(name, names()));
+    Option& option = *found->second;
+    require(option.in_deck, "{}:{}: {} belongs to the command line, not into a deck", file, line.line, name);
+    const auto [first, fresh] = seen.emplace(name, line.line);
+    require(fresh, "{}:{}: {} was set on line {} already; keep one", file, line.line, name, first->second);
+    if (option.place != "command line") option.place = fmt::format("{}:{}", file, line.line);
+    po::option entry(name, {std::move(line.value)});
+    parsed.options.push_back(std::move(entry));
+  }
+  po::store(parsed, state_->values);  // what is stored already, from the command line, stays
+  assign_all();
+}
+
+void OptionTable::assign_all() {
+  po::notify(state_->values);
+  for (const auto& option : state_->options) {
+    const po::variable_value& value = state_->values[option->name];
+    if (value.empty()) continue;
+    const auto* text = boost::any_cast<std::string>(&value.value());
+    option->assign(text ? std::vector<std::string>{*text} : value.as<std::vector<std::string>>());
+  }
+}
+
+bool OptionTable::given(const std::string& name) const { return !find(name).place.empty(); }
+
+std::vector<std::string> OptionTable::names() const {
+  std::vector<std::string> all;
+  for (const auto& option : state_->options) all.push_back(option->name);
+  return all;
+}
+
+std::string OptionTable::value(const std::string& name) const { return find(name).text(); }
+
+namespace {
+
+/// Sections in order of first declaration; the options without one come first, as an INI file demands.
+template <class Options>
+std::vector<std::string> sections_of(const Options& options) {
+  std::vector<std::string> sections = {""};
+  for (const auto& option : options)
+    if (std::find(sections.begin(), sections.end(), option->section()) == sections.end()) sections.push_back(option->section());
+  return sections;
+}
+
+}  // namespace
+
+std::string OptionTable::help_text() const {
+  std::string out;
+  for (const std::string& section : sections_of(state_->options)) {
+    if (!section.empty()) out += fmt::format("\n[{}]\n", section);
+    for (const auto& option : state_->options) {
+      if (option->section() != section) continue;
+      const std::string initial = option->initial.empty() ? "" : fmt::format("; default {}", deck_value(option->initial));
+      out += fmt::format("  --{:<28} {}\n  {:<30} {}{}\n", option->name, option->help, "", option->wanted(), initial);
+    }
+  }
+  return out;
+}
+
+std::string OptionTable::resolved_deck(const std::vector<std::string>& excluded_prefixes) const {
+  const auto kept = [&](const Option& option) {
+    const auto starts = [&](const std::string& prefix) { return option.name.starts_with(prefix); };
+    return option.in_deck && std::none_of(excluded_prefixes.begin(), excluded_prefixes.end(), starts);
+  };
+  std::string out;
+  for (const std::string& section : sections_of(state_->options)) {
+    std::string body;
+    for (const auto& option : state_->options)
+      if (option->section() == section && kept(*option))
+        body += fmt::format("{} = {}\n", option->name.substr(section.empty() ? 0 : section.size() + 1), deck_value(option->text()));
+    if (!body.empty() && !section.empty()) out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", section);
+    out += body;
+  }
+  return out;
+}
+
+}  // namespace collimate

@@ -1,0 +1,56 @@
+#include "collimate/base/threads.hpp"
+
+#include <omp.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+
+#include "collimate/base/error.hpp"
+
+namespace collimate {
+
+std::vector<int> bound_cores() {
+  // The kernel refuses masks smaller than its own: grow until it fits.
+  for (int limit = 1024; limit <= 1 << 20; limit *= 2) {
+    const auto release = [](cpu_set_t* set) { CPU_FREE(set); };
+    const std::unique_ptr<cpu_set_t, decltype(release)> set(CPU_ALLOC(limit), release);
+    const std::size_t bytes = CPU_ALLOC_SIZE(limit);
+    CPU_ZERO_S(bytes, set.get());
+    if (sched_getaffinity(0, bytes, set.get()) != 0) continue;
+    std::vector<int> cores;
+    for (int core = 0; core < limit; ++core)
+      if (CPU_ISSET_S(core, bytes, set.get())) cores.push_back(core);
+    return cores;
+  }
+  fail("the cores this process may run on cannot be read; set OMP_NUM_THREADS");
+}
+
+std::string core_list(const std::vector<int>& cores) {
+  std::string out;
+  for (std::size_t i = 0; i < cores.size();) {
+    std::size_t last = i;
+    while (last + 1 < cores.size() && cores[last + 1] == cores[last] + 1) ++last;
+    out += fmt::format("{}{}", out.empty() ? "" : ",", cores[i]);
+    if (last > i) out += fmt::format("-{}", cores[last]);
+    i = last + 1;
+  }
+  return out;
+}
+
+int threads_for(int cores, int ranks_sharing, const char* omp_num_threads) {
+  // "4,2" (threads per nesting level) counts as 4.
+  if (const long wish = omp_num_threads ? std::strtol(omp_num_threads, nullptr, 10) : 0; wish > 0)
+    return static_cast<int>(std::min(wish, 4096L));
+  return std::max(1, cores / std::max(1, ranks_sharing));
+}
+
+int set_threads(int ranks_sharing) {
+  const int threads = threads_for(static_cast<int>(bound_cores().size()), ranks_sharing, std::getenv("OMP_NUM_THREADS"));
+  omp_set_dynamic(0);  // the number is the deck's and the launcher's choice, not the load's
+  omp_set_num_threads(threads);
+  return threads;
+}
+
+}  // namespace collimate

@@ -1,0 +1,99 @@
+#include <gtest/gtest.h>
+#include <omp.h>
+#include <sched.h>
+
+#include <cstdlib>
+#include <thread>
+
+#include "collimate/base/error.hpp"
+#include "collimate/base/log.hpp"
+#include "collimate/base/threads.hpp"
+#include "collimate/base/timer.hpp"
+
+namespace collimate {
+namespace {
+
+std::string contents(std::FILE* file) {
+  std::rewind(file);
+  std::string text(4096, '\0');
+  text.resize(std::fread(text.data(), 1, text.size(), file));
+  return text;
+}
+
+struct Closer {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+using File = std::unique_ptr<std::FILE, Closer>;
+
+TEST(Log, OnlyRankZeroSpeaksUnlessAsked) {
+  const File output(std::tmpfile()), errors(std::tmpfile());
+  Log first(0, output.get(), errors.get()), second(1, output.get(), errors.get());
+  first.info("step {}", 1);
+  second.info("silent");
+  second.error("silent");
+  first.warning("slow");
+  first.error("bad");
+  second.everywhere(LogLevel::warning, "here");
+  EXPECT_EQ(contents(output.get()), "step 1\nwarning: slow\nwarning: [rank 1] here\n");
+  EXPECT_EQ(contents(errors.get()), "error: bad\n");
+}
+
+TEST(Log, CopiesLinesIntoItsFile) {
+  const std::string path = testing::TempDir() + "collimate_log_test.txt";
+  const File output(std::tmpfile());
+  for (const bool append : {false, true}) {
+    Log log(0, output.get(), output.get());
+    log.open(path, append);
+    log.info("line");
+  }
+  const File file(std::fopen(path.c_str(), "r"));
+  EXPECT_EQ(contents(file.get()), "line\nline\n");
+  std::remove(path.c_str());
+  Log log(0, output.get(), output.get());
+  EXPECT_THROW(log.open("/no/such/folder/log.txt"), Error);
+  Log(1).open("/no/such/folder/log.txt");  // other ranks write no file
+}
+
+TEST(Timer, PhasesAddUp) {
+  PhaseTimers timers;
+  for (int i = 0; i < 3; ++i) {
+    const auto outer = timers.phase("outer");
+    const auto inner = timers.phase("inner");
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  ASSERT_EQ(timers.totals().size(), 2u);
+  EXPECT_EQ(timers.totals()[1].calls, 3);
+  EXPECT_GE(timers.seconds("inner"), 0.006);
+  EXPECT_GE(timers.seconds("outer"), timers.seconds("inner"));
+  EXPECT_EQ(timers.seconds("never"), 0.0);
+  EXPECT_NE(timers.table().find("inner"), std::string::npos);
+  Stopwatch watch;
+  EXPECT_GE(watch.restart(), 0.0);
+}
+
+TEST(Threads, Arithmetic) {
+  EXPECT_EQ(threads_for(8, 2, nullptr), 4);
+  EXPECT_EQ(threads_for(8, 3, nullptr), 2);
+  EXPECT_EQ(threads_for(2, 4, nullptr), 1);
+  EXPECT_EQ(threads_for(8, 2, "3"), 3);
+  EXPECT_EQ(threads_for(8, 2, "3,2"), 3);
+  EXPECT_EQ(threads_for(8, 2, ""), 4);
+  EXPECT_EQ(threads_for(8, 2, "many"), 4);
+  EXPECT_EQ(threads_for(8, 2, "-1"), 4);
+  EXPECT_EQ(core_list({0, 1, 2, 5, 7, 8}), "0-2,5,7-8");
+  EXPECT_EQ(core_list({}), "");
+}
+
+TEST(Threads, MaskAndSetter) {
+  cpu_set_t set;
+  ASSERT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+  const std::vector<int> cores = bound_cores();
+  EXPECT_EQ(static_cast<int>(cores.size()), CPU_COUNT(&set));
+  for (const int core : cores) EXPECT_TRUE(CPU_ISSET(core, &set));
+  const int before = omp_get_max_threads();
+  EXPECT_EQ(set_threads(1), omp_get_max_threads());
+  omp_set_num_threads(before);
+}
+
+}  // namespace
+}  // namespace collimate
