@@ -39,7 +39,8 @@ pkg-config what lies in PKG_CONFIG_PATH."
 
 install_packages() {
   local missing as_root=()
-  missing=$(missing_packages "$@" | xargs)
+  missing=$(missing_packages "$@")
+  missing=${missing//$'\n'/ }
   [ -n "$missing" ] || return 0
   if [ "$(id -u)" != 0 ]; then
     if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
@@ -82,15 +83,15 @@ set_up() {
   if [ -z "${COLLIMATE_SKIP_PACKAGES:-}" ] && command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
     install_packages "${program_packages[@]}" ${with_tests:+"${test_packages[@]}"}
   fi
-  missing=$(missing_programs | xargs -d '\n' | sed 's/ /, /g')
-  [ -z "$missing" ] || stop "not found: $missing
+  missing=$(missing_programs)
+  [ -z "$missing" ] || stop "not found: ${missing//$'\n'/, }
 $cluster_hint"
   if [ ! -e "$root/build/CMakeCache.txt" ] && [ -z "${CMAKE_GENERATOR:-}" ] && command -v ninja >/dev/null; then
     export CMAKE_GENERATOR=Ninja
   fi
   # shellcheck disable=SC2086
   cmake -S "$root" -B "$root/build" "$@" ${COLLIMATE_CMAKE_OPTIONS:-} >"$root/build/configure.log" 2>&1 || {
-    tail -n 40 "$root/build/configure.log" >&2
+    sed -n '/^CMake Error/,/^-- /p' "$root/build/configure.log" >&2
     stop "CMake could not configure the build (all of its words: build/configure.log).
 $cluster_hint"
   }
