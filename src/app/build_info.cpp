@@ -1,0 +1,59 @@
+#include "app/build_info.hpp"
+
+#include <dnnl.h>
+#include <fmt/format.h>
+#include <hdf5.h>
+#include <mpi.h>
+
+#include <boost/version.hpp>
+#include <fstream>
+
+#include "app/processor.hpp"
+
+namespace collimate {
+namespace {
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const auto colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown processor";
+}
+
+std::string instruction_set() {
+  std::string text;
+  for (const Feature* feature = needed_features(); feature->name != nullptr; ++feature) text += fmt::format("{} ", feature->name);
+  return fmt::format("{}oneDNN-isa-{:#x}", text, static_cast<unsigned>(dnnl_get_effective_cpu_isa()));
+}
+
+std::string mpi_version() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  if (MPI_Get_library_version(text, &length) != MPI_SUCCESS) return "unknown MPI";
+  const std::string version(text, static_cast<std::size_t>(length));
+  return version.substr(0, version.find_first_of(",\n"));  // the rest tells who built it, where
+}
+
+std::string libraries() {
+  unsigned major = 0, minor = 0, release = 0;
+  H5get_libversion(&major, &minor, &release);
+  const dnnl_version_t* dnnl = dnnl_version();
+  return fmt::format("{}, HDF5 {}.{}.{}, oneDNN {}.{}.{}, fmt {}.{}.{}, Boost {}.{}.{}", mpi_version(), major, minor, release, dnnl->major,
+                     dnnl->minor, dnnl->patch, FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100, BOOST_VERSION / 100000,
+                     BOOST_VERSION / 100 % 1000, BOOST_VERSION % 100);
+}
+
+}  // namespace
+
+BuildInfo build_info() {
+  return {fmt::format("collimate {} (g++ {}, {}, -march={})", COLLIMATE_VERSION, __VERSION__, COLLIMATE_BUILD_TYPE, built_for()),
+          processor_name(), instruction_set(), libraries()};
+}
+
+std::string describe(const BuildInfo& info) {
+  return fmt::format("{} on {} [{}] with {}", info.program, info.processor, info.instruction_set, info.libraries);
+}
+
+}  // namespace collimate

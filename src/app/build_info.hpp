@@ -1,0 +1,20 @@
+#pragma once
+#include <string>
+
+namespace collimate {
+
+/// What the bits of a run depend on beside its deck; logged, and stored in checkpoints.
+struct BuildInfo {
+  std::string program;          ///< version, compiler, build type
+  std::string processor;        ///< model name of this node's processor
+  std::string instruction_set;  ///< what the program was compiled for, and what oneDNN uses here: equal bits need equal text
+  std::string libraries;        ///< versions found at run time
+};
+
+/// Asks the libraries and the system; may be called before MPI_Init.
+BuildInfo build_info();
+
+/// The same on one line, for logs.
+std::string describe(const BuildInfo& info);
+
+}  // namespace collimate
