@@ -1,0 +1,186 @@
+#include "collimate/data/records.hpp"
+
+#include <zlib.h>
+
+#include "data/testing.hpp"
+
+namespace collimate {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+std::vector<Record> all(const std::string& path, RecordOptions options = {}) {
+  RecordReader reader(path, options);
+  std::vector<Record> records;
+  while (auto record = reader.next()) records.push_back(*record);
+  return records;
+}
+
+std::vector<std::string> column(const std::vector<Record>& records, const std::string& name) {
+  std::vector<std::string> values;
+  for (const Record& record : records) values.push_back(record.text(name));
+  return values;
+}
+
+using Records = InFolder;
+
+TEST_F(Records, JsonLines) {
+  const auto records = all(file("a.jsonl", "{\"p\": \"x\\ny\", \"n\": 1.5, \"none\": null}\r\n\n{\"p\": \"\u00e9\"}"));
+  EXPECT_THAT(column(records, "p"), ElementsAre("x\ny", "\u00e9"));
+  EXPECT_EQ(records[0].number("n"), 1.5);
+  EXPECT_FALSE(records[0].has("none"));
+  EXPECT_EQ(records[1].line, 3);
+  EXPECT_THAT(message([&] { records[0].text("n"); }), AllOf(HasSubstr("a.jsonl"), HasSubstr("line 1"), HasSubstr("must be a text")));
+  EXPECT_THAT(message([&] { records[1].text("q"); }), AllOf(HasSubstr("'q' is missing"), HasSubstr("has p")));
+  EXPECT_THAT(message([&] { records[1].number("p"); }), HasSubstr("must be a number"));
+}
+
+TEST_F(Records, JsonListIsCutAtItsElements) {
+  const std::string text = "[ {\"p\": \"a ] } \\\" [ {\", \"l\": [{\"q\": [1, 2]}]} ,\n\n {\"p\": \"b\\\\\"}\n]\n";
+  const auto records = all(file("a.json", text));
+  EXPECT_THAT(column(records, "p"), ElementsAre("a ] } \" [ {", "b\\"));
+  EXPECT_EQ(records[0].fields.at("l").text, "[{\"q\":[1,2]}]");
+  EXPECT_EQ(records[1].line, 3);
+}
+
+TEST_F(Records, CsvAsRfc4180Says) {
+  const auto records = all(file("a.csv", "\xEF\xBB\xBF" "act,\"the prompt\"\r\nx,\"a, \"\"b\"\"\r\nc\"\r\n,\"\"\n\nlast,row"));
+  EXPECT_THAT(column(records, "act"), ElementsAre("x", "", "last"));
+  EXPECT_THAT(column(records, "the prompt"), ElementsAre("a, \"b\"\r\nc", "", "row"));
+  EXPECT_EQ(records[1].line, 4);
+  EXPECT_EQ(records[2].line, 6);
+}
+
+TEST_F(Records, PlainTextByParagraphLineAndFile) {
+  const std::string path = file("a.txt", "\none\ntwo\n\n \nthree\n");
+  EXPECT_THAT(column(all(path), "text"), ElementsAre("one\ntwo", "three"));
+  EXPECT_EQ(all(path)[1].line, 6);
+  EXPECT_THAT(column(all(path, {.text_unit = TextUnit::line}), "text"), ElementsAre("one", "two", "three"));
+  EXPECT_THAT(column(all(path, {.text_unit = TextUnit::file}), "text"), ElementsAre("\none\ntwo\n\n \nthree\n"));
+}
+
+std::string gzipped(const std::string& path, const std::string& text) {
+  gzFile out = gzopen(path.c_str(), "wb");
+  gzwrite(out, text.data(), static_cast<unsigned>(text.size()));
+  gzclose(out);
+  return path;
+}
+
+TEST_F(Records, GzippedAndDetected) {
+  EXPECT_THAT(column(all(gzipped(at("a.jsonl.gz"), "{\"p\": \"z\"}\n")), "p"), ElementsAre("z"));
+  EXPECT_THAT(column(all(gzipped(at("a.csv.gz"), "p\nz\n")), "p"), ElementsAre("z"));
+  EXPECT_THAT(column(all(file("b.json", "{\"p\": \"lines\"}\n{\"p\": \"too\"}\n")), "p"), ElementsAre("lines", "too"));
+  EXPECT_THAT(column(all(file("list", " [{\"p\": \"a\"}]")), "p"), ElementsAre("a"));
+  EXPECT_THAT(column(all(file("words", "plain words")), "text"), ElementsAre("plain words"));
+  EXPECT_THAT(column(all(file("forced.txt", "{\"p\": \"a\"}"), {.format = FileFormat::jsonl}), "p"), ElementsAre("a"));
+  std::string noise;
+  for (int i = 0; i < 200000; ++i) noise += static_cast<char>('a' + (i * 2654435761u >> 13) % 26);
+  const std::string path = gzipped(at("cut.txt.gz"), noise);
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
+  EXPECT_THAT(message([&] { all(path); }), AllOf(HasSubstr("cut.txt.gz"), HasSubstr("cut off")));
+}
+
+TEST_F(Records, BadInputIsNamedWithFileLineAndRemedy) {
+  const auto complaint = [&](const std::string& name, std::string_view text) { return message([&] { all(file(name, text)); }); };
+  EXPECT_THAT(complaint("a.jsonl", "{\"p\": 1}\n{\"p\": \"tru"), AllOf(HasSubstr("a.jsonl', line 2"), HasSubstr("cut off"), HasSubstr("skipped")));
+  EXPECT_THAT(complaint("b.jsonl", "{\"p\": \"\\d\"}\n"), AllOf(HasSubstr("line 1"), HasSubstr("byte"), HasSubstr("backslash")));
+  EXPECT_THAT(complaint("c.jsonl", "{}\n[1]\n"), AllOf(HasSubstr("line 2"), HasSubstr("object is expected, not array")));
+  EXPECT_THAT(complaint("d.jsonl", "{}\n{\"p\": \"a\xff\"}\n"), AllOf(HasSubstr("line 2"), HasSubstr("byte 9"), HasSubstr("UTF-8"), HasSubstr("iconv")));
+  EXPECT_THAT(complaint("e.jsonl", ""), AllOf(HasSubstr("e.jsonl"), HasSubstr("is empty")));
+  EXPECT_THAT(complaint("f.jsonl", "{\"p\": " + std::string(100000, '[')), HasSubstr("nested"));
+  EXPECT_THAT(complaint("a.json", "[{\"p\": 1},\n{\"p\": 2}"), AllOf(HasSubstr("a.json', line 2"), HasSubstr("cut off")));
+  EXPECT_THAT(complaint("b.json", "[{\"p\": 1},\n{\"p\": [2}"), AllOf(HasSubstr("line 2"), HasSubstr("cut off")));
+  EXPECT_THAT(complaint("c.json", "[{\"p\": 1}\n{\"p\": 2}]"), AllOf(HasSubstr("line 2"), HasSubstr("comma")));
+  EXPECT_THAT(complaint("d.json", "[1]"), HasSubstr("object is expected, not number"));
+  EXPECT_THAT(complaint("e.json", "[]"), HasSubstr("is empty"));
+  EXPECT_THAT(complaint("f.json", "[{}] tail"), HasSubstr("behind the end"));
+  EXPECT_THAT(complaint("g.json", "{\n \"p\": 1}"), HasSubstr("cut off"));
+  EXPECT_THAT(complaint("h.json", "[{\"p\": 1},]"), HasSubstr("nothing was thrown"));
+  EXPECT_THAT(complaint("a.csv", "a,b\n1,2\n3\n"), AllOf(HasSubstr("line 3"), HasSubstr("1 column(s)"), HasSubstr("2 (a, b)")));
+  EXPECT_THAT(complaint("b.csv", "a,b\n1,\"2\n3"), AllOf(HasSubstr("line 2"), HasSubstr("never closed")));
+  EXPECT_THAT(complaint("c.csv", "a,b\n1,\"2\"x\n"), AllOf(HasSubstr("line 2"), HasSubstr("behind a closing")));
+  EXPECT_THAT(complaint("d.csv", "a,\n1,2\n"), HasSubstr("column 2 of the header has no name"));
+  EXPECT_THAT(complaint("e.csv", "a,a\n1,2\n"), HasSubstr("'a' twice"));
+  EXPECT_THAT(complaint("f.csv", "a,b\n"), HasSubstr("is empty"));
+  EXPECT_THAT(complaint("g.csv", ""), HasSubstr("is empty"));
+  EXPECT_THAT(complaint("h.csv", "a\n\"x\n\xc3(\"\n"), AllOf(HasSubstr("line 3"), HasSubstr("UTF-8")));
+  EXPECT_THAT(complaint("a.txt", "good\nbad \xed\xa0\x80\n"), AllOf(HasSubstr("line 2"), HasSubstr("byte 5")));
+  EXPECT_THAT(complaint("b.txt", " \n\n"), HasSubstr("is empty"));
+  EXPECT_THAT(message([&] { all(at("none")); }), HasSubstr("does not exist"));
+  EXPECT_THAT(message([&] { all(folder_.string()); }), HasSubstr("is a folder"));
+  EXPECT_THAT(message([] { file_format_named("xml"); }), AllOf(HasSubstr("xml"), HasSubstr("auto, jsonl, json, csv, text")));
+}
+
+TEST_F(Records, BadOnesAreSkippedAndCounted) {
+  const RecordOptions skip{.skip_bad = true};
+  const auto left = [&](const std::string& path, std::int64_t bad) {
+    RecordReader reader(path, skip);
+    std::vector<std::string> values;
+    while (auto record = reader.next()) values.push_back(record->text("p"));
+    EXPECT_EQ(reader.bad(), bad) << path;
+    EXPECT_EQ(reader.complaints().size(), static_cast<std::size_t>(bad));
+    EXPECT_EQ(reader.records(), static_cast<std::int64_t>(values.size()));
+    return values;
+  };
+  EXPECT_THAT(left(file("a.jsonl", "{\"p\": \"a\"}\n{\"p\n{\"p\": \"\xff\"}\n{\"p\": \"b\"}\n{"), 3), ElementsAre("a", "b"));
+  EXPECT_THAT(left(file("a.json", "[{\"p\": \"a\"}, {\"p\": x}, {\"p\": \"b\"}, {\"p\""), 2), ElementsAre("a", "b"));
+  EXPECT_THAT(left(file("a.csv", "p,q\na,1\nb\n\"c\"x,2\nd,4\ne,\"5"), 3), ElementsAre("a", "d"));
+  EXPECT_THAT(message([&] { all(file("b.jsonl", "{\n{\n"), skip); }), AllOf(HasSubstr("no good record"), HasSubstr("line 1")));
+}
+
+TEST_F(Records, MemoryStaysBounded) {
+  const RecordOptions small{.longest = 1000};
+  const std::string words(2000, 'x');
+  EXPECT_THAT(message([&] { all(file("a.jsonl", words), small); }), AllOf(HasSubstr("line 1"), HasSubstr("longer than 1000 bytes")));
+  EXPECT_THAT(message([&] { all(file("a.json", "[{\"" + words), small); }), HasSubstr("longer than"));
+  EXPECT_THAT(message([&] { all(file("a.csv", "p\n" + words), small); }), HasSubstr("longer than"));
+  EXPECT_THAT(message([&] { all(file("b.csv", "p\n\"" + words), small); }), HasSubstr("longer than"));
+  EXPECT_THAT(message([&] { all(file("a.txt", words), small); }), HasSubstr("longer than"));
+}
+
+TEST_F(Records, TurnsOfADialogue) {
+  const std::string text = R"({"c": [{"from": "human", "value": "hi"}, {"role": "assistant", "content": "yo"}],)"
+                           R"( "one": {"from": "gpt", "value": "x"}, "bad": [{"from": "gpt"}], "words": "t"})";
+  const Record record = all(file("a.jsonl", text)).at(0);
+  EXPECT_THAT(record.turns("c"), ElementsAre(Turn{"human", "hi"}, Turn{"assistant", "yo"}));
+  EXPECT_THAT(record.turns("one"), ElementsAre(Turn{"assistant", "x"}));
+  EXPECT_THAT(message([&] { record.turns("bad"); }), AllOf(HasSubstr("line 1"), HasSubstr("message 1 of 'bad'")));
+  EXPECT_THAT(message([&] { record.turns("words"); }), HasSubstr("list of messages"));
+}
+
+TEST(Utf8, FindsTheFirstByteThatIsWrong) {
+  EXPECT_EQ(find_invalid_utf8("a\u00e9\u20ac\U0001F600"), std::string_view::npos);
+  const std::pair<std::string, std::size_t> wrong[] = {{"a\x80", 1}, {"\xc3", 0}, {"\xc0\xaf", 0}, {"\xe0\x80\x80", 0}, {"\xed\xa0\x80", 0},
+                                                       {"\xf4\x90\x80\x80", 0}, {"\xf5\x80\x80\x80", 0}, {"ab\xe2\x82", 2}, {"\xf0\x8f\xbf\xbf", 0}};
+  for (const auto& [text, at] : wrong) EXPECT_EQ(find_invalid_utf8(text), at) << testing::PrintToString(text);
+}
+
+TEST(RealRecords, InstructWildHasTwoBadLines) {
+  const std::string path = test_data("rlhf/instructwild_v2_user_2.jsonl");
+  if (path.empty()) GTEST_SKIP() << "COLLIMATE_TEST_DATA is not set";
+  EXPECT_THAT(message([&] { all(path); }), AllOf(HasSubstr("line 134"), HasSubstr("backslash")));
+  RecordReader reader(path, {.skip_bad = true});
+  while (reader.next()) {
+  }
+  EXPECT_EQ(reader.records(), 246);
+  EXPECT_EQ(reader.bad(), 2);
+  EXPECT_THAT(reader.complaints()[1], HasSubstr("line 168"));
+}
+
+TEST(RealRecords, CountsAreThoseOfTheirSources) {
+  if (test_data("").empty()) GTEST_SKIP() << "COLLIMATE_TEST_DATA is not set";
+  EXPECT_EQ(all(test_data("rlhf/hh-harmless-base-test.jsonl.gz")).size(), 2312u);
+  EXPECT_EQ(all(test_data("rlhf/awesome-chatgpt-prompts-2023-04.csv")).size(), 161u);
+  EXPECT_EQ(all(test_data("rlhf/llamafactory_alpaca_en_demo.json")).size(), 999u);
+  EXPECT_EQ(all(test_data("rlhf/gsm8k_test.jsonl")).size(), 1319u);
+  const auto preference = all(test_data("rlhf/llamafactory_dpo_en_demo.json"));
+  ASSERT_EQ(preference.size(), 300u);
+  EXPECT_EQ(preference[0].turns("conversations").size(), 1u);
+  EXPECT_EQ(preference[0].turns("chosen").at(0).role, "assistant");
+  EXPECT_EQ(all(test_data("corpora/tinyshakespeare.txt"), {.text_unit = TextUnit::file})[0].text("text").size(), 1115394u);
+}
+
+}  // namespace
+}  // namespace collimate
