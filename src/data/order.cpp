@@ -1,0 +1,59 @@
+#include "collimate/data/order.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "collimate/base/error.hpp"
+#include "collimate/base/random.hpp"
+
+namespace collimate {
+namespace {
+
+constexpr int rounds = 8;
+constexpr int least_bits = 4;  ///< of each half: fewer would not mix a small dataset well
+constexpr std::uint32_t split_epoch = 0xFFFFFFFF;  ///< an epoch that no run reaches
+
+}  // namespace
+
+std::int64_t permuted(std::int64_t i, std::int64_t n, std::uint64_t seed, std::uint32_t epoch) {
+  ensure(0 <= i && i < n && n <= std::int64_t{1} << 62, "index {} is not below {}", i, n);
+  const RandomKey key(seed, Purpose::data_order);
+  const int half = std::max(least_bits, (static_cast<int>(std::bit_width(static_cast<std::uint64_t>(n - 1))) + 1) / 2);
+  const std::uint64_t mask = (std::uint64_t{1} << half) - 1;
+  auto at = static_cast<std::uint64_t>(i);
+  do {
+    std::uint64_t left = at >> half, right = at & mask;
+    for (std::uint32_t round = 0; round < rounds; ++round) {
+      const std::uint64_t mixed = left ^ (key.words(right, epoch, round)[0] & mask);
+      left = right;
+      right = mixed;
+    }
+    at = left << half | right;
+  } while (at >= static_cast<std::uint64_t>(n));
+  return static_cast<std::int64_t>(at);
+}
+
+std::vector<std::int64_t> take(std::int64_t n, std::uint64_t seed, std::int64_t cursor, std::int64_t count, bool shuffle) {
+  require(n > 0, "samples were asked of a dataset that holds none");
+  ensure(cursor >= 0 && count >= 0, "cursor {} and count {} cannot be negative", cursor, count);
+  std::vector<std::int64_t> samples(static_cast<std::size_t>(count));
+  for (std::int64_t& sample : samples) {
+    sample = shuffle ? permuted(cursor % n, n, seed, static_cast<std::uint32_t>(cursor / n)) : cursor % n;
+    ++cursor;
+  }
+  return samples;
+}
+
+HeldOutSplit split_held_out(std::int64_t n, double fraction, std::uint64_t seed) {
+  require(fraction >= 0 && fraction < 1, "the held-out fraction {} must be at least 0 and below 1", fraction);
+  const std::int64_t held_out = std::llround(static_cast<double>(n) * fraction);
+  require(n == 0 || held_out < n, "a held-out fraction of {} leaves none of {} samples to train on", fraction, n);
+  std::vector<bool> out(static_cast<std::size_t>(n));
+  for (std::int64_t i = 0; i < held_out; ++i) out[static_cast<std::size_t>(permuted(i, n, seed, split_epoch))] = true;
+  HeldOutSplit split;
+  for (std::int64_t i = 0; i < n; ++i) (out[static_cast<std::size_t>(i)] ? split.held_out : split.train).push_back(i);
+  return split;
+}
+
+}  // namespace collimate
