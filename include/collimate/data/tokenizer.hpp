@@ -1,0 +1,110 @@
+#pragma once
+#include <cstdint>
+#include <iosfwd>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace collimate {
+
+/// The token ids with a part to play besides text; those a tokenizer does not have are empty.
+struct SpecialIds {
+  std::optional<std::int32_t> bos, eos, pad, unknown;
+  bool operator==(const SpecialIds&) const = default;
+};
+
+/// Turns text into token ids and back; text is bytes and may be invalid UTF-8. Safe to use from several threads at once.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  /// Token ids of `text`; nothing is added before or after. The text of a special token inside `text` is plain text, unless
+  /// `with_special`; a byte-level kind whose vocabulary lacks a byte of the text and has no unknown token refuses it.
+  std::vector<std::int32_t> encode(std::string_view text, bool with_special = false) const;
+  /// The bytes that `ids` stand for. Special tokens stand for nothing, unless `with_special`; an id outside [0, vocabulary) is refused.
+  std::string decode(std::span<const std::int32_t> ids, bool with_special = false) const;
+
+  virtual std::string kind() const = 0;              ///< "bytes", "bpe", "sentencepiece" or "llama2c"
+  virtual std::int64_t vocabulary() const = 0;       ///< number of ids; some may be unused
+  virtual std::string piece(std::int32_t id) const = 0;  ///< a printable name of one token, "" for an unused id
+  virtual std::optional<std::int32_t> id_of(std::string_view piece) const = 0;  ///< the inverse of piece()
+  virtual bool is_special(std::int32_t id) const = 0;    ///< decodes to nothing
+
+  std::optional<std::int32_t> bos() const { return special_.bos; }
+  std::optional<std::int32_t> eos() const { return special_.eos; }
+  std::optional<std::int32_t> pad() const { return special_.pad; }
+  std::optional<std::int32_t> unknown() const { return special_.unknown; }
+  const SpecialIds& special_ids() const { return special_; }
+  void set_special_ids(const SpecialIds& ids);  ///< refuses ids outside the vocabulary
+
+  /// Everything that deserialize_tokenizer() needs: one line of JSON, then the body, which may hold any byte (also NUL).
+  std::string serialize() const;
+  /// 64-bit FNV-1a hash of serialize(): equal for tokenizers that give the same ids.
+  std::uint64_t fingerprint() const;
+
+  virtual std::string file_name() const = 0;  ///< what other programs call the file: "tokenizer.json", "tokenizer.model", "tokenizer.bin"
+  virtual std::string file_bytes() const = 0; ///< content of that file
+
+ protected:
+  explicit Tokenizer(SpecialIds special) : special_(special) {}
+
+ private:
+  virtual std::vector<std::int32_t> encode_text(std::string_view text, bool with_special) const = 0;
+  virtual std::string decode_ids(std::span<const std::int32_t> ids, bool with_special) const = 0;
+
+  SpecialIds special_;
+};
+
+/// Loads the tokenizer of a file or a model folder: tokenizer.json; vocab.json with merges.txt (also encoder.json with vocab.bpe, with
+/// any prefix, such as gpt2_); *.model (SentencePiece); tok*.bin (llama2.c). Special ids come from tokenizer_config.json,
+/// special_tokens_map.json, the file itself, or config.json beside it, in this order.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
+
+/// The tokenizer that serialize() wrote.
+std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes);
+
+/// Writes file_name() and a tokenizer_config.json into a folder (made if absent), for other programs and for load_tokenizer().
+void save_tokenizer(const Tokenizer& tokenizer, const std::string& folder);
+
+/// Names of special tokens for a new tokenizer, in id order, and the parts that some of them play ("" for none).
+struct SpecialNames {
+  std::vector<std::string> all = {"<|endoftext|>"};
+  std::string bos, eos = "<|endoftext|>", pad;
+};
+
+/// A tokenizer whose ids 0-255 are the bytes, followed by the special tokens.
+std::unique_ptr<Tokenizer> byte_tokenizer(const SpecialNames& special = {});
+
+/// What training a BPE tokenizer gives.
+struct BpeTraining {
+  std::unique_ptr<Tokenizer> tokenizer;  ///< ids: special tokens, 256 bytes in GPT-2's order, merges
+  std::vector<std::pair<std::string, std::string>> merges;  ///< byte strings of the merged pairs, in order
+  std::int64_t requested = 0;  ///< merges asked for; fewer were made where the text ran out of pairs
+  std::int64_t words = 0;      ///< different words counted
+};
+
+/// Trains a byte-level BPE tokenizer with GPT-2's pre-tokenizer. Text is counted as it comes: memory holds the different words only.
+/// The most frequent pair is merged first; of equally frequent ones the lexicographically greatest pair of byte strings.
+class BpeTrainer {
+ public:
+  explicit BpeTrainer(SpecialNames special = {});  ///< special tokens found in a text separate it and are not learned from
+  ~BpeTrainer();
+  void add(std::string_view document);
+  void add(std::istream& text);  ///< one document, read in blocks
+  /// Merges until the vocabulary (special tokens + 256 + merges) has this size or no pair is left.
+  BpeTraining train(std::int64_t vocabulary) const;
+
+ private:
+  struct Words;
+  std::unique_ptr<Words> words_;
+  SpecialNames special_;
+};
+
+/// Trains on one text.
+BpeTraining train_bpe(std::istream& text, std::int64_t vocabulary, const SpecialNames& special = {});
+
+}  // namespace collimate

@@ -1,0 +1,258 @@
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "collimate/base/error.hpp"
+#include "data/bpe_alphabet.hpp"
+#include "data/bpe_tokenizer.hpp"
+
+namespace collimate {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+using IdOfName = std::unordered_map<std::string, std::int32_t>;
+
+constexpr std::int64_t most_ids = 1 << 24;
+
+json parse_json(const std::string& text, const std::string& name) {
+  try {
+    return json::parse(text);
+  } catch (const json::parse_error& error) {
+    fail("{} is not valid JSON at byte {}: is the file complete?", name, error.byte);
+  }
+}
+
+std::int32_t id_in(const json& value, const std::string& key, const std::string& name) {
+  require(value.is_number_integer() && value >= 0 && value < most_ids, "{}: the id of '{}' is {}, not a whole number from 0 to {}", name, key,
+          value.dump(), most_ids - 1);
+  return value.get<std::int32_t>();
+}
+
+BpePiece& piece_at(BpeModel& model, std::int32_t id) {
+  if (model.pieces.size() <= static_cast<std::size_t>(id)) model.pieces.resize(id + 1);
+  return model.pieces[id];
+}
+
+IdOfName read_vocabulary(BpeModel& model, const json& vocabulary, const std::string& name) {
+  require(vocabulary.is_object() && !vocabulary.empty(), "{}: the vocabulary is not an object of tokens and their ids", name);
+  IdOfName ids;
+  for (const auto& [key, value] : vocabulary.items()) {
+    const std::int32_t id = id_in(value, key, name);
+    BpePiece& piece = piece_at(model, id);
+    require(!piece.used, "{}: '{}' and '{}' have the same id {}", name, piece.used ? piece.name() : "", key, id);
+    const auto bytes = alphabet_to_bytes(key);
+    piece = {bytes.value_or(key), true, !bytes, false, false};
+    ids.emplace(key, id);
+  }
+  return ids;
+}
+
+void add_merge(BpeModel& model, const IdOfName& ids, const std::string& left, const std::string& right, const std::string& place) {
+  const auto id = [&](const std::string& piece) {
+    const auto found = ids.find(piece);
+    require(found != ids.end(), "{}: the merge '{} {}' needs the token '{}', which the vocabulary lacks", place, left, right, piece);
+    return found->second;
+  };
+  model.merges.push_back({id(left), id(right), id(left + right)});
+}
+
+std::pair<std::string, std::string> cut_merge(const std::string& line, const std::string& place) {
+  const std::size_t space = line.find(' ');
+  require(space != std::string::npos && space > 0 && space + 1 < line.size() && line.find(' ', space + 1) == std::string::npos,
+          "{}: '{}' is not two tokens separated by a space", place, line);
+  return {line.substr(0, space), line.substr(space + 1)};
+}
+
+void add_token(BpeModel& model, IdOfName& ids, const std::string& content, std::int32_t id, bool special, const std::string& name) {
+  BpePiece& piece = piece_at(model, id);
+  const auto known = ids.find(content);
+  const bool same = known != ids.end() && known->second == id;
+  require(same || (known == ids.end() && !piece.used), "{}: the added token '{}' has id {}, but {}", name, content, id,
+          known != ids.end() ? fmt::format("the vocabulary gives it {}", known->second)
+                             : fmt::format("that is '{}' in the vocabulary", piece.name()));
+  piece = {content, true, true, true, special};
+  ids.emplace(content, id);
+}
+
+void read_added_tokens(BpeModel& model, IdOfName& ids, const json& added, const std::string& name) {
+  for (const json& token : added) {
+    const std::string content = token.at("content");
+    for (const char* option : {"single_word", "lstrip", "rstrip"})
+      require(!token.value(option, false), "{}: the added token '{}' has \"{}\": true, which is not supported", name, content, option);
+    add_token(model, ids, content, id_in(token.at("id"), content, name), token.value("special", false), name);
+  }
+}
+
+bool truthy(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && !found->is_null() && *found != false && *found != "" && *found != 0.0;
+}
+
+std::string escaped(const std::string& literal) {
+  std::string out;
+  for (const char c : literal) {
+    if (static_cast<unsigned char>(c) < 0x80 && !std::isalnum(static_cast<unsigned char>(c))) out += '\\';
+    out += c;
+  }
+  return out;
+}
+
+std::string read_split(const json& step, const std::string& name) {
+  const std::string behavior = step.at("behavior");
+  const bool invert = step.value("invert", false);
+  // With an expression that covers every text, "Removed" of the inverse keeps the same pieces as "Isolated".
+  require(behavior == "Isolated" || (behavior == "Removed" && invert),
+          "{}: a Split pre-tokenizer with behavior \"{}\"{} is not supported (\"Isolated\" is)", name, behavior, invert ? " inverted" : "");
+  const json& pattern = step.at("pattern");
+  if (pattern.contains("Regex")) return pattern["Regex"].get<std::string>();
+  return escaped(pattern.at("String").get<std::string>());
+}
+
+PretokenizerRule read_pretokenizer(const json& whole, const std::string& name) {
+  require(whole.is_object(), "{}: there is no pre-tokenizer; only byte-level BPE (ByteLevel) is supported", name);
+  const json steps = whole.at("type") == "Sequence" ? whole.at("pretokenizers") : json::array({whole});
+  PretokenizerRule rule;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const json& step = steps[i];
+    const std::string type = step.at("type");
+    const bool last = i + 1 == steps.size();
+    require((type == "ByteLevel") == last, "{}: the pre-tokenizer {} at step {} is not supported: the last step, and no other, must be ByteLevel",
+            name, type, i + 1);
+    if (type == "Split") {
+      rule.splits.push_back(read_split(step, name));
+    } else if (type == "Digits") {
+      rule.splits.push_back(step.value("individual_digits", false) ? "\\p{N}" : "\\p{N}+");
+    } else {
+      require(type == "ByteLevel", "{}: the pre-tokenizer {} is not supported (ByteLevel, Split and Digits are)", name, type);
+      rule.prefix_space = step.value("add_prefix_space", false);
+      rule.gpt2_words = step.value("use_regex", true);
+    }
+  }
+  return rule;
+}
+
+void check_supported(const json& file, const json& model, const std::string& name) {
+  const std::string type = model.value("type", "BPE");
+  require(type == "BPE", "{}: the model type {} is not supported (BPE is)", name, type);
+  require(!truthy(model, "byte_fallback"), "{}: this is a SentencePiece model written as tokenizer.json (byte_fallback); "
+          "put its tokenizer.model beside it", name);
+  for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk"})
+    require(!truthy(model, key), "{}: \"{}\": {} is not supported", name, key, model.value(key, json()).dump());
+  for (const char* key : {"normalizer", "truncation", "padding"})
+    require(!truthy(file, key), "{}: \"{}\" is not supported: it must be null, not {}", name, key, file.value(key, json()).dump());
+  if (truthy(file, "decoder"))
+    require(file["decoder"].at("type") == "ByteLevel", "{}: the decoder {} is not supported (ByteLevel is)", name, file["decoder"]["type"].dump());
+}
+
+std::unique_ptr<Tokenizer> read_tokenizer(const json& file, const std::string& name) {
+  require(file.is_object() && file.contains("model") && file["model"].is_object(), "{}: not a tokenizer.json: it has no \"model\"", name);
+  const json& source = file["model"];
+  check_supported(file, source, name);
+  BpeModel model;
+  IdOfName ids = read_vocabulary(model, source.at("vocab"), name);
+  const json& merges = source.at("merges");
+  for (std::size_t i = 0; i < merges.size(); ++i) {
+    const std::string place = fmt::format("{}, merge {}", name, i + 1);
+    const auto [left, right] = merges[i].is_array() ? std::pair(merges[i].at(0).get<std::string>(), merges[i].at(1).get<std::string>())
+                                                    : cut_merge(merges[i].get<std::string>(), place);
+    add_merge(model, ids, left, right, place);
+  }
+  if (truthy(file, "added_tokens")) read_added_tokens(model, ids, file["added_tokens"], name);
+  model.rule = read_pretokenizer(file.value("pre_tokenizer", json()), name);
+  model.ignore_merges = source.value("ignore_merges", false);
+  if (truthy(file, "post_processor")) model.post_processor = file["post_processor"].dump();
+  SpecialIds special;
+  if (truthy(source, "unk_token")) {
+    const auto found = ids.find(source["unk_token"].get<std::string>());
+    require(found != ids.end(), "{}: the unk_token {} is not in the vocabulary", name, source["unk_token"].dump());
+    special.unknown = found->second;
+  }
+  return std::make_unique<BpeTokenizer>(std::move(model), special, name);
+}
+
+// GPT-2's files do not say which tokens are special: those that no merge makes and that look like <...>.
+void mark_special(BpeModel& model) {
+  std::unordered_set<std::int32_t> made;
+  for (const auto& merge : model.merges) made.insert(merge.merged);
+  for (std::size_t id = 0; id < model.pieces.size(); ++id) {
+    BpePiece& piece = model.pieces[id];
+    if (!piece.used || piece.bytes.size() < 3 || piece.bytes.front() != '<' || piece.bytes.back() != '>') continue;
+    if (!made.contains(static_cast<std::int32_t>(id))) piece.literal = piece.added = piece.special = true;
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> parse_tokenizer_json(const std::string& text, const std::string& name) {
+  const json file = parse_json(text, name);
+  try {
+    return read_tokenizer(file, name);
+  } catch (const json::exception& error) {
+    fail("{}: not laid out as a tokenizer.json: {}", name, error.what());
+  }
+}
+
+std::unique_ptr<Tokenizer> parse_vocab_and_merges(const std::string& vocab, const std::string& vocab_name, const std::string& merges,
+                                                  const std::string& merges_name, const std::string& added_tokens) {
+  BpeModel model;
+  IdOfName ids = read_vocabulary(model, parse_json(vocab, vocab_name), vocab_name);
+  std::istringstream lines(merges);
+  std::string line;
+  for (int number = 1; std::getline(lines, line); ++number) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (line.empty() || (number == 1 && line.starts_with("#version"))) continue;
+    const std::string place = fmt::format("{}, line {}", merges_name, number);
+    const auto [left, right] = cut_merge(line, place);
+    add_merge(model, ids, left, right, place);
+  }
+  mark_special(model);
+  if (!added_tokens.empty()) {
+    const std::string name = "added_tokens.json beside " + vocab_name;
+    const json added = parse_json(added_tokens, name);
+    for (const auto& [content, id] : added.items()) add_token(model, ids, content, id_in(id, content, name), true, name);
+  }
+  return std::make_unique<BpeTokenizer>(std::move(model), SpecialIds{}, vocab_name);
+}
+
+std::string write_tokenizer_json(const BpeModel& model, std::optional<std::int32_t> unknown) {
+  const auto byte_level = [](bool prefix_space, bool use_regex) {
+    return ordered_json{{"type", "ByteLevel"}, {"add_prefix_space", prefix_space}, {"trim_offsets", true}, {"use_regex", use_regex}};
+  };
+  ordered_json steps = ordered_json::array();
+  for (const std::string& split : model.rule.splits)
+    steps.push_back({{"type", "Split"}, {"pattern", {{"Regex", split}}}, {"behavior", "Isolated"}, {"invert", false}});
+  steps.push_back(byte_level(model.rule.prefix_space, model.rule.gpt2_words));
+
+  ordered_json added = ordered_json::array(), vocabulary = ordered_json::object(), merges = ordered_json::array();
+  auto& entries = vocabulary.get_ref<ordered_json::object_t&>();  // filled directly: inserting by key would search the whole list
+  for (std::size_t id = 0; id < model.pieces.size(); ++id) {
+    const BpePiece& piece = model.pieces[id];
+    if (!piece.used) continue;
+    entries.emplace_back(piece.name(), id);
+    if (piece.added)
+      added.push_back({{"id", id}, {"content", piece.bytes}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
+                       {"normalized", false}, {"special", piece.special}});
+  }
+  for (const auto& merge : model.merges) merges.push_back(model.pieces[merge.left].name() + " " + model.pieces[merge.right].name());
+
+  ordered_json file;
+  file["version"] = "1.0";
+  file["truncation"] = nullptr;
+  file["padding"] = nullptr;
+  file["added_tokens"] = std::move(added);
+  file["normalizer"] = nullptr;
+  file["pre_tokenizer"] = steps.size() == 1 ? steps[0] : ordered_json{{"type", "Sequence"}, {"pretokenizers", steps}};
+  file["post_processor"] = ordered_json::parse(model.post_processor);
+  file["decoder"] = byte_level(true, true);
+  ordered_json& bpe = file["model"];
+  bpe = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr},
+         {"end_of_word_suffix", nullptr}, {"fuse_unk", false}, {"byte_fallback", false}, {"ignore_merges", model.ignore_merges}};
+  if (unknown) bpe["unk_token"] = model.pieces[*unknown].name();
+  bpe["vocab"] = std::move(vocabulary);
+  bpe["merges"] = std::move(merges);
+  return file.dump(1) + "\n";
+}
+
+}  // namespace collimate

@@ -1,0 +1,76 @@
+#include "collimate/data/tokenizer.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include "collimate/base/error.hpp"
+#include "data/bpe_tokenizer.hpp"
+#include "data/llama2c_tokenizer.hpp"
+#include "data/sentencepiece_tokenizer.hpp"
+
+namespace collimate {
+
+std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool with_special) const { return encode_text(text, with_special); }
+
+std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool with_special) const {
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    require(ids[i] >= 0 && ids[i] < vocabulary(), "token {} of the text to decode has id {}, outside the vocabulary of {}", i, ids[i],
+            vocabulary());
+  return decode_ids(ids, with_special);
+}
+
+void Tokenizer::set_special_ids(const SpecialIds& ids) {
+  for (const auto& id : {ids.bos, ids.eos, ids.pad, ids.unknown})
+    require(!id || (*id >= 0 && *id < vocabulary()), "a special token has id {}, outside the vocabulary of {}", id.value_or(0), vocabulary());
+  special_ = ids;
+}
+
+std::string Tokenizer::serialize() const {
+  nlohmann::ordered_json header = {{"collimate_tokenizer", 1}, {"kind", kind()}};
+  const auto put = [&](const char* key, std::optional<std::int32_t> id) {
+    if (id) header[key] = *id;
+  };
+  put("bos", special_.bos);
+  put("eos", special_.eos);
+  put("pad", special_.pad);
+  put("unknown", special_.unknown);
+  return header.dump() + "\n" + file_bytes();
+}
+
+// FNV-1a, 64 bit (Fowler, Noll, Vo; RFC 9923).
+std::uint64_t Tokenizer::fingerprint() const {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const char c : serialize()) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return hash;
+}
+
+std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes) {
+  const std::string name = "the stored tokenizer";
+  const std::size_t end = bytes.find('\n');
+  const auto header = nlohmann::json::parse(bytes.substr(0, end), nullptr, false);
+  require(end != std::string::npos && header.is_object() && header.contains("collimate_tokenizer") && header.contains("kind"),
+          "{} does not begin with its header line: is the file damaged?", name);
+  require(header["collimate_tokenizer"] == 1, "{} has format {}, but this program reads format 1", name, header["collimate_tokenizer"].dump());
+  const std::string body = bytes.substr(end + 1);
+  const nlohmann::json& kind = header["kind"];
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (kind == "bytes" || kind == "bpe") tokenizer = parse_tokenizer_json(body, name);
+  else if (kind == "sentencepiece") tokenizer = parse_sentencepiece(body, name);
+  else if (kind == "llama2c") tokenizer = parse_llama2c(body, name);
+  else fail("{} is of the unknown kind {}", name, kind.dump());
+  const auto id = [&](const char* key) -> std::optional<std::int32_t> {
+    if (!header.contains(key)) return std::nullopt;
+    require(header[key].is_number_integer(), "{}: the {} id {} is not a whole number", name, key, header[key].dump());
+    return header[key].get<std::int32_t>();
+  };
+  tokenizer->set_special_ids({id("bos"), id("eos"), id("pad"), id("unknown")});
+  return tokenizer;
+}
+
+std::unique_ptr<Tokenizer> byte_tokenizer(const SpecialNames& special) {
+  BpeModel model = bytes_model(special, true);
+  model.rule.gpt2_words = false;
+  const SpecialIds ids = special_ids_of(model, special);
+  return std::make_unique<BpeTokenizer>(std::move(model), ids, "the byte tokenizer");
+}
+
+}  // namespace collimate

@@ -1,0 +1,34 @@
+#pragma once
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace collimate {
+
+/// Finds tokens that are matched in the text itself, before any other step: the leftmost, and there the longest.
+class AddedTokens {
+ public:
+  struct Match {
+    std::size_t position, length;
+    std::int32_t id;
+  };
+  void add(const std::string& text, std::int32_t id, bool special);
+  /// The next match at or after `from`; special tokens are passed over unless `with_special`.
+  std::optional<Match> find(std::string_view text, std::size_t from, bool with_special) const;
+  std::size_t longest() const { return longest_; }  ///< bytes
+
+ private:
+  struct Token {
+    std::string text;
+    std::int32_t id;
+    bool special;
+  };
+  std::array<std::vector<Token>, 256> by_first_byte_;  // longest first
+  std::size_t longest_ = 0;
+  bool any_plain_ = false, any_ = false;
+};
+
+}  // namespace collimate
