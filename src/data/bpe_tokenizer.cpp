@@ -20,8 +20,8 @@ BpeTokenizer::BpeTokenizer(BpeModel model, SpecialIds special, const std::string
       added_.add(piece.bytes, token, piece.special);
       continue;
     }
-    require(id_of_bytes_.emplace(piece.bytes, token).second, "{}: tokens {} and {} both stand for '{}'", where,
-            id_of_bytes_[piece.bytes], id, piece.name());
+    const auto [other, fresh] = id_of_bytes_.emplace(piece.bytes, token);
+    if (!fresh) fail("{}: tokens {} and {} both stand for '{}'", where, other->second, id, piece.name());
     if (piece.bytes.size() == 1) id_of_byte_[static_cast<unsigned char>(piece.bytes[0])] = token;
   }
   for (std::size_t rank = 0; rank < model_.merges.size(); ++rank) {
@@ -60,8 +60,8 @@ void BpeTokenizer::encode_word(std::string_view word, std::vector<std::int32_t>&
   for (const char c : word) {
     const auto byte = static_cast<unsigned char>(c);
     const std::int32_t id = id_of_byte_[byte];
-    require(id >= 0 || unknown(), "the vocabulary has no token for byte 0x{:02X} and no unknown token, so '{}' cannot be encoded", byte,
-            bytes_to_alphabet(word));
+    if (id < 0 && !unknown())
+      fail("the vocabulary has no token for byte 0x{:02X} and no unknown token, so '{}' cannot be encoded", byte, bytes_to_alphabet(word));
     symbols.push_back(id >= 0 ? id : *unknown());
   }
   merges_.apply(symbols, scratch);

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "collimate/base/error.hpp"
+#include "collimate/base/text.hpp"
 #include "data/bpe_tokenizer.hpp"
 #include "data/llama2c_tokenizer.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
@@ -36,12 +37,7 @@ std::string Tokenizer::serialize() const {
   return header.dump() + "\n" + file_bytes();
 }
 
-// FNV-1a, 64 bit (Fowler, Noll, Vo; RFC 9923).
-std::uint64_t Tokenizer::fingerprint() const {
-  std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : serialize()) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  return hash;
-}
+std::uint64_t Tokenizer::fingerprint() const { return hash_of(serialize()); }
 
 std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes) {
   const std::string name = "the stored tokenizer";
