@@ -34,7 +34,7 @@ void require_features(const char* arch, const Feature* needed) {
   if (missing_features(needed, names, sizeof names) == 0) return;
   std::fprintf(stderr,
                "error: this program was built for %s and needs %s, which this processor lacks: "
-               "rebuild with -DCOLLIMATE_ARCH=x86-64-v3 (or native on this node)\n",
+               "rebuild with -DCOLLIMATE_ARCH=native on this node (x86-64-v3 serves every node with AVX2)\n",
                arch, names);
   std::_Exit(2);
 }

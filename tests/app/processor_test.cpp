@@ -26,7 +26,7 @@ TEST(Processor, NamesTheAbsentFeatures) {
 TEST(ProcessorDeathTest, EndsWithASentence) {
   const Feature needed[] = {{"avx2", true}, {"avx512f", false}, {nullptr, true}};
   EXPECT_EXIT(require_features("x86-64-v4", needed), testing::ExitedWithCode(2),
-              "built for x86-64-v4 and needs avx512f, which this processor lacks: rebuild with -DCOLLIMATE_ARCH=");
+              "built for x86-64-v4 and needs avx512f, which this processor lacks: rebuild with -DCOLLIMATE_ARCH=native");
 }
 
 TEST(Processor, NeededFeaturesAreThoseThatThisFileWasCompiledWith) {
