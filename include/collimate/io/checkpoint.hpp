@@ -1,0 +1,84 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "collimate/base/dtype.hpp"
+#include "collimate/base/shape.hpp"
+
+namespace collimate {
+
+// A checkpoint is a folder: manifest.json (parts, tensors, where each element lies, checksums, meta) and one HDF5 file per rank.
+// It holds logical tensors, each element once; who wrote which range does not matter to who reads it.
+
+/// A logical tensor of a checkpoint.
+struct CheckpointTensor {
+  std::string name;
+  Shape shape;  ///< global
+  DType dtype;  ///< f32, f64 or i64
+  bool operator==(const CheckpointTensor&) const = default;
+};
+
+/// Writes one rank's part of a checkpoint into `folder`.partial/, which publish() renames to `folder`:
+///   every rank: write(...) as often as needed, close_part();   then all agree that all succeeded;   rank 0: publish(meta).
+/// If anything fails on any rank, every rank calls abandon(); what was published before under the same name stays valid until the rename.
+class CheckpointWriter {
+ public:
+  CheckpointWriter(const std::string& folder, int rank, int ranks);
+  ~CheckpointWriter();
+  /// Elements [begin, begin + values.size()) of the flattened tensor `name`. All ranges of all ranks must cover it exactly.
+  /// An empty range only makes the tensor known (every tensor must be made known by some rank).
+  void write(const std::string& name, const Shape& shape, std::int64_t begin, std::span<const float> values);
+  void write(const std::string& name, const Shape& shape, std::int64_t begin, std::span<const double> values);
+  void write(const std::string& name, const Shape& shape, std::int64_t begin, std::span<const std::int64_t> values);
+  void attribute(const std::string& json);  ///< something to remember of this rank (host, processor); shown by inspect
+  void close_part();                        ///< returns when this rank's part is on the disk
+  /// Rank 0, after every rank's close_part(): checks that the parts fit together, writes the manifest and renames. `meta` is JSON.
+  void publish(const std::string& meta);
+  void abandon() noexcept;  ///< removes this rank's part
+
+ private:
+  struct Part;
+  void write_range(const std::string& name, const Shape& shape, DType dtype, std::int64_t begin, const void* values, std::int64_t count);
+  std::string folder_, partial_;
+  int rank_, ranks_;
+  std::unique_ptr<Part> part_;
+};
+
+/// Reads a published checkpoint. Every block that is read is compared with its checksum; an error names file and tensor.
+class CheckpointReader {
+ public:
+  explicit CheckpointReader(const std::string& folder);
+  CheckpointReader(CheckpointReader&&) noexcept;
+  ~CheckpointReader();
+  const std::string& folder() const;
+  const std::string& meta() const;                      ///< the JSON text given to publish()
+  const std::vector<CheckpointTensor>& tensors() const;  ///< sorted by name
+  bool has(const std::string& name) const;
+  const CheckpointTensor& find(const std::string& name) const;
+  std::vector<std::string> attributes() const;  ///< one per part
+  std::int64_t bytes() const;                   ///< of all parts
+  void check_parts() const;                     ///< throws where a part is missing or has another size than it had when published
+  /// Elements [begin, begin + count) of the flattened tensor, which must be of that type.
+  void read(const std::string& name, std::int64_t begin, std::int64_t count, float* out) const;
+  void read(const std::string& name, std::int64_t begin, std::int64_t count, double* out) const;
+  void read(const std::string& name, std::int64_t begin, std::int64_t count, std::int64_t* out) const;
+
+ private:
+  struct Content;
+  void read_range(const std::string& name, DType dtype, std::int64_t begin, std::int64_t count, void* out) const;
+  std::unique_ptr<Content> content_;
+};
+
+/// The last complete checkpoint of a folder of checkpoints in the order of publishing, among those whose name starts with `prefix`;
+/// "" if there is none. Incomplete or damaged ones are passed over and, where `passed_over` is given, described there.
+std::string latest_checkpoint(const std::string& checkpoints, const std::string& prefix = "",
+                              std::vector<std::string>* passed_over = nullptr);
+
+/// Removes all but the last `keep` complete checkpoints whose name starts with `prefix`, and what crashed runs left of such names.
+/// To be called by one rank, while none is being written.
+void remove_old_checkpoints(const std::string& checkpoints, int keep, const std::string& prefix = "");
+
+}  // namespace collimate
