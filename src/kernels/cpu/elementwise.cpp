@@ -1,0 +1,91 @@
+#include "kernels/cpu/elementwise.hpp"
+
+#include <algorithm>
+
+#include "kernels/cpu/lanes.hpp"
+#include "kernels/cpu/parallel.hpp"
+
+namespace collimate::kernels::cpu {
+namespace {
+
+using Index = std::int64_t;
+
+constexpr float gelu_scale = 1.5957691216057308f;  // 2 sqrt(2/pi)
+constexpr float gelu_cubic = 0.044715f;
+
+/// 2 sqrt(2/pi) (x + 0.044715 x^3): GELU is x sigmoid of it, because (1 + tanh(u)) / 2 = sigmoid(2u).
+Lanes gelu_argument(Lanes x) { return splat(gelu_scale) * fma(splat(gelu_cubic) * x * x, x, x); }
+
+}  // namespace
+
+void add(float* y, const float* a, const float* b, Index count) {
+  parallel_elements(count, [=](Index begin, Index end) {
+    for (Index i = begin; i < end; i += lanes) store(y + i, load(a + i, end - i) + load(b + i, end - i), end - i);
+  });
+}
+
+void gelu_forward(float* y, const float* x, Index count) {
+  parallel_elements(count, [=](Index begin, Index end) {
+    for (Index i = begin; i < end; i += lanes) {
+      const Lanes v = load(x + i, end - i);
+      store(y + i, v * sigmoid(gelu_argument(v)), end - i);
+    }
+  });
+}
+
+// dy/dx = s + x s (1 - s) u'  with s = sigmoid(u), u' = 2 sqrt(2/pi) (1 + 3 * 0.044715 x^2)
+void gelu_backward(float* dx, const float* dy, const float* x, Index count) {
+  parallel_elements(count, [=](Index begin, Index end) {
+    for (Index i = begin; i < end; i += lanes) {
+      const Lanes v = load(x + i, end - i);
+      const Lanes s = sigmoid(gelu_argument(v));
+      const Lanes slope = splat(gelu_scale) * fma(splat(3 * gelu_cubic) * v, v, splat(1.0f));
+      const Lanes derivative = fma(v * slope, s * (splat(1.0f) - s), s);
+      store(dx + i, load(dy + i, end - i) * derivative, end - i);
+    }
+  });
+}
+
+void swiglu_forward(float* y, const float* gate_up, Index rows, Index columns) {
+  parallel_rows(rows, columns, [=](Index r) {
+    const float* gate = gate_up + 2 * r * columns;
+    const float* up = gate + columns;
+    for (Index c = 0; c < columns; c += lanes) {
+      const Index n = columns - c;
+      const Lanes g = load(gate + c, n);
+      store(y + r * columns + c, g * sigmoid(g) * load(up + c, n), n);
+    }
+  });
+}
+
+// d silu(g)/dg = s + g s (1 - s)
+void swiglu_backward(float* dgate_up, const float* dy, const float* gate_up, Index rows, Index columns) {
+  parallel_rows(rows, columns, [=](Index r) {
+    const float* gate = gate_up + 2 * r * columns;
+    float* dgate = dgate_up + 2 * r * columns;
+    for (Index c = 0; c < columns; c += lanes) {
+      const Index n = columns - c;
+      const Lanes g = load(gate + c, n), up = load(gate + columns + c, n), d = load(dy + r * columns + c, n);
+      const Lanes s = sigmoid(g);
+      store(dgate + c, d * up * fma(g * s, splat(1.0f) - s, s), n);
+      store(dgate + columns + c, d * (g * s), n);
+    }
+  });
+}
+
+void dropout(float* y, const float* x, double probability, const RandomKey& key, const std::int64_t* samples, const std::int32_t* positions,
+             std::uint32_t site, Index rows, Index columns) {
+  const auto threshold = static_cast<std::uint64_t>(probability * 0x1.0p32);  // a word below it drops its element
+  const float scale = static_cast<float>(1.0 / (1.0 - probability));
+  parallel_rows(rows, columns, [=, &key](Index r) {
+    const float* in = x + r * columns;
+    float* out = y + r * columns;
+    for (Index c = 0; c < columns; c += 4) {
+      const auto words = key.words(static_cast<std::uint64_t>(samples[r]), static_cast<std::uint32_t>(positions[r]),
+                                   site << 18 | static_cast<std::uint32_t>(c / 4));
+      for (Index i = c; i < std::min(columns, c + 4); ++i) out[i] = words[i - c] >= threshold ? in[i] * scale : 0.0f;
+    }
+  });
+}
+
+}  // namespace collimate::kernels::cpu

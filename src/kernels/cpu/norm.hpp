@@ -1,0 +1,31 @@
+#pragma once
+#include <cstdint>
+
+namespace collimate::kernels::cpu {
+
+/// A normalisation of rows; without mean and bias it is RMS norm.
+struct NormForward {
+  float* y;
+  float* mean;  ///< null: RMS norm
+  float* rstd;
+  const float* x;
+  const float* gain;
+  const float* bias;  ///< null: RMS norm
+  float eps;
+};
+void norm_forward(const NormForward& norm, std::int64_t rows, std::int64_t columns);
+
+struct NormBackward {
+  float* dx;
+  float* dgain;
+  float* dbias;  ///< null: RMS norm
+  const float* dy;
+  const float* x;
+  const float* gain;
+  const float* mean;  ///< null: RMS norm
+  const float* rstd;
+  bool add_dx;
+};
+void norm_backward(const NormBackward& norm, std::int64_t rows, std::int64_t columns);
+
+}  // namespace collimate::kernels::cpu

@@ -1,0 +1,81 @@
+#include "kernels/cpu/optimizer.hpp"
+
+#include <cmath>
+
+#include "kernels/cpu/lanes.hpp"
+#include "kernels/cpu/parallel.hpp"
+
+namespace collimate::kernels::cpu {
+namespace {
+
+using Index = std::int64_t;
+
+Lanes square_root(Lanes x) {
+  Lanes r;
+  for (int i = 0; i < lanes; ++i) r[i] = __builtin_sqrtf(x[i]);
+  return r;
+}
+
+}  // namespace
+
+// m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,  with corrections c1 = 1 - beta1^t, c2 = 1 - beta2^t:
+// torch: value -= rate/c1 m / (sqrt(v/c2) + epsilon)  =  rate sqrt(c2)/c1 m / (sqrt(v) + epsilon sqrt(c2))
+// tf:    value -= rate sqrt(c2)/c1 m / (sqrt(v) + epsilon)
+// So the two forms differ in epsilon alone.
+void adamw(float* value, const float* gradient, float* first_moment, float* second_moment, const AdamW& how, Index count) {
+  const double correction1 = 1 - std::pow(how.beta1, static_cast<double>(how.step));
+  const double root2 = std::sqrt(1 - std::pow(how.beta2, static_cast<double>(how.step)));
+  const auto scale = splat(static_cast<float>(how.gradient_scale));
+  const auto beta1 = splat(static_cast<float>(how.beta1)), rest1 = splat(static_cast<float>(1 - how.beta1));
+  const auto beta2 = splat(static_cast<float>(how.beta2)), rest2 = splat(static_cast<float>(1 - how.beta2));
+  const auto rate = splat(static_cast<float>(how.rate * root2 / correction1));
+  const auto epsilon = splat(static_cast<float>(how.form == EpsilonForm::torch ? how.epsilon * root2 : how.epsilon));
+  const auto keep = splat(static_cast<float>(1 - how.rate * how.decay));
+  parallel_elements(count, [=](Index begin, Index end) {
+    for (Index i = begin; i < end; i += lanes) {
+      const Index n = end - i;
+      const Lanes g = load(gradient + i, n) * scale;
+      const Lanes m = fma(load(first_moment + i, n), beta1, g * rest1);
+      const Lanes v = fma(load(second_moment + i, n), beta2, g * g * rest2);
+      store(first_moment + i, m, n);
+      store(second_moment + i, v, n);
+      store(value + i, load(value + i, n) * keep - rate * m / (square_root(v) + epsilon), n);
+    }
+  });
+}
+
+void block_squares(double* sums, const float* x, Index blocks) {
+  using Doubles = double __attribute__((vector_size(128)));
+  parallel_tiles(tiles_of(blocks, 8), blocks > 8, [=](Index tile) {
+    for (Index b = tile * 8; b < blocks && b < tile * 8 + 8; ++b) {
+      Doubles total{};
+      for (Index i = 0; i < chunk_block; i += lanes) {
+        const Doubles v = __builtin_convertvector(load(x + b * chunk_block + i), Doubles);
+        total += v * v;
+      }
+      for (int width = 8; width; width /= 2)
+        for (int i = 0; i < width; ++i) total[i] += total[i + width];
+      sums[b] = total[0];
+    }
+  });
+}
+
+// The sum over a block of the splitmix64 finaliser (Steele et al., 2014) of (word, place): a changed, swapped or moved word changes it.
+void block_hashes(std::uint64_t* hashes, const float* x, Index blocks) {
+  parallel_tiles(tiles_of(blocks, 8), blocks > 8, [=](Index tile) {
+    for (Index b = tile * 8; b < blocks && b < tile * 8 + 8; ++b) {
+      std::uint64_t total = 0;
+      for (Index i = 0; i < chunk_block; ++i) {
+        std::uint32_t word;
+        std::memcpy(&word, x + b * chunk_block + i, sizeof word);
+        std::uint64_t z = (static_cast<std::uint64_t>(i + 1) << 32 | word) * 0x9E3779B97F4A7C15u;
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+        z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+        total += z ^ z >> 31;
+      }
+      hashes[b] = total;
+    }
+  });
+}
+
+}  // namespace collimate::kernels::cpu

@@ -1,0 +1,12 @@
+#pragma once
+#include <cstdint>
+
+#include "collimate/kernels/optimizer.hpp"
+
+namespace collimate::kernels::cpu {
+
+void adamw(float* value, const float* gradient, float* first_moment, float* second_moment, const AdamW& how, std::int64_t count);
+void block_squares(double* sums, const float* x, std::int64_t blocks);
+void block_hashes(std::uint64_t* hashes, const float* x, std::int64_t blocks);
+
+}  // namespace collimate::kernels::cpu

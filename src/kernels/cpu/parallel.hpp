@@ -1,0 +1,56 @@
+#pragma once
+#include <omp.h>
+#include <xmmintrin.h>
+
+#include <cstdint>
+
+namespace collimate::kernels::cpu {
+
+/// Flushes subnormal inputs and results to zero in this thread while it lives (numerics contract R6).
+class FlushSubnormals {
+ public:
+  FlushSubnormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040u); }  // FTZ and DAZ
+  ~FlushSubnormals() { _mm_setcsr(saved_); }
+  FlushSubnormals(const FlushSubnormals&) = delete;
+  FlushSubnormals& operator=(const FlushSubnormals&) = delete;
+
+ private:
+  unsigned saved_;
+};
+
+/// Calls body(tile) for every tile in [0, tiles), each by one thread; which thread must not matter to the result.
+/// The body must not throw. With `fork` false the calling thread does them all: for work too small to share.
+template <class Body>
+void parallel_tiles(std::int64_t tiles, bool fork, const Body& body) {
+#pragma omp parallel if (fork && tiles > 1)
+  {
+    const FlushSubnormals flush;
+#pragma omp for schedule(dynamic, 1)
+    for (std::int64_t tile = 0; tile < tiles; ++tile) body(tile);
+  }
+}
+
+constexpr std::int64_t tiles_of(std::int64_t extent, std::int64_t tile) { return (extent + tile - 1) / tile; }
+
+/// Elements below which waking the other threads costs more than it saves.
+constexpr std::int64_t serial_elements = 8192;
+
+/// Calls body(begin, end) for pieces of [0, count) elements.
+template <class Body>
+void parallel_elements(std::int64_t count, const Body& body) {
+  constexpr std::int64_t piece = 8192;
+  parallel_tiles(tiles_of(count, piece), count > serial_elements,
+                 [&](std::int64_t tile) { body(tile * piece, tile * piece + piece < count ? tile * piece + piece : count); });
+}
+
+/// Calls body(row) for every row, a few rows of `columns` elements per tile.
+template <class Body>
+void parallel_rows(std::int64_t rows, std::int64_t columns, const Body& body) {
+  const std::int64_t piece = columns >= 4096 ? 1 : 4096 / (columns < 1 ? 1 : columns) + 1;
+  parallel_tiles(tiles_of(rows, piece), rows * columns > serial_elements, [&](std::int64_t tile) {
+    const std::int64_t end = (tile + 1) * piece < rows ? (tile + 1) * piece : rows;
+    for (std::int64_t row = tile * piece; row < end; ++row) body(row);
+  });
+}
+
+}  // namespace collimate::kernels::cpu

@@ -1,0 +1,50 @@
+#pragma once
+#include "kernels/cpu/lanes.hpp"
+
+namespace collimate::kernels::cpu {
+
+/// The left factor of a small product: element (i, k) lies at data[i * row + k * step].
+struct LeftFactor {
+  const float* data;
+  std::int64_t row, step;
+};
+
+/// A tile of Rows x Columns*16 elements: c = (add: c +) sum over k in order of a(i,k) b[k, :].
+template <int Rows, int Columns>
+void register_tile(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::int64_t b_row, std::int64_t depth, bool add) {
+  Lanes total[Rows][Columns];
+  for (int i = 0; i < Rows; ++i)
+    for (int j = 0; j < Columns; ++j) total[i][j] = add ? load(c + i * c_row + j * lanes) : Lanes{};
+  for (std::int64_t k = 0; k < depth; ++k) {
+    Lanes right[Columns];
+    for (int j = 0; j < Columns; ++j) right[j] = load(b + k * b_row + j * lanes);
+    for (int i = 0; i < Rows; ++i) {
+      const Lanes left = splat(a.data[i * a.row + k * a.step]);
+      for (int j = 0; j < Columns; ++j) total[i][j] = fma(left, right[j], total[i][j]);
+    }
+  }
+  for (int i = 0; i < Rows; ++i)
+    for (int j = 0; j < Columns; ++j) store(c + i * c_row + j * lanes, total[i][j]);
+}
+
+template <int Columns>
+void row_tiles(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::int64_t b_row, std::int64_t rows, std::int64_t depth, bool add) {
+  std::int64_t i = 0;
+  for (; i + 4 <= rows; i += 4) register_tile<4, Columns>(c + i * c_row, c_row, {a.data + i * a.row, a.row, a.step}, b, b_row, depth, add);
+  for (; i < rows; ++i) register_tile<1, Columns>(c + i * c_row, c_row, {a.data + i * a.row, a.row, a.step}, b, b_row, depth, add);
+}
+
+/// c[rows, columns] = (add: c +) a[rows, depth] b[depth, columns]; columns is a multiple of 16. An element's bits do not depend on
+/// the tile it falls into.
+inline void tile_product(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::int64_t b_row, std::int64_t rows,
+                         std::int64_t columns, std::int64_t depth, bool add) {
+  std::int64_t j = 0;
+  for (; j + 4 * lanes <= columns; j += 4 * lanes) row_tiles<4>(c + j, c_row, a, b + j, b_row, rows, depth, add);
+  if (columns - j >= 2 * lanes) {
+    row_tiles<2>(c + j, c_row, a, b + j, b_row, rows, depth, add);
+    j += 2 * lanes;
+  }
+  if (columns - j >= lanes) row_tiles<1>(c + j, c_row, a, b + j, b_row, rows, depth, add);
+}
+
+}  // namespace collimate::kernels::cpu
