@@ -55,7 +55,8 @@ std::vector<DeckLine> read_deck_lines(std::string_view text, const std::string& 
       continue;
     }
     const std::size_t equals = whole.find('=');
-    require(equals != std::string_view::npos && equals > 0, "{}:{}: '{}' is neither [section], key = value nor a comment", file, line, whole);
+    require(equals != std::string_view::npos && equals > 0, "{}:{}: '{}' is neither [section], key = value nor a comment", file, line,
+            whole);
     const std::string_view value = trim(whole.substr(equals + 1));
     lines.push_back({section, std::string(trim(whole.substr(0, equals))),
                      value.starts_with('"') ? unquote(value, file, line) : std::string(value), line});

@@ -229,7 +229,8 @@ void OptionTable::read_deck(std::string_view text, const std::string& file) {
   for (DeckLine& line : read_deck_lines(text, file)) {
     const std::string name = line.section.empty() ? line.key : line.section + "." + line.key;
     const auto found = state_->by_name.find(name);
-    require(found != state_->by_name.end(), "{}:{}: there is no option {}; the nearest is {}", file, line.line, name, nearest_name(name, names()));
+    require(found != state_->by_name.end(), "{}:{}: there is no option {}; the nearest is {}", file, line.line, name,
+            nearest_name(name, names()));
     Option& option = *found->second;
     require(option.in_deck, "{}:{}: {} belongs to the command line, not into a deck", file, line.line, name);
     const auto [first, fresh] = seen.emplace(name, line.line);

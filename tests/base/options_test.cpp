@@ -57,7 +57,8 @@ TEST(Options, CommandLineWinsOverDeck) {
   table.read_arguments({"run.ini", "--sft.rate=2.5e-4", "--ppo.scorer", "lexicon", "--check"});
   EXPECT_EQ(v.deck, "run.ini");
   EXPECT_TRUE(v.check);
-  table.read_deck("# comment\nstages = ppo\nrun.title = x # no comment\n\n[sft]\r\nrate = 1\n  steps=7\n[ppo]\nwhiten = false\n[device]\nmemory = 512MiB\n",
+  table.read_deck("# comment\nstages = ppo\nrun.title = x # no comment\n\n[sft]\r\nrate = 1\n  steps=7\n[ppo]\nwhiten = false\n"
+                  "[device]\nmemory = 512MiB\n",
                   "run.ini");
   EXPECT_EQ(v.rate, 2.5e-4);
   EXPECT_EQ(v.steps, 7);
@@ -95,7 +96,8 @@ TEST(Options, ResolvedDeckReadsBackExactly) {
   v.words = " \"edges\" and \\ ";
   OptionTable table = table_of(v);
   const std::string deck = table.resolved_deck();
-  EXPECT_THAT(deck, AllOf(HasSubstr("stages = sft, ppo\n"), HasSubstr("[sft]\nrate = 0.30000000000000004\n"), HasSubstr("memory = 2GiB\n")));
+  EXPECT_THAT(deck, AllOf(HasSubstr("stages = sft, ppo\n"), HasSubstr("[sft]\nrate = 0.30000000000000004\n")));
+  EXPECT_THAT(deck, HasSubstr("memory = 2GiB\n"));
   EXPECT_THAT(deck, HasSubstr("template = \"Q: {}\\nA: \"\n"));
   EXPECT_THAT(deck, testing::Not(HasSubstr("check")));
   Values w;
@@ -150,7 +152,8 @@ TEST(Options, DeckErrorsNameFileLineAndRemedy) {
   EXPECT_THAT(deck("# fine\nrubbish\n"), HasSubstr("my.ini:2"));
   EXPECT_THAT(deck("check = true\n"), HasSubstr("command line"));
   EXPECT_THAT(deck("run.title = \"open\n"), HasSubstr("double quote"));
-  EXPECT_THAT(message_of([] { OptionTable().read_deck_file("/no/such/deck.ini"); }), AllOf(HasSubstr("/no/such/deck.ini"), HasSubstr("No such file")));
+  EXPECT_THAT(message_of([] { OptionTable().read_deck_file("/no/such/deck.ini"); }),
+              AllOf(HasSubstr("/no/such/deck.ini"), HasSubstr("No such file")));
 }
 
 TEST(Options, CommandLineErrors) {

@@ -35,7 +35,8 @@ TEST(Text, BytesReadBack) {
   EXPECT_EQ(bytes, 1536);
   EXPECT_TRUE(read_bytes(" 2 GB ", bytes));
   EXPECT_EQ(bytes, 2000000000);
-  for (const char* bad : {"", "x", "1.0001KiB", "2Gib", "-1", "1e3", "9999999999GiB", "KiB", "1.2.3MiB"}) EXPECT_FALSE(read_bytes(bad, bytes)) << bad;
+  for (const char* bad : {"", "x", "1.0001KiB", "2Gib", "-1", "1e3", "9999999999GiB", "KiB", "1.2.3MiB"})
+    EXPECT_FALSE(read_bytes(bad, bytes)) << bad;
 }
 
 TEST(Text, NearestName) {

@@ -1,0 +1,128 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "collimate/device/tensor.hpp"
+
+namespace collimate {
+
+enum class Reduce { sum, max, min };
+
+/// A tensor that goes to, or comes from, another rank.
+struct Message {
+  Tensor data;
+  int peer;
+};
+
+/// The elements [begin, begin + count) of a longer range.
+struct Part {
+  std::int64_t begin = 0, count = 0;
+  bool operator==(const Part&) const = default;
+};
+/// The rank-th of `ranks` parts of n elements: [n*rank/ranks, n*(rank+1)/ranks). Parts differ by one at most and may be empty.
+Part part_of(std::int64_t n, int rank, int ranks);
+
+/// Some ranks that work together. Every rank of it must make the same calls in the same order.
+///
+/// Tensor operations are enqueued on a stream and name their output first. Results never depend on message timing, and sums are
+/// taken in a fixed order: rank r's terms are added as a balanced binary tree over r, ((0+1)+(2+3))+..., whatever the machine.
+/// Counts are elements and may exceed 2^31. A communicator of one rank does nothing but copy, so callers never ask.
+/// Scratch is reserved when the communicator is made; no tensor operation allocates in proportion to its tensors.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual void barrier() = 0;
+
+  /// Sends and receives all of these at once; between two ranks messages match in order. A rank may send to itself.
+  virtual void exchange(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) = 0;
+  virtual void broadcast(Tensor data, int root, Stream& stream) = 0;
+  /// all = the ranks' pieces one after the other, counts[r] elements from rank r; `mine` may be its own place in `all`.
+  virtual void all_gather(Tensor all, Tensor mine, std::span<const std::int64_t> counts, Stream& stream) = 0;
+  /// data = the element-wise sum, largest or smallest value over the ranks; f32, f64, i32, i64 or u64. NaN wins in max and min.
+  virtual void all_reduce(Tensor data, Reduce operation, Stream& stream) = 0;
+  /// mine[counts[rank]] = this rank's part of the reduced `whole`; `whole` is overwritten; `mine` may be its own place in it.
+  virtual void reduce_scatter(Tensor mine, Tensor whole, std::span<const std::int64_t> counts, Reduce operation, Stream& stream) = 0;
+
+  void all_gather(Tensor all, Tensor mine, Stream& stream);  ///< equal pieces
+  void send(Tensor data, int to, Stream& stream);
+  void receive(Tensor data, int from, Stream& stream);
+  /// Rank r gets send_counts[r] consecutive elements of `sent`; receive_counts[r] elements come from it, in rank order.
+  void all_to_all(Tensor received, std::span<const std::int64_t> receive_counts, Tensor sent, std::span<const std::int64_t> send_counts,
+                  Stream& stream);
+
+  // Host data, at once and of any size; for set-up, verdicts and small arrays.
+  virtual std::vector<std::vector<std::byte>> gather_bytes(std::span<const std::byte> mine) = 0;
+  virtual void broadcast_bytes(std::vector<std::byte>& data, int root) = 0;  ///< resizes it on the other ranks
+};
+
+/// A communicator of one rank; needs no MPI.
+std::unique_ptr<Communicator> make_single_communicator();
+
+/// Every rank's vector on every rank, in rank order.
+template <class T>
+  requires std::is_trivially_copyable_v<T>
+std::vector<std::vector<T>> gather_all(Communicator& ranks, const std::vector<T>& mine) {
+  std::vector<std::vector<T>> all;
+  for (const auto& bytes : ranks.gather_bytes(std::as_bytes(std::span(mine)))) {
+    all.emplace_back(bytes.size() / sizeof(T));
+    if (!bytes.empty()) std::memcpy(all.back().data(), bytes.data(), bytes.size());
+  }
+  return all;
+}
+/// Every rank's value on every rank.
+template <class T>
+  requires std::is_arithmetic_v<T>
+std::vector<T> gather_all(Communicator& ranks, T mine) {
+  std::vector<T> all;
+  for (const auto& one : gather_all(ranks, std::vector<T>{mine})) all.push_back(one[0]);
+  return all;
+}
+std::vector<std::string> gather_all(Communicator& ranks, const std::string& mine);
+
+/// The root's vector on every rank.
+template <class T>
+  requires std::is_trivially_copyable_v<T>
+void broadcast(Communicator& ranks, std::vector<T>& data, int root = 0) {
+  const auto view = std::as_bytes(std::span(data));
+  std::vector<std::byte> bytes(view.begin(), view.end());
+  ranks.broadcast_bytes(bytes, root);
+  data.resize(bytes.size() / sizeof(T));
+  if (!bytes.empty()) std::memcpy(data.data(), bytes.data(), bytes.size());
+}
+void broadcast(Communicator& ranks, std::string& text, int root = 0);
+
+/// An error that all ranks of a communicator threw together: every rank may leave in order, without MPI_Abort.
+class AgreedError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Runs a step that may fail on some ranks only (open, allocate, NaN, signal). If it threw on any rank, every rank throws
+/// the same AgreedError, the lowest failing rank's, "[rank 1] sentence"; so nobody waits in the next collective call.
+/// The step itself must not communicate over these ranks.
+void agree_on(Communicator& ranks, const std::function<void()>& step);
+
+/// agree_on for a step that gives a value.
+template <class Step>
+auto agree(Communicator& ranks, Step&& step) {
+  using Result = std::invoke_result_t<Step>;
+  if constexpr (std::is_void_v<Result>) {
+    agree_on(ranks, step);
+  } else {
+    std::optional<Result> result;
+    agree_on(ranks, [&] { result.emplace(step()); });
+    return std::move(*result);
+  }
+}
+
+}  // namespace collimate

@@ -1,0 +1,26 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "collimate/comm/world.hpp"
+
+namespace collimate {
+
+/// Where a rank runs.
+struct RankPlace {
+  int node = 0;
+  std::string host;
+  std::vector<int> cores;  ///< its affinity mask, ascending
+  int threads = 1;
+};
+
+/// How many ranks of the same node may run on a core of this one's, itself included.
+int ranks_sharing(const std::vector<RankPlace>& places, int rank);
+/// Sets OpenMP's threads of each rank (base/threads.hpp) and returns all ranks' places. Collective.
+std::vector<RankPlace> place_threads(World& world);
+/// The start-up lines: ranks per node, threads per rank, the cores each rank is bound to.
+std::string placement_report(const std::vector<RankPlace>& places);
+/// A sentence for each group of ranks whose threads outnumber their cores.
+std::vector<std::string> placement_warnings(const std::vector<RankPlace>& places);
+
+}  // namespace collimate

@@ -1,0 +1,84 @@
+#include "collimate/comm/communicator.hpp"
+
+#include <numeric>
+
+namespace collimate {
+
+Part part_of(std::int64_t n, int rank, int ranks) {
+  const auto cut = [&](std::int64_t r) { return static_cast<std::int64_t>(static_cast<__int128>(n) * r / ranks); };
+  return {cut(rank), cut(rank + 1) - cut(rank)};
+}
+
+void Communicator::all_gather(Tensor all, Tensor mine, Stream& stream) {
+  const std::vector<std::int64_t> counts(static_cast<std::size_t>(size()), mine.count());
+  all_gather(all, mine, counts, stream);
+}
+
+void Communicator::send(Tensor data, int to, Stream& stream) {
+  const Message message{data, to};
+  exchange({&message, 1}, {}, stream);
+}
+
+void Communicator::receive(Tensor data, int from, Stream& stream) {
+  const Message message{data, from};
+  exchange({}, {&message, 1}, stream);
+}
+
+void Communicator::all_to_all(Tensor received, std::span<const std::int64_t> receive_counts, Tensor sent,
+                              std::span<const std::int64_t> send_counts, Stream& stream) {
+  const auto cut = [&](Tensor whole, std::span<const std::int64_t> counts) {
+    ensure(static_cast<int>(counts.size()) == size(), "all_to_all got {} counts for {} ranks", counts.size(), size());
+    ensure(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}) <= whole.count(), "the counts of all_to_all exceed its tensor");
+    std::vector<Message> messages;
+    const Tensor flat = whole.reshape({whole.count()});
+    std::int64_t begin = 0;
+    for (int peer = 0; peer < size(); begin += counts[peer++])
+      if (counts[peer]) messages.push_back({flat.slice(begin, counts[peer]), peer});
+    return messages;
+  };
+  exchange(cut(sent, send_counts), cut(received, receive_counts), stream);
+}
+
+std::vector<std::string> gather_all(Communicator& ranks, const std::string& mine) {
+  std::vector<std::string> all;
+  for (const auto& bytes : ranks.gather_bytes(std::as_bytes(std::span(mine))))
+    all.emplace_back(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  return all;
+}
+
+void broadcast(Communicator& ranks, std::string& text, int root) {
+  std::vector<char> data(text.begin(), text.end());
+  broadcast(ranks, data, root);
+  text.assign(data.begin(), data.end());
+}
+
+void agree_on(Communicator& ranks, const std::function<void()>& step) {
+  constexpr int fine = -1;
+  int code = fine;
+  std::string sentence;
+  std::source_location place;
+  try {
+    step();
+  } catch (const Error& error) {
+    code = static_cast<int>(error.code());
+    sentence = error.what();
+    place = error.place();
+  } catch (const std::bad_alloc&) {
+    code = static_cast<int>(ExitCode::does_not_fit);
+    sentence = "the host has no more memory: use fewer ranks per node or a smaller model";
+  } catch (const std::exception& error) {
+    code = static_cast<int>(ExitCode::failure);
+    sentence = error.what();
+  } catch (...) {
+    code = static_cast<int>(ExitCode::failure);
+    sentence = "an exception of unknown type";
+  }
+  const std::vector<int> codes = gather_all(ranks, code);
+  for (int rank = 0; rank < ranks.size(); ++rank) {
+    if (codes[rank] == fine) continue;
+    broadcast(ranks, sentence, rank);
+    throw AgreedError(static_cast<ExitCode>(codes[rank]), ranks.size() > 1 ? fmt::format("[rank {}] {}", rank, sentence) : sentence, place);
+  }
+}
+
+}  // namespace collimate

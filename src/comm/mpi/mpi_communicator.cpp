@@ -1,0 +1,240 @@
+#include "comm/mpi/mpi_communicator.hpp"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+#include "comm/mpi/short_messages.hpp"
+#include "comm/reduction.hpp"
+
+namespace collimate {
+namespace {
+
+constexpr std::size_t scratch_bytes = std::size_t{4} << 20;  // per communicator of several ranks
+
+class MpiCommunicator final : public Communicator {
+ public:
+  using Communicator::all_gather;
+
+  MpiCommunicator(MPI_Comm handle, std::size_t message_limit) : handle_(handle), message_limit_(message_limit) {
+    check_mpi(MPI_Comm_set_errhandler(handle_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    check_mpi(MPI_Comm_rank(handle_, &rank_), "MPI_Comm_rank");
+    check_mpi(MPI_Comm_size(handle_, &size_), "MPI_Comm_size");
+    scratch_.resize(std::max(scratch_bytes, static_cast<std::size_t>(size_) * 64));
+  }
+  ~MpiCommunicator() override { MPI_Comm_free(&handle_); }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  void barrier() override { check_mpi(MPI_Barrier(handle_), "MPI_Barrier"); }
+  void exchange(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) override;
+  void broadcast(Tensor data, int root, Stream& stream) override;
+  void all_gather(Tensor all, Tensor mine, std::span<const std::int64_t> counts, Stream& stream) override;
+  void all_reduce(Tensor data, Reduce operation, Stream& stream) override;
+  void reduce_scatter(Tensor mine, Tensor whole, std::span<const std::int64_t> counts, Reduce operation, Stream& stream) override;
+  std::vector<std::vector<std::byte>> gather_bytes(std::span<const std::byte> mine) override;
+  void broadcast_bytes(std::vector<std::byte>& data, int root) override;
+
+ private:
+  void send_raw(const std::byte* data, std::size_t bytes, int peer);
+  void receive_raw(std::byte* data, std::size_t bytes, int peer);
+  void wait_all();
+  void broadcast_raw(std::byte* data, std::size_t bytes, int root);
+  void gather_raw(std::byte* all, const std::byte* mine, std::span<const std::size_t> bytes);
+  void reduce_part(std::byte* whole, std::span<const std::int64_t> begins, std::span<const std::int64_t> counts, DType dtype,
+                   Reduce operation);
+
+  MPI_Comm handle_;
+  std::size_t message_limit_;
+  int rank_ = 0, size_ = 1;
+  std::vector<std::byte> scratch_;
+  std::vector<MPI_Request> requests_;
+};
+
+std::byte* bytes_of(const Tensor& tensor) { return static_cast<std::byte*>(tensor.data()); }
+
+void MpiCommunicator::send_raw(const std::byte* data, std::size_t bytes, int peer) {
+  for (std::size_t begin = 0; begin < bytes; begin += message_limit_) {
+    const int length = static_cast<int>(std::min(message_limit_, bytes - begin));
+    check_mpi(MPI_Isend(data + begin, length, MPI_BYTE, peer, 0, handle_, &requests_.emplace_back()), "MPI_Isend");
+  }
+}
+
+void MpiCommunicator::receive_raw(std::byte* data, std::size_t bytes, int peer) {
+  for (std::size_t begin = 0; begin < bytes; begin += message_limit_) {
+    const int length = static_cast<int>(std::min(message_limit_, bytes - begin));
+    check_mpi(MPI_Irecv(data + begin, length, MPI_BYTE, peer, 0, handle_, &requests_.emplace_back()), "MPI_Irecv");
+  }
+}
+
+void MpiCommunicator::wait_all() {
+  check_mpi(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
+  requests_.clear();
+}
+
+void MpiCommunicator::exchange(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) {
+  stream.wait();
+  for (const Message& message : receives)
+    if (message.peer != rank_) receive_raw(bytes_of(message.data), message.data.bytes(), message.peer);
+  for (const Message& message : sends)
+    if (message.peer != rank_) send_raw(bytes_of(message.data), message.data.bytes(), message.peer);
+  std::size_t next = 0;  // messages to itself match in order, like all others
+  for (const Message& message : sends) {
+    if (message.peer != rank_) continue;
+    while (next < receives.size() && receives[next].peer != rank_) ++next;
+    ensure(next < receives.size() && receives[next].data.bytes() == message.data.bytes(), "rank {} sends itself what it does not receive",
+           rank_);
+    std::memmove(receives[next++].data.data(), message.data.data(), message.data.bytes());
+  }
+  wait_all();
+}
+
+void MpiCommunicator::broadcast_raw(std::byte* data, std::size_t bytes, int root) {
+  for (std::size_t begin = 0; begin < bytes; begin += message_limit_)
+    check_mpi(MPI_Bcast(data + begin, static_cast<int>(std::min(message_limit_, bytes - begin)), MPI_BYTE, root, handle_), "MPI_Bcast");
+}
+
+void MpiCommunicator::broadcast(Tensor data, int root, Stream& stream) {
+  stream.wait();
+  broadcast_raw(bytes_of(data), data.bytes(), root);
+}
+
+/// Every rank knows all counts, so all choose the same way: one collective, or messages where its int counts would overflow.
+void MpiCommunicator::gather_raw(std::byte* all, const std::byte* mine, std::span<const std::size_t> bytes) {
+  std::vector<std::size_t> begins(bytes.size());
+  std::exclusive_scan(bytes.begin(), bytes.end(), begins.begin(), std::size_t{0});
+  std::byte* const own = all + begins[rank_];
+  if (begins.back() + bytes.back() <= message_limit_) {
+    const std::vector<int> counts(bytes.begin(), bytes.end()), displacements(begins.begin(), begins.end());
+    const void* source = own == mine ? MPI_IN_PLACE : mine;
+    check_mpi(MPI_Allgatherv(source, counts[rank_], MPI_BYTE, all, counts.data(), displacements.data(), MPI_BYTE, handle_),
+              "MPI_Allgatherv");
+    return;
+  }
+  for (int step = 1; step < size_; ++step) {
+    const int from = (rank_ + size_ - step) % size_, to = (rank_ + step) % size_;
+    receive_raw(all + begins[from], bytes[from], from);
+    send_raw(mine, bytes[rank_], to);
+  }
+  if (own != mine && bytes[rank_]) std::memcpy(own, mine, bytes[rank_]);
+  wait_all();
+}
+
+void MpiCommunicator::all_gather(Tensor all, Tensor mine, std::span<const std::int64_t> counts, Stream& stream) {
+  ensure(static_cast<int>(counts.size()) == size_, "all_gather got {} counts for {} ranks", counts.size(), size_);
+  ensure(mine.count() == counts[rank_] && mine.dtype() == all.dtype() &&
+             std::accumulate(counts.begin(), counts.end(), std::int64_t{0}) == all.count(),
+         "all_gather's counts do not match tensors of {} and {} elements", mine.count(), all.count());
+  std::vector<std::size_t> bytes;
+  for (const std::int64_t count : counts) bytes.push_back(static_cast<std::size_t>(count) * size_of(all.dtype()));
+  stream.wait();
+  gather_raw(bytes_of(all), bytes_of(mine), bytes);
+}
+
+/// Reduces, in place, this rank's elements [begins[rank], + counts[rank]) of `whole` over the ranks, through the scratch.
+void MpiCommunicator::reduce_part(std::byte* whole, std::span<const std::int64_t> begins, std::span<const std::int64_t> counts, DType dtype,
+                                  Reduce operation) {
+  const std::size_t width = size_of(dtype);
+  const auto piece = static_cast<std::int64_t>(scratch_.size() / width / static_cast<std::size_t>(size_));
+  const std::int64_t longest = *std::max_element(counts.begin(), counts.end());
+  for (std::int64_t offset = 0; offset < longest; offset += piece) {
+    const auto length = [&](int rank) { return std::clamp(counts[rank] - offset, std::int64_t{0}, piece); };
+    const auto place = [&](int rank) { return whole + static_cast<std::size_t>(begins[rank] + offset) * width; };
+    const std::size_t mine = static_cast<std::size_t>(length(rank_)) * width;
+    std::vector<void*> terms;
+    for (int peer = 0; peer < size_; ++peer) {
+      std::byte* const slot = scratch_.data() + static_cast<std::size_t>(peer * piece) * width;
+      terms.push_back(peer == rank_ ? place(rank_) : slot);
+      if (peer == rank_) continue;
+      receive_raw(slot, mine, peer);
+      send_raw(place(peer), static_cast<std::size_t>(length(peer)) * width, peer);
+    }
+    wait_all();
+    reduce_terms(terms, length(rank_), dtype, operation);
+    if (rank_ != 0 && mine) std::memcpy(place(rank_), terms[0], mine);
+  }
+}
+
+void MpiCommunicator::all_reduce(Tensor data, Reduce operation, Stream& stream) {
+  if (size_ == 1) return;
+  stream.wait();
+  const std::size_t width = size_of(data.dtype());
+  if (data.bytes() * static_cast<std::size_t>(size_) <= std::min<std::size_t>(scratch_.size(), 65536)) {
+    // Few bytes: everybody gets everything and sums alike; one call instead of two.
+    std::vector<void*> terms;
+    for (int peer = 0; peer < size_; ++peer) terms.push_back(scratch_.data() + static_cast<std::size_t>(peer) * data.bytes());
+    gather_raw(scratch_.data(), bytes_of(data), std::vector<std::size_t>(static_cast<std::size_t>(size_), data.bytes()));
+    reduce_terms(terms, data.count(), data.dtype(), operation);
+    std::memcpy(data.data(), terms[0], data.bytes());
+    return;
+  }
+  std::vector<std::int64_t> begins, counts;
+  std::vector<std::size_t> bytes;
+  for (int peer = 0; peer < size_; ++peer) {
+    const Part part = part_of(data.count(), peer, size_);
+    begins.push_back(part.begin);
+    counts.push_back(part.count);
+    bytes.push_back(static_cast<std::size_t>(part.count) * width);
+  }
+  reduce_part(bytes_of(data), begins, counts, data.dtype(), operation);
+  gather_raw(bytes_of(data), bytes_of(data) + static_cast<std::size_t>(begins[rank_]) * width, bytes);
+}
+
+void MpiCommunicator::reduce_scatter(Tensor mine, Tensor whole, std::span<const std::int64_t> counts, Reduce operation, Stream& stream) {
+  ensure(static_cast<int>(counts.size()) == size_ && mine.count() == counts[rank_] && mine.dtype() == whole.dtype() &&
+             std::accumulate(counts.begin(), counts.end(), std::int64_t{0}) == whole.count(),
+         "reduce_scatter's counts do not match tensors of {} and {} elements", mine.count(), whole.count());
+  std::vector<std::int64_t> begins(counts.size());
+  std::exclusive_scan(counts.begin(), counts.end(), begins.begin(), std::int64_t{0});
+  stream.wait();
+  if (size_ > 1) reduce_part(bytes_of(whole), begins, counts, whole.dtype(), operation);
+  const std::byte* const own = bytes_of(whole) + static_cast<std::size_t>(begins[rank_]) * size_of(whole.dtype());
+  if (own != bytes_of(mine) && mine.bytes()) std::memmove(mine.data(), own, mine.bytes());
+}
+
+std::vector<std::vector<std::byte>> MpiCommunicator::gather_bytes(std::span<const std::byte> mine) {
+  std::vector<std::size_t> bytes(static_cast<std::size_t>(size_));
+  const std::size_t own = mine.size();
+  check_mpi(MPI_Allgather(&own, sizeof own, MPI_BYTE, bytes.data(), sizeof own, MPI_BYTE, handle_), "MPI_Allgather");
+  std::vector<std::byte> all(std::accumulate(bytes.begin(), bytes.end(), std::size_t{0}));
+  if (!all.empty()) gather_raw(all.data(), mine.data(), bytes);
+  std::vector<std::vector<std::byte>> parts;
+  for (auto begin = all.begin(); const std::size_t length : bytes) {
+    parts.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(length));
+    begin += static_cast<std::ptrdiff_t>(length);
+  }
+  return parts;
+}
+
+void MpiCommunicator::broadcast_bytes(std::vector<std::byte>& data, int root) {
+  std::size_t bytes = data.size();
+  check_mpi(MPI_Bcast(&bytes, sizeof bytes, MPI_BYTE, root, handle_), "MPI_Bcast");
+  data.resize(bytes);
+  broadcast_raw(data.data(), bytes, root);
+}
+
+}  // namespace
+
+void check_mpi(int result, const char* call) {
+  if (result == MPI_SUCCESS) return;
+  std::array<char, MPI_MAX_ERROR_STRING> text{};
+  int length = 0, rank = -1, ready = 0;
+  MPI_Error_string(result, text.data(), &length);
+  MPI_Initialized(&ready);
+  if (ready) MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  fail_with(ExitCode::failure,
+            "{} failed on rank {}: {}; look for another rank's message before this one, and at the network and the memory of the node", call, rank,
+            std::string_view(text.data(), static_cast<std::size_t>(length)));
+}
+
+std::unique_ptr<Communicator> make_mpi_communicator(MPI_Comm handle, std::size_t message_limit) {
+  return std::make_unique<MpiCommunicator>(handle, message_limit);
+}
+
+std::unique_ptr<Communicator> all_ranks_with_short_messages(std::size_t message_limit) {
+  MPI_Comm copy = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), "MPI_Comm_dup");
+  return make_mpi_communicator(copy, message_limit);
+}
+
+}  // namespace collimate

@@ -1,0 +1,81 @@
+#include "collimate/comm/world.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <exception>
+#include <set>
+
+#include "comm/mpi/mpi_communicator.hpp"
+
+namespace collimate {
+
+struct World::Session {
+  int rank = 0, size = 1, node = 0, nodes = 1, node_rank = 0, node_size = 1;
+  std::string host;
+  std::unique_ptr<Communicator> ranks;
+};
+
+World::World() : session_(std::make_unique<Session>()) {
+  int running = 0, provided = 0;
+  MPI_Initialized(&running);
+  ensure(!running, "a second World was made in one process");
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  require(provided >= MPI_THREAD_FUNNELED, "this MPI library does not allow threads (MPI_THREAD_FUNNELED): use one built with them");
+
+  Session& me = *session_;
+  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &me.rank), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &me.size), "MPI_Comm_size");
+  std::array<char, MPI_MAX_PROCESSOR_NAME> name{};
+  int length = 0;
+  check_mpi(MPI_Get_processor_name(name.data(), &length), "MPI_Get_processor_name");
+  me.host.assign(name.data(), static_cast<std::size_t>(length));
+
+  MPI_Comm node_ranks = MPI_COMM_NULL, all = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node_ranks), "MPI_Comm_split_type");
+  check_mpi(MPI_Comm_rank(node_ranks, &me.node_rank), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(node_ranks, &me.node_size), "MPI_Comm_size");
+  int leader = me.rank;  // a node is named by its lowest rank
+  check_mpi(MPI_Bcast(&leader, 1, MPI_INT, 0, node_ranks), "MPI_Bcast");
+  MPI_Comm_free(&node_ranks);
+
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &all), "MPI_Comm_dup");
+  me.ranks = make_mpi_communicator(all);
+  const std::vector<int> leaders = gather_all(*me.ranks, leader);
+  const std::set<int> distinct(leaders.begin(), leaders.end());
+  me.nodes = static_cast<int>(distinct.size());
+  me.node = static_cast<int>(std::distance(distinct.begin(), distinct.find(leader)));
+}
+
+World::~World() {
+  if (std::uncaught_exceptions() > 0 && session_->size > 1) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(ExitCode::failure));
+  session_->ranks.reset();
+  MPI_Finalize();
+}
+
+int World::rank() const { return session_->rank; }
+int World::size() const { return session_->size; }
+int World::node() const { return session_->node; }
+int World::nodes() const { return session_->nodes; }
+int World::node_rank() const { return session_->node_rank; }
+int World::node_size() const { return session_->node_size; }
+const std::string& World::host() const { return session_->host; }
+Communicator& World::ranks() { return *session_->ranks; }
+
+std::unique_ptr<Communicator> World::split(int colour, int key) {
+  MPI_Comm part = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split(MPI_COMM_WORLD, colour, key, &part), "MPI_Comm_split");
+  int size = 0;
+  check_mpi(MPI_Comm_size(part, &size), "MPI_Comm_size");
+  if (size > 1) return make_mpi_communicator(part);
+  MPI_Comm_free(&part);
+  return make_single_communicator();
+}
+
+void World::abort(int code) {
+  MPI_Abort(MPI_COMM_WORLD, code);
+  std::_Exit(code);
+}
+
+}  // namespace collimate

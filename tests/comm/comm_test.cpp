@@ -1,0 +1,107 @@
+#include <gmock/gmock.h>
+
+#include "collimate/comm/placement.hpp"
+#include "collimate/comm/process_grid.hpp"
+#include "comm/reduction.hpp"
+
+namespace collimate {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+TEST(Grid, TensorIsFastestAndPipelineSlowest) {
+  const GridShape shape{2, 3, 4};
+  EXPECT_EQ(coord_of(0, shape), (GridCoord{0, 0, 0}));
+  EXPECT_EQ(coord_of(1, shape), (GridCoord{1, 0, 0}));
+  EXPECT_EQ(coord_of(2, shape), (GridCoord{0, 1, 0}));
+  EXPECT_EQ(coord_of(6, shape), (GridCoord{0, 0, 1}));
+  for (int rank = 0; rank < 24; ++rank) EXPECT_EQ(rank_of(coord_of(rank, shape), shape), rank);
+}
+
+std::string refusal(GridShape shape, int ranks) {
+  try {
+    complete(shape, ranks);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(Grid, CompletesOrNamesTheNearestShapes) {
+  EXPECT_EQ(complete({2, 0, 1}, 8), (GridShape{2, 4, 1}));
+  EXPECT_EQ(complete({0, 0, 0}, 3), (GridShape{1, 3, 1}));
+  EXPECT_EQ(complete({2, 2, 2}, 8), (GridShape{2, 2, 2}));
+  EXPECT_THAT(refusal({2, 3, 1}, 4), AllOf(HasSubstr("2 x 3 x 1"), HasSubstr("needs 6 ranks, but 4 run"), HasSubstr("2 x 2 x 1")));
+  EXPECT_THAT(refusal({1, 4, 1}, 3), HasSubstr("1 x 3 x 1"));
+  EXPECT_THAT(refusal({2, 0, 1}, 3), HasSubstr("but 3 run"));
+  EXPECT_THAT(refusal({-1, 1, 1}, 1), HasSubstr("cannot have the shape"));
+}
+
+TEST(Parts, CoverTheRangeEvenly) {
+  for (const std::int64_t n : {0LL, 1LL, 5LL, 12LL, 1LL << 40})
+    for (int ranks = 1; ranks <= 7; ++ranks) {
+      std::int64_t end = 0;
+      for (int rank = 0; rank < ranks; ++rank) {
+        const Part part = part_of(n, rank, ranks);
+        EXPECT_EQ(part.begin, end);
+        EXPECT_LE(part.count, n / ranks + 1);
+        EXPECT_GE(part.count, n / ranks);
+        end += part.count;
+      }
+      EXPECT_EQ(end, n);
+    }
+}
+
+TEST(Reduction, TreeAndDenormals) {
+  for (int count = 1; count <= 9; ++count) {
+    std::vector<std::vector<float>> values;
+    std::vector<void*> terms;
+    for (int i = 0; i < count; ++i) values.push_back(std::vector<float>(5000, static_cast<float>(1 << i)));
+    for (auto& value : values) terms.push_back(value.data());
+    reduce_terms(terms, 5000, DType::f32, Reduce::sum);
+    EXPECT_EQ(values[0][0], static_cast<float>((1 << count) - 1));
+    EXPECT_EQ(values[0][4999], values[0][0]);
+  }
+  float a = 1e-39f, b = 1e-39f;
+  void* const terms[] = {&a, &b};
+  reduce_terms(terms, 1, DType::f32, Reduce::sum);
+  EXPECT_EQ(a, 0.0f);
+}
+
+TEST(SingleCommunicator, CopiesAndNothingElse) {
+  const auto single = make_single_communicator();
+  const auto device = make_cpu_device();
+  std::vector<float> from = {1, 2, 3}, to(3);
+  const Tensor source(from.data(), DType::f32, {3}, *device), target(to.data(), DType::f32, {3}, *device);
+  single->all_gather(target, source, device->stream());
+  EXPECT_EQ(to, from);
+  single->all_reduce(source, Reduce::sum, device->stream());
+  EXPECT_EQ(from, (std::vector<float>{1, 2, 3}));
+  to.assign(3, 0);
+  const std::int64_t three = 3;
+  single->all_to_all(target, {&three, 1}, source, {&three, 1}, device->stream());
+  EXPECT_EQ(to, from);
+  EXPECT_EQ(gather_all(*single, std::vector<int>{4, 5}), (std::vector<std::vector<int>>{{4, 5}}));
+  EXPECT_THROW(agree(*single, [] { fail("no"); }), AgreedError);
+  EXPECT_THROW(single->send(source, 0, device->stream()), Error);
+}
+
+TEST(Placement, SharingReportAndWarnings) {
+  std::vector<RankPlace> places = {{0, "a", {0, 1}, 2}, {0, "a", {0, 1}, 2}, {0, "a", {2, 3}, 2}, {1, "b", {0, 1}, 3}};
+  EXPECT_EQ(ranks_sharing(places, 0), 2);
+  EXPECT_EQ(ranks_sharing(places, 2), 1);
+  EXPECT_EQ(ranks_sharing(places, 3), 1);  // the same core numbers on another node
+  const std::string report = placement_report(places);
+  EXPECT_THAT(report, AllOf(HasSubstr("4 ranks on 2 nodes"), HasSubstr("ranks 0-1: 2 threads on cores 0-1")));
+  EXPECT_THAT(report, HasSubstr("rank 2: 2 threads on cores 2-3"));
+  const auto warnings = placement_warnings(places);
+  ASSERT_EQ(warnings.size(), 2u);
+  EXPECT_THAT(warnings[0], AllOf(HasSubstr("4 threads of ranks 0-1 share 2 cores (0-1)"), HasSubstr("OMP_NUM_THREADS")));
+  EXPECT_THAT(warnings[1], HasSubstr("on b the 3 threads of rank 3 share 2 cores"));
+  for (RankPlace& place : places) place.threads = 1;
+  EXPECT_TRUE(placement_warnings(places).empty());
+}
+
+}  // namespace
+}  // namespace collimate
