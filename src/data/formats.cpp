@@ -1,6 +1,7 @@
 #include "collimate/data/formats.hpp"
 
 #include <cmath>
+#include <utility>
 
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
@@ -10,12 +11,15 @@ namespace {
 
 constexpr std::pair<std::string_view, DatasetKind> kinds[] = {
     {"supervised", DatasetKind::supervised}, {"preference", DatasetKind::preference}, {"prompts", DatasetKind::prompts}};
-constexpr std::pair<std::string_view, SampleFormat> formats[] = {
-    {"auto", SampleFormat::automatic},   {"alpaca", SampleFormat::alpaca},
-    {"prompt-response", SampleFormat::prompt_response}, {"preference", SampleFormat::preference},
-    {"hh", SampleFormat::hh},            {"dialogue", SampleFormat::dialogue},
-    {"dialogue-preference", SampleFormat::dialogue_preference}, {"prompts", SampleFormat::prompts},
-    {"text", SampleFormat::text}};
+constexpr std::pair<std::string_view, SampleFormat> formats[] = {{"auto", SampleFormat::automatic},
+                                                                 {"alpaca", SampleFormat::alpaca},
+                                                                 {"prompt-response", SampleFormat::prompt_response},
+                                                                 {"preference", SampleFormat::preference},
+                                                                 {"hh", SampleFormat::hh},
+                                                                 {"dialogue", SampleFormat::dialogue},
+                                                                 {"dialogue-preference", SampleFormat::dialogue_preference},
+                                                                 {"prompts", SampleFormat::prompts},
+                                                                 {"text", SampleFormat::text}};
 
 template <class Table>
 auto named(const Table& table, std::string_view what, std::string_view name) {
@@ -59,10 +63,13 @@ void read_hh(const Record& record, Example& example) {
   std::size_t shared = 0;
   while (shared < chosen.size() && shared < rejected.size() && chosen[shared] == rejected[shared]) ++shared;
   const std::size_t at = chosen.substr(0, shared).rfind(cue);
-  require(at != std::string::npos, "{}: 'chosen' and 'rejected' share no text that ends in an unanswered 'Assistant:' turn; name the format if "
-          "these are not dialogues of hh-rlhf", record.place());
+  require(at != std::string::npos,
+          "{}: 'chosen' and 'rejected' share no text that ends in an unanswered 'Assistant:' turn; name the format if "
+          "these are not dialogues of hh-rlhf",
+          record.place());
   const std::size_t start = at + cue.size();
   example.prompt = chosen.substr(0, start);
+  example.complete = true;
   example.chosen = chosen.substr(start);
   example.rejected = rejected.substr(start);
 }
@@ -108,8 +115,10 @@ SampleFormat detect_format(const Record& record) {
   if (record.has("text")) return SampleFormat::text;
   std::vector<std::string> names;
   for (const auto& [name, field] : record.fields) names.push_back(name);
-  fail("{}: no format fits a record with the fields {}; name columns instruction/output, prompt/response, prompt/chosen/rejected, "
-       "chosen/rejected, conversations, prompt or text", record.place(), join(names, ", "));
+  fail(
+      "{}: no format fits a record with the fields {}; name columns instruction/output, prompt/response, prompt/chosen/rejected, "
+      "chosen/rejected, conversations, prompt or text",
+      record.place(), join(names, ", "));
 }
 
 Example read_example(const Record& record, SampleFormat format) {
@@ -177,9 +186,11 @@ Example as_kind(Example example, DatasetKind kind) {
     require(example.response.has_value(), "{}: a supervised dataset needs a response (response, output, answer or chosen)", example.place);
   }
   if (kind == DatasetKind::prompts) {
-    if (example.is_text) example.prompt = std::move(*example.response);
-    else if (!example.answer) example.answer = example.response ? example.response : example.chosen;
-    example.is_text = false;
+    if (example.is_text) {
+      example.prompt = *std::exchange(example.response, std::nullopt);
+      example.is_text = false;
+    }
+    if (!example.answer) example.answer = example.response;
   }
   return example;
 }

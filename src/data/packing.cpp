@@ -12,7 +12,8 @@ std::vector<std::vector<std::int64_t>> pack(std::span<const std::int64_t> length
   std::vector<std::vector<std::int64_t>> grains;
   std::int64_t filled = 0;
   for (std::size_t i = 0; i < lengths.size(); ++i) {
-    require(lengths[i] <= grain_tokens, "sample {} has {} tokens, more than the {} of a grain; raise batch.grain_tokens or shorten the samples",
+    require(lengths[i] <= grain_tokens,
+            "sample {} has {} tokens, more than the {} of a grain; raise batch.grain_tokens or shorten the samples",
             ids.empty() ? static_cast<std::int64_t>(i) : ids[i], lengths[i], grain_tokens);
     if (grains.empty() || filled + lengths[i] > grain_tokens) {
       grains.emplace_back();

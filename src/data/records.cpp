@@ -202,9 +202,10 @@ struct Csv : RecordReader::Parser {
     if (stream.peek() == TextStream::end) return;
     header = read_row(1);
     for (std::size_t i = 0; i < header.size(); ++i) {
-      require(!header[i].empty(), "'{}', line 1: column {} of the header has no name; the first row must name the columns", stream.path(), i + 1);
-      require(std::count(header.begin(), header.end(), header[i]) == 1, "'{}', line 1: the header names the column '{}' twice", stream.path(),
-              header[i]);
+      require(!header[i].empty(), "'{}', line 1: column {} of the header has no name; the first row must name the columns", stream.path(),
+              i + 1);
+      require(std::count(header.begin(), header.end(), header[i]) == 1, "'{}', line 1: the header names the column '{}' twice",
+              stream.path(), header[i]);
     }
   }
 
@@ -387,7 +388,8 @@ std::size_t find_invalid_utf8(std::string_view text) {
     for (std::size_t k = 1; k < length; ++k)
       if ((byte(i + k) & 0xC0) != 0x80) return i;
     const unsigned second = byte(i + 1);  // overlong forms, surrogates and beyond U+10FFFF
-    if ((c == 0xE0 && second < 0xA0) || (c == 0xED && second > 0x9F) || (c == 0xF0 && second < 0x90) || (c == 0xF4 && second > 0x8F)) return i;
+    if ((c == 0xE0 && second < 0xA0) || (c == 0xED && second > 0x9F) || (c == 0xF0 && second < 0x90) || (c == 0xF4 && second > 0x8F))
+      return i;
     i += length;
   }
   return std::string_view::npos;
@@ -415,7 +417,8 @@ FileFormat file_format_named(std::string_view name) {
 }
 
 TextUnit text_unit_named(std::string_view name) {
-  return named<TextUnit>("unit of plain text", name, {{"file", TextUnit::file}, {"paragraph", TextUnit::paragraph}, {"line", TextUnit::line}});
+  return named<TextUnit>("unit of plain text", name,
+                         {{"file", TextUnit::file}, {"paragraph", TextUnit::paragraph}, {"line", TextUnit::line}});
 }
 
 }  // namespace collimate

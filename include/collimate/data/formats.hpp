@@ -32,7 +32,8 @@ SampleFormat sample_format_named(std::string_view name);  ///< auto, alpaca, pro
 struct Example {
   std::string prompt, input;            ///< what the template's {prompt} and {input} stand for
   std::vector<Turn> turns;              ///< instead of prompt: a dialogue that ends before the answer
-  bool is_text = false;                 ///< plain text: `response` is the whole, the template is not used
+  bool complete = false;                ///< the prompt is used as it is (hh-rlhf dialogues); the template's part is not applied
+  bool is_text = false;                 ///< plain text: `response` is the whole, the template is not applied
   std::optional<std::string> response;  ///< the answer to learn
   std::optional<std::string> chosen, rejected;
   double margin = 0;
@@ -49,7 +50,7 @@ Example read_example(const Record& record, SampleFormat format);
 /// The default kind of a format: what it holds, read literally.
 DatasetKind kind_of(SampleFormat format);
 /// Turns what a record holds into what a kind of dataset needs: the chosen answer becomes the response of a supervised dataset,
-/// a response the reference answer of a prompt. Throws where something is missing.
+/// a response or a plain text the reference answer or the text of a prompt. Throws where something is missing.
 Example as_kind(Example example, DatasetKind kind);
 
 }  // namespace collimate

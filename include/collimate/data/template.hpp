@@ -1,0 +1,71 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "collimate/data/formats.hpp"
+#include "collimate/data/tokenizer.hpp"
+
+namespace collimate {
+
+/// What happens to a prompt or response with more tokens than the template allows.
+enum class TooLong {
+  refuse,  ///< an error naming the record
+  drop,    ///< the record is left out and counted
+  cut,     ///< prompts lose tokens on the left, responses on the right (and their end of text); counted
+};
+std::string_view name_of(TooLong rule);
+TooLong too_long_named(std::string_view name);
+
+/// How a record becomes tokens: set once by `prepare`, stored in datasets and checkpoints, compared by every stage.
+struct Template {
+  /// {prompt} (or {instruction}) and {input} stand for the record's fields; a part in [[ ]] is left out if a field in it is empty.
+  std::string prompt = "{prompt}[[\n{input}]]\n";
+  std::string response_prefix, response_suffix;  ///< around every response, learned with it
+  // Before each turn of a dialogue; the last, unanswered turn is the assistant's, its trailing blanks begin the response.
+  std::string human = "\n\nHuman: ", assistant = "\n\nAssistant: ", system = "\n\nSystem: ";
+  bool add_bos = true;  ///< exactly one beginning-of-text token starts every sample
+  bool add_eos = true;  ///< the end-of-text token is the response's last token
+  std::int64_t max_prompt_tokens = 0;    ///< with BOS; 0: no limit
+  std::int64_t max_response_tokens = 0;  ///< with EOS; 0: no limit
+  TooLong prompt_rule = TooLong::refuse, response_rule = TooLong::refuse;
+
+  bool operator==(const Template&) const = default;
+  void check() const;  ///< throws on an unknown field, an unclosed bracket or a negative limit
+  std::string to_json() const;
+  static Template from_json(const std::string& text);
+  /// "" if equal, else the first difference in words: "prompt is 'a' here and 'b' there".
+  std::string difference(const Template& other) const;
+
+  /// The text of the prompt, and of an answer to it.
+  std::string prompt_text(const Example& example) const;
+  std::string response_text(const Example& example, std::string_view answer) const;
+};
+
+/// How often the limits of a template were met.
+struct LengthCounts {
+  std::int64_t dropped = 0, cut_prompts = 0, cut_responses = 0;
+  std::int64_t prompt_had_bos = 0;  ///< prompts whose text already began with the BOS token; it was not added again
+  LengthCounts& operator+=(const LengthCounts& other);
+  bool operator==(const LengthCounts&) const = default;
+};
+
+/// Tokenises prompts and responses by a template. Prompt and response are tokenised apart, then put together.
+class TemplateEncoder {
+ public:
+  /// Throws if the template asks for a BOS or EOS that the tokenizer lacks.
+  TemplateEncoder(const Template& rules, const Tokenizer& tokenizer);
+  const Template& rules() const { return rules_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  /// [BOS] prompt. False if the record is to be dropped.
+  bool prompt(std::string_view text, std::string_view place, std::vector<std::int32_t>& tokens, LengthCounts& counts) const;
+  /// response [EOS]. False if the record is to be dropped.
+  bool response(std::string_view text, std::string_view place, std::vector<std::int32_t>& tokens, LengthCounts& counts) const;
+
+ private:
+  Template rules_;
+  const Tokenizer* tokenizer_;
+};
+
+}  // namespace collimate
