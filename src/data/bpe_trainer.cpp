@@ -10,7 +10,6 @@
 namespace collimate {
 namespace {
 
-constexpr std::size_t block_bytes = 1 << 20;
 /// GPT-2's expression decides a word by at most this many bytes after it ("'" + "re", or one character).
 constexpr std::size_t lookahead_bytes = 16;
 
@@ -167,13 +166,14 @@ BpeTrainer::~BpeTrainer() = default;
 
 void BpeTrainer::add(std::string_view document) { words_->count(document, true); }
 
-void BpeTrainer::add(std::istream& text) {
+void BpeTrainer::add(std::istream& text, std::size_t block_bytes) {
+  require(block_bytes > 0, "BPE training cannot read a text in blocks of 0 bytes");
   std::string buffer;
   bool more = true;
   while (more) {
     const std::size_t kept = buffer.size();
     buffer.resize(kept + block_bytes);
-    text.read(buffer.data() + kept, block_bytes);
+    text.read(buffer.data() + kept, static_cast<std::streamsize>(block_bytes));
     buffer.resize(kept + static_cast<std::size_t>(text.gcount()));
     more = text.good();
     require(!text.bad(), "reading the text for BPE training failed");

@@ -94,7 +94,7 @@ class BpeTrainer {
   explicit BpeTrainer(SpecialNames special = {});  ///< special tokens found in a text separate it and are not learned from
   ~BpeTrainer();
   void add(std::string_view document);
-  void add(std::istream& text);  ///< one document, read in blocks
+  void add(std::istream& text, std::size_t block_bytes = 1 << 20);  ///< one document; the size of the blocks does not change the result
   /// Merges until the vocabulary (special tokens + 256 + merges) has this size or no pair is left.
   BpeTraining train(std::int64_t vocabulary) const;
 
