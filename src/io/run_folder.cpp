@@ -1,0 +1,103 @@
+#include "collimate/io/run_folder.hpp"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "collimate/base/atomic_file.hpp"
+#include "collimate/base/error.hpp"
+
+namespace collimate {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::array own_names{"deck.ini",      "log.txt",      "metrics.jsonl", "timings.jsonl",
+                               "samples.jsonl", "summary.json", "checkpoints",   "report.html"};
+
+/// Makes the folder ready for a run and returns its path.
+std::string prepared(const std::string& path, Existing existing) {
+  require(!path.empty(), "run.folder is empty: give the folder that the run shall write");
+  std::error_code error;
+  fs::create_directories(path, error);
+  require(!error && fs::is_directory(path), "cannot create the run folder '{}': {}", path, error ? error.message() : "it is a file");
+  if (existing == Existing::refuse)
+    require(fs::is_empty(path), "the run folder '{}' is not empty: choose another run.folder, or restart the run that it holds", path);
+  if (existing == Existing::replace) {
+    require(fs::is_empty(path) || RunFolder::holds_run(path), "the folder '{}' holds something else than a run, so it is not replaced: choose another run.folder",
+            path);
+    for (const char* name : own_names) fs::remove_all(fs::path(path) / name);
+  }
+  fs::create_directories(fs::path(path) / "checkpoints", error);
+  require(!error, "cannot create the folder '{}/checkpoints': {}", path, error.message());
+  return path;
+}
+
+nlohmann::json parsed(const std::string& text, const std::string& what) {
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  require(json.is_object(), "{} is not a JSON object: it is damaged", what);
+  return json;
+}
+
+}  // namespace
+
+double Summary::number(const std::string& key) const {
+  const auto found = values_.find(key);
+  require(found != values_.end(), "the summary has no {}", key);
+  const auto json = nlohmann::json::parse(found->second);
+  require(json.is_number(), "{} of the summary is {}, not a number", key, found->second);
+  return json.get<double>();
+}
+
+std::string Summary::text() const {
+  std::string text = "{";
+  for (const auto& [key, json] : values_) text += fmt::format("{}\n  {}: {}", text.size() > 1 ? "," : "", json_text(key), json);
+  return text + "\n}\n";
+}
+
+void Summary::save(const std::string& path) const { write_file(path, text()); }
+
+Summary Summary::load(const std::string& path) {
+  Summary summary;
+  const auto json = parsed(read_file(path), fmt::format("'{}'", path));
+  for (const auto& [key, value] : json.items())
+    summary.values_[key] = value.is_number_float() ? json_number(value.get<double>(), key) : value.dump();
+  return summary;
+}
+
+std::string RunPositions::to_json() const { return JsonLine().add("metrics", metrics).add("samples", samples).text(); }
+
+RunPositions RunPositions::from_json(const std::string& text) {
+  const auto json = parsed(text, "the list of file positions in the checkpoint");
+  const auto at = [&](const char* key) {
+    require(json.contains(key) && json[key].is_number_integer(), "the checkpoint does not say how long {}.jsonl was", key);
+    return json[key].get<std::int64_t>();
+  };
+  return {at("metrics"), at("samples")};
+}
+
+RunFolder::RunFolder(const std::string& path, Existing existing)
+    : path_(prepared(path, existing)), metrics_(file("metrics.jsonl")), timings_(file("timings.jsonl")), samples_(file("samples.jsonl")) {}
+
+bool RunFolder::holds_run(const std::string& path) {
+  return fs::exists(fs::path(path) / "deck.ini") || fs::exists(fs::path(path) / "metrics.jsonl");
+}
+
+std::string RunFolder::file(std::string_view name) const { return (fs::path(path_) / name).string(); }
+
+void RunFolder::write_deck(const std::string& resolved) const { write_file(file("deck.ini"), resolved); }
+
+RunPositions RunFolder::positions() {
+  metrics_.sync();
+  samples_.sync();
+  return {metrics_.position(), samples_.position()};
+}
+
+void RunFolder::restart_at(const RunPositions& positions) {
+  metrics_.truncate_to(positions.metrics);
+  samples_.truncate_to(positions.samples);
+}
+
+}  // namespace collimate

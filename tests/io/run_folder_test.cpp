@@ -1,0 +1,178 @@
+#include "collimate/io/run_folder.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <cmath>
+#include <csignal>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "io/scratch.hpp"
+
+namespace collimate {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+using test::bytes_of;
+using test::put;
+using test::refusal;
+using test::Scratch;
+
+TEST(JsonLine, KeepsOrderAndTypes) {
+  const std::vector<double> some{0.5, -2};
+  const std::vector<std::int64_t> none;
+  EXPECT_EQ(JsonLine().text(), "{}");
+  EXPECT_EQ(JsonLine().add("step", 3).add("loss", 1.5).add("ok", true).add("text", "a\"b").text(), R"({"step":3,"loss":1.5,"ok":true,"text":"a\"b"})");
+  EXPECT_EQ(JsonLine().add("a", some).add("b", none).add("c", std::uint64_t{18446744073709551615u}).add("d", std::string("x")).text(),
+            R"({"a":[0.5,-2],"b":[],"c":18446744073709551615,"d":"x"})");
+}
+
+TEST(JsonLine, NumbersReadBackAsTheSameBits) {
+  std::mt19937_64 random(7);
+  for (int i = 0; i < 20000; ++i) {
+    const std::uint64_t bits = random();
+    double value;
+    std::memcpy(&value, &bits, 8);
+    if (!std::isfinite(value)) continue;
+    const std::string text = JsonLine().add("x", value).text();
+    EXPECT_EQ(Json::parse(text)["x"].get<double>(), value) << text;
+    EXPECT_LE(text.size(), 30u);
+  }
+  EXPECT_EQ(json_number(0.1), "0.1");
+  EXPECT_EQ(json_number(-0.0), "-0");
+  EXPECT_EQ(refusal([] { JsonLine().add("loss", std::nan("")); }),
+            "loss is nan, which cannot be written as a result: the computation went wrong before");
+  EXPECT_THROW(JsonLine().add("loss", std::vector<double>{1, std::numeric_limits<double>::infinity()}), Error);
+}
+
+TEST(JsonLine, TextsOfAnyBytesAreValidJson) {
+  const std::string good = "tab\t newline\n bell\a \"quote\\ \x7f \u00e9 \u20ac \U0001F600 \U0010FFFF";
+  EXPECT_EQ(Json::parse(json_text(good)).get<std::string>(), good);
+  const std::string mark = "\xef\xbf\xbd";
+  const auto becomes = [](const std::string& bytes) { return Json::parse(json_text(bytes)).get<std::string>(); };
+  EXPECT_EQ(becomes("a\xff" "b"), "a" + mark + "b");
+  EXPECT_EQ(becomes("\xc0\xaf"), mark + mark);                  // overlong
+  EXPECT_EQ(becomes("\xe0\x9f\x80"), mark + mark + mark);       // overlong
+  EXPECT_EQ(becomes("\xed\xa0\x80"), mark + mark + mark);       // surrogate
+  EXPECT_EQ(becomes("\xf4\x90\x80\x80"), mark + mark + mark + mark);  // above U+10FFFF
+  EXPECT_EQ(becomes("\xe2\x82"), mark + mark);                  // cut off
+  EXPECT_EQ(becomes("\xe2\x82z"), mark + mark + "z");
+  EXPECT_EQ(becomes(std::string("a\0b", 3)), std::string("a\0b", 3));
+  std::mt19937 random(3);
+  for (int i = 0; i < 2000; ++i) {
+    std::string bytes(random() % 12, ' ');
+    for (char& byte : bytes) byte = static_cast<char>(random() % 4 ? 0x80 + random() % 128 : random() % 128);
+    EXPECT_TRUE(Json::accept(json_text(bytes)));
+  }
+}
+
+TEST(JsonLines, ARestartContinuesWhereTheCheckpointWas) {
+  const Scratch scratch;
+  const auto step = [](int i) { return JsonLine().add("step", i).add("loss", 1.0 / i); };
+  JsonLines whole(scratch / "whole"), cut(scratch / "cut");
+  std::int64_t position = 0;
+  for (int i = 1; i <= 10; ++i) {
+    whole.write(step(i));
+    if (i <= 7) cut.write(step(i));
+    if (i == 4) position = cut.position();
+  }
+  put(scratch / "cut", bytes_of(scratch / "cut") + "{\"step\":8,\"lo");  // killed within a line
+  JsonLines again(scratch / "cut");
+  EXPECT_GT(again.position(), position);
+  again.truncate_to(position);
+  EXPECT_EQ(again.position(), position);
+  for (int i = 5; i <= 10; ++i) again.write(step(i));
+  EXPECT_EQ(bytes_of(scratch / "cut"), bytes_of(scratch / "whole"));
+  EXPECT_SAYS(refusal([&] { again.truncate_to(100000); }), "but the checkpoint was taken when it had 100000");
+  EXPECT_SAYS(refusal([&] { again.truncate_to(position + 1); }), "no line that ends at byte");
+  EXPECT_THROW(again.truncate_to(-1), Error);
+  again.truncate_to(0);
+  EXPECT_EQ(bytes_of(scratch / "cut"), "");
+}
+
+TEST(JsonLines, AFullDiskLeavesNoHalfLine) {
+  const Scratch scratch;
+  JsonLines lines(scratch / "m");
+  lines.write(JsonLine().add("step", 1));
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small{20, before.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &small);
+  const std::string answer = refusal([&] { lines.write(JsonLine().add("step", "a long line")); });
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_SAYS(answer, "/m'");
+  EXPECT_SAYS(answer, "free space");
+  EXPECT_EQ(bytes_of(scratch / "m"), "{\"step\":1}\n");
+  lines.write(JsonLine().add("step", 2));
+  EXPECT_EQ(bytes_of(scratch / "m"), "{\"step\":1}\n{\"step\":2}\n");
+  EXPECT_SAYS(refusal([&] { JsonLines none(scratch / "no/m"); }), "cannot write");
+}
+
+TEST(RunFolder, HasItsLayoutAndGoesOn) {
+  const Scratch scratch;
+  const std::string path = scratch / "a/run";
+  RunPositions at;
+  {
+    RunFolder run(path, Existing::refuse);
+    run.write_deck("[run]\nseed = 1\n");
+    run.metrics().write(JsonLine().add("step", 1));
+    run.samples().write(JsonLine().add("prompt", "x"));
+    at = RunPositions::from_json(run.positions().to_json());
+    run.metrics().write(JsonLine().add("step", 2));
+    run.timings().write(JsonLine().add("seconds", 0.5));
+  }
+  for (const char* name : {"deck.ini", "metrics.jsonl", "timings.jsonl", "samples.jsonl", "checkpoints"})
+    EXPECT_TRUE(fs::exists(fs::path(path) / name)) << name;
+  EXPECT_SAYS(refusal([&] { RunFolder run(path, Existing::refuse); }), "is not empty");
+  {
+    RunFolder run(path, Existing::go_on);
+    run.restart_at(at);
+    run.metrics().write(JsonLine().add("step", 2));
+  }
+  EXPECT_EQ(bytes_of(path + "/metrics.jsonl"), "{\"step\":1}\n{\"step\":2}\n");
+  EXPECT_EQ(bytes_of(path + "/timings.jsonl"), "{\"seconds\":0.5}\n");
+  put(path + "/notes.txt", "mine");
+  RunFolder fresh(path, Existing::replace);
+  EXPECT_EQ(fresh.metrics().position(), 0);
+  EXPECT_FALSE(fs::exists(path + "/deck.ini"));
+  EXPECT_EQ(bytes_of(path + "/notes.txt"), "mine");
+  EXPECT_THROW(RunPositions::from_json("{\"metrics\":1}"), Error);
+  EXPECT_THROW(RunPositions::from_json("nothing"), Error);
+}
+
+TEST(RunFolder, NeverReplacesWhatIsNoRun) {
+  const Scratch scratch;
+  put(scratch / "thesis.txt", "x");
+  EXPECT_SAYS(refusal([&] { RunFolder run(scratch / ".", Existing::replace); }), "holds something else than a run");
+  EXPECT_SAYS(refusal([&] { RunFolder run(scratch / "thesis.txt", Existing::replace); }), "cannot create the run folder");
+  EXPECT_SAYS(refusal([&] { RunFolder run("", Existing::replace); }), "run.folder is empty");
+}
+
+TEST(Summary, KeysStayFlatAndComeBack) {
+  const Scratch scratch;
+  Summary summary;
+  summary.set("sft.eval_loss", 1.0 / 3);
+  summary.set("state_hash", "00ff");
+  summary.set("ppo.steps", 12);
+  summary.set("done", true);
+  EXPECT_THROW(summary.set("ppo.kl", std::nan("")), Error);
+  summary.save(scratch / "summary.json");
+  EXPECT_EQ(Json::parse(bytes_of(scratch / "summary.json")),
+            (Json{{"sft.eval_loss", 1.0 / 3}, {"state_hash", "00ff"}, {"ppo.steps", 12}, {"done", true}}));
+  const Summary again = Summary::load(scratch / "summary.json");
+  EXPECT_EQ(again.text(), summary.text());
+  EXPECT_EQ(again.number("sft.eval_loss"), 1.0 / 3);
+  EXPECT_FALSE(again.has("ppo.kl"));
+  EXPECT_THROW(again.number("ppo.kl"), Error);
+  EXPECT_THROW(again.number("state_hash"), Error);
+  put(scratch / "summary.json", "{");
+  EXPECT_SAYS(refusal([&] { Summary::load(scratch / "summary.json"); }), "summary.json' is not a JSON object");
+}
+
+}  // namespace
+}  // namespace collimate
