@@ -15,6 +15,7 @@ namespace fs = std::filesystem;
 struct Complete {
   std::int64_t sequence;
   fs::path path;
+  auto operator<=>(const Complete&) const = default;
 };
 
 bool is_partial(const fs::path& path) { return path.extension() == ".partial"; }
@@ -45,7 +46,7 @@ std::vector<Complete> complete_ones(const std::string& checkpoints, const std::s
       if (passed_over) passed_over->push_back(error.what());
     }
   }
-  std::sort(list.begin(), list.end(), [](const Complete& a, const Complete& b) { return std::tie(a.sequence, a.path) < std::tie(b.sequence, b.path); });
+  std::sort(list.begin(), list.end());
   return list;
 }
 

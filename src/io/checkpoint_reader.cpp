@@ -59,11 +59,13 @@ const std::string& CheckpointReader::meta() const { return content_->manifest.me
 const std::vector<CheckpointTensor>& CheckpointReader::tensors() const { return content_->manifest.tensors; }
 
 bool CheckpointReader::has(const std::string& name) const {
-  return std::any_of(tensors().begin(), tensors().end(), [&](const CheckpointTensor& tensor) { return tensor.name == name; });
+  return std::binary_search(tensors().begin(), tensors().end(), CheckpointTensor{name, {}, {}},
+                            [](const CheckpointTensor& a, const CheckpointTensor& b) { return a.name < b.name; });
 }
 
 const CheckpointTensor& CheckpointReader::find(const std::string& name) const {
-  const auto found = std::lower_bound(tensors().begin(), tensors().end(), name, [](const auto& tensor, const auto& key) { return tensor.name < key; });
+  const auto found = std::lower_bound(tensors().begin(), tensors().end(), name,
+                                      [](const CheckpointTensor& tensor, const std::string& key) { return tensor.name < key; });
   require(found != tensors().end() && found->name == name, "the checkpoint '{}' holds no tensor {}", content_->folder, name);
   return *found;
 }

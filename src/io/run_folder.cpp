@@ -26,8 +26,8 @@ std::string prepared(const std::string& path, Existing existing) {
   if (existing == Existing::refuse)
     require(fs::is_empty(path), "the run folder '{}' is not empty: choose another run.folder, or restart the run that it holds", path);
   if (existing == Existing::replace) {
-    require(fs::is_empty(path) || RunFolder::holds_run(path), "the folder '{}' holds something else than a run, so it is not replaced: choose another run.folder",
-            path);
+    require(fs::is_empty(path) || RunFolder::holds_run(path),
+            "the folder '{}' holds something else than a run, so it is not replaced: choose another run.folder", path);
     for (const char* name : own_names) fs::remove_all(fs::path(path) / name);
   }
   fs::create_directories(fs::path(path) / "checkpoints", error);

@@ -138,7 +138,8 @@ std::vector<std::string> SafetensorsReader::Content::add_file(const std::string&
   file.read_at(0, &header_bytes, 8);
   require(header_bytes >= 2 && header_bytes <= longest_header,
           "'{}' claims a header of {} bytes, so it is damaged or not a safetensors file", file_path, header_bytes);
-  require(header_bytes <= size - 8, "'{}' claims a header of {} bytes but has only {} in all: it was cut off", file_path, header_bytes, size);
+  require(header_bytes <= size - 8, "'{}' claims a header of {} bytes but has only {} in all: it was cut off", file_path,
+          header_bytes, size);
   std::string text(header_bytes, '\0');
   file.read_at(8, text.data(), text.size());
   require(text.front() == '{', "'{}' has no JSON header, so it is damaged or not a safetensors file", file_path);
@@ -156,13 +157,14 @@ std::vector<std::string> SafetensorsReader::Content::add_file(const std::string&
       metadata.emplace(key, value.get<std::string>());
     }
   }
-  std::sort(list.begin(), list.end(), [](const Listed& a, const Listed& b) { return std::tie(a.begin, a.end) < std::tie(b.begin, b.end); });
+  std::sort(list.begin(), list.end(),
+            [](const Listed& a, const Listed& b) { return std::tie(a.begin, a.end) < std::tie(b.begin, b.end); });
   const std::uint64_t data = 8 + header_bytes;
   std::uint64_t end = 0;
   std::vector<std::string> names;
   for (const Listed& listed : list) {
-    require(listed.end <= size - data, "'{}': the tensor {} ends at byte {} of the data, but the file has only {}: it was cut off", file_path,
-            listed.entry.name, listed.end, size - data);
+    require(listed.end <= size - data, "'{}': the tensor {} ends at byte {} of the data, but the file has only {}: it was cut off",
+            file_path, listed.entry.name, listed.end, size - data);
     require(listed.begin >= end, "'{}': the tensor {} overlaps the one before it", file_path, listed.entry.name);
     require(listed.begin == end, "'{}': {} bytes before the tensor {} belong to no tensor, so the header is damaged", file_path,
             listed.begin - end, listed.entry.name);
@@ -172,7 +174,8 @@ std::vector<std::string> SafetensorsReader::Content::add_file(const std::string&
     entries.push_back(listed.entry);
     names.push_back(listed.entry.name);
   }
-  require(end == size - data, "'{}' has {} bytes after its last tensor, so the header or the file is damaged", file_path, size - data - end);
+  require(end == size - data, "'{}' has {} bytes after its last tensor, so the header or the file is damaged", file_path,
+          size - data - end);
   return names;
 }
 
@@ -215,8 +218,8 @@ void SafetensorsReader::read(const std::string& name, std::int64_t begin, std::i
   const Content::Place& place = found->second;
   const SafetensorsEntry& entry = content_->entries[place.entry];
   const File& file = content_->files[place.file];
-  ensure(begin >= 0 && count >= 0 && begin <= entry.shape.count() - count, "elements [{}, {}) of {} {} were asked for", begin, begin + count,
-         name, entry.shape.text());
+  ensure(begin >= 0 && count >= 0 && begin <= entry.shape.count() - count, "elements [{}, {}) of {} {} were asked for", begin,
+         begin + count, name, entry.shape.text());
   if (entry.dtype == "F32") {
     file.read_at(place.offset + 4 * static_cast<std::uint64_t>(begin), out, 4 * static_cast<std::size_t>(count));
     return;

@@ -70,8 +70,9 @@ TEST(Checkpoint, WrittenByThreeRanksIsReadInAnyRanges) {
     EXPECT_EQ(entries(folder), static_cast<std::size_t>(ranks) + 1);
     const CheckpointReader reader(folder);
     EXPECT_EQ(reader.meta(), R"({"step":3,"rate":0.1})");
-    EXPECT_EQ(reader.tensors(), (std::vector<CheckpointTensor>{
-                                    {"adam.moment", {5, 7}, DType::f64}, {"block.0.up.weight", {large}, DType::f32}, {"cursor", {1}, DType::i64}}));
+    const std::vector<CheckpointTensor> expected{
+        {"adam.moment", {5, 7}, DType::f64}, {"block.0.up.weight", {large}, DType::f32}, {"cursor", {1}, DType::i64}};
+    EXPECT_EQ(reader.tensors(), expected);
     EXPECT_EQ(reader.attributes().back(), "{\"host\": " + std::to_string(ranks - 1) + "}");
     std::vector<float> all(large);
     reader.read("block.0.up.weight", 0, large, all.data());

@@ -26,7 +26,8 @@ TEST(JsonLine, KeepsOrderAndTypes) {
   const std::vector<double> some{0.5, -2};
   const std::vector<std::int64_t> none;
   EXPECT_EQ(JsonLine().text(), "{}");
-  EXPECT_EQ(JsonLine().add("step", 3).add("loss", 1.5).add("ok", true).add("text", "a\"b").text(), R"({"step":3,"loss":1.5,"ok":true,"text":"a\"b"})");
+  EXPECT_EQ(JsonLine().add("step", 3).add("loss", 1.5).add("ok", true).add("text", "a\"b").text(),
+            R"({"step":3,"loss":1.5,"ok":true,"text":"a\"b"})");
   EXPECT_EQ(JsonLine().add("a", some).add("b", none).add("c", std::uint64_t{18446744073709551615u}).add("d", std::string("x")).text(),
             R"({"a":[0.5,-2],"b":[],"c":18446744073709551615,"d":"x"})");
 }

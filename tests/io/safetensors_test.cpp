@@ -175,7 +175,9 @@ TEST(Safetensors, ShardsAndTheirIndex) {
   const Scratch scratch;
   const std::string index = scratch / "model.safetensors.index.json";
   const std::vector<SafetensorsSpec> specs{{"a", {10}}, {"b", {10}}, {"c", {10}}};
-  const auto fill = [](std::size_t tensor, std::span<float> values) { std::fill(values.begin(), values.end(), static_cast<float>(tensor)); };
+  const auto fill = [](std::size_t tensor, std::span<float> values) {
+    std::fill(values.begin(), values.end(), static_cast<float>(tensor));
+  };
   write_safetensors_folder(scratch / ".", specs, fill);
   EXPECT_TRUE(std::filesystem::exists(scratch / "model.safetensors"));
   write_safetensors_folder(scratch / ".", specs, fill, 80);

@@ -134,7 +134,8 @@ TEST(HuggingFaceTensors, AgreeWithTheListsOfRealModels) {
   seven.update({{"num_hidden_layers", 32}, {"hidden_size", 4096}, {"num_key_value_heads", 32}, {"intermediate_size", 11008}});
   three.update({{"num_hidden_layers", 28}, {"hidden_size", 3072}, {"num_attention_heads", 24}, {"num_key_value_heads", 8},
                 {"intermediate_size", 8192}, {"vocab_size", 128256}, {"tie_word_embeddings", true}});
-  for (const auto& [name, json] : {std::pair{"gpt2", gpt2_json}, {"tinyllama-1.1b", llama_json}, {"llama-2-7b", seven}, {"llama3.2-3b", three}}) {
+  for (const auto& [name, json] :
+       {std::pair{"gpt2", gpt2_json}, {"tinyllama-1.1b", llama_json}, {"llama-2-7b", seven}, {"llama3.2-3b", three}}) {
     const auto found = read_list(std::string(data) + "/arch/" + name + ".tensors.tsv");
     ASSERT_FALSE(found.empty()) << name;
     const auto wanted = hugging_face_tensors(read(json));
