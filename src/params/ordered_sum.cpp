@@ -1,0 +1,217 @@
+#include "collimate/params/ordered_sum.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "collimate/kernels/elementwise.hpp"
+
+namespace collimate {
+namespace {
+
+constexpr std::int64_t least_piece = 1024;                      // elements of one node in one round of the exchange
+constexpr std::int64_t usual_scratch = std::int64_t{1} << 20;   // elements of all nodes in one round
+
+/// Whether `older` and `newer` form a node one level up.
+bool joins(const SumNode& older, const SumNode& newer) {
+  return older.level == newer.level && newer.first == older.first + (std::int64_t{1} << older.level) &&
+         older.first % (std::int64_t{2} << older.level) == 0;
+}
+
+/// The most nodes that a run of n grains leaves wherever it starts. 2k nodes need the levels 0..k-1 twice, 2^(k+1) - 2 grains,
+/// and one more node needs 2^k more.
+std::int64_t most_nodes(std::int64_t n) {
+  std::int64_t nodes = 0;
+  for (std::int64_t grains = 1, size = 1; grains <= n;) {
+    ++nodes;
+    if (nodes % 2 == 0) size *= 2;
+    grains += size;
+  }
+  return nodes;
+}
+
+}  // namespace
+
+std::vector<SumNode> nodes_of(Part run) {
+  std::vector<SumNode> nodes;
+  for (std::int64_t grain = run.begin; grain < run.begin + run.count; ++grain) {
+    nodes.push_back({grain, 0});
+    while (nodes.size() > 1 && joins(nodes[nodes.size() - 2], nodes.back())) {
+      nodes.pop_back();
+      ++nodes.back().level;
+    }
+  }
+  return nodes;
+}
+
+std::int64_t OrderedSum::buffers_needed(std::int64_t most_grains, int ranks) {
+  const std::int64_t run = std::max<std::int64_t>(1, (most_grains + ranks - 1) / ranks);
+  if (ranks > 1) return most_nodes(run - 1) + 1;  // the nodes before the last grain, and that one
+  std::int64_t levels = 0;
+  while (std::int64_t{2} << levels <= run) ++levels;
+  return levels + 1;
+}
+
+OrderedSum::OrderedSum(MemoryPlan& plan, const std::string& name, std::int64_t elements, std::int64_t most_grains, int ranks)
+    : plan_(&plan), name_(name), elements_(elements), stride_((elements + 15) / 16 * 16), most_grains_(most_grains), ranks_(ranks) {
+  ensure(elements >= 0 && most_grains >= 0 && ranks >= 1, "'{}' cannot sum {} elements of {} grains on {} ranks", name, elements, most_grains, ranks);
+  const std::int64_t buffers = buffers_needed(most_grains, ranks);
+  scratch_elements_ = 0;
+  slot_ = plan.reserve(name + " sums", {buffers, stride_}, DType::f32, Lifetime::update);
+  if (ranks > 1) {
+    const std::int64_t nodes = ranks * most_nodes((most_grains + ranks - 1) / ranks);
+    scratch_elements_ = std::max(std::min(usual_scratch, nodes * stride_), nodes * least_piece);
+    scratch_ = plan.reserve(name + " exchange", {scratch_elements_}, DType::f32, Lifetime::update);
+  }
+}
+
+Tensor OrderedSum::buffer(int index) const {
+  const Tensor all = plan_->at(slot_, {buffers_needed(most_grains_, ranks_), stride_});
+  return all.slice(index, 1).reshape({stride_}).slice(0, elements_);
+}
+
+int OrderedSum::take() {
+  ensure(!free_.empty(), "'{}' was planned for {} grains on {} ranks and got more", name_, most_grains_, ranks_);
+  const int index = free_.back();
+  free_.pop_back();
+  return index;
+}
+
+void OrderedSum::begin(std::int64_t first_grain) {
+  held_.clear();
+  free_.resize(static_cast<std::size_t>(buffers_needed(most_grains_, ranks_)));
+  std::iota(free_.rbegin(), free_.rend(), 0);  // buffer 0 is taken first
+  next_ = first_grain;
+  open_ = -1;
+}
+
+Tensor OrderedSum::open(Stream& stream) {
+  ensure(open_ < 0, "grain {} of '{}' was opened twice", next_, name_);
+  open_ = take();
+  const Tensor gradient = buffer(open_);
+  gradient.zero(stream);
+  return gradient;
+}
+
+void OrderedSum::push(Stream& stream) {
+  ensure(open_ >= 0, "grain {} of '{}' was pushed but not opened", next_, name_);
+  held_.push_back({{next_++, 0}, open_});
+  open_ = -1;
+  while (held_.size() > 1 && joins(held_[held_.size() - 2].node, held_.back().node)) {
+    const int newer = held_.back().buffer;
+    held_.pop_back();
+    const Tensor older = buffer(held_.back().buffer);
+    kernels::add(older, older, buffer(newer), stream);
+    ++held_.back().node.level;
+    free_.push_back(newer);
+  }
+}
+
+/// sum = the nodes merged by the tree's rule, then folded from the right. Terms are overwritten; `sum` may be one of them.
+Tensor OrderedSum::merge(std::vector<SumNode> nodes, std::vector<Tensor> terms, Tensor sum, Stream& stream) const {
+  std::size_t additions = terms.size() - 1;
+  const auto add = [&](Tensor older, Tensor newer) {
+    const Tensor target = --additions == 0 ? sum : older;  // before the last addition `sum` may still be a term
+    kernels::add(target, older, newer, stream);
+    return target;
+  };
+  std::size_t top = 0;  // nodes[0, top) and terms[0, top) are the stack
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    nodes[top] = nodes[i];
+    terms[top++] = terms[i];
+    for (; top > 1 && joins(nodes[top - 2], nodes[top - 1]); --top) {
+      terms[top - 2] = add(terms[top - 2], terms[top - 1]);
+      ++nodes[top - 2].level;
+    }
+  }
+  for (; top > 1; --top) terms[top - 2] = add(terms[top - 2], terms[top - 1]);
+  if (terms[0].data() != sum.data()) sum.device().copy(sum.data(), terms[0].data(), sum.bytes(), stream);
+  return sum;
+}
+
+/// Brings each shard's pieces of all nodes to the shard's owner, a bounded piece per round, and merges them into the owner's
+/// shard of `sum`; the other shards of `sum` are left as they are.
+void OrderedSum::collect(Communicator& data, std::int64_t grains, Tensor sum, Stream& stream) {
+  const int ranks = data.size(), me = data.rank();
+  std::vector<std::vector<SumNode>> nodes;
+  std::vector<SumNode> all_nodes;
+  for (int rank = 0; rank < ranks; ++rank) {
+    nodes.push_back(nodes_of(part_of(grains, rank, ranks)));
+    all_nodes.insert(all_nodes.end(), nodes.back().begin(), nodes.back().end());
+  }
+  const Tensor scratch = plan_->at(scratch_, {scratch_elements_});
+  const std::int64_t piece = scratch_elements_ / static_cast<std::int64_t>(all_nodes.size());
+  const std::int64_t longest = (elements_ + ranks - 1) / ranks;
+  for (std::int64_t offset = 0; offset < longest; offset += piece) {
+    const auto cut = [&](int owner) {
+      const Part shard = part_of(elements_, owner, ranks);
+      return Part{shard.begin + offset, std::clamp(shard.count - offset, std::int64_t{0}, piece)};
+    };
+    const Part mine = cut(me);
+    std::vector<Message> sends, receives;
+    std::vector<Tensor> terms;
+    for (int peer = 0; peer < ranks; ++peer) {
+      for (std::size_t i = 0; i < nodes[peer].size(); ++i) {
+        const bool own = peer == me;
+        terms.push_back(own ? buffer(held_[i].buffer).slice(mine.begin, mine.count)
+                            : scratch.slice(static_cast<std::int64_t>(terms.size()) * piece, mine.count));
+        if (!own) receives.push_back({terms.back(), peer});
+      }
+      for (std::size_t i = 0; peer != me && i < held_.size(); ++i)
+        if (const Part theirs = cut(peer); theirs.count > 0)
+          sends.push_back({buffer(held_[i].buffer).slice(theirs.begin, theirs.count), peer});
+    }
+    data.exchange(sends, receives, stream);
+    if (mine.count > 0) merge(all_nodes, terms, sum.slice(mine.begin, mine.count), stream);
+  }
+}
+
+Tensor OrderedSum::finish(Communicator& data, std::int64_t grains, Stream& stream) {
+  const int ranks = data.size();
+  ensure(ranks == ranks_ && open_ < 0, "'{}' was planned for {} ranks, not {}, or a grain is still open", name_, ranks_, ranks);
+  std::vector<SumNode> present;
+  for (const Held& held : held_) present.push_back(held.node);
+  const Part run = part_of(grains, data.rank(), ranks);
+  ensure(present == nodes_of(run), "'{}' did not get the grains [{}, {}) of rank {}", name_, run.begin, run.begin + run.count, data.rank());
+  const Tensor sum = buffer(0);
+  if (grains == 0) {
+    sum.zero(stream);
+  } else if (ranks == 1) {
+    std::vector<Tensor> terms;
+    for (const Held& held : held_) terms.push_back(buffer(held.buffer));
+    merge(present, terms, sum, stream);
+  } else {
+    collect(data, grains, sum, stream);
+    std::vector<std::int64_t> counts;
+    for (int rank = 0; rank < ranks; ++rank) counts.push_back(part_of(elements_, rank, ranks).count);
+    const Part mine = part_of(elements_, data.rank(), ranks);
+    data.all_gather(sum, sum.slice(mine.begin, mine.count), counts, stream);
+  }
+  held_.clear();
+  return sum;
+}
+
+std::vector<double> gather_in_order(Communicator& ranks, const std::vector<std::int64_t>& samples, const std::vector<double>& values,
+                                    std::int64_t total, int width) {
+  ensure(values.size() == samples.size() * static_cast<std::size_t>(width), "{} values do not belong to {} samples of {}", values.size(),
+         samples.size(), width);
+  const auto all_samples = gather_all(ranks, samples);
+  const auto all_values = gather_all(ranks, values);
+  std::vector<double> ordered(static_cast<std::size_t>(total * width));
+  std::vector<bool> present(static_cast<std::size_t>(total));
+  std::int64_t missing = total;
+  for (std::size_t rank = 0; rank < all_samples.size(); ++rank)
+    for (std::size_t k = 0; k < all_samples[rank].size(); ++k, --missing) {
+      const std::int64_t sample = all_samples[rank][k];
+      ensure(sample >= 0 && sample < total, "rank {} gave a value of sample {}, but there are {} samples", rank, sample, total);
+      ensure(!present[sample], "sample {} has values from two grains, the second one on rank {}", sample, rank);
+      present[sample] = true;
+      std::copy_n(all_values[rank].begin() + static_cast<std::ptrdiff_t>(k) * width, width, ordered.begin() + sample * width);
+    }
+  ensure(missing == 0, "{} of {} samples have no value on any rank", missing, total);
+  return ordered;
+}
+
+double sum_in_order(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+
+}  // namespace collimate

@@ -1,0 +1,74 @@
+#include "collimate/params/ordered_sum.hpp"
+
+#include "comm/mpi_test.hpp"
+#include "params/ordered_sum_oracle.hpp"
+
+namespace collimate {
+namespace {
+
+Communicator& ranks() { return test_world()->ranks(); }
+
+/// How many elements of the step's sum differ from the brute-force recursion; rank `dropping` drops its first gradient.
+std::int64_t wrong_elements(std::int64_t elements, std::int64_t grains, std::int64_t most_grains, int dropping = -1) {
+  const auto device = make_cpu_device();
+  Stream& stream = device->stream();
+  MemoryPlan plan(*device);
+  OrderedSum sum(plan, "gradient", elements, most_grains, ranks().size());
+  plan.commit();
+  std::int64_t wrong = 0;
+  for (int step = 0; step < 2; ++step) {  // the second step meets the first one's remains
+    const Part run = part_of(grains, ranks().rank(), ranks().size());
+    sum.begin(run.begin);
+    for (std::int64_t grain = run.begin; grain < run.begin + run.count; ++grain) {
+      float* gradient = sum.open(stream).as<float>();
+      const bool dropped = grain == run.begin && ranks().rank() == dropping;
+      for (std::int64_t i = 0; i < elements && !dropped; ++i) gradient[i] += gradient_of(grain, i);
+      sum.push(stream);
+    }
+    const float* total = sum.finish(ranks(), grains, stream).as<float>();
+    for (std::int64_t i = 0; i < elements; ++i) wrong += total[i] != ordered_sum_oracle(grains, i);
+  }
+  return wrong;
+}
+
+TEST(OrderedSum, BitEqualToOneRankForAllGrainsAndRanks) {
+  for (std::int64_t grains = 0; grains <= 13; ++grains)
+    for (const std::int64_t elements : {1, 3, 257})
+      EXPECT_EQ(wrong_elements(elements, grains, 13), 0) << grains << " grains, " << elements << " elements";
+  EXPECT_EQ(wrong_elements(100, 40, 40), 0);
+  EXPECT_EQ(wrong_elements(0, 5, 5), 0);
+}
+
+TEST(OrderedSum, ManyRoundsOfTheExchange) { EXPECT_EQ(wrong_elements(1000003, 5, 13), 0); }
+
+TEST(OrderedSum, ADroppedGradientIsCaught) { EXPECT_GT(wrong_elements(257, 7, 7, ranks().size() - 1), 0); }
+
+TEST(OrderedSum, ALackingGrainIsASentenceOnItsRank) {
+  const auto device = make_cpu_device();
+  MemoryPlan plan(*device);
+  OrderedSum sum(plan, "gradient", 10, 8, ranks().size());
+  plan.commit();
+  sum.begin(0);
+  EXPECT_THROW(sum.finish(ranks(), 8, device->stream()), Error);
+}
+
+TEST(OrderedSum, ScalarsOfAllRanksInSampleOrder) {
+  std::vector<std::int64_t> samples;
+  std::vector<double> values;
+  for (std::int64_t sample = ranks().rank(); sample < 11; sample += ranks().size()) {
+    samples.insert(samples.begin(), 10 - sample);
+    values.insert(values.begin(), 1.0 / static_cast<double>(11 - sample));
+  }
+  const auto all = gather_in_order(ranks(), samples, values, 11);
+  double expected = 0.0;
+  for (int sample = 0; sample < 11; ++sample) {
+    EXPECT_EQ(all[sample], 1.0 / (sample + 1));
+    expected += 1.0 / (sample + 1);
+  }
+  EXPECT_EQ(sum_in_order(all), expected);
+}
+
+}  // namespace
+}  // namespace collimate
+
+int main(int argc, char** argv) { return collimate::run_mpi_tests(argc, argv); }
