@@ -1,0 +1,155 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "collimate/base/error.hpp"
+#include "collimate/rlhf/scorer.hpp"
+
+namespace collimate::rlhf {
+namespace {
+
+std::string pcre2_message(int code) {
+  PCRE2_UCHAR text[256];
+  pcre2_get_error_message(code, text, sizeof text);
+  return reinterpret_cast<const char*>(text);
+}
+
+class ExpressionScorer final : public Scorer {
+ public:
+  ExpressionScorer(const std::string& expression, double value, ExpressionCount count) : value_(value), count_(count) {
+    require(std::isfinite(value), "the value of the expression '{}' is {}; give a finite number", expression, value);
+    int code = 0;
+    PCRE2_SIZE place = 0;
+    expression_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(expression.data()), expression.size(),
+                                    PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF, &code, &place, nullptr));
+    require(expression_ != nullptr, "the expression '{}' is wrong at character {}: {}", expression, place, pcre2_message(code));
+    pcre2_jit_compile(expression_.get(), PCRE2_JIT_COMPLETE);  // where it is refused, the interpreter gives the same matches
+    match_.reset(pcre2_match_data_create_from_pattern(expression_.get(), nullptr));
+  }
+
+  std::vector<double> score(std::span<const ScoredSample> samples) override {
+    std::vector<double> scores;
+    for (const ScoredSample& sample : samples) scores.push_back(value_ * static_cast<double>(matches(sample)));
+    return scores;
+  }
+
+ private:
+  std::int64_t matches(const ScoredSample& sample) {
+    const bool every = count_ == ExpressionCount::every;
+    std::int64_t count = 0;
+    for (PCRE2_SIZE from = 0;;) {
+      const int result = pcre2_match(expression_.get(), reinterpret_cast<PCRE2_SPTR>(sample.response.data()), sample.response.size(), from,
+                                     every ? PCRE2_NOTEMPTY : 0, match_.get(), nullptr);
+      if (result == PCRE2_ERROR_NOMATCH) return count;
+      require(result >= 0, "the expression could not be tried on sample {}: {}; make it simpler", sample.index, pcre2_message(result));
+      ++count;
+      if (!every) return count;
+      from = std::max(from, pcre2_get_ovector_pointer(match_.get())[1]);
+    }
+  }
+
+  struct Free {
+    void operator()(pcre2_code* code) const { pcre2_code_free(code); }
+    void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
+  };
+  double value_;
+  ExpressionCount count_;
+  std::unique_ptr<pcre2_code, Free> expression_;
+  std::unique_ptr<pcre2_match_data, Free> match_;
+};
+
+class LengthScorer final : public Scorer {
+ public:
+  LengthScorer(std::int64_t target, LengthUnit unit) : target_(target), unit_(unit) {
+    require(target > 0, "the target length is {}; give at least 1", target);
+  }
+
+  std::vector<double> score(std::span<const ScoredSample> samples) override {
+    std::vector<double> scores;
+    for (const ScoredSample& sample : samples) {
+      const std::int64_t length = unit_ == LengthUnit::tokens ? sample.tokens : characters(sample.response);
+      scores.push_back(-static_cast<double>(std::abs(length - target_)) / static_cast<double>(target_));
+    }
+    return scores;
+  }
+
+ private:
+  static std::int64_t characters(std::string_view text) {
+    return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+  }
+
+  std::int64_t target_;
+  LengthUnit unit_;
+};
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/// Reads [-][$]digits[,digits][.digits] (or [$][-]...) at `at` and moves past it; nothing if there is none.
+std::optional<std::string> read_number(std::string_view text, std::size_t& at) {
+  std::size_t i = at;
+  bool negative = false;
+  while (i < text.size() && (text[i] == '$' || text[i] == '-' || text[i] == '+')) negative |= text[i++] == '-';
+  const auto digit_follows = [&](std::size_t k) { return k + 1 < text.size() && is_digit(text[k + 1]); };
+  std::string whole, decimals;
+  for (; i < text.size() && (is_digit(text[i]) || (text[i] == ',' && !whole.empty() && digit_follows(i))); ++i)
+    if (text[i] != ',') whole += text[i];
+  if (i < text.size() && text[i] == '.' && digit_follows(i))
+    for (++i; i < text.size() && is_digit(text[i]); ++i) decimals += text[i];
+  if (whole.empty() && decimals.empty()) return std::nullopt;
+  at = i;
+  whole.erase(0, std::min(whole.find_first_not_of('0'), whole.size()));
+  decimals.erase(decimals.find_last_not_of('0') + 1);
+  const bool zero = whole.empty() && decimals.empty();
+  return fmt::format("{}{}{}{}", negative && !zero ? "-" : "", whole.empty() ? "0" : whole, decimals.empty() ? "" : ".", decimals);
+}
+
+class FinalNumberScorer final : public Scorer {
+ public:
+  explicit FinalNumberScorer(bool fall_back) : fall_back_(fall_back) {}
+
+  std::vector<double> score(std::span<const ScoredSample> samples) override {
+    std::vector<double> scores;
+    for (const ScoredSample& sample : samples) {
+      const auto wanted = final_number(sample.answer, true);
+      require(wanted.has_value(), "the reference answer of sample {} has no number: '{}'; this scorer needs one in every sample", sample.index,
+              sample.answer);
+      scores.push_back(final_number(sample.response, fall_back_) == wanted ? 1 : 0);
+    }
+    return scores;
+  }
+
+ private:
+  bool fall_back_;
+};
+
+}  // namespace
+
+std::optional<std::string> final_number(std::string_view text, bool fall_back) {
+  const std::size_t mark = text.find("####");
+  if (mark != std::string_view::npos) {
+    std::size_t at = std::min(text.find_first_not_of(" \t#", mark), text.size());
+    return read_number(text, at);
+  }
+  std::optional<std::string> last;
+  if (!fall_back) return last;
+  for (std::size_t i = 0; i < text.size();) {
+    // A minus right behind a letter or a digit is a hyphen or a subtraction: "3-4" ends in 4.
+    const bool attached = text[i] == '-' && i > 0 && std::isalnum(static_cast<unsigned char>(text[i - 1]));
+    const auto number = attached ? std::nullopt : read_number(text, i);
+    if (number)
+      last = number;
+    else
+      ++i;
+  }
+  return last;
+}
+
+std::unique_ptr<Scorer> make_expression_scorer(const std::string& expression, double value, ExpressionCount count) {
+  return std::make_unique<ExpressionScorer>(expression, value, count);
+}
+std::unique_ptr<Scorer> make_length_scorer(std::int64_t target, LengthUnit unit) { return std::make_unique<LengthScorer>(target, unit); }
+std::unique_ptr<Scorer> make_final_number_scorer(bool fall_back) { return std::make_unique<FinalNumberScorer>(fall_back); }
+
+}  // namespace collimate::rlhf
