@@ -1,0 +1,146 @@
+#include <algorithm>
+
+#include "collimate/data/tokenizer.hpp"
+#include "data/llama2c_tokenizer.hpp"
+#include "data/sentencepiece_tokenizer.hpp"
+#include "data/tokenizer_helpers.hpp"
+
+namespace collimate {
+namespace {
+
+using testing::HasSubstr;
+
+struct Piece {
+  std::string text;
+  float score;
+  int type = 1;  // SentencePiece: 1 normal, 2 unknown, 3 control, 6 byte
+};
+
+template <class T>
+std::string raw(T value) {
+  return {reinterpret_cast<const char*>(&value), sizeof value};
+}
+
+std::string llama2c_file(const std::vector<Piece>& pieces) {
+  std::string file = raw<std::int32_t>(16);
+  for (const Piece& piece : pieces) file += raw(piece.score) + raw(static_cast<std::int32_t>(piece.text.size())) + piece.text;
+  return file;
+}
+
+/// A ModelProto written by hand (sentencepiece_model.proto): pieces 1, trainer_spec 2, normalizer_spec 3; all fields below 128 bytes.
+std::string sentencepiece_file(const std::vector<Piece>& pieces) {
+  const auto field = [](int number, const std::string& bytes) {
+    return std::string{static_cast<char>(number << 3 | 2), static_cast<char>(bytes.size())} + bytes;
+  };
+  const auto number = [](int number, int value) { return std::string{static_cast<char>(number << 3), static_cast<char>(value)}; };
+  std::string file;
+  for (const Piece& piece : pieces) file += field(1, field(1, piece.text) + "\x15" + raw(piece.score) + number(3, piece.type));
+  file += field(2, number(3, 2));                                           // model_type BPE
+  return file + field(3, field(1, "identity") + number(3, 1) + number(4, 0) + number(5, 1));  // dummy prefix, keep spaces, escape them
+}
+
+std::vector<Piece> pieces(const std::string& space) {
+  return {{"<unk>", 0, 2}, {"<s>", 0, 3}, {"</s>", 0, 3}, {space, -10}, {"a", -11}, {"b", -12}, {"ab", -1}, {space + "ab", -2}, {"ba", -3}, {"é", -13}};
+}
+
+std::unique_ptr<Tokenizer> llama2c() {
+  auto list = pieces(" ");
+  list[1].text = "\n<s>\n";  // as llama2.c writes them
+  list[2].text = "\n</s>\n";
+  return parse_llama2c(llama2c_file(list), "test");
+}
+
+TEST(TokenizerLlama2c, MergesByScoreBehindADummySpace) {
+  const auto tokenizer = llama2c();
+  EXPECT_EQ(tokenizer->vocabulary(), 10);
+  EXPECT_EQ(tokenizer->special_ids(), (SpecialIds{1, 2, std::nullopt, 0}));
+  EXPECT_EQ(tokenizer->encode(""), Ids{});
+  EXPECT_EQ(tokenizer->encode("ab"), Ids{7});
+  EXPECT_EQ(tokenizer->encode(" ab"), (Ids{3, 7}));  // run.c puts a space even before a space
+  EXPECT_EQ(tokenizer->encode("bab"), (Ids{3, 5, 6}));  // "ab" scores higher than "ba"
+  EXPECT_EQ(tokenizer->encode("baé"), (Ids{3, 8, 9}));
+  EXPECT_EQ(tokenizer->encode("zaz"), (Ids{3, 0, 4, 0}));  // no byte pieces: unknown
+  for (const char* text : {"ab", " ab", "bab", "a b  é"}) EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
+  EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}), "ab");
+  EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}, true), "<s>ab</s>");
+  EXPECT_EQ(tokenizer->id_of("</s>"), 2);
+  EXPECT_EQ(tokenizer->id_of("ab"), 6);
+}
+
+TEST(TokenizerLlama2c, ByteFallbackGivesAnyBytesBack) {
+  std::vector<Piece> list = {{"<unk>", 0}, {"\n<s>\n", 0}, {"\n</s>\n", 0}};
+  for (int b = 0; b < 256; ++b) list.push_back({fmt::format("<0x{:02X}>", b), 0});
+  list.insert(list.end(), {{" ", -1}, {"a", -2}, {"aa", -3}});
+  const auto tokenizer = parse_llama2c(llama2c_file(list), "test");
+  EXPECT_EQ(tokenizer->encode("aa\n"), (Ids{259, 261, 13}));
+  EXPECT_EQ(tokenizer->encode("汉"), (Ids{259, 3 + 0xe6, 3 + 0xb1, 3 + 0x89}));
+  std::mt19937 random(2);
+  for (int i = 0; i < 200; ++i) {
+    const std::string text = random_text(random, 1 + static_cast<int>(random() % 30));
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
+  }
+}
+
+TEST(TokenizerLlama2c, DamagedFilesAreRefused) {
+  const std::string good = llama2c_file(pieces(" "));
+  std::vector<std::size_t> edges = {4};  // the format does not say how many tokens it has: after four any whole one may be the last
+  for (const Piece& piece : pieces(" ")) edges.push_back(edges.back() + 8 + piece.text.size());
+  for (std::size_t size = 0; size < good.size(); ++size) {
+    const std::string error = tokenizer_error([&] { parse_llama2c(good.substr(0, size), "tok.bin"); });
+    const auto edge = std::find(edges.begin(), edges.end(), size);
+    const bool legal = edge != edges.end() && edge - edges.begin() > 3;
+    EXPECT_THAT(error, HasSubstr(legal ? "no error" : "tok.bin")) << size;
+  }
+  EXPECT_THAT(tokenizer_error([&] { parse_llama2c(good.substr(0, good.size() - 1), "tok.bin"); }), HasSubstr("token 9 at byte"));
+  std::string negative = good;
+  negative.replace(8, 4, raw<std::int32_t>(-5));
+  EXPECT_THAT(tokenizer_error([&] { parse_llama2c(negative, "tok.bin"); }), HasSubstr("token 0 at byte"));
+  std::string huge = good;
+  huge.replace(8, 4, raw<std::int32_t>(0x7fffffff));
+  EXPECT_THAT(tokenizer_error([&] { parse_llama2c(huge, "tok.bin"); }), HasSubstr("token 0 at byte"));
+}
+
+TEST(TokenizerSentencePiece, RunsAModelAndAgreesWithLlama2cOnPlainText) {
+  const auto tokenizer = parse_sentencepiece(sentencepiece_file(pieces("▁")), "test"), other = llama2c();
+  EXPECT_EQ(tokenizer->kind(), "sentencepiece");
+  EXPECT_EQ(tokenizer->vocabulary(), 10);
+  EXPECT_EQ(tokenizer->special_ids(), (SpecialIds{1, 2, std::nullopt, 0}));
+  for (const char* text : {"", "ab", "bab", "a b  é", "abba ab", " ab"}) {
+    EXPECT_EQ(tokenizer->encode(text), other->encode(text)) << text;
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
+  }
+  EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}), "ab");
+  EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}, true), "<s>ab</s>");
+  EXPECT_EQ(tokenizer->piece(7), "▁ab");
+  EXPECT_EQ(tokenizer->id_of("▁ab"), 7);
+  EXPECT_EQ(tokenizer->id_of("none"), std::nullopt);
+  EXPECT_TRUE(tokenizer->is_special(1));
+  EXPECT_FALSE(tokenizer->is_special(7));
+}
+
+TEST(TokenizerSentencePiece, FilesAreKeptByteForByte) {
+  const TokenizerFolder folder;
+  const std::string model = sentencepiece_file(pieces("▁")), bin = llama2c_file(pieces(" "));
+  for (const auto& [name, bytes] : {std::pair(std::string("tokenizer.model"), model), {std::string("tok10.bin"), bin}}) {
+    const auto tokenizer = load_tokenizer(folder.write(name, bytes));
+    const auto stored = deserialize_tokenizer(tokenizer->serialize());
+    EXPECT_EQ(stored->file_bytes(), bytes);
+    EXPECT_EQ(stored->fingerprint(), tokenizer->fingerprint());
+    const TokenizerFolder saved;
+    save_tokenizer(*tokenizer, saved.path());
+    EXPECT_EQ(read_file(saved.path() + "/" + tokenizer->file_name()), bytes);
+    EXPECT_EQ(load_tokenizer(saved.path())->fingerprint(), tokenizer->fingerprint());
+  }
+  EXPECT_EQ(load_tokenizer(folder.path())->kind(), "sentencepiece");  // of both, the model
+  folder.write("tokenizer.json", R"({"model": {"type": "BPE", "byte_fallback": true}})");
+  EXPECT_EQ(load_tokenizer(folder.path())->kind(), "sentencepiece");
+}
+
+TEST(TokenizerSentencePiece, DamagedModelsAreRefused) {
+  const std::string good = sentencepiece_file(pieces("▁"));
+  for (const std::string& bad : {std::string(), std::string("hello"), good.substr(0, 10), good.substr(0, good.size() / 2), std::string(100, '\xff')})
+    EXPECT_THAT(tokenizer_error([&] { parse_sentencepiece(bad, "x.model"); }), HasSubstr("x.model: not a SentencePiece model")) << bad.size();
+}
+
+}  // namespace
+}  // namespace collimate
