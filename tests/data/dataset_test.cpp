@@ -104,7 +104,8 @@ TEST_F(Datasets, PreferenceGroupsAndPromptsComeBack) {
   }
   EXPECT_EQ(in.targets(), pairs);
   EXPECT_EQ(in.tokens(), rows);
-  EXPECT_THAT(message([&] { in.check_kind(DatasetKind::prompts); }), AllOf(HasSubstr("g.h5"), HasSubstr("preference"), HasSubstr("prompts")));
+  EXPECT_THAT(message([&] { in.check_kind(DatasetKind::prompts); }),
+              AllOf(HasSubstr("g.h5"), HasSubstr("preference"), HasSubstr("prompts")));
 }
 
 TEST_F(Datasets, WritingNeedsBoundedMemory) {
@@ -155,7 +156,7 @@ TEST_F(Datasets, ADamagedByteIsFound) {
     write_file(at("bad.h5"), bad);
     const std::string complaint = message([&] { Dataset(at("bad.h5")); });
     found += complaint.find("damaged") != std::string::npos && complaint.find("bad.h5") != std::string::npos;
-    EXPECT_THAT(complaint, HasSubstr(part == "/tokenizer" ? "tokenizer" : part));
+    EXPECT_THAT(complaint, HasSubstr(part.substr(part == "/tokenizer", part.find('/', 1))));
   }
   EXPECT_EQ(found, 6);
 }
@@ -163,7 +164,8 @@ TEST_F(Datasets, ADamagedByteIsFound) {
 TEST_F(Datasets, BadFilesAndSamplesAreSentences) {
   const std::string path = supervised_file("e.h5", 20);
   const Dataset in(path);
-  EXPECT_THAT(message([&] { in.check_vocabulary(256); }), AllOf(HasSubstr("e.h5"), HasSubstr("vocabulary of 256"), HasSubstr("row "), HasSubstr("id 256")));
+  EXPECT_THAT(message([&] { in.check_vocabulary(256); }),
+              AllOf(HasSubstr("e.h5"), HasSubstr("vocabulary of 256"), HasSubstr("row "), HasSubstr("id 256")));
   Template other = rules_;
   other.prompt = "A {prompt}";
   EXPECT_THAT(message([&] { in.check_rules(other, in.tokenizer_fingerprint(), "the checkpoint 'c'"); }),
