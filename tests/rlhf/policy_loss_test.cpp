@@ -157,7 +157,8 @@ TEST(PolicyLoss, ChunksAddUpToTheWholeAndRowsDoNotSeeEachOther) {
   const RandomKey key(9, Purpose::evaluation);
   Rows whole;
   std::uint32_t number = 0;
-  for (std::vector<float>* column : {&whole.logprob, &whole.entropy, &whole.old_logprob, &whole.advantage, &whole.weight, &whole.reference}) {
+  for (std::vector<float>* column :
+       {&whole.logprob, &whole.entropy, &whole.old_logprob, &whole.advantage, &whole.weight, &whole.reference}) {
     for (int i = 0; i < 100; ++i) column->push_back(static_cast<float>(key.uniform(i, number)));
     ++number;
   }
