@@ -63,6 +63,9 @@ TEST(TokenizerLlama2c, MergesByScoreBehindADummySpace) {
   for (const char* text : {"ab", " ab", "bab", "a b  é"}) EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}), "ab");
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}, true), "<s>ab</s>");
+  EXPECT_EQ(tokenizer->encode("<s>ab</s>ab", true), (Ids{1, 7, 2, 7}));
+  EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2, 7}, true), "<s>ab</s>ab");
+  EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2, 7}), "ab ab");
   EXPECT_EQ(tokenizer->id_of("</s>"), 2);
   EXPECT_EQ(tokenizer->id_of("ab"), 6);
 }
@@ -111,6 +114,9 @@ TEST(TokenizerSentencePiece, RunsAModelAndAgreesWithLlama2cOnPlainText) {
   }
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}), "ab");
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}, true), "<s>ab</s>");
+  EXPECT_EQ(tokenizer->encode("<s>ab</s>ab", true), (Ids{1, 7, 2, 7}));
+  EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2, 7}, true), "<s>ab</s>ab");
+  EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2, 7}), "ab ab");
   EXPECT_EQ(tokenizer->piece(7), "▁ab");
   EXPECT_EQ(tokenizer->id_of("▁ab"), 7);
   EXPECT_EQ(tokenizer->id_of("none"), std::nullopt);
