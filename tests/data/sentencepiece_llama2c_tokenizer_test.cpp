@@ -70,6 +70,14 @@ TEST(TokenizerLlama2c, MergesByScoreBehindADummySpace) {
   EXPECT_EQ(tokenizer->id_of("ab"), 6);
 }
 
+TEST(TokenizerLlama2c, OfEqualScoresTheLeftmostPairIsMerged) {
+  auto list = pieces(" ");
+  list[8].score = list[6].score;  // "ba" as good as "ab"
+  const auto tokenizer = parse_llama2c(llama2c_file(list), "test");
+  EXPECT_EQ(tokenizer->encode("bab"), (Ids{3, 8, 5}));
+  EXPECT_EQ(tokenizer->encode("aba"), (Ids{7, 4}));
+}
+
 TEST(TokenizerLlama2c, ByteFallbackGivesAnyBytesBack) {
   std::vector<Piece> list = {{"<unk>", 0}, {"\n<s>\n", 0}, {"\n</s>\n", 0}};
   for (int b = 0; b < 256; ++b) list.push_back({fmt::format("<0x{:02X}>", b), 0});
