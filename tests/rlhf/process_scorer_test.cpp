@@ -141,6 +141,8 @@ TEST(ProcessScorer, ABrokenPipeDoesNotEndUs) {
   const auto scorer = make_process_scorer("exit 5", 10);
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   EXPECT_THAT(message_of([&] { scorer->score(samples_of(100, 100000)); }), HasSubstr("exited with status 5"));
+  // It closes its input but lives on, so that we do write into the broken pipe.
+  EXPECT_THAT(failure_of("exec <&-; sleep 30", 1000, 0.5), HasSubstr("within 0.5 seconds"));
   sigset_t pending;
   sigpending(&pending);
   EXPECT_FALSE(sigismember(&pending, SIGPIPE));
