@@ -1,34 +1,16 @@
-#include <nlohmann/json.hpp>
 #include <sstream>
-#include <unordered_map>
 #include <unordered_set>
 
 #include "collimate/base/error.hpp"
 #include "data/bpe_alphabet.hpp"
+#include "data/bpe_json.hpp"
 #include "data/bpe_tokenizer.hpp"
+#include "data/bpe_metaspace_tokenizer.hpp"
 
 namespace collimate {
 namespace {
 
-using nlohmann::json;
 using nlohmann::ordered_json;
-using IdOfName = std::unordered_map<std::string, std::int32_t>;
-
-constexpr std::int64_t most_ids = 1 << 24;
-
-json parse_json(const std::string& text, const std::string& name) {
-  try {
-    return json::parse(text);
-  } catch (const json::parse_error& error) {
-    fail("{} is not valid JSON at byte {}: is the file complete?", name, error.byte);
-  }
-}
-
-std::int32_t id_in(const json& value, const std::string& key, const std::string& name) {
-  require(value.is_number_integer() && value >= 0 && value < most_ids, "{}: the id of '{}' is {}, not a whole number from 0 to {}", name, key,
-          value.dump(), most_ids - 1);
-  return value.get<std::int32_t>();
-}
 
 BpePiece& piece_at(BpeModel& model, std::int32_t id) {
   if (model.pieces.size() <= static_cast<std::size_t>(id)) model.pieces.resize(id + 1);
@@ -50,19 +32,8 @@ IdOfName read_vocabulary(BpeModel& model, const json& vocabulary, const std::str
 }
 
 void add_merge(BpeModel& model, const IdOfName& ids, const std::string& left, const std::string& right, const std::string& place) {
-  const auto id = [&](const std::string& piece) {
-    const auto found = ids.find(piece);
-    require(found != ids.end(), "{}: the merge '{} {}' needs the token '{}', which the vocabulary lacks", place, left, right, piece);
-    return found->second;
-  };
-  model.merges.push_back({id(left), id(right), id(left + right)});
-}
-
-std::pair<std::string, std::string> cut_merge(const std::string& line, const std::string& place) {
-  const std::size_t space = line.find(' ');
-  require(space != std::string::npos && space > 0 && space + 1 < line.size() && line.find(' ', space + 1) == std::string::npos,
-          "{}: '{}' is not two tokens separated by a space", place, line);
-  return {line.substr(0, space), line.substr(space + 1)};
+  const auto [first, second, merged] = merge_ids(ids, left, right, place);
+  model.merges.push_back({first, second, merged});
 }
 
 void add_token(BpeModel& model, IdOfName& ids, const std::string& content, std::int32_t id, bool special, const std::string& name) {
@@ -79,15 +50,9 @@ void add_token(BpeModel& model, IdOfName& ids, const std::string& content, std::
 void read_added_tokens(BpeModel& model, IdOfName& ids, const json& added, const std::string& name) {
   for (const json& token : added) {
     const std::string content = token.at("content");
-    for (const char* option : {"single_word", "lstrip", "rstrip"})
-      require(!token.value(option, false), "{}: the added token '{}' has \"{}\": true, which is not supported", name, content, option);
+    check_added_token(token, content, name);
     add_token(model, ids, content, id_in(token.at("id"), content, name), token.value("special", false), name);
   }
-}
-
-bool truthy(const json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && !found->is_null() && *found != false && *found != "" && *found != 0.0;
 }
 
 std::string escaped(const std::string& literal) {
@@ -136,8 +101,6 @@ PretokenizerRule read_pretokenizer(const json& whole, const std::string& name) {
 void check_supported(const json& file, const json& model, const std::string& name) {
   const std::string type = model.value("type", "BPE");
   require(type == "BPE", "{}: the model type {} is not supported (BPE is)", name, type);
-  require(!truthy(model, "byte_fallback"), "{}: this is a SentencePiece model written as tokenizer.json (byte_fallback); "
-          "put its tokenizer.model beside it", name);
   for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk"})
     require(!truthy(model, key), "{}: \"{}\": {} is not supported", name, key, model.value(key, json()).dump());
   for (const char* key : {"normalizer", "truncation", "padding"})
@@ -146,17 +109,17 @@ void check_supported(const json& file, const json& model, const std::string& nam
     require(file["decoder"].at("type") == "ByteLevel", "{}: the decoder {} is not supported (ByteLevel is)", name, file["decoder"]["type"].dump());
 }
 
-std::unique_ptr<Tokenizer> read_tokenizer(const json& file, const std::string& name) {
+std::unique_ptr<Tokenizer> read_tokenizer(const json& file, const std::string& text, const std::string& name) {
   require(file.is_object() && file.contains("model") && file["model"].is_object(), "{}: not a tokenizer.json: it has no \"model\"", name);
   const json& source = file["model"];
+  if (truthy(source, "byte_fallback")) return read_metaspace_tokenizer(file, text, name);
   check_supported(file, source, name);
   BpeModel model;
   IdOfName ids = read_vocabulary(model, source.at("vocab"), name);
   const json& merges = source.at("merges");
   for (std::size_t i = 0; i < merges.size(); ++i) {
     const std::string place = fmt::format("{}, merge {}", name, i + 1);
-    const auto [left, right] = merges[i].is_array() ? std::pair(merges[i].at(0).get<std::string>(), merges[i].at(1).get<std::string>())
-                                                    : cut_merge(merges[i].get<std::string>(), place);
+    const auto [left, right] = merge_in(merges[i], place);
     add_merge(model, ids, left, right, place);
   }
   if (truthy(file, "added_tokens")) read_added_tokens(model, ids, file["added_tokens"], name);
@@ -188,7 +151,7 @@ void mark_special(BpeModel& model) {
 std::unique_ptr<Tokenizer> parse_tokenizer_json(const std::string& text, const std::string& name) {
   const json file = parse_json(text, name);
   try {
-    return read_tokenizer(file, name);
+    return read_tokenizer(file, text, name);
   } catch (const json::exception& error) {
     fail("{}: not laid out as a tokenizer.json: {}", name, error.what());
   }

@@ -49,7 +49,7 @@ std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes) {
   const std::string body = bytes.substr(end + 1);
   const nlohmann::json& kind = header["kind"];
   std::unique_ptr<Tokenizer> tokenizer;
-  if (kind == "bytes" || kind == "bpe") tokenizer = parse_tokenizer_json(body, name);
+  if (kind == "bytes" || kind == "bpe" || kind == "metaspace") tokenizer = parse_tokenizer_json(body, name);
   else if (kind == "sentencepiece") tokenizer = parse_sentencepiece(body, name);
   else if (kind == "llama2c") tokenizer = parse_llama2c(body, name);
   else fail("{} is of the unknown kind {}", name, kind.dump());

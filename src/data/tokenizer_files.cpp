@@ -88,11 +88,7 @@ std::unique_ptr<Tokenizer> load_folder(const fs::path& folder) {
   for (auto* list : {&models, &bins, &vocabs}) std::sort(list->begin(), list->end());
 
   const fs::path whole = folder / "tokenizer.json";
-  if (fs::is_regular_file(whole)) {
-    // A SentencePiece model converted to tokenizer.json says so with byte_fallback; the model itself is the better source.
-    const bool converted = !models.empty() && read_side_file(whole).value("/model/byte_fallback"_json_pointer, false);
-    if (!converted) return load_file(whole);
-  }
+  if (fs::is_regular_file(whole)) return load_file(whole);
   if (const auto vocab = choose(vocabs, folder, "vocab.json")) return load_file(*vocab);
   if (const auto model = choose(models, folder, "tokenizer.model")) return load_file(*model);
   if (const auto bin = choose(bins, folder, "tokenizer.bin")) return load_file(*bin);

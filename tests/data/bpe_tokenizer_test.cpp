@@ -162,7 +162,7 @@ TEST(BpeTokenizerJson, RefusesWhatItDoesNotSupport) {
            {{{"type", "Split"}, {"pattern", {{"Regex", " "}}}, {"behavior", "MergedWithNext"}, {"invert", false}}, {{"type", "ByteLevel"}}}}}}},
        "behavior \"MergedWithNext\" is not supported"},
       {{{"model", {{"type", "Unigram"}}}}, "the model type Unigram is not supported"},
-      {{{"model", {{"byte_fallback", true}}}}, "put its tokenizer.model beside it"},
+      {{{"model", {{"byte_fallback", true}}}}, "is not supported beside byte_fallback"},
       {{{"model", {{"dropout", 0.1}}}}, "\"dropout\": 0.1 is not supported"},
       {{{"model", {{"end_of_word_suffix", "</w>"}}}}, "\"end_of_word_suffix\": \"</w>\" is not supported"},
       {{{"model", {{"unk_token", "<unk>"}}}}, "the unk_token \"<unk>\" is not in the vocabulary"},

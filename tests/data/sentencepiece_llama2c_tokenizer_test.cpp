@@ -146,8 +146,6 @@ TEST(TokenizerSentencePiece, FilesAreKeptByteForByte) {
     EXPECT_EQ(load_tokenizer(saved.path())->fingerprint(), tokenizer->fingerprint());
   }
   EXPECT_EQ(load_tokenizer(folder.path())->kind(), "sentencepiece");  // of both, the model
-  folder.write("tokenizer.json", R"({"model": {"type": "BPE", "byte_fallback": true}})");
-  EXPECT_EQ(load_tokenizer(folder.path())->kind(), "sentencepiece");
 }
 
 TEST(TokenizerSentencePiece, DamagedModelsAreRefused) {

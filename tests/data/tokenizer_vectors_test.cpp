@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -118,6 +119,56 @@ TEST_F(TokenizerVectors, Llama2EncodesAllSingleLineStrings) {
   }
   EXPECT_EQ(compared, 191);
   EXPECT_EQ(others_equal, 49);
+}
+
+/// A SentencePiece BPE model as Hugging Face converts it (convert_slow_tokenizer.py): every cut of a piece into two pieces is a merge,
+/// in the order of the scores. In LLaMA-2 that is the order of the ids, but for runs of spaces, which come last, the longest left part first.
+json converted(const Tokenizer& model) {
+  json vocabulary, merges = json::array();
+  for (std::int32_t id = 0; id < model.vocabulary(); ++id) vocabulary[model.piece(id)] = id;
+  std::vector<std::pair<std::string, std::string>> spaces;
+  for (std::int32_t id = 259; id < model.vocabulary(); ++id) {
+    const std::string piece = model.piece(id);
+    for (std::size_t cut = 1; cut < piece.size(); ++cut) {
+      const std::string left = piece.substr(0, cut), right = piece.substr(cut);
+      if (!model.id_of(left) || !model.id_of(right)) continue;
+      if (piece.find_first_not_of("\u2581") == std::string::npos) spaces.emplace_back(left, right);
+      else merges.push_back(json::array({left, right}));
+    }
+  }
+  std::sort(spaces.begin(), spaces.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.first.size(), a.second.size()) > std::pair(b.first.size(), b.second.size());
+  });
+  for (const auto& [left, right] : spaces) merges.push_back(json::array({left, right}));
+  json file = json::parse(R"({"added_tokens": [{"id": 1, "content": "<s>", "special": true}, {"id": 2, "content": "</s>", "special": true}],
+    "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+      {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}, "pre_tokenizer": null,
+    "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
+      {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+    "model": {"type": "BPE", "byte_fallback": true, "fuse_unk": true, "unk_token": "<unk>"}})");
+  file["model"]["vocab"] = vocabulary;
+  file["model"]["merges"] = merges;
+  return file;
+}
+
+TEST_F(TokenizerVectors, Llama2AsTokenizerJsonEncodesAll240) {
+  const auto model = load_tokenizer(file("tokenizers/llama2_tokenizer.model"));
+  const std::string json_file = (fs::path(testing::TempDir()) / "collimate_llama2_converted.json").string();
+  write_file(json_file, converted(*model).dump());
+  const auto tokenizer = load_tokenizer(json_file);
+  EXPECT_EQ(tokenizer->kind(), "metaspace");
+  EXPECT_EQ(tokenizer->vocabulary(), 32000);
+  int compared = 0;
+  for (const json& vector : vectors("vectors_llama2.json")) {
+    const std::string text = vector["text"];
+    const auto ids = tokenizer->encode(text);
+    EXPECT_EQ(ids, vector["ids"].get<std::vector<std::int32_t>>()) << vector;
+    EXPECT_EQ(tokenizer->decode(ids), text);
+    ++compared;
+  }
+  EXPECT_EQ(compared, 240);
+  EXPECT_EQ(deserialize_tokenizer(tokenizer->serialize())->fingerprint(), tokenizer->fingerprint());
+  fs::remove(json_file);
 }
 
 TEST_F(TokenizerVectors, Tok512EncodesAll239) {

@@ -28,7 +28,7 @@ class Tokenizer {
   /// The bytes that `ids` stand for. Special tokens stand for nothing, unless `with_special`; an id outside [0, vocabulary) is refused.
   std::string decode(std::span<const std::int32_t> ids, bool with_special = false) const;
 
-  virtual std::string kind() const = 0;              ///< "bytes", "bpe", "sentencepiece" or "llama2c"
+  virtual std::string kind() const = 0;              ///< "bytes", "bpe", "metaspace", "sentencepiece" or "llama2c"
   virtual std::int64_t vocabulary() const = 0;       ///< number of ids; some may be unused
   virtual std::string piece(std::int32_t id) const = 0;  ///< a printable name of one token, "" for an unused id
   virtual std::optional<std::int32_t> id_of(std::string_view piece) const = 0;  ///< the inverse of piece()

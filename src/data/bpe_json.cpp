@@ -1,0 +1,53 @@
+#include "data/bpe_json.hpp"
+
+#include "collimate/base/error.hpp"
+
+namespace collimate {
+
+json parse_json(const std::string& text, const std::string& name) {
+  try {
+    return json::parse(text);
+  } catch (const json::parse_error& error) {
+    fail("{} is not valid JSON at byte {}: is the file complete?", name, error.byte);
+  }
+}
+
+std::int32_t id_in(const json& value, const std::string& key, const std::string& name) {
+  constexpr std::int64_t most_ids = 1 << 24;
+  require(value.is_number_integer() && value >= 0 && value < most_ids, "{}: the id of '{}' is {}, not a whole number from 0 to {}", name, key,
+          value.dump(), most_ids - 1);
+  return value.get<std::int32_t>();
+}
+
+std::pair<std::string, std::string> cut_merge(const std::string& line, const std::string& place) {
+  const std::size_t space = line.find(' ');
+  require(space != std::string::npos && space > 0 && space + 1 < line.size() && line.find(' ', space + 1) == std::string::npos,
+          "{}: '{}' is not two tokens separated by a space", place, line);
+  return {line.substr(0, space), line.substr(space + 1)};
+}
+
+std::pair<std::string, std::string> merge_in(const json& merge, const std::string& place) {
+  if (merge.is_array()) return {merge.at(0).get<std::string>(), merge.at(1).get<std::string>()};
+  return cut_merge(merge.get<std::string>(), place);
+}
+
+std::array<std::int32_t, 3> merge_ids(const IdOfName& ids, const std::string& left, const std::string& right, const std::string& place) {
+  const auto id = [&](const std::string& piece) {
+    const auto found = ids.find(piece);
+    require(found != ids.end(), "{}: the merge '{} {}' needs the token '{}', which the vocabulary lacks", place, left, right, piece);
+    return found->second;
+  };
+  return {id(left), id(right), id(left + right)};
+}
+
+bool truthy(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && !found->is_null() && *found != false && *found != "" && *found != 0.0;
+}
+
+void check_added_token(const json& token, const std::string& content, const std::string& name) {
+  for (const char* option : {"single_word", "lstrip", "rstrip"})
+    require(!token.value(option, false), "{}: the added token '{}' has \"{}\": true, which is not supported", name, content, option);
+}
+
+}  // namespace collimate

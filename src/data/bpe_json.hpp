@@ -1,0 +1,30 @@
+#pragma once
+#include <array>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+namespace collimate {
+
+// What the readers of tokenizer.json files share. `name` and `place` go into messages.
+
+using nlohmann::json;
+using IdOfName = std::unordered_map<std::string, std::int32_t>;
+
+json parse_json(const std::string& text, const std::string& name);
+/// The id of the token `key`; refuses what is not a whole number from 0 to 2^24.
+std::int32_t id_in(const json& value, const std::string& key, const std::string& name);
+/// "a b" -> (a, b)
+std::pair<std::string, std::string> cut_merge(const std::string& line, const std::string& place);
+/// A merge written as "a b" or as ["a", "b"].
+std::pair<std::string, std::string> merge_in(const json& merge, const std::string& place);
+/// Ids of both tokens of a merge and of what it makes; refuses what the vocabulary lacks.
+std::array<std::int32_t, 3> merge_ids(const IdOfName& ids, const std::string& left, const std::string& right, const std::string& place);
+/// Present, and not null, false, "" or 0.
+bool truthy(const json& object, const char* key);
+/// Refuses options of added tokens that change how they are found.
+void check_added_token(const json& token, const std::string& content, const std::string& name);
+
+}  // namespace collimate

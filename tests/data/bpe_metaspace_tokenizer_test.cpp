@@ -1,0 +1,111 @@
+#include <nlohmann/json.hpp>
+
+#include "collimate/data/tokenizer.hpp"
+#include "data/tokenizer_helpers.hpp"
+
+namespace collimate {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+/// <unk> <s> </s>, the bytes as ids 3-258, and a few pieces from 259.
+json small_file() {
+  json vocabulary;
+  int id = 0;
+  for (const char* piece : {"<unk>", "<s>", "</s>"}) vocabulary[piece] = id++;
+  for (int b = 0; b < 256; ++b) vocabulary[fmt::format("<0x{:02X}>", b)] = id++;
+  for (const char* piece : {"▁", "a", "b", "ab", "▁ab", "ba", "é"}) vocabulary[piece] = id++;
+  json file = json::parse(R"({
+    "added_tokens": [{"id": 1, "content": "<s>", "special": true}, {"id": 2, "content": "</s>", "special": true},
+                     {"id": 266, "content": "[tool]", "special": false, "normalized": false}],
+    "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+      {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+    "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
+      {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+    "model": {"type": "BPE", "byte_fallback": true, "fuse_unk": true, "unk_token": "<unk>", "merges": ["a b", "▁ ab", "b a"]}})");
+  file["model"]["vocab"] = vocabulary;
+  return file;
+}
+
+json with_metaspace(const std::string& scheme) {
+  json file = small_file();
+  file["normalizer"] = nullptr;
+  file["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", scheme}, {"split", false}};
+  return file;
+}
+
+std::unique_ptr<Tokenizer> load(const json& file) {
+  const TokenizerFolder folder;
+  return load_tokenizer(folder.write("tokenizer.json", file.dump()));
+}
+
+constexpr int space = 259, a = 260, b = 261, ab = 262, space_ab = 263, ba = 264, e_acute = 265, tool = 266;
+
+TEST(BpeMetaspace, PrefixesReplacesSpacesAndMerges) {
+  const auto tokenizer = load(small_file());
+  EXPECT_EQ(tokenizer->kind(), "metaspace");
+  EXPECT_EQ(tokenizer->vocabulary(), 267);
+  EXPECT_EQ(tokenizer->unknown(), 0);
+  EXPECT_EQ(tokenizer->encode(""), Ids{});
+  EXPECT_EQ(tokenizer->encode("ab"), Ids{space_ab});
+  EXPECT_EQ(tokenizer->encode(" ab"), (Ids{space, space_ab}));
+  EXPECT_EQ(tokenizer->encode("bab"), (Ids{space, b, ab}));
+  EXPECT_EQ(tokenizer->encode("baé"), (Ids{space, ba, e_acute}));
+  EXPECT_EQ(tokenizer->encode("汉"), (Ids{space, 3 + 0xe6, 3 + 0xb1, 3 + 0x89}));
+  EXPECT_EQ(tokenizer->encode("ab[tool]ab"), (Ids{space_ab, tool, space_ab}));
+  EXPECT_EQ(tokenizer->encode("<s>ab", true), (Ids{1, space_ab}));
+  EXPECT_EQ(tokenizer->decode(Ids{1, space_ab, space_ab, 2}), "ab ab");
+  EXPECT_EQ(tokenizer->decode(Ids{1, space_ab, 2}, true), "<s> ab</s>");
+  EXPECT_EQ(tokenizer->piece(space_ab), "▁ab");
+  EXPECT_EQ(tokenizer->id_of("▁ab"), space_ab);
+}
+
+TEST(BpeMetaspace, SchemesOfThePreTokenizer) {
+  const auto always = load(with_metaspace("always")), first = load(with_metaspace("first")), never = load(with_metaspace("never"));
+  EXPECT_EQ(always->encode("ab"), Ids{space_ab});
+  EXPECT_EQ(always->encode(" ab"), Ids{space_ab});
+  EXPECT_EQ(always->encode("ab[tool]ab"), (Ids{space_ab, tool, space_ab}));
+  EXPECT_EQ(first->encode("ab[tool]ab"), (Ids{space_ab, tool, ab}));
+  EXPECT_EQ(never->encode("ab ab"), (Ids{ab, space_ab}));
+}
+
+TEST(BpeMetaspace, AnyBytesComeBack) {
+  const auto tokenizer = load(small_file());
+  std::mt19937 random(4);
+  for (int i = 0; i < 300; ++i) {
+    const std::string text = random_text(random, static_cast<int>(random() % 40));
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
+  }
+}
+
+TEST(BpeMetaspace, IsStoredAndExportedAsItWas) {
+  const auto tokenizer = load(small_file());
+  EXPECT_EQ(tokenizer->file_bytes(), small_file().dump());
+  EXPECT_EQ(deserialize_tokenizer(tokenizer->serialize())->fingerprint(), tokenizer->fingerprint());
+}
+
+TEST(BpeMetaspace, RefusesWhatItDoesNotSupport) {
+  const auto error_with = [](const char* pointer, const json& value) {
+    json file = small_file();
+    file[json::json_pointer(pointer)] = value;
+    const std::string error = tokenizer_error([&] { load(file); });
+    EXPECT_THAT(error, HasSubstr("tokenizer.json"));
+    return error;
+  };
+  EXPECT_THAT(error_with("/normalizer", {{"type", "NFKC"}}), HasSubstr("the normalizer {\"type\":\"NFKC\"} is not supported"));
+  EXPECT_THAT(error_with("/normalizer", nullptr), HasSubstr("the pre-tokenizer null is not supported"));
+  EXPECT_THAT(error_with("/pre_tokenizer", {{"type", "Whitespace"}}), HasSubstr("and the pre-tokenizer {\"type\":\"Whitespace\"} together"));
+  EXPECT_THAT(error_with("/decoder", {{"type", "WordPiece"}}), HasSubstr("the decoder step {\"type\":\"WordPiece\"} is not supported"));
+  EXPECT_THAT(error_with("/model/merges/0", "a q"), HasSubstr("merge 1: the merge 'a q' needs the token 'q'"));
+  EXPECT_THAT(error_with("/model/dropout", 0.5), HasSubstr("\"dropout\": 0.5 is not supported"));
+  EXPECT_THAT(error_with("/truncation", {{"max_length", 3}}), HasSubstr("\"truncation\" is not supported"));
+  EXPECT_THAT(error_with("/added_tokens/2/normalized", true), HasSubstr("'[tool]' has \"normalized\": true"));
+  EXPECT_THAT(error_with("/added_tokens/2/id", 260), HasSubstr("'[tool]' or its id 260 is used twice"));
+  json file = small_file();
+  file["model"]["vocab"].erase("<0x41>");
+  EXPECT_THAT(tokenizer_error([&] { load(file); }), HasSubstr("must have <0x41>"));
+}
+
+}  // namespace
+}  // namespace collimate
