@@ -12,6 +12,12 @@ void add(Tensor y, Tensor a, Tensor b, Stream&) {
   cpu::add(y.as<float>(), a.as<float>(), b.as<float>(), y.count());
 }
 
+void add_bias(Tensor y, Tensor bias, Stream&) {
+  check_rank("add_bias", "y", y, 2);
+  check("add_bias", "bias", bias, {y[1]});
+  cpu::add_bias(y.as<float>(), bias.as<float>(), y[0], y[1]);
+}
+
 void gelu_forward(Tensor y, Tensor x, Stream&) {
   check("gelu_forward", "x", x, x.shape());
   check("gelu_forward", "y", y, x.shape());

@@ -7,6 +7,9 @@ namespace collimate::kernels {
 /// y = a + b, element by element; y may be a or b. Any equal shapes.
 void add(Tensor y, Tensor a, Tensor b, Stream& stream);
 
+/// y[R,N] += bias[N] in every row.
+void add_bias(Tensor y, Tensor bias, Stream& stream);
+
 /// GELU in its tanh form: y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))  (Hendrycks and Gimpel, 2016)
 void gelu_forward(Tensor y, Tensor x, Stream& stream);
 void gelu_backward(Tensor dx, Tensor dy, Tensor x, Stream& stream);  ///< dx may be dy

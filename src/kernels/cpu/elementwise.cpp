@@ -24,6 +24,12 @@ void add(float* y, const float* a, const float* b, Index count) {
   });
 }
 
+void add_bias(float* y, const float* bias, Index rows, Index columns) {
+  parallel_rows(rows, columns, [=](Index row) {
+    for (Index c = 0; c < columns; ++c) y[row * columns + c] += bias[c];
+  });
+}
+
 void gelu_forward(float* y, const float* x, Index count) {
   parallel_elements(count, [=](Index begin, Index end) {
     for (Index i = begin; i < end; i += lanes) {

@@ -1,0 +1,151 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "collimate/comm/communicator.hpp"
+#include "collimate/kernels/head.hpp"
+#include "collimate/model/heads.hpp"
+
+namespace collimate {
+
+/// A grain as it arrives: host arrays of R rows (padding rows last, with token, target and position -1) and S+1 offsets.
+struct Grain {
+  std::span<const std::int32_t> tokens, positions, targets, offsets;
+  std::span<const std::int64_t> samples;
+};
+
+/// Memory that engines share because they never compute at the same time: reserved once, as large as the neediest asks.
+class Workspace {
+ public:
+  explicit Workspace(MemoryPlan& plan) : plan_(&plan) {}
+  void need(std::size_t bytes) { bytes_ = std::max(bytes_, bytes); }
+  void reserve() { slot_ = plan_->reserve("workspace", bytes_); }  ///< after all engines are made, before the plan is committed
+  Arena arena() const { return Arena(plan_->at(slot_, {static_cast<std::int64_t>(bytes_)}, DType::u8)); }
+  MemoryPlan& plan() const { return *plan_; }
+
+ private:
+  MemoryPlan* plan_;
+  std::size_t bytes_ = 0;
+  Slot slot_;
+};
+
+/// What an engine will be asked for.
+struct EngineUse {
+  std::int64_t rows = 0;         ///< most rows of a grain, padding included
+  std::int64_t most_grains = 0;  ///< most grains of an optimizer step, over all ranks; 0: the model does not learn
+  std::int64_t slots = 0;        ///< sequences generated at once; 0: the model does not generate
+  std::int64_t capacity = 0;     ///< most tokens of a generated sequence, prompt included
+};
+
+/// How an optimizer step treats dropout.
+struct Dropout {
+  double probability = 0;
+  std::uint64_t seed = 0;
+  std::int64_t step = 0;
+};
+
+enum class Finish { end_of_text, length };
+
+/// One sequence to continue.
+struct Prompt {
+  std::vector<std::int32_t> tokens;
+  std::uint64_t sample = 0;  ///< global number: the key of its random numbers
+};
+
+struct Continuation {
+  std::vector<std::int32_t> tokens;  ///< the end-of-text token included
+  std::vector<float> logprobs;       ///< under the distribution that was sampled from; only to report (numerics contract R5)
+  Finish finish = Finish::length;
+};
+
+struct GenerateOptions {
+  kernels::Sampling sampling;
+  std::int64_t max_new = 0;
+  std::vector<std::int32_t> stop;  ///< end-of-text tokens
+  RandomKey key{0, Purpose::sampling};
+  std::uint32_t round = 0;  ///< third part of the key: the PPO iteration
+};
+
+/// Gives per-token gradients of a loss on values; rows of the whole grain (0 in padding rows).
+using ValueLoss = std::function<void(std::span<const float> values, std::span<float> dvalues)>;
+
+/// Runs one model: the same class for actor, critic, reference and reward model.
+class Engine {
+ public:
+  Engine(const std::string& name, const ModelConfig& config, Head head, int shards, const EngineUse& use, int data_ranks, Workspace& workspace);
+  void prepare();  ///< after the plan is committed: lays out the buffers
+
+  ParameterStore& store() { return store_; }
+  const ParameterStore& store() const { return store_; }
+  const Transformer& transformer() const { return transformer_; }
+
+  /// Forward only. Policy: log-probability and entropy of each row's target. Value head: a number per row.
+  void score(const Grain& grain, float temperature, std::span<float> logprob, std::span<float> entropy);
+  void values(const Grain& grain, std::span<float> values);
+
+  /// One optimizer step's gradient: begin_step with the global index of this rank's first grain, forward_backward for each of its grains in order,
+  /// finish_step with the number of grains of all ranks. A rank computes part_of(grains, rank, ranks).
+  void begin_step(std::int64_t first_grain) { store_.begin_step(first_grain); }
+  void forward_backward(const Grain& grain, float temperature, const Dropout& dropout, const TokenLoss& loss);
+  void forward_backward(const Grain& grain, const Dropout& dropout, const ValueLoss& loss);
+  void finish_step(Communicator& data, std::int64_t grains) { store_.finish_step(data, grains); }
+
+  /// Continues every prompt; a sample's tokens do not depend on the others or on the number of slots.
+  std::vector<Continuation> generate(std::span<const Prompt> prompts, const GenerateOptions& how);
+  /// Logits of all rows of a grain (tests and inspection): rows x V.
+  std::vector<float> logits(const Grain& grain);
+
+ private:
+  struct GrainBuffers {
+    Tensor tokens, positions, targets, samples, offsets;
+  };
+  struct Learn {
+    GrainBuffers grain;
+    Activations activations;
+    PolicyHead::Buffers head;
+    Tensor dhidden, values, dvalues;
+  };
+  struct Score {
+    GrainBuffers grain;
+    Activations activations;
+    PolicyHead::Buffers head;
+    Tensor values;
+  };
+  struct Generate {
+    KvCache cache;
+    GrainBuffers grain;
+    Activations activations;
+    Tensor hidden, logits, scratch;                              // [B,C], [B,V], flat B x V
+    Tensor tokens, slots, positions, uniforms, logprobs;         // [B]
+  };
+  struct Active {
+    std::size_t index;
+    std::int32_t slot, length, last;
+  };
+  GrainBuffers take_grain(Arena& arena, std::int64_t rows) const;
+  Learn take_learn(Arena& arena) const;
+  Score take_score(Arena& arena) const;
+  Generate take_generate(Arena& arena) const;
+  GrainView upload(const GrainBuffers& buffers, const Grain& grain);
+  Pass learning_pass(const GrainView& grain, const Dropout& dropout);
+  void prefill(std::span<const Prompt> prompts, std::span<Active> admitted, const GenerateOptions& how, std::vector<Continuation>& out);
+  void decode(std::span<Active> active, const GenerateOptions& how, std::span<const Prompt> prompts, std::vector<Continuation>& out);
+  void draw(std::span<Active> active, const GenerateOptions& how, std::span<const Prompt> prompts, std::vector<Continuation>& out);
+
+  EngineUse use_;
+  Workspace* workspace_;
+  Stream* stream_;
+  Transformer transformer_;
+  ParameterStore store_;
+  std::optional<PolicyHead> policy_;
+  std::optional<ValueHead> value_;
+  Learn learn_;
+  Score score_;
+  Generate generate_;
+};
+
+}  // namespace collimate

@@ -1,0 +1,46 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "collimate/kernels/optimizer.hpp"
+#include "collimate/params/store.hpp"
+
+namespace collimate {
+
+/// Rate of step 1, 2, ...: a linear warm-up from peak/warmup to the peak, then the shape down to final_share * peak at the last step.
+struct LearningRate {
+  double peak = 0;
+  std::int64_t warmup = 0, steps = 1;
+  std::string shape = "linear";  ///< constant, linear or cosine
+  double final_share = 0;
+  double at(std::int64_t step) const;
+};
+
+/// What a step did; equal on every rank.
+struct StepReport {
+  double gradient_norm = 0;  ///< before clipping
+  double rate = 0;
+};
+
+/// AdamW over the flat ranges of a store.
+class Optimizer {
+ public:
+  /// how: betas, epsilon, form and decay; rate, step and scale are set each step. clip: largest global gradient norm (0: none).
+  Optimizer(ParameterStore& store, kernels::AdamW how, double clip);
+  /// One update from store.gradient(). Throws (exit 1) where the gradient norm is not finite, before anything is changed.
+  StepReport step(double rate, Stream& stream);
+  std::int64_t steps() const { return how_.step - 1; }
+  void set_steps(std::int64_t steps) { how_.step = steps + 1; }
+
+ private:
+  struct Range {
+    std::int64_t begin, count;
+    bool decays;
+  };
+  ParameterStore* store_;
+  kernels::AdamW how_;
+  double clip_;
+  std::vector<Range> ranges_;
+};
+
+}  // namespace collimate

@@ -1,0 +1,98 @@
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "collimate/base/shape.hpp"
+#include "collimate/kernels/optimizer.hpp"
+
+namespace collimate {
+
+/// How a parameter is divided over the virtual shards (numerics contract R2): not at all (it lies in the chunk's shared section), by rows
+/// (the first axis) or by columns (the second).
+enum class Split { none, rows, columns };
+
+/// Where a parameter, or one shard's part of it, lies in its chunk, and the part's own shape.
+struct View {
+  std::int64_t offset = 0;
+  Shape shape;
+  std::int64_t count() const { return shape.count(); }
+};
+
+/// How a parameter starts: normal numbers of this standard deviation, or (0) a constant.
+struct Initial {
+  double deviation = 0, constant = 0;
+};
+
+/// A named tensor of a model.
+struct Parameter {
+  std::string name;
+  Shape shape;  ///< global
+  Split split = Split::none;
+  bool decays = false;  ///< weight decay applies
+  Initial initial;
+  int chunk = 0;
+  std::vector<std::int64_t> bounds;  ///< V+1 borders along the split axis; {} where not split
+  std::vector<View> parts;           ///< one per shard, or one
+};
+
+/// All parameters of one block (or the embedding, the head ...) in one flat range: a shared section, then one section per virtual
+/// shard, each padded with zeros to whole blocks of 1,024 elements. Elements are fp32.
+struct Chunk {
+  std::string name;
+  std::int64_t offset = 0;  ///< in the store's flat range
+  std::int64_t size = 0;
+  std::vector<std::int64_t> sections;  ///< V+2 borders within the chunk
+};
+
+/// The borders n*v/V, in units of `unit` elements, that divide n things over V virtual shards.
+std::vector<std::int64_t> shard_bounds(std::int64_t n, int shards, std::int64_t unit = 1);
+
+/// The order and place of all parameters of a model.
+class ParameterLayout {
+ public:
+  explicit ParameterLayout(int shards) : shards_(shards) {}
+
+  /// Starts a chunk; its parameters follow, then close_chunk(), which returns the chunk's index.
+  void open_chunk(std::string name);
+  void add(std::string name, Shape shape, bool decays, Initial initial);  ///< into the shared section
+  void add(std::string name, Shape shape, Split split, std::vector<std::int64_t> bounds, bool decays, Initial initial);
+  int close_chunk();
+  /// Declares that a chunk is used in a second place whose gradient is summed apart; the two sums are added once, at the end of a
+  /// step (numerics contract R3). Returns the index of that place, which only gradients have. All chunks come before all ties.
+  int tie(int chunk);
+
+  int shards() const { return shards_; }
+  const std::vector<Chunk>& chunks() const { return chunks_; }
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+  const Parameter& parameter(const std::string& name) const;
+  bool has(const std::string& name) const;
+  std::int64_t size() const { return size_; }                    ///< elements of all chunks, padding included
+  std::int64_t gradient_size() const { return gradient_size_; }  ///< size() and the tied gradients
+  std::int64_t gradient_offset(int chunk_or_tie) const;          ///< in the flat gradient
+  struct Tie {
+    int chunk;
+    std::int64_t offset;  ///< in the flat gradient
+  };
+  const std::vector<Tie>& ties() const { return ties_; }
+  std::int64_t parameter_count() const;  ///< without padding
+
+  View view(const std::string& name, int shard = 0) const { return parameter(name).parts[shard]; }
+  /// Parameters that lie one after the other in a shard, seen as one matrix (or vector) with the rows of all.
+  View fused(const std::vector<std::string>& names, int shard) const;
+  /// Visits elements [begin, begin + count) of the flattened global parameter as runs of consecutive memory.
+  using Run = std::function<void(std::int64_t element, std::int64_t offset_in_store, std::int64_t length)>;
+  void for_each_run(const Parameter& parameter, std::int64_t begin, std::int64_t count, const Run& run) const;
+
+ private:
+  int shards_;
+  std::vector<Chunk> chunks_;
+  std::vector<Parameter> parameters_;
+  std::vector<Tie> ties_;
+  std::vector<std::int64_t> fill_;  // elements so far in each section of the open chunk
+  std::size_t first_open_ = 0;
+  std::int64_t size_ = 0, gradient_size_ = 0;
+  bool open_ = false;
+};
+
+}  // namespace collimate

@@ -1,0 +1,119 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "collimate/base/options.hpp"
+#include "collimate/model/config.hpp"
+#include "collimate/optim/optimizer.hpp"
+#include "collimate/rlhf/advantages.hpp"
+#include "collimate/rlhf/kl_controller.hpp"
+#include "collimate/rlhf/losses.hpp"
+
+namespace collimate::rlhf {
+
+/// The deck, section by section. Every struct declares its own options; what it holds before is the default.
+
+struct RunOptions {
+  std::string folder = "runs/collimate";
+  std::vector<std::string> stages = {"sft", "reward", "ppo"};
+  std::int64_t seed = 1;
+  std::string restart = "none";  ///< none, auto
+  bool allow_new_bits = false, check = false;
+  std::int64_t hash_every = 10;
+  void declare(OptionTable& table);
+};
+
+struct MachineOptions {
+  std::int64_t tensor = 1, data = 0, pipeline = 1;  ///< data 0: all ranks
+  std::int64_t tensor_shards = 1, grain_tokens = 1024;
+  std::int64_t device_memory = 0;  ///< bytes; 0: no limit
+  void declare(OptionTable& table);
+};
+
+/// The model that starts from random numbers; ignored where a stage starts from a checkpoint.
+struct ModelOptions {
+  std::string family = "llama";
+  std::int64_t layers = 4, width = 128, heads = 4, kv_heads = 0, head_size = 0, mlp = 0, context = 256;
+  bool tied = true;
+  double dropout = 0, rope_theta = 10000;
+  void declare(OptionTable& table);
+  ModelConfig config(std::int64_t vocabulary) const;
+};
+
+struct OptimizerOptions {
+  double rate = 1e-4, final_share = 0, clip = 1;
+  std::int64_t warmup = 0;
+  std::string schedule = "linear", epsilon_form = "torch";
+  kernels::AdamW adamw{.beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .decay = 0};
+  void declare(OptionTable& table, const std::string& prefix);
+  kernels::AdamW how() const;
+  LearningRate learning_rate(std::int64_t steps) const;
+};
+
+struct SupervisedOptions {
+  std::string init = "random", data, heldout;
+  std::int64_t steps = 0, batch = 32, evaluate_every = 0, checkpoint_every = 0, log_every = 1;
+  double epochs = 1;
+  bool shuffle = true;
+  OptimizerOptions optimizer{.rate = 2e-5};
+  void declare(OptionTable& table);
+};
+
+struct RewardOptions {
+  std::string init = "sft", data, heldout;
+  std::int64_t steps = 0, batch = 32, evaluate_every = 0, checkpoint_every = 0, log_every = 1;
+  double epochs = 1;
+  OptimizerOptions optimizer{.rate = 9e-6};
+  void declare(OptionTable& table);
+};
+
+struct ScorerOptions {
+  std::string kind = "model";  ///< model, lexicon, regex, length, exact, process
+  std::string lexicon, pattern, command;
+  double sign = 1, deadline = 60;
+  std::int64_t length = 100;
+  void declare(OptionTable& table);
+};
+
+struct PpoOptions {
+  std::string actor = "sft", critic = "reward", reference = "sft", reward = "reward", prompts;
+  std::int64_t iterations = 100, batch = 128, minibatch = 64, epochs = 1, max_new = 128, slots = 128, critic_warmup = 0;
+  std::int64_t evaluate_every = 0, checkpoint_every = 0, normalise_samples = 0, samples_logged = 4;
+  double temperature = 1, gamma = 1, lambda = 0.95, target_kl = 0;
+  std::string aggregation = "token-mean", kl_estimator = "k1", missing_eos = "ignore";
+  bool whiten_rewards = false, whiten = true;
+  PolicyLossOptions policy;
+  ValueLossOptions value;
+  ScoreOptions score;
+  KlControllerOptions kl;
+  OptimizerOptions actor_optimizer{.rate = 1e-6}, critic_optimizer{.rate = 9e-6};
+  ScorerOptions scorer;
+  void declare(OptionTable& table);
+};
+
+struct EvaluateOptions {
+  std::string prompts, model = "ppo";
+  double temperature = 1;
+  std::int64_t samples = 1, max_new = 0, shown = 4;
+  void declare(OptionTable& table);
+};
+
+struct PrepareStageOptions {
+  std::int64_t vocabulary = 735, seed = 1;
+  void declare(OptionTable& table);
+};
+
+struct Options {
+  RunOptions run;
+  MachineOptions machine;
+  ModelOptions model;
+  PrepareStageOptions prepare;
+  SupervisedOptions sft;
+  RewardOptions reward;
+  PpoOptions ppo;
+  EvaluateOptions evaluate;
+  void declare(OptionTable& table);
+};
+
+}  // namespace collimate::rlhf

@@ -1,0 +1,58 @@
+#include "collimate/optim/optimizer.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace collimate {
+
+double LearningRate::at(std::int64_t step) const {
+  if (step <= warmup) return peak * static_cast<double>(step) / static_cast<double>(warmup);
+  if (shape == "constant" || steps <= warmup) return peak;
+  const double done = std::min(1.0, static_cast<double>(step - warmup) / static_cast<double>(std::max<std::int64_t>(1, steps - warmup)));
+  const double left = shape == "cosine" ? 0.5 * (1 + std::cos(std::numbers::pi * done)) : 1 - done;
+  return peak * (final_share + (1 - final_share) * left);
+}
+
+Optimizer::Optimizer(ParameterStore& store, kernels::AdamW how, double clip) : store_(&store), how_(how), clip_(clip) {
+  how_.step = 1;
+  const ParameterLayout& layout = store.layout();
+  std::vector<Range> decaying;
+  for (const Parameter& parameter : layout.parameters()) {
+    if (!parameter.decays) continue;
+    for (const View& part : parameter.parts)
+      if (part.count()) decaying.push_back({layout.chunks()[parameter.chunk].offset + part.offset, part.count(), true});
+  }
+  std::sort(decaying.begin(), decaying.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  std::int64_t end = 0;
+  for (const Range& range : decaying) {
+    if (range.begin > end) ranges_.push_back({end, range.begin - end, false});
+    if (!ranges_.empty() && ranges_.back().decays && ranges_.back().begin + ranges_.back().count == range.begin)
+      ranges_.back().count += range.count;
+    else
+      ranges_.push_back(range);
+    end = range.begin + range.count;
+  }
+  if (end < layout.size()) ranges_.push_back({end, layout.size() - end, false});
+}
+
+StepReport Optimizer::step(double rate, Stream& stream) {
+  const Tensor gradient = store_->gradient(), value = store_->value();
+  const Tensor first = store_->first_moment(), second = store_->second_moment();
+  const double norm = std::sqrt(squares_of(gradient, stream));
+  if (!std::isfinite(norm))
+    fail_with(ExitCode::failure, "the gradient norm of {} is {} at optimizer step {}: lower the learning rate or look at the samples of this step",
+              store_->model(), norm, how_.step);
+  kernels::AdamW how = how_;
+  how.rate = rate;
+  how.gradient_scale = clip_ > 0 && norm > clip_ ? clip_ / norm : 1;
+  for (const Range& range : ranges_) {
+    how.decay = range.decays ? how_.decay : 0;
+    kernels::adamw(value.slice(range.begin, range.count), gradient.slice(range.begin, range.count), first.slice(range.begin, range.count),
+                   second.slice(range.begin, range.count), how, stream);
+  }
+  ++how_.step;
+  return {norm, rate};
+}
+
+}  // namespace collimate

@@ -1,0 +1,198 @@
+#include "collimate/rlhf/options.hpp"
+
+#include "collimate/base/error.hpp"
+
+namespace collimate::rlhf {
+
+void RunOptions::declare(OptionTable& t) {
+  t.add("run.folder", folder, "where the run writes: deck, log, metrics, samples, checkpoints, summary");
+  t.add("run.stages", stages, "stages in order: prepare (makes the quickstart's data), sft, reward, ppo, evaluate", one_of({"prepare", "sft", "reward", "ppo", "evaluate"}));
+  t.add("run.seed", seed, "seed of every random number of the run", at_least(0));
+  t.add("run.hash_every", hash_every, "the state hash is logged every so many steps (0: at the end only)", at_least(0), "steps");
+  t.add("restart", restart, "auto: go on from the last complete checkpoint in run.folder; none: refuse a folder that has one", one_of({"none", "auto"}));
+  t.add("allow-new-bits", allow_new_bits, "restart on another instruction set although the numbers will differ in their last bits");
+  t.add("check", check, "check deck, files, tokenizers and memory, print them and exit");
+  t.command_line_only({"restart", "allow-new-bits", "check"});
+}
+
+void MachineOptions::declare(OptionTable& t) {
+  t.add("grid.tensor", tensor, "ranks that share each layer (only 1 in this version)", at_least(1), "ranks");
+  t.add("grid.data", data, "replicas that share each batch (0: all ranks)", at_least(0), "ranks");
+  t.add("grid.pipeline", pipeline, "ranks that share the layers of a model (only 1 in this version)", at_least(1), "ranks");
+  t.add("numerics.tensor_shards", tensor_shards, "virtual shards V of each layer, a power of two: a part of the numbers' definition", between(1, 64));
+  t.add("batch.grain_tokens", grain_tokens, "tokens computed at once by one replica: a part of the numbers' definition", at_least(16), "tokens");
+  t.add("device.memory", device_memory, "most memory to use per rank (0: no limit)", at_least(0), "bytes");
+}
+
+void ModelOptions::declare(OptionTable& t) {
+  t.add("model.family", family, "architecture of a model that starts from random numbers", one_of({"llama", "gpt2"}));
+  t.add("model.layers", layers, "blocks", at_least(1));
+  t.add("model.width", width, "width of the residual stream", at_least(1));
+  t.add("model.heads", heads, "query heads", at_least(1));
+  t.add("model.kv_heads", kv_heads, "key/value heads (0: as many as query heads)", at_least(0));
+  t.add("model.head_size", head_size, "columns of a head (0: width / heads)", at_least(0));
+  t.add("model.mlp", mlp, "inner width of the MLP (0: 4 x width for gpt2, 8/3 x width down to a multiple of 8 for llama)", at_least(0));
+  t.add("model.context", context, "most tokens of a sequence", at_least(2), "tokens");
+  t.add("model.tied", tied, "the head is the embedding");
+  t.add("model.rope_theta", rope_theta, "base of the rotary positions", more_than(1));
+  t.add("model.dropout", dropout, "dropout in supervised and reward training (always 0 in PPO)", between(0, 0.9));
+}
+
+ModelConfig ModelOptions::config(std::int64_t vocabulary) const {
+  const bool gpt2 = family == "gpt2";
+  ModelConfig c;
+  c.vocabulary = vocabulary;
+  c.context = context;
+  c.layers = layers;
+  c.width = width;
+  c.heads = heads;
+  c.kv_heads = kv_heads ? kv_heads : heads;
+  require(head_size || width % heads == 0, "model.width = {} is not a multiple of model.heads = {}: change one or set model.head_size", width, heads);
+  c.head_size = head_size ? head_size : width / heads;
+  c.mlp = mlp ? mlp : gpt2 ? 4 * width : 8 * width / 3 / 8 * 8;
+  c.norm = gpt2 ? Norm::layer : Norm::rms;
+  c.activation = gpt2 ? Activation::gelu : Activation::swiglu;
+  c.positions = gpt2 ? Positions::learned : Positions::rotary;
+  c.bias = gpt2;
+  c.tied = tied;
+  c.rope_theta = rope_theta;
+  c.dropout = dropout;
+  c.check();
+  return c;
+}
+
+void OptimizerOptions::declare(OptionTable& t, const std::string& p) {
+  t.add(p + "rate", rate, "peak learning rate of AdamW", at_least(0));
+  t.add(p + "warmup", warmup, "steps of linear warm-up", at_least(0), "steps");
+  t.add(p + "schedule", schedule, "shape of the rate after the warm-up", one_of({"constant", "linear", "cosine"}));
+  t.add(p + "final_share", final_share, "rate of the last step as a share of the peak", between(0, 1));
+  t.add(p + "clip", clip, "largest global gradient norm (0: no clipping)", at_least(0));
+  t.add(p + "beta1", adamw.beta1, "AdamW's first decay", between(0, 1));
+  t.add(p + "beta2", adamw.beta2, "AdamW's second decay", between(0, 1));
+  t.add(p + "epsilon", adamw.epsilon, "AdamW's epsilon", more_than(0));
+  t.add(p + "epsilon_form", epsilon_form, "where epsilon is added: after the bias correction (torch) or before (tf)", one_of({"torch", "tf"}));
+  t.add(p + "weight_decay", adamw.decay, "decoupled weight decay; never on norms and biases", at_least(0));
+}
+
+kernels::AdamW OptimizerOptions::how() const {
+  kernels::AdamW result = adamw;
+  result.form = epsilon_form == "tf" ? kernels::EpsilonForm::tf : kernels::EpsilonForm::torch;
+  return result;
+}
+
+LearningRate OptimizerOptions::learning_rate(std::int64_t steps) const { return {rate, warmup, steps, schedule, final_share}; }
+
+namespace {
+
+const char* const init_help = "where the weights start: random, a stage of this run (sft, reward, ppo) or a checkpoint folder";
+
+void declare_training(OptionTable& t, const std::string& p, std::int64_t& steps, double& epochs, std::int64_t& batch, const std::string& unit) {
+  t.add(p + "steps", steps, "optimizer steps (0: as many as the epochs need)", at_least(0), "steps");
+  t.add(p + "epochs", epochs, "passes over the data where steps is 0", more_than(0));
+  t.add(p + "batch", batch, unit + " of one optimizer step, over all ranks", at_least(1), unit);
+}
+
+}  // namespace
+
+void SupervisedOptions::declare(OptionTable& t) {
+  t.add("sft.init", init, init_help);
+  t.add("sft.data", data, "dataset made by `collimate prepare`; {run} stands for run.folder");
+  t.add("sft.heldout", heldout, "dataset for the evaluation loss (empty: none)");
+  declare_training(t, "sft.", steps, epochs, batch, "samples");
+  t.add("sft.shuffle", shuffle, "new order each epoch, from the seed");
+  optimizer.declare(t, "sft.");
+  t.add("sft.evaluate_every", evaluate_every, "steps between evaluations (0: at the end only)", at_least(0), "steps");
+  t.add("sft.checkpoint_every", checkpoint_every, "steps between checkpoints (0: at the end only)", at_least(0), "steps");
+  t.add("sft.log_every", log_every, "steps between lines of the log", at_least(1), "steps");
+}
+
+void RewardOptions::declare(OptionTable& t) {
+  t.add("reward.init", init, init_help);
+  t.add("reward.data", data, "preference dataset made by `collimate prepare`");
+  t.add("reward.heldout", heldout, "preference dataset for the held-out accuracy (empty: none)");
+  declare_training(t, "reward.", steps, epochs, batch, "prompts");
+  optimizer.declare(t, "reward.");
+  t.add("reward.evaluate_every", evaluate_every, "steps between evaluations (0: at the end only)", at_least(0), "steps");
+  t.add("reward.checkpoint_every", checkpoint_every, "steps between checkpoints (0: at the end only)", at_least(0), "steps");
+  t.add("reward.log_every", log_every, "steps between lines of the log", at_least(1), "steps");
+}
+
+void ScorerOptions::declare(OptionTable& t) {
+  t.add("ppo.scorer", kind, "what gives the reward: a reward model or a built-in scorer", one_of({"model", "lexicon", "regex", "length", "exact", "process"}));
+  t.add("ppo.scorer_lexicon", lexicon, "file of word, tab, value (AFINN's format)");
+  t.add("ppo.scorer_pattern", pattern, "regular expression (PCRE2) whose matches are counted");
+  t.add("ppo.scorer_length", length, "target length of a response", at_least(0), "characters");
+  t.add("ppo.scorer_command", command, "command that reads one JSON line per sample and answers with one score per line");
+  t.add("ppo.scorer_deadline", deadline, "longest wait for the command to score one batch", more_than(0), "seconds");
+  t.add("ppo.scorer_sign", sign, "factor on a built-in scorer's score");
+}
+
+void PpoOptions::declare(OptionTable& t) {
+  t.add("ppo.actor", actor, "policy to improve: a stage of this run or a checkpoint folder");
+  t.add("ppo.critic", critic, "where the critic starts: a reward model (its normalised head included) or a policy (head from zero)");
+  t.add("ppo.reference", reference, "frozen policy that the KL penalty refers to");
+  t.add("ppo.reward", reward, "reward model, where ppo.scorer is model");
+  t.add("ppo.prompts", prompts, "dataset of prompts");
+  t.add("ppo.iterations", iterations, "rollouts, each followed by its updates", at_least(0));
+  t.add("ppo.batch", batch, "prompts of one iteration, over all ranks", at_least(1), "samples");
+  t.add("ppo.minibatch", minibatch, "samples of one optimizer step", at_least(1), "samples");
+  t.add("ppo.epochs", epochs, "passes over a rollout", at_least(1));
+  t.add("ppo.max_new", max_new, "most tokens of a response", at_least(1), "tokens");
+  t.add("ppo.slots", slots, "sequences generated at once per rank; changes no number", at_least(1), "samples");
+  t.add("ppo.temperature", temperature, "temperature of sampling; the loss divides the logits by it too", more_than(0));
+  t.add("ppo.gamma", gamma, "discount", between(0, 1));
+  t.add("ppo.lambda", lambda, "GAE's lambda", between(0, 1));
+  t.add("ppo.kl", kl.beta, "coefficient of the KL penalty in the reward", at_least(0));
+  t.add("ppo.kl_target", kl.target, "KL per sample that the coefficient adapts to (0: fixed)", at_least(0), "nats");
+  t.add("ppo.kl_horizon", kl.horizon, "horizon of the adaptive coefficient", more_than(0), "samples");
+  t.add("ppo.kl_estimator", kl_estimator, "estimator of the KL in the reward", one_of({"k1", "k2", "k3"}));
+  t.add("ppo.kl_loss", policy.kl_coefficient, "coefficient of a KL term in the loss (k2; 0: none)", at_least(0));
+  t.add("ppo.clip_low", policy.clip_low, "ratio is clipped to 1 - clip_low", between(0, 1));
+  t.add("ppo.clip_high", policy.clip_high, "ratio is clipped to 1 + clip_high", at_least(0));
+  t.add("ppo.dual_clip", policy.dual_clip, "bound c of the loss of negative advantages (0: off)", at_least(0));
+  t.add("ppo.entropy", policy.entropy_coefficient, "coefficient of the entropy bonus", at_least(0));
+  t.add("ppo.value_clip", value.clip, "how far a value may move from the old one (0: off)", at_least(0));
+  t.add("ppo.value_coefficient", value.coefficient, "coefficient of the value loss, beside its 0.5", at_least(0));
+  t.add("ppo.aggregation", aggregation, "what the losses average over", one_of({"token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"}));
+  t.add("ppo.reward_clip", score.clip, "scores are clipped to this before the KL penalty (0: off)", at_least(0));
+  t.add("ppo.missing_eos", missing_eos, "a response without end-of-text: ignore, subtract from or replace its score", one_of({"ignore", "subtract", "replace"}));
+  t.add("ppo.missing_eos_value", score.missing_eos_value, "by or with this");
+  t.add("ppo.whiten", whiten, "advantages get mean 0 and variance 1 over the tokens of the batch");
+  t.add("ppo.whiten_rewards", whiten_rewards, "per-token rewards get variance 1, their mean kept");
+  t.add("ppo.target_kl", target_kl, "an iteration's updates stop where the KL from the old policy exceeds this (0: never)", at_least(0), "nats");
+  t.add("ppo.critic_warmup", critic_warmup, "iterations in which only the critic learns", at_least(0));
+  t.add("ppo.normalise_samples", normalise_samples, "scores get mean 0 and std 1 over this many samples of the reference (0: as the reward model says)", at_least(0), "samples");
+  actor_optimizer.declare(t, "ppo.actor_");
+  critic_optimizer.declare(t, "ppo.critic_");
+  t.add("ppo.evaluate_every", evaluate_every, "iterations between evaluations (0: before and after only)", at_least(0));
+  t.add("ppo.checkpoint_every", checkpoint_every, "iterations between checkpoints (0: at the end only)", at_least(0));
+  t.add("ppo.samples_logged", samples_logged, "samples of each iteration written to samples.jsonl (0: all)", at_least(0), "samples");
+  scorer.declare(t);
+}
+
+void EvaluateOptions::declare(OptionTable& t) {
+  t.add("evaluate.prompts", prompts, "held-out prompts (empty: no evaluation)");
+  t.add("evaluate.model", model, "what a stage `evaluate` evaluates: a stage of this run or a checkpoint folder");
+  t.add("evaluate.temperature", temperature, "temperature of evaluation samples", at_least(0));
+  t.add("evaluate.samples", samples, "samples per prompt", at_least(1), "samples");
+  t.add("evaluate.max_new", max_new, "most tokens of a response (0: ppo.max_new)", at_least(0), "tokens");
+  t.add("evaluate.shown", shown, "samples in the table at the end", at_least(0), "samples");
+}
+
+void PrepareStageOptions::declare(OptionTable& t) {
+  t.add("prepare.vocabulary", vocabulary, "tokens of the byte-level BPE that the stage prepare trains", at_least(257), "tokens");
+  t.add("prepare.seed", seed, "seed of the quickstart's data", at_least(0));
+}
+
+void Options::declare(OptionTable& table) {
+  run.declare(table);
+  machine.declare(table);
+  model.declare(table);
+  prepare.declare(table);
+  sft.declare(table);
+  reward.declare(table);
+  ppo.declare(table);
+  evaluate.declare(table);
+}
+
+}  // namespace collimate::rlhf

@@ -1,0 +1,77 @@
+#pragma once
+#include <memory>
+
+#include "collimate/engine/engine.hpp"
+#include "collimate/kernels/rows.hpp"
+#include "support/reference_model.hpp"
+
+namespace collimate::test {
+
+inline ModelConfig small_llama() {
+  ModelConfig c;
+  c.vocabulary = 37, c.context = 64, c.layers = 2, c.width = 24, c.heads = 4, c.kv_heads = 2, c.head_size = 6, c.mlp = 20;
+  return c;
+}
+inline ModelConfig small_gpt2() {
+  ModelConfig c;
+  c.vocabulary = 29, c.context = 40, c.layers = 2, c.width = 24, c.heads = 3, c.kv_heads = 3, c.head_size = 8, c.mlp = 50;
+  c.norm = Norm::layer, c.activation = Activation::gelu, c.positions = Positions::learned, c.bias = true, c.tied = false;
+  return c;
+}
+
+/// One engine with memory of its own.
+struct OneEngine {
+  std::unique_ptr<Device> device = make_cpu_device();
+  MemoryPlan plan{*device};
+  Workspace workspace{plan};
+  std::unique_ptr<Communicator> alone = make_single_communicator();
+  Engine engine;
+  OneEngine(const ModelConfig& config, Head head, int shards, EngineUse use, std::uint64_t seed = 1)
+      : engine("model", config, head, shards, use, 1, workspace) {
+    workspace.reserve();
+    plan.commit();
+    engine.prepare();
+    engine.store().initialise(seed);
+  }
+  Weights weights() const {
+    Weights out;
+    for (const Parameter& p : engine.store().layout().parameters()) {
+      std::vector<float> values(p.shape.count());
+      engine.store().read(engine.store().value(), p.name, 0, values);
+      out[p.name] = Vector(values.begin(), values.end());
+    }
+    return out;
+  }
+};
+
+/// Samples packed by hand: every token but a sample's first is a target.
+struct HandGrain {
+  std::vector<std::int32_t> tokens, positions, targets, offsets{0};
+  std::vector<std::int64_t> samples;
+  explicit HandGrain(const std::vector<std::vector<int>>& sequences) {
+    for (std::size_t s = 0; s < sequences.size(); ++s) {
+      for (std::size_t t = 0; t < sequences[s].size(); ++t) {
+        tokens.push_back(sequences[s][t]);
+        positions.push_back(static_cast<std::int32_t>(t));
+        targets.push_back(t + 1 < sequences[s].size() ? sequences[s][t + 1] : -1);
+        samples.push_back(static_cast<std::int64_t>(s));
+      }
+      offsets.push_back(static_cast<std::int32_t>(tokens.size()));
+    }
+    const auto rows = static_cast<std::size_t>(kernels::padded_rows(static_cast<std::int64_t>(tokens.size())));
+    tokens.resize(rows, -1), positions.resize(rows, -1), targets.resize(rows, -1), samples.resize(rows, -1);
+  }
+  Grain view() const { return {tokens, positions, targets, offsets, samples}; }
+};
+
+inline std::vector<std::vector<int>> some_sequences(std::int64_t vocabulary, const std::vector<int>& lengths, std::uint64_t seed = 5) {
+  const RandomKey key(seed, Purpose::data_order);
+  std::vector<std::vector<int>> out;
+  for (std::size_t s = 0; s < lengths.size(); ++s) {
+    out.emplace_back();
+    for (int t = 0; t < lengths[s]; ++t) out.back().push_back(static_cast<int>(key.below(vocabulary, s, t)));
+  }
+  return out;
+}
+
+}  // namespace collimate::test
