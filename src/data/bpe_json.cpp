@@ -14,8 +14,8 @@ json parse_json(const std::string& text, const std::string& name) {
 
 std::int32_t id_in(const json& value, const std::string& key, const std::string& name) {
   constexpr std::int64_t most_ids = 1 << 24;
-  require(value.is_number_integer() && value >= 0 && value < most_ids, "{}: the id of '{}' is {}, not a whole number from 0 to {}", name, key,
-          value.dump(), most_ids - 1);
+  require(value.is_number_integer() && value >= 0 && value < most_ids, "{}: the id of '{}' is {}, not a whole number from 0 to {}", name,
+          key, value.dump(), most_ids - 1);
   return value.get<std::int32_t>();
 }
 

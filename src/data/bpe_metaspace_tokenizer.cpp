@@ -109,7 +109,8 @@ Prefix read_prefix(const json& file, const std::string& name) {
     const json steps = normalizer.at("type") == "Sequence" ? normalizer.at("normalizers") : json::array({normalizer});
     const bool prefixed = steps == json::array({prepend, replace});
     require(prefixed || steps == json::array({replace}),
-            "{}: the normalizer {} is not supported beside byte_fallback (prepending U+2581 and replacing spaces by it are)", name, normalizer.dump());
+            "{}: the normalizer {} is not supported beside byte_fallback (prepending U+2581 and replacing spaces by it are)", name,
+            normalizer.dump());
     require(!truthy(file, "pre_tokenizer"), "{}: a normalizer and the pre-tokenizer {} together are not supported", name,
             file.value("pre_tokenizer", json()).dump());
     return prefixed ? Prefix::every : Prefix::none;
@@ -168,7 +169,8 @@ void read_vocabulary(MetaspaceModel& model, const json& file, const std::string&
     const std::string content = token.at("content");
     const bool special = token.value("special", false);
     check_added_token(token, content, name);
-    require(special || !token.value("normalized", true), "{}: the added token '{}' has \"normalized\": true, which is not supported", name, content);
+    require(special || !token.value("normalized", true), "{}: the added token '{}' has \"normalized\": true, which is not supported", name,
+            content);
     const std::int32_t id = id_in(token.at("id"), content, name);
     set_piece(model, content, id, name);
     model.special[id] = special;

@@ -100,7 +100,8 @@ BpeModel bytes_model(const SpecialNames& special, bool bytes_first) {
       for (std::string_view rest = name; !rest.empty(); rest.remove_prefix(utf8_length(rest)))
         require(utf8_length(rest) > 0, "the special token {} is not valid UTF-8", model.pieces.size());
       require(!name.empty(), "a special token needs a name");
-      const bool twice = std::any_of(model.pieces.begin(), model.pieces.end(), [&](const BpePiece& p) { return p.added && p.bytes == name; });
+      const bool twice =
+          std::any_of(model.pieces.begin(), model.pieces.end(), [&](const BpePiece& p) { return p.added && p.bytes == name; });
       require(!twice, "the special token '{}' is given twice", name);
       model.pieces.push_back({name, true, true, true, true});
     }

@@ -83,8 +83,8 @@ PretokenizerRule read_pretokenizer(const json& whole, const std::string& name) {
     const json& step = steps[i];
     const std::string type = step.at("type");
     const bool last = i + 1 == steps.size();
-    require((type == "ByteLevel") == last, "{}: the pre-tokenizer {} at step {} is not supported: the last step, and no other, must be ByteLevel",
-            name, type, i + 1);
+    require((type == "ByteLevel") == last,
+            "{}: the pre-tokenizer {} at step {} is not supported: the last step, and no other, must be ByteLevel", name, type, i + 1);
     if (type == "Split") {
       rule.splits.push_back(read_split(step, name));
     } else if (type == "Digits") {
@@ -106,7 +106,8 @@ void check_supported(const json& file, const json& model, const std::string& nam
   for (const char* key : {"normalizer", "truncation", "padding"})
     require(!truthy(file, key), "{}: \"{}\" is not supported: it must be null, not {}", name, key, file.value(key, json()).dump());
   if (truthy(file, "decoder"))
-    require(file["decoder"].at("type") == "ByteLevel", "{}: the decoder {} is not supported (ByteLevel is)", name, file["decoder"]["type"].dump());
+    require(file["decoder"].at("type") == "ByteLevel", "{}: the decoder {} is not supported (ByteLevel is)", name,
+            file["decoder"]["type"].dump());
 }
 
 std::unique_ptr<Tokenizer> read_tokenizer(const json& file, const std::string& text, const std::string& name) {

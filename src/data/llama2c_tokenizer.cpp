@@ -141,15 +141,15 @@ std::unique_ptr<Tokenizer> parse_llama2c(const std::string& bytes, const std::st
     return true;
   };
   std::int32_t longest = 0;
-  require(take(longest) && longest > 0 && longest < 1 << 20, "{}: not a llama2.c tokenizer: its first number, the longest piece, is {}", name,
-          longest);
+  require(take(longest) && longest > 0 && longest < 1 << 20, "{}: not a llama2.c tokenizer: its first number, the longest piece, is {}",
+          name, longest);
   std::vector<ScoredPiece> pieces;
   while (at < bytes.size()) {
     ScoredPiece piece;
     std::int32_t length = 0;
     const bool whole = take(piece.score) && take(length) && length >= 0 && static_cast<std::size_t>(length) <= bytes.size() - at;
-    require(whole && length <= longest && std::isfinite(piece.score), "{}: token {} at byte {} is {}: is the file damaged or cut short?", name,
-            pieces.size(), at, whole ? "not a score and a piece of legal length" : "incomplete");
+    require(whole && length <= longest && std::isfinite(piece.score), "{}: token {} at byte {} is {}: is the file damaged or cut short?",
+            name, pieces.size(), at, whole ? "not a score and a piece of legal length" : "incomplete");
     piece.text = bytes.substr(at, length);
     at += length;
     pieces.push_back(std::move(piece));

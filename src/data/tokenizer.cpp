@@ -21,7 +21,8 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool with_speci
 
 void Tokenizer::set_special_ids(const SpecialIds& ids) {
   for (const auto& id : {ids.bos, ids.eos, ids.pad, ids.unknown})
-    require(!id || (*id >= 0 && *id < vocabulary()), "a special token has id {}, outside the vocabulary of {}", id.value_or(0), vocabulary());
+    require(!id || (*id >= 0 && *id < vocabulary()), "a special token has id {}, outside the vocabulary of {}", id.value_or(0),
+            vocabulary());
   special_ = ids;
 }
 
@@ -45,7 +46,8 @@ std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes) {
   const auto header = nlohmann::json::parse(bytes.substr(0, end), nullptr, false);
   require(end != std::string::npos && header.is_object() && header.contains("collimate_tokenizer") && header.contains("kind"),
           "{} does not begin with its header line: is the file damaged?", name);
-  require(header["collimate_tokenizer"] == 1, "{} has format {}, but this program reads format 1", name, header["collimate_tokenizer"].dump());
+  require(header["collimate_tokenizer"] == 1, "{} has format {}, but this program reads format 1", name,
+          header["collimate_tokenizer"].dump());
   const std::string body = bytes.substr(end + 1);
   const nlohmann::json& kind = header["kind"];
   std::unique_ptr<Tokenizer> tokenizer;

@@ -102,8 +102,8 @@ std::optional<std::int32_t> named_id(const Tokenizer& tokenizer, const fs::path&
   const json& name = found->is_object() ? found->value("content", json()) : *found;
   require(name.is_string(), "{}: \"{}\" is neither text nor an object with \"content\"", file.string(), key);
   const auto id = tokenizer.id_of(name.get<std::string>());
-  require(id || key == "pad_token" || key == "unk_token", "{}: the {} {} is not in the vocabulary of the tokenizer beside it", file.string(),
-          key, name.dump());
+  require(id || key == "pad_token" || key == "unk_token", "{}: the {} {} is not in the vocabulary of the tokenizer beside it",
+          file.string(), key, name.dump());
   return id;
 }
 
@@ -112,13 +112,14 @@ std::optional<std::int32_t> configured_id(const Tokenizer& tokenizer, const fs::
   auto value = content.value(key, json());
   if (value.is_array() && !value.empty()) value = json(value.front());
   if (value.is_null() || (key == "pad_token_id" && value == -1)) return std::nullopt;
-  require(value.is_number_integer() && value >= 0 && value < tokenizer.vocabulary(), "{}: {} is {}, not an id of the tokenizer beside it (0 to {})",
-          file.string(), key, value.dump(), tokenizer.vocabulary() - 1);
+  require(value.is_number_integer() && value >= 0 && value < tokenizer.vocabulary(),
+          "{}: {} is {}, not an id of the tokenizer beside it (0 to {})", file.string(), key, value.dump(), tokenizer.vocabulary() - 1);
   return value.get<std::int32_t>();
 }
 
 SpecialIds find_special_ids(const Tokenizer& tokenizer, const fs::path& folder) {
-  const fs::path config_file = folder / "tokenizer_config.json", map_file = folder / "special_tokens_map.json", model_file = folder / "config.json";
+  const fs::path config_file = folder / "tokenizer_config.json", map_file = folder / "special_tokens_map.json",
+                 model_file = folder / "config.json";
   const json config = read_side_file(config_file), map = read_side_file(map_file), model = read_side_file(model_file);
   const auto find = [&](const std::string& part, std::optional<std::int32_t> own) -> std::optional<std::int32_t> {
     if (const auto id = named_id(tokenizer, config_file, config, part + "_token")) return id;

@@ -95,7 +95,8 @@ TEST(BpeMetaspace, RefusesWhatItDoesNotSupport) {
   };
   EXPECT_THAT(error_with("/normalizer", {{"type", "NFKC"}}), HasSubstr("the normalizer {\"type\":\"NFKC\"} is not supported"));
   EXPECT_THAT(error_with("/normalizer", nullptr), HasSubstr("the pre-tokenizer null is not supported"));
-  EXPECT_THAT(error_with("/pre_tokenizer", {{"type", "Whitespace"}}), HasSubstr("and the pre-tokenizer {\"type\":\"Whitespace\"} together"));
+  EXPECT_THAT(error_with("/pre_tokenizer", {{"type", "Whitespace"}}),
+              HasSubstr("and the pre-tokenizer {\"type\":\"Whitespace\"} together"));
   EXPECT_THAT(error_with("/decoder", {{"type", "WordPiece"}}), HasSubstr("the decoder step {\"type\":\"WordPiece\"} is not supported"));
   EXPECT_THAT(error_with("/model/merges/0", "a q"), HasSubstr("merge 1: the merge 'a q' needs the token 'q'"));
   EXPECT_THAT(error_with("/model/dropout", 0.5), HasSubstr("\"dropout\": 0.5 is not supported"));

@@ -19,7 +19,8 @@ TEST(BpeMerges, AgreeWithTheDefinitionOnRandomTables) {
     std::map<std::pair<std::int32_t, std::int32_t>, std::pair<std::int32_t, std::int32_t>> oracle;
     const int alphabet = 2 + round % 4;
     for (int rank = 0; rank < 40; ++rank) {
-      const auto left = static_cast<std::int32_t>(random() % (alphabet + rank)), right = static_cast<std::int32_t>(random() % (alphabet + rank));
+      const auto left = static_cast<std::int32_t>(random() % (alphabet + rank)),
+                 right = static_cast<std::int32_t>(random() % (alphabet + rank));
       const std::int32_t shared_rank = round % 2 ? rank : rank / 3;  // equal ranks go to the leftmost
       table.insert(left, right, {shared_rank, alphabet + rank});
       oracle[{left, right}] = {shared_rank, alphabet + rank};
@@ -111,8 +112,10 @@ TEST(BpeTokenizerJson, SplitsAndDigitsComeBeforeTheBytes) {
     return load(file);
   };
   const Ids one_two{'1' - '!', '2' - '!'};
-  EXPECT_EQ(with({{"type", "Split"}, {"pattern", {{"Regex", "\\p{N}{1,1}"}}}, {"behavior", "Isolated"}, {"invert", false}})->encode("12"), one_two);
-  EXPECT_EQ(with({{"type", "Split"}, {"pattern", {{"Regex", "\\p{N}"}}}, {"behavior", "Removed"}, {"invert", true}})->encode("12"), one_two);
+  EXPECT_EQ(with({{"type", "Split"}, {"pattern", {{"Regex", "\\p{N}{1,1}"}}}, {"behavior", "Isolated"}, {"invert", false}})->encode("12"),
+            one_two);
+  EXPECT_EQ(with({{"type", "Split"}, {"pattern", {{"Regex", "\\p{N}"}}}, {"behavior", "Removed"}, {"invert", true}})->encode("12"),
+            one_two);
   EXPECT_EQ(with({{"type", "Split"}, {"pattern", {{"String", "."}}}, {"behavior", "Isolated"}})->encode("12"), Ids{259});
   const auto digits = with({{"type", "Digits"}, {"individual_digits", true}});
   EXPECT_EQ(digits->encode("12"), one_two);
@@ -154,12 +157,13 @@ TEST(BpeTokenizerJson, RefusesWhatItDoesNotSupport) {
       {{{"decoder", {{"type", "WordPiece"}}}}, "the decoder \"WordPiece\" is not supported"},
       {{{"pre_tokenizer", nullptr}}, "there is no pre-tokenizer"},
       {{{"pre_tokenizer", {{"type", "Whitespace"}}}}, "the pre-tokenizer Whitespace at step 1 is not supported"},
-      {{{"pre_tokenizer",
-         {{"type", "Split"}, {"pattern", {{"Regex", " "}}}, {"behavior", "Isolated"}, {"invert", false}}}}, "the pre-tokenizer Split at step 1"},
+      {{{"pre_tokenizer", {{"type", "Split"}, {"pattern", {{"Regex", " "}}}, {"behavior", "Isolated"}, {"invert", false}}}},
+       "the pre-tokenizer Split at step 1"},
       {{{"pre_tokenizer",
          {{"type", "Sequence"},
           {"pretokenizers",
-           {{{"type", "Split"}, {"pattern", {{"Regex", " "}}}, {"behavior", "MergedWithNext"}, {"invert", false}}, {{"type", "ByteLevel"}}}}}}},
+           {{{"type", "Split"}, {"pattern", {{"Regex", " "}}}, {"behavior", "MergedWithNext"}, {"invert", false}},
+            {{"type", "ByteLevel"}}}}}}},
        "behavior \"MergedWithNext\" is not supported"},
       {{{"model", {{"type", "Unigram"}}}}, "the model type Unigram is not supported"},
       {{{"model", {{"byte_fallback", true}}}}, "is not supported beside byte_fallback"},
@@ -175,7 +179,8 @@ TEST(BpeTokenizerJson, RefusesWhatItDoesNotSupport) {
       {{{"model", {{"vocab", {{"he", 2000000000}}}}}}, "the id of 'he' is 2000000000"},
       {{{"model", {{"vocab", {{"he", 3}}}}}}, "have the same id 3"},
       {{{"added_tokens", json::array({{{"id", 3}, {"content", "<x>"}}})}}, "the added token '<x>' has id 3, but that is '$'"},
-      {{{"added_tokens", json::array({{{"id", 300}, {"content", "he"}}})}}, "the added token 'he' has id 300, but the vocabulary gives it 256"},
+      {{{"added_tokens", json::array({{{"id", 300}, {"content", "he"}}})}},
+       "the added token 'he' has id 300, but the vocabulary gives it 256"},
       {{{"added_tokens", json::array({{{"id", 300}, {"content", "<m>"}, {"lstrip", true}}})}}, "\"lstrip\": true, which is not supported"},
       {{{"added_tokens", json::array({{{"id", 300}}})}}, "not laid out as a tokenizer.json"},
   };

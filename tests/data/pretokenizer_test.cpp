@@ -67,7 +67,9 @@ TEST(Pretokenizer, PiecesAreTheText) {
 
 TEST(Pretokenizer, Llama3Expression) {
   const Pretokenizer llama3(
-      {{R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}, false, false},
+      {{R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+       false,
+       false},
       "test");
   EXPECT_EQ(cut(llama3, "IT'S 12345 (ok)!\n\n  x"), (Pieces{"IT", "'S", " ", "123", "45", " (", "ok", ")!\n\n", " ", " x"}));
   EXPECT_EQ(cut(llama3, "a \n b"), (Pieces{"a", " \n", " b"}));

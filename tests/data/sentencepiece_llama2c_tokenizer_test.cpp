@@ -40,7 +40,8 @@ std::string sentencepiece_file(const std::vector<Piece>& pieces) {
 }
 
 std::vector<Piece> pieces(const std::string& space) {
-  return {{"<unk>", 0, 2}, {"<s>", 0, 3}, {"</s>", 0, 3}, {space, -10}, {"a", -11}, {"b", -12}, {"ab", -1}, {space + "ab", -2}, {"ba", -3}, {"é", -13}};
+  return {{"<unk>", 0, 2}, {"<s>", 0, 3}, {"</s>", 0, 3},     {space, -10}, {"a", -11},
+          {"b", -12},      {"ab", -1},    {space + "ab", -2}, {"ba", -3},   {"é", -13}};
 }
 
 std::unique_ptr<Tokenizer> llama2c() {
@@ -136,8 +137,10 @@ TEST(TokenizerSentencePiece, FilesAreKeptByteForByte) {
 
 TEST(TokenizerSentencePiece, DamagedModelsAreRefused) {
   const std::string good = sentencepiece_file(pieces("▁"));
-  for (const std::string& bad : {std::string(), std::string("hello"), good.substr(0, 10), good.substr(0, good.size() / 2), std::string(100, '\xff')})
-    EXPECT_THAT(tokenizer_error([&] { parse_sentencepiece(bad, "x.model"); }), HasSubstr("x.model: not a SentencePiece model")) << bad.size();
+  for (const std::string& bad :
+       {std::string(), std::string("hello"), good.substr(0, 10), good.substr(0, good.size() / 2), std::string(100, '\xff')})
+    EXPECT_THAT(tokenizer_error([&] { parse_sentencepiece(bad, "x.model"); }), HasSubstr("x.model: not a SentencePiece model"))
+        << bad.size();
 }
 
 }  // namespace

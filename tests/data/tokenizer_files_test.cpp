@@ -22,8 +22,10 @@ std::string small_vocab() {
 const char* const small_merges = "#version: 0.2\nh e\n";
 
 TEST(TokenizerFiles, PairsAreFoundByTheirNames) {
-  const std::vector<std::pair<std::string, std::string>> names = {
-      {"vocab.json", "merges.txt"}, {"encoder.json", "vocab.bpe"}, {"gpt2_encoder.json", "gpt2_vocab.bpe"}, {"my-vocab.json", "my-merges.txt"}};
+  const std::vector<std::pair<std::string, std::string>> names = {{"vocab.json", "merges.txt"},
+                                                                  {"encoder.json", "vocab.bpe"},
+                                                                  {"gpt2_encoder.json", "gpt2_vocab.bpe"},
+                                                                  {"my-vocab.json", "my-merges.txt"}};
   for (const auto& [vocab, merges] : names) {
     const TokenizerFolder folder;
     const std::string vocab_file = folder.write(vocab, small_vocab()), merges_file = folder.write(merges, small_merges);
@@ -78,7 +80,8 @@ TEST(TokenizerFiles, BadSideFilesAreNamed) {
     return error;
   };
   EXPECT_THAT(error_with("tokenizer_config.json", "{\"eos"), HasSubstr("is not a JSON object"));
-  EXPECT_THAT(error_with("tokenizer_config.json", R"({"eos_token": "<none>"})"), HasSubstr("the eos_token \"<none>\" is not in the vocabulary"));
+  EXPECT_THAT(error_with("tokenizer_config.json", R"({"eos_token": "<none>"})"),
+              HasSubstr("the eos_token \"<none>\" is not in the vocabulary"));
   EXPECT_THAT(error_with("special_tokens_map.json", R"({"bos_token": 7})"), HasSubstr("\"bos_token\" is neither text nor an object"));
   EXPECT_THAT(error_with("config.json", R"({"eos_token_id": 50256})"), HasSubstr("eos_token_id is 50256, not an id of the tokenizer"));
   EXPECT_THAT(error_with("config.json", "[]"), HasSubstr("is not a JSON object"));
@@ -98,7 +101,8 @@ TEST(TokenizerFiles, BadPairsAreNamed) {
   EXPECT_THAT(error_with("{}", small_merges), HasSubstr("vocab.json: the vocabulary is not an object"));
   EXPECT_THAT(error_with("{\"a\": \"b\"}", small_merges), HasSubstr("vocab.json: the id of 'a' is \"b\""));
   EXPECT_THAT(error_with("{\"a\": \"\xff\"}", small_merges), HasSubstr("vocab.json is not valid JSON"));
-  EXPECT_THAT(error_with(small_vocab(), "#version: 0.2\nh e\nh zz\n"), HasSubstr("merges.txt, line 3: the merge 'h zz' needs the token 'zz'"));
+  EXPECT_THAT(error_with(small_vocab(), "#version: 0.2\nh e\nh zz\n"),
+              HasSubstr("merges.txt, line 3: the merge 'h zz' needs the token 'zz'"));
   EXPECT_THAT(error_with(small_vocab(), "h\n"), HasSubstr("merges.txt, line 1: 'h' is not two tokens"));
   EXPECT_THAT(error_with(small_vocab(), "h e x\n"), HasSubstr("merges.txt, line 1"));
 }
@@ -106,7 +110,8 @@ TEST(TokenizerFiles, BadPairsAreNamed) {
 TEST(TokenizerFiles, WhatIsNotThereIsSaid) {
   const TokenizerFolder folder;
   const auto error_of = [](const std::string& path) { return tokenizer_error([&] { load_tokenizer(path); }); };
-  EXPECT_THAT(error_of(folder.path()), HasSubstr(folder.path() + " holds no tokenizer. Looked for: tokenizer.json, vocab.json with merges.txt"));
+  EXPECT_THAT(error_of(folder.path()),
+              HasSubstr(folder.path() + " holds no tokenizer. Looked for: tokenizer.json, vocab.json with merges.txt"));
   EXPECT_THAT(error_of(folder.path() + "/none"), HasSubstr("/none does not exist"));
   EXPECT_THAT(error_of("/dev/null"), HasSubstr("/dev/null is neither a file nor a folder"));
   EXPECT_THAT(error_of(folder.write("notes.txt", "hello")), HasSubstr("notes.txt is not a tokenizer file that is known"));

@@ -48,8 +48,9 @@ std::string tokenizer_error(Action action) {
 
 /// Random bytes, some of them runs of letters, spaces, multi-byte characters and broken ones.
 inline std::string random_text(std::mt19937& random, int parts) {
-  static const std::vector<std::string> pool = {" ", "  ", "\n", "a", "ab", "the", " the", "'s", "'ll", "1", "23", "é", "汉", "😀", "\xff", "\xe6\xb1",
-                                                "\xed\xa0\x80", std::string(1, '\0'), "<|endoftext|>", "\xc2\xa0", "!", "...", "\r\n"};
+  static const std::vector<std::string> pool = {
+      " ", "  ", "\n", "\r\n", "a", "ab", "the", " the", "'s", "'ll", "1", "23", "!", "...", "é", "汉", "😀", "\xc2\xa0",
+      "\xff", "\xe6\xb1", "\xed\xa0\x80", std::string(1, '\0'), "<|endoftext|>"};
   std::string text;
   for (int i = 0; i < parts; ++i) {
     if (random() % 4 == 0) text += static_cast<char>(random() % 256);

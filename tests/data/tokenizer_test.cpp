@@ -93,7 +93,8 @@ TEST(Tokenizer, RefusesADamagedStore) {
   EXPECT_THAT(tokenizer_error([] { deserialize_tokenizer(""); }), HasSubstr("header"));
   EXPECT_THAT(tokenizer_error([] { deserialize_tokenizer("[1]\n"); }), HasSubstr("header"));
   EXPECT_THAT(tokenizer_error([] { deserialize_tokenizer("{\"collimate_tokenizer\":9,\"kind\":\"bpe\"}\n"); }), HasSubstr("format 9"));
-  EXPECT_THAT(tokenizer_error([] { deserialize_tokenizer("{\"collimate_tokenizer\":1,\"kind\":\"new\"}\n"); }), HasSubstr("unknown kind \"new\""));
+  EXPECT_THAT(tokenizer_error([] { deserialize_tokenizer("{\"collimate_tokenizer\":1,\"kind\":\"new\"}\n"); }),
+              HasSubstr("unknown kind \"new\""));
   EXPECT_THAT(tokenizer_error([&] { deserialize_tokenizer(good.substr(0, good.size() / 2)); }), HasSubstr("not valid JSON"));
 }
 

@@ -122,7 +122,8 @@ TEST_F(TokenizerVectors, Llama2EncodesAllSingleLineStrings) {
 }
 
 /// A SentencePiece BPE model as Hugging Face converts it (convert_slow_tokenizer.py): every cut of a piece into two pieces is a merge,
-/// in the order of the scores. In LLaMA-2 that is the order of the ids, but for runs of spaces, which come last, the longest left part first.
+/// in the order of the scores. In LLaMA-2 that is the order of the ids, but for runs of spaces, which come last, the longest left part
+/// first.
 json converted(const Tokenizer& model) {
   json vocabulary, merges = json::array();
   for (std::int32_t id = 0; id < model.vocabulary(); ++id) vocabulary[model.piece(id)] = id;

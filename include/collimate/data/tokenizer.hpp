@@ -59,9 +59,10 @@ class Tokenizer {
   SpecialIds special_;
 };
 
-/// Loads the tokenizer of a file or a model folder: tokenizer.json; vocab.json with merges.txt (also encoder.json with vocab.bpe, with
-/// any prefix, such as gpt2_); *.model (SentencePiece); tok*.bin (llama2.c). Special ids come from tokenizer_config.json,
-/// special_tokens_map.json, the file itself, or config.json beside it, in this order.
+/// Loads the tokenizer of a file or a model folder, in this order: tokenizer.json (byte-level BPE, or SentencePiece BPE converted by
+/// Hugging Face); vocab.json with merges.txt or encoder.json with vocab.bpe, with any prefix such as gpt2_; *.model (SentencePiece);
+/// tok*.bin (llama2.c). Special ids come from tokenizer_config.json, special_tokens_map.json, the file itself, or config.json beside it,
+/// in this order. What would change the ids and is not supported is refused in a sentence.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
 
 /// The tokenizer that serialize() wrote.
