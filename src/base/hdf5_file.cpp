@@ -46,6 +46,17 @@ class Id {
   Close close_;
 };
 
+/// Of "file write failed: time = ..., error message = 'No space left on device', buf = ..." the two parts that people need.
+std::string without_details(const std::string& text) {
+  const auto details = text.find(": time = ");
+  if (details == std::string::npos) return text;
+  constexpr std::string_view key = "error message = '";
+  const auto begin = text.find(key, details);
+  const auto end = begin == std::string::npos ? begin : text.find('\'', begin + key.size());
+  const std::string reason = end == std::string::npos ? "" : text.substr(begin + key.size(), end - begin - key.size());
+  return text.substr(0, details) + (reason.empty() ? "" : fmt::format(" ({})", reason));
+}
+
 /// The innermost entry of the library's error stack: the cause.
 std::string cause() {
   std::string text;
@@ -56,7 +67,7 @@ std::string cause() {
   };
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &text);
   H5Eclear2(H5E_DEFAULT);
-  return text.empty() ? "no cause was given" : text;
+  return text.empty() ? "no cause was given" : without_details(text);
 }
 
 std::string_view hint(std::string_view text) {
@@ -349,6 +360,17 @@ void Hdf5File::set_attribute(const std::string& object, const std::string& key, 
                     "create the attribute", key),
               H5Aclose);
   static_cast<void>(check(H5Awrite(id, H5T_NATIVE_INT64, &value), "write the attribute", key));
+}
+
+std::vector<std::string> Hdf5File::attributes(const std::string& object) const {
+  const Id id(check(H5Oopen(file_, object.c_str(), H5P_DEFAULT), "open", object), H5Oclose);
+  std::vector<std::string> names;
+  const auto take = [](hid_t, const char* name, const H5A_info_t*, void* out) -> herr_t {
+    static_cast<std::vector<std::string>*>(out)->push_back(name);
+    return 0;
+  };
+  static_cast<void>(check(H5Aiterate2(id, H5_INDEX_NAME, H5_ITER_INC, nullptr, take, &names), "list the attributes of", object));
+  return names;
 }
 
 bool Hdf5File::has_attribute(const std::string& object, const std::string& key) const {

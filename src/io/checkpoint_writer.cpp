@@ -32,6 +32,28 @@ std::int64_t next_sequence(const fs::path& folder) {
   return last + 1;
 }
 
+/// Adds the manifest to the finished parts and renames, in an order in which a crash at any moment leaves a complete checkpoint.
+void put_in_place(const std::string& partial, const std::string& folder, const Manifest& manifest) {
+  std::set<std::string> wanted;
+  for (const StoredPart& part : manifest.parts) wanted.insert(part.file);
+  std::vector<fs::path> others;  // tables, and parts of a larger run that crashed here
+  for (const auto& entry : fs::directory_iterator(partial))
+    if (!wanted.contains(entry.path().filename().string())) others.push_back(entry.path());
+  for (const fs::path& other : others) fs::remove_all(other);
+  write_file((fs::path(partial) / "manifest.json").string(), manifest_to_json(manifest));
+  sync_folder(partial);
+
+  // Between the two renames the old checkpoint is found under its second name (latest_checkpoint knows it).
+  const std::string replaced = folder + ".replaced";
+  if (fs::exists(folder)) {
+    fs::remove_all(replaced);
+    fs::rename(folder, replaced);
+  }
+  fs::rename(partial, folder);
+  sync_folder(fs::path(folder).parent_path().string());
+  fs::remove_all(replaced);
+}
+
 }  // namespace
 
 struct CheckpointWriter::Part {
@@ -119,24 +141,11 @@ void CheckpointWriter::publish(const std::string& meta) {
     check_file(manifest.parts.back(), partial_);
   }
   manifest.tensors = check_ranges(manifest.parts, folder_);
-  std::set<std::string> wanted;
-  for (const StoredPart& part : manifest.parts) wanted.insert(part.file);
-  std::vector<fs::path> others;  // tables, and parts of a larger run that crashed here
-  for (const auto& entry : fs::directory_iterator(partial_))
-    if (!wanted.contains(entry.path().filename().string())) others.push_back(entry.path());
-  for (const fs::path& other : others) fs::remove_all(other);
-  write_file((fs::path(partial_) / "manifest.json").string(), manifest_to_json(manifest));
-  sync_folder(partial_);
-
-  // Between the two renames the old checkpoint is found under its second name (latest_checkpoint knows it).
-  const std::string replaced = folder_ + ".replaced";
-  if (fs::exists(folder_)) {
-    fs::remove_all(replaced);
-    fs::rename(folder_, replaced);
+  try {
+    put_in_place(partial_, folder_, manifest);
+  } catch (const fs::filesystem_error& error) {
+    fail("the checkpoint '{}' cannot be published: {}", folder_, error.what());
   }
-  fs::rename(partial_, folder_);
-  sync_folder(fs::path(folder_).parent_path().string());
-  fs::remove_all(replaced);
 }
 
 void CheckpointWriter::abandon() noexcept {

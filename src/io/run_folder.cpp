@@ -17,12 +17,7 @@ namespace fs = std::filesystem;
 constexpr std::array own_names{"deck.ini",      "log.txt",      "metrics.jsonl", "timings.jsonl",
                                "samples.jsonl", "summary.json", "checkpoints",   "report.html"};
 
-/// Makes the folder ready for a run and returns its path.
-std::string prepared(const std::string& path, Existing existing) {
-  require(!path.empty(), "run.folder is empty: give the folder that the run shall write");
-  std::error_code error;
-  fs::create_directories(path, error);
-  require(!error && fs::is_directory(path), "cannot create the run folder '{}': {}", path, error ? error.message() : "it is a file");
+void make_ready(const std::string& path, Existing existing) {
   if (existing == Existing::refuse)
     require(fs::is_empty(path), "the run folder '{}' is not empty: choose another run.folder, or restart the run that it holds", path);
   if (existing == Existing::replace) {
@@ -30,8 +25,20 @@ std::string prepared(const std::string& path, Existing existing) {
             "the folder '{}' holds something else than a run, so it is not replaced: choose another run.folder", path);
     for (const char* name : own_names) fs::remove_all(fs::path(path) / name);
   }
-  fs::create_directories(fs::path(path) / "checkpoints", error);
-  require(!error, "cannot create the folder '{}/checkpoints': {}", path, error.message());
+  fs::create_directories(fs::path(path) / "checkpoints");
+}
+
+/// Makes the folder ready for a run and returns its path.
+std::string prepared(const std::string& path, Existing existing) {
+  require(!path.empty(), "run.folder is empty: give the folder that the run shall write");
+  std::error_code error;
+  fs::create_directories(path, error);
+  require(!error && fs::is_directory(path), "cannot create the run folder '{}': {}", path, error ? error.message() : "it is a file");
+  try {
+    make_ready(path, existing);
+  } catch (const fs::filesystem_error& problem) {
+    fail("cannot use the run folder '{}': {}", path, problem.what());
+  }
   return path;
 }
 

@@ -59,6 +59,13 @@ class ConfigFile {
     fail("{}: \"{}\" is {}, which is not supported{}", path_, key, json_[key].dump(), list.empty() ? "" : ": it must be " + list);
   }
 
+  std::optional<std::int64_t> id(const char* key) const {
+    if (!has(key)) return std::nullopt;
+    const Json& value = json_[key].is_array() && !json_[key].empty() ? json_[key][0] : json_[key];
+    require(value.is_number_integer(), "{}: \"{}\" is {}, not a token id", path_, key, json_[key].dump());
+    return value.get<std::int64_t>();
+  }
+
   /// The rotary base: rope_theta, or inside rope_parameters as transformers 5 writes it. Scaled rotations are refused.
   double rope_theta() const {
     double theta = number("rope_theta", 10000);
@@ -159,6 +166,11 @@ ModelConfig config_from_hugging_face(const std::string& text, const std::string&
     fail("{}: {}", path, error.what());
   }
   return config;
+}
+
+HuggingFaceIds ids_from_hugging_face(const std::string& text, const std::string& path) {
+  const ConfigFile file(text, path);
+  return {file.id("bos_token_id"), file.id("eos_token_id")};
 }
 
 std::string config_to_hugging_face(const ModelConfig& config, std::optional<std::int64_t> bos, std::optional<std::int64_t> eos) {

@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #include <csignal>
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <set>
 
 #include "io/scratch.hpp"
 
@@ -160,6 +162,36 @@ TEST(Checkpoint, ACrashBeforePublishLeavesTheOldOneValid) {
   EXPECT_EQ(entries(scratch / "step-1"), 2u);
   EXPECT_EQ(first_moment(scratch / "step-1"), moment(0) + 200);
   EXPECT_FALSE(fs::exists(scratch / "step-1.replaced"));
+}
+
+/// A child writes the same two checkpoints over and over and is killed at some moment; then the last complete one must be whole.
+TEST(Checkpoint, KilledAtAnyMomentLeavesACompleteOne) {
+  const Scratch scratch;
+  write_checkpoint(scratch / "a", 2);
+  std::mt19937 random(11);
+  std::set<std::string> seen;
+  for (int kill_number = 0; kill_number < 25; ++kill_number) {
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      for (int i = 1; i < 200; ++i) write_checkpoint(scratch / (i % 2 ? "b" : "a"), 1 + i % 3, i);
+      _exit(0);
+    }
+    usleep(random() % 40000);
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    const std::string latest = latest_checkpoint(scratch / ".");
+    ASSERT_NE(latest, "");
+    for (const auto& entry : fs::directory_iterator(scratch / ".")) seen.insert(entry.path().filename().string());
+    const CheckpointReader reader(latest);
+    std::vector<float> weights(large);
+    std::vector<double> moments(35);
+    reader.read("block.0.up.weight", 0, large, weights.data());
+    reader.read("adam.moment", 0, 35, moments.data());
+    EXPECT_EQ(weights, slice<float>(0, large, weight));
+    for (std::int64_t i = 0; i < 35; ++i) EXPECT_DOUBLE_EQ(moments[static_cast<std::size_t>(i)] - moments[0], moment(i));
+  }
+  EXPECT_TRUE(seen.contains("a.partial") || seen.contains("b.partial")) << "no kill hit a checkpoint being written";
 }
 
 TEST(Checkpoint, ACrashBetweenTheTwoRenamesLosesNothing) {

@@ -87,9 +87,11 @@ TEST(HuggingFaceConfig, WritesWhatItReads) {
     const ModelConfig config = read(json);
     const std::string text = config_to_hugging_face(config, 1, std::nullopt);
     EXPECT_EQ(config_from_hugging_face(text, "x"), config);
-    EXPECT_EQ(Json::parse(text)["bos_token_id"], 1);
-    EXPECT_TRUE(Json::parse(text)["eos_token_id"].is_null());
+    EXPECT_EQ(ids_from_hugging_face(text, "x").bos, 1);
+    EXPECT_EQ(ids_from_hugging_face(text, "x").eos, std::nullopt);
   }
+  EXPECT_EQ(ids_from_hugging_face(R"({"eos_token_id": [128001, 128008]})", "x").eos, 128001);
+  EXPECT_THROW(ids_from_hugging_face(R"({"eos_token_id": "</s>"})", "x"), Error);
   ModelConfig mixed = read(gpt2_json);
   mixed.positions = Positions::rotary;
   EXPECT_NE(refusal([&] { config_to_hugging_face(mixed, 0, 0); }).find("neither a GPT-2"), std::string::npos);

@@ -76,6 +76,7 @@ class Hdf5File {
   /// Attributes of a group or dataset ("/" is the file). Texts up to 60,000 bytes; longer ones belong in write_text.
   void set_attribute(const std::string& object, const std::string& key, std::string_view text);
   void set_attribute(const std::string& object, const std::string& key, std::int64_t value);
+  std::vector<std::string> attributes(const std::string& object) const;  ///< their names, sorted
   bool has_attribute(const std::string& object, const std::string& key) const;
   std::string text_attribute(const std::string& object, const std::string& key) const;
   std::int64_t integer_attribute(const std::string& object, const std::string& key) const;

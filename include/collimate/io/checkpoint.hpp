@@ -37,7 +37,8 @@ class CheckpointWriter {
   void close_part();                        ///< returns when this rank's part is on the disk
   /// Rank 0, after every rank's close_part(): checks that the parts fit together, writes the manifest and renames. `meta` is JSON.
   void publish(const std::string& meta);
-  void abandon() noexcept;  ///< removes this rank's part
+  /// Removes this rank's part. The ranks must meet (a barrier) before the next checkpoint of the same name.
+  void abandon() noexcept;
 
  private:
   struct Part;
@@ -48,6 +49,7 @@ class CheckpointWriter {
 };
 
 /// Reads a published checkpoint. Every block that is read is compared with its checksum; an error names file and tensor.
+/// Not for use by two threads at once.
 class CheckpointReader {
  public:
   explicit CheckpointReader(const std::string& folder);

@@ -17,6 +17,12 @@ namespace collimate {
 /// we do not compute (rope_scaling, attention_bias, another activation, ...) is refused. `dropout` becomes resid_pdrop.
 ModelConfig config_from_hugging_face(const std::string& text, const std::string& path);
 
+/// Token ids that a config.json names; of a list of ends the first one counts.
+struct HuggingFaceIds {
+  std::optional<std::int64_t> bos, eos;
+};
+HuggingFaceIds ids_from_hugging_face(const std::string& text, const std::string& path);
+
 /// The config.json that transformers would write for this model; refuses a mixture that is neither GPT-2 nor LLaMA.
 std::string config_to_hugging_face(const ModelConfig& config, std::optional<std::int64_t> bos, std::optional<std::int64_t> eos);
 
