@@ -2,6 +2,7 @@
 
 #include <omp.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -26,6 +27,8 @@ std::vector<int> bound_cores() {
   }
   fail("the cores this process may run on cannot be read; set OMP_NUM_THREADS");
 }
+
+int online_cores() { return static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)); }
 
 std::string core_list(const std::vector<int>& cores) {
   std::string out;

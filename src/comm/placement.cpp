@@ -27,9 +27,10 @@ int ranks_sharing(const std::vector<RankPlace>& places, int rank) {
 std::vector<RankPlace> place_threads(World& world) {
   const std::vector<std::string> hosts = gather_all(world.ranks(), world.host());
   const std::vector<int> nodes = gather_all(world.ranks(), world.node());
+  const std::vector<int> online = gather_all(world.ranks(), online_cores());
   const auto cores = gather_all(world.ranks(), bound_cores());
   std::vector<RankPlace> places;
-  for (std::size_t rank = 0; rank < hosts.size(); ++rank) places.push_back({nodes[rank], hosts[rank], cores[rank], 1});
+  for (std::size_t rank = 0; rank < hosts.size(); ++rank) places.push_back({nodes[rank], hosts[rank], cores[rank], 1, online[rank]});
   const std::vector<int> threads = gather_all(world.ranks(), set_threads(ranks_sharing(places, world.rank())));
   for (std::size_t rank = 0; rank < hosts.size(); ++rank) places[rank].threads = threads[rank];
   return places;
@@ -43,7 +44,12 @@ std::string placement_report(const std::vector<RankPlace>& places) {
     std::vector<int> ranks;
     for (std::size_t rank = 0; rank < places.size(); ++rank)
       if (places[rank].node == node) ranks.push_back(static_cast<int>(rank));
-    out += fmt::format("  node {} ({}): {}\n", node, places[ranks[0]].host, plural(ranks.size(), "rank"));
+    std::set<int> used;
+    for (const int rank : ranks) used.insert(places[rank].cores.begin(), places[rank].cores.end());
+    const RankPlace& first = places[ranks[0]];
+    // Fewer than all may be another job's share, or a launcher that binds each rank to one core.
+    const std::string cores = first.node_cores ? fmt::format(" may use {} of {}", used.size(), plural(first.node_cores, "core")) : "";
+    out += fmt::format("  node {} ({}): {}{}\n", node, first.host, plural(ranks.size(), "rank"), cores);
     for (std::size_t i = 0; i < ranks.size();) {  // consecutive ranks that are placed alike share a line
       const RankPlace& place = places[ranks[i]];
       std::vector<int> alike;

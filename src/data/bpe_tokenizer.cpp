@@ -70,19 +70,12 @@ void BpeTokenizer::encode_word(std::string_view word, std::vector<std::int32_t>&
 std::vector<std::int32_t> BpeTokenizer::encode_text(std::string_view text, bool with_special) const {
   std::vector<std::int32_t> ids, symbols;
   MergeTable::Scratch scratch;
-  const auto encode_plain = [&](std::string_view part) {
+  added_.encode_around(text, with_special, ids, [&](std::string_view part) {
     pretokenizer_.split(part, [&](std::string_view word) {
       encode_word(word, symbols, scratch);
       ids.insert(ids.end(), symbols.begin(), symbols.end());
     });
-  };
-  std::size_t done = 0;
-  while (const auto match = added_.find(text, done, with_special)) {
-    encode_plain(text.substr(done, match->position - done));
-    ids.push_back(match->id);
-    done = match->position + match->length;
-  }
-  encode_plain(text.substr(done));
+  });
   return ids;
 }
 

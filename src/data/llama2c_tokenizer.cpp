@@ -8,6 +8,7 @@
 
 #include "collimate/base/error.hpp"
 #include "data/bpe_merges.hpp"
+#include "data/tokenizer_added.hpp"
 
 namespace collimate {
 namespace {
@@ -28,6 +29,7 @@ class Llama2cTokenizer : public Tokenizer {
     for (std::size_t id = 0; id < pieces_.size(); ++id) id_of_.emplace(pieces_[id].text, static_cast<std::int32_t>(id));
     byte_fallback_ = pieces_.size() >= first_byte_id + 256;
     for (int b = 0; b < 256 && byte_fallback_; ++b) byte_fallback_ = pieces_[first_byte_id + b].text == fmt::format("<0x{:02X}>", b);
+    for (const std::int32_t id : {bos_id, eos_id}) special_.add(piece(id), id, true);
     find_merges();
   }
   std::string kind() const override { return "llama2c"; }
@@ -41,6 +43,7 @@ class Llama2cTokenizer : public Tokenizer {
  private:
   void find_merges();
   void append_character(std::string_view character, std::vector<std::int32_t>& ids) const;
+  void append_plain(std::string_view text, std::vector<std::int32_t>& ids) const;
   std::vector<std::int32_t> encode_text(std::string_view text, bool with_special) const override;
   std::string decode_ids(std::span<const std::int32_t> ids, bool with_special) const override;
 
@@ -48,6 +51,7 @@ class Llama2cTokenizer : public Tokenizer {
   std::vector<ScoredPiece> pieces_;
   std::unordered_map<std::string, std::int32_t> id_of_;
   MergeTable merges_;
+  AddedTokens special_;
   bool byte_fallback_ = false;
 };
 
@@ -96,28 +100,35 @@ void Llama2cTokenizer::append_character(std::string_view character, std::vector<
   }
 }
 
-std::vector<std::int32_t> Llama2cTokenizer::encode_text(std::string_view text, bool) const {
-  std::vector<std::int32_t> ids;
-  if (text.empty()) return ids;
-  append_character(" ", ids);
+void Llama2cTokenizer::append_plain(std::string_view text, std::vector<std::int32_t>& ids) const {
+  if (text.empty()) return;
+  std::vector<std::int32_t> symbols;
+  append_character(" ", symbols);
   // A character is a byte and the continuation bytes after it, at most four in all.
   for (std::size_t begin = 0; begin < text.size();) {
     std::size_t end = begin + 1;
     while (end < text.size() && end - begin < 4 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) ++end;
-    append_character(text.substr(begin, end - begin), ids);
+    append_character(text.substr(begin, end - begin), symbols);
     begin = end;
   }
   MergeTable::Scratch scratch;
-  merges_.apply(ids, scratch);
+  merges_.apply(symbols, scratch);
+  ids.insert(ids.end(), symbols.begin(), symbols.end());
+}
+
+std::vector<std::int32_t> Llama2cTokenizer::encode_text(std::string_view text, bool with_special) const {
+  std::vector<std::int32_t> ids;
+  special_.encode_around(text, with_special, ids, [&](std::string_view part) { append_plain(part, ids); });
   return ids;
 }
 
 std::string Llama2cTokenizer::decode_ids(std::span<const std::int32_t> ids, bool with_special) const {
   std::string text;
-  bool first = true;
+  bool first = true;  // of the tokens of a plain text, which begins with a space that encode() added
   for (const std::int32_t id : ids) {
     if (is_special(id)) {
       if (with_special) text += piece(id);
+      first = first || with_special;
       continue;
     }
     const bool byte = byte_fallback_ && id >= first_byte_id && id < first_byte_id + 256;

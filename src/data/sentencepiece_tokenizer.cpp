@@ -3,6 +3,7 @@
 #include <sentencepiece_processor.h>
 
 #include "collimate/base/error.hpp"
+#include "data/tokenizer_added.hpp"
 
 namespace collimate {
 namespace {
@@ -13,7 +14,10 @@ class SentencePieceTokenizer : public Tokenizer {
       : Tokenizer({id_or_none(processor->bos_id()), id_or_none(processor->eos_id()), id_or_none(processor->pad_id()),
                    id_or_none(processor->unk_id())}),
         bytes_(std::move(bytes)),
-        processor_(std::move(processor)) {}
+        processor_(std::move(processor)) {
+    for (std::int32_t id = 0; id < vocabulary(); ++id)
+      if (processor_->IsControl(id)) special_.add(processor_->IdToPiece(id), id, true);
+  }
   std::string kind() const override { return "sentencepiece"; }
   std::int64_t vocabulary() const override { return processor_->GetPieceSize(); }
   std::string piece(std::int32_t id) const override {
@@ -36,12 +40,17 @@ class SentencePieceTokenizer : public Tokenizer {
 
   std::string bytes_;
   std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
+  AddedTokens special_;
 };
 
-std::vector<std::int32_t> SentencePieceTokenizer::encode_text(std::string_view text, bool) const {
-  std::vector<int> ids;
-  const auto status = processor_->Encode(absl::string_view(text.data(), text.size()), &ids);
-  require(status.ok(), "SentencePiece cannot encode a text of {} bytes: {}", text.size(), status.ToString());
+std::vector<std::int32_t> SentencePieceTokenizer::encode_text(std::string_view text, bool with_special) const {
+  std::vector<std::int32_t> ids;
+  special_.encode_around(text, with_special, ids, [&](std::string_view part) {
+    std::vector<int> run;
+    const auto status = processor_->Encode(absl::string_view(part.data(), part.size()), &run);
+    require(status.ok(), "SentencePiece cannot encode a text of {} bytes: {}", part.size(), status.ToString());
+    ids.insert(ids.end(), run.begin(), run.end());
+  });
   return ids;
 }
 

@@ -20,6 +20,18 @@ class AddedTokens {
   std::optional<Match> find(std::string_view text, std::size_t from, bool with_special) const;
   std::size_t longest() const { return longest_; }  ///< bytes
 
+  /// Appends the ids of the matches, and by `plain(part)` those of the text before, between and after them.
+  template <class Plain>
+  void encode_around(std::string_view text, bool with_special, std::vector<std::int32_t>& ids, Plain plain) const {
+    std::size_t done = 0;
+    while (const auto match = find(text, done, with_special)) {
+      plain(text.substr(done, match->position - done));
+      ids.push_back(match->id);
+      done = match->position + match->length;
+    }
+    plain(text.substr(done));
+  }
+
  private:
   struct Token {
     std::string text;

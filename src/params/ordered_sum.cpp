@@ -54,7 +54,8 @@ std::int64_t OrderedSum::buffers_needed(std::int64_t most_grains, int ranks) {
 
 OrderedSum::OrderedSum(MemoryPlan& plan, const std::string& name, std::int64_t elements, std::int64_t most_grains, int ranks)
     : plan_(&plan), name_(name), elements_(elements), stride_((elements + 15) / 16 * 16), most_grains_(most_grains), ranks_(ranks) {
-  ensure(elements >= 0 && most_grains >= 0 && ranks >= 1, "'{}' cannot sum {} elements of {} grains on {} ranks", name, elements, most_grains, ranks);
+  ensure(elements >= 0 && most_grains >= 0 && ranks >= 1, "'{}' cannot sum {} elements of {} grains on {} ranks", name, elements,
+         most_grains, ranks);
   const std::int64_t buffers = buffers_needed(most_grains, ranks);
   scratch_elements_ = 0;
   slot_ = plan.reserve(name + " sums", {buffers, stride_}, DType::f32, Lifetime::update);

@@ -67,8 +67,8 @@ std::vector<double> shape_rewards(std::span<float> rewards, std::span<const floa
   return sample_kl;
 }
 
-void estimate_advantages(std::span<float> advantages, std::span<float> returns, std::span<const float> rewards, std::span<const float> values,
-                         const Responses& where, double gamma, double lambda) {
+void estimate_advantages(std::span<float> advantages, std::span<float> returns, std::span<const float> rewards,
+                         std::span<const float> values, const Responses& where, double gamma, double lambda) {
   check_span(where, advantages.size(), "advantages");
   check_span(where, returns.size(), "returns");
   check_span(where, rewards.size(), "rewards");

@@ -94,16 +94,18 @@ class LexiconScorer final : public Scorer {
     require(problem == std::errc() && stop == end && std::isfinite(value), "line {} of the lexicon '{}': '{}' is no number", number, file,
             line.substr(tab + 1));
     const std::vector<Word> words = words_of(std::string_view(line).substr(0, tab));
-    require(!words.empty(), "line {} of the lexicon '{}': '{}' has no letter, so it would never be found", number, file, line.substr(0, tab));
+    require(!words.empty(), "line {} of the lexicon '{}': '{}' has no letter, so it would never be found", number, file,
+            line.substr(0, tab));
     std::string key;
     for (std::size_t i = 0; i < words.size(); ++i) {
-      require(i == 0 || words[i].joint, "line {} of the lexicon '{}': the words of '{}' may be joined by blanks, a hyphen or an apostrophe only",
-              number, file, line.substr(0, tab));
+      require(i == 0 || words[i].joint,
+              "line {} of the lexicon '{}': the words of '{}' may be joined by blanks, a hyphen or an apostrophe only", number, file,
+              line.substr(0, tab));
       append(key, words[i]);
     }
     const auto [place, fresh] = values_.emplace(key, value);
-    require(fresh || place->second == value, "line {} of the lexicon '{}' gives '{}' the value {} where an earlier line gave {}", number, file,
-            key, value, place->second);
+    require(fresh || place->second == value, "line {} of the lexicon '{}' gives '{}' the value {} where an earlier line gave {}", number,
+            file, key, value, place->second);
     longest_ = std::max(longest_, words.size());
   }
 
@@ -139,6 +141,8 @@ class LexiconScorer final : public Scorer {
 
 }  // namespace
 
-std::unique_ptr<Scorer> make_lexicon_scorer(const std::string& file, double factor) { return std::make_unique<LexiconScorer>(file, factor); }
+std::unique_ptr<Scorer> make_lexicon_scorer(const std::string& file, double factor) {
+  return std::make_unique<LexiconScorer>(file, factor);
+}
 
 }  // namespace collimate::rlhf

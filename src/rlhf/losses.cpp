@@ -51,7 +51,8 @@ TokenCounts count_tokens(std::span<const std::int64_t> lengths) {
 
 float token_weight(Aggregation aggregation, std::int64_t length, const TokenCounts& counts) {
   if (length <= 0) return 0;
-  ensure(counts.tokens >= length && counts.sequences > 0, "a sample of {} tokens is not among the {} tokens counted", length, counts.tokens);
+  ensure(counts.tokens >= length && counts.sequences > 0, "a sample of {} tokens is not among the {} tokens counted", length,
+         counts.tokens);
   switch (aggregation) {
     case Aggregation::token_mean: return static_cast<float>(1.0 / static_cast<double>(counts.tokens));
     case Aggregation::sequence_mean_token_mean:
@@ -195,8 +196,8 @@ PairTotals pair_loss(std::span<const float> scores, std::span<const Pair> pairs,
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     const Pair& pair = pairs[i];
     const auto chosen = static_cast<std::size_t>(pair.chosen), rejected = static_cast<std::size_t>(pair.rejected);
-    ensure(chosen < scores.size() && rejected < scores.size() && chosen != rejected, "pair {} compares scores {} and {} of {}", i, pair.chosen,
-           pair.rejected, scores.size());
+    ensure(chosen < scores.size() && rejected < scores.size() && chosen != rejected, "pair {} compares scores {} and {} of {}", i,
+           pair.chosen, pair.rejected, scores.size());
     const double lead = static_cast<double>(scores[chosen]) - scores[rejected] - pair.margin;
     const double loss = scale * pair.weight * softplus(-lead);
     const double slope = scale * pair.weight * sigmoid(-lead);

@@ -8,8 +8,8 @@
 
 namespace collimate::rlhf {
 
-std::vector<std::vector<std::int64_t>> minibatches(std::int64_t samples, std::int64_t minibatch, std::uint64_t seed, std::uint64_t iteration,
-                                                   std::uint32_t epoch) {
+std::vector<std::vector<std::int64_t>> minibatches(std::int64_t samples, std::int64_t minibatch, std::uint64_t seed,
+                                                   std::uint64_t iteration, std::uint32_t epoch) {
   require(minibatch > 0, "a minibatch of {} samples is empty; give at least 1", minibatch);
   ensure(samples >= 0, "a batch of {} samples", samples);
   std::vector<std::int64_t> order(static_cast<std::size_t>(samples));

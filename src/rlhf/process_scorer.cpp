@@ -58,7 +58,8 @@ class Exchange {
 
  private:
   void wait(int milliseconds) {
-    pollfd ends[3] = {{child_.output(), POLLIN, 0}, {error_open_ ? child_.errors() : -1, POLLIN, 0}, {writing() ? child_.input() : -1, POLLOUT, 0}};
+    pollfd ends[3] = {
+        {child_.output(), POLLIN, 0}, {error_open_ ? child_.errors() : -1, POLLIN, 0}, {writing() ? child_.input() : -1, POLLOUT, 0}};
     if (poll(ends, 3, milliseconds) < 0) {
       ensure(errno == EINTR, "poll on the scorer '{}' failed: {}", command_, std::strerror(errno));
       return;
@@ -135,7 +136,8 @@ class Exchange {
     const std::size_t done = std::min(scores_.size(), samples_.size() - 1);
     const std::string_view last = trim(errors_);
     fail("the scorer '{}' {}; sample {} ({} of {} in its batch) has no valid score. {}", command_, what, samples_[done].index, done + 1,
-         samples_.size(), last.empty() ? "It wrote nothing on its standard error." : fmt::format("Its last lines on standard error:\n{}", last));
+         samples_.size(),
+         last.empty() ? "It wrote nothing on its standard error." : fmt::format("Its last lines on standard error:\n{}", last));
   }
 
   ChildProcess& child_;
@@ -175,7 +177,8 @@ class ProcessScorer final : public Scorer {
 
 std::unique_ptr<Scorer> make_process_scorer(const std::string& command, double deadline_seconds) {
   require(!trim(command).empty(), "the scorer's command is empty; give a command line");
-  require(deadline_seconds > 0 && std::isfinite(deadline_seconds), "the scorer's deadline is {} seconds; give a positive number", deadline_seconds);
+  require(deadline_seconds > 0 && std::isfinite(deadline_seconds), "the scorer's deadline is {} seconds; give a positive number",
+          deadline_seconds);
   return std::make_unique<ProcessScorer>(command, deadline_seconds);
 }
 

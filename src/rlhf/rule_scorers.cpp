@@ -113,8 +113,8 @@ class FinalNumberScorer final : public Scorer {
     std::vector<double> scores;
     for (const ScoredSample& sample : samples) {
       const auto wanted = final_number(sample.answer, true);
-      require(wanted.has_value(), "the reference answer of sample {} has no number: '{}'; this scorer needs one in every sample", sample.index,
-              sample.answer);
+      require(wanted.has_value(), "the reference answer of sample {} has no number: '{}'; this scorer needs one in every sample",
+              sample.index, sample.answer);
       scores.push_back(final_number(sample.response, fall_back_) == wanted ? 1 : 0);
     }
     return scores;

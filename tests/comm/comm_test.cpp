@@ -88,13 +88,14 @@ TEST(SingleCommunicator, CopiesAndNothingElse) {
 }
 
 TEST(Placement, SharingReportAndWarnings) {
-  std::vector<RankPlace> places = {{0, "a", {0, 1}, 2}, {0, "a", {0, 1}, 2}, {0, "a", {2, 3}, 2}, {1, "b", {0, 1}, 3}};
+  std::vector<RankPlace> places = {
+      {0, "a", {0, 1}, 2, 8}, {0, "a", {0, 1}, 2, 8}, {0, "a", {2, 3}, 2, 8}, {1, "b", {0, 1}, 3, 2}};
   EXPECT_EQ(ranks_sharing(places, 0), 2);
   EXPECT_EQ(ranks_sharing(places, 2), 1);
   EXPECT_EQ(ranks_sharing(places, 3), 1);  // the same core numbers on another node
   const std::string report = placement_report(places);
   EXPECT_THAT(report, AllOf(HasSubstr("4 ranks on 2 nodes"), HasSubstr("ranks 0-1: 2 threads on cores 0-1")));
-  EXPECT_THAT(report, HasSubstr("rank 2: 2 threads on cores 2-3"));
+  EXPECT_THAT(report, AllOf(HasSubstr("rank 2: 2 threads on cores 2-3"), HasSubstr("node 0 (a): 3 ranks may use 4 of 8 cores")));
   const auto warnings = placement_warnings(places);
   ASSERT_EQ(warnings.size(), 2u);
   EXPECT_THAT(warnings[0], AllOf(HasSubstr("4 threads of ranks 0-1 share 2 cores (0-1)"), HasSubstr("OMP_NUM_THREADS")));

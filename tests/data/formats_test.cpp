@@ -34,7 +34,8 @@ TEST_F(Formats, AreToldApartByTheirFields) {
     EXPECT_EQ(detect_format(record(json)), format) << json;
     EXPECT_EQ(sample_format_named(name_of(format)), format);
   }
-  EXPECT_THAT(complaint(R"({"foo": "a", "bar": "b"})"), AllOf(HasSubstr("r.jsonl', line 1"), HasSubstr("bar, foo"), HasSubstr("prompt/response")));
+  EXPECT_THAT(complaint(R"({"foo": "a", "bar": "b"})"),
+              AllOf(HasSubstr("r.jsonl', line 1"), HasSubstr("bar, foo"), HasSubstr("prompt/response")));
   EXPECT_THAT(message([] { sample_format_named("alpacca"); }), HasSubstr("alpaca"));
 }
 
@@ -51,7 +52,8 @@ TEST_F(Formats, GiveTheirParts) {
 }
 
 TEST_F(Formats, HhPromptsReachToTheLastSharedCue) {
-  const Example hh = example(R"({"chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: Yes, it is", "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: Yes no"})");
+  const Example hh = example(
+      R"({"chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: Yes, it is", "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: Yes no"})");
   EXPECT_EQ(hh.prompt, "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:");
   EXPECT_EQ(hh.chosen, " Yes, it is");
   EXPECT_EQ(hh.rejected, " Yes no");

@@ -46,7 +46,9 @@ TEST_F(Records, JsonListIsCutAtItsElements) {
 }
 
 TEST_F(Records, CsvAsRfc4180Says) {
-  const auto records = all(file("a.csv", "\xEF\xBB\xBF" "act,\"the prompt\"\r\nx,\"a, \"\"b\"\"\r\nc\"\r\n,\"\"\n\nlast,row"));
+  const auto records = all(file("a.csv",
+                                "\xEF\xBB\xBF"
+                                "act,\"the prompt\"\r\nx,\"a, \"\"b\"\"\r\nc\"\r\n,\"\"\n\nlast,row"));
   EXPECT_THAT(column(records, "act"), ElementsAre("x", "", "last"));
   EXPECT_THAT(column(records, "the prompt"), ElementsAre("a, \"b\"\r\nc", "", "row"));
   EXPECT_EQ(records[1].line, 4);
@@ -84,10 +86,12 @@ TEST_F(Records, GzippedAndDetected) {
 
 TEST_F(Records, BadInputIsNamedWithFileLineAndRemedy) {
   const auto complaint = [&](const std::string& name, std::string_view text) { return message([&] { all(file(name, text)); }); };
-  EXPECT_THAT(complaint("a.jsonl", "{\"p\": 1}\n{\"p\": \"tru"), AllOf(HasSubstr("a.jsonl', line 2"), HasSubstr("cut off"), HasSubstr("skipped")));
+  EXPECT_THAT(complaint("a.jsonl", "{\"p\": 1}\n{\"p\": \"tru"),
+              AllOf(HasSubstr("a.jsonl', line 2"), HasSubstr("cut off"), HasSubstr("skipped")));
   EXPECT_THAT(complaint("b.jsonl", "{\"p\": \"\\d\"}\n"), AllOf(HasSubstr("line 1"), HasSubstr("byte"), HasSubstr("backslash")));
   EXPECT_THAT(complaint("c.jsonl", "{}\n[1]\n"), AllOf(HasSubstr("line 2"), HasSubstr("object is expected, not array")));
-  EXPECT_THAT(complaint("d.jsonl", "{}\n{\"p\": \"a\xff\"}\n"), AllOf(HasSubstr("line 2"), HasSubstr("byte 9"), HasSubstr("UTF-8"), HasSubstr("iconv")));
+  EXPECT_THAT(complaint("d.jsonl", "{}\n{\"p\": \"a\xff\"}\n"),
+              AllOf(HasSubstr("line 2"), HasSubstr("byte 9"), HasSubstr("UTF-8"), HasSubstr("iconv")));
   EXPECT_THAT(complaint("e.jsonl", ""), AllOf(HasSubstr("e.jsonl"), HasSubstr("is empty")));
   EXPECT_THAT(complaint("f.jsonl", "{\"p\": " + std::string(100000, '[')), HasSubstr("nested"));
   EXPECT_THAT(complaint("a.json", "[{\"p\": 1},\n{\"p\": 2}"), AllOf(HasSubstr("a.json', line 2"), HasSubstr("cut off")));
@@ -152,8 +156,15 @@ TEST_F(Records, TurnsOfADialogue) {
 
 TEST(Utf8, FindsTheFirstByteThatIsWrong) {
   EXPECT_EQ(find_invalid_utf8("a\u00e9\u20ac\U0001F600"), std::string_view::npos);
-  const std::pair<std::string, std::size_t> wrong[] = {{"a\x80", 1}, {"\xc3", 0}, {"\xc0\xaf", 0}, {"\xe0\x80\x80", 0}, {"\xed\xa0\x80", 0},
-                                                       {"\xf4\x90\x80\x80", 0}, {"\xf5\x80\x80\x80", 0}, {"ab\xe2\x82", 2}, {"\xf0\x8f\xbf\xbf", 0}};
+  const std::pair<std::string, std::size_t> wrong[] = {{"a\x80", 1},
+                                                       {"\xc3", 0},
+                                                       {"\xc0\xaf", 0},
+                                                       {"\xe0\x80\x80", 0},
+                                                       {"\xed\xa0\x80", 0},
+                                                       {"\xf4\x90\x80\x80", 0},
+                                                       {"\xf5\x80\x80\x80", 0},
+                                                       {"ab\xe2\x82", 2},
+                                                       {"\xf0\x8f\xbf\xbf", 0}};
   for (const auto& [text, at] : wrong) EXPECT_EQ(find_invalid_utf8(text), at) << testing::PrintToString(text);
 }
 

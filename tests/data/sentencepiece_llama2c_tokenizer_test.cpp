@@ -64,8 +64,19 @@ TEST(TokenizerLlama2c, MergesByScoreBehindADummySpace) {
   for (const char* text : {"ab", " ab", "bab", "a b  é"}) EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}), "ab");
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}, true), "<s>ab</s>");
+  EXPECT_EQ(tokenizer->encode("<s>ab</s>ab", true), (Ids{1, 7, 2, 7}));
+  EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2, 7}, true), "<s>ab</s>ab");
+  EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2, 7}), "ab ab");
   EXPECT_EQ(tokenizer->id_of("</s>"), 2);
   EXPECT_EQ(tokenizer->id_of("ab"), 6);
+}
+
+TEST(TokenizerLlama2c, OfEqualScoresTheLeftmostPairIsMerged) {
+  auto list = pieces(" ");
+  list[8].score = list[6].score;  // "ba" as good as "ab"
+  const auto tokenizer = parse_llama2c(llama2c_file(list), "test");
+  EXPECT_EQ(tokenizer->encode("bab"), (Ids{3, 8, 5}));
+  EXPECT_EQ(tokenizer->encode("aba"), (Ids{7, 4}));
 }
 
 TEST(TokenizerLlama2c, ByteFallbackGivesAnyBytesBack) {
@@ -112,6 +123,9 @@ TEST(TokenizerSentencePiece, RunsAModelAndAgreesWithLlama2cOnPlainText) {
   }
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}), "ab");
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}, true), "<s>ab</s>");
+  EXPECT_EQ(tokenizer->encode("<s>ab</s>ab", true), (Ids{1, 7, 2, 7}));
+  EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2, 7}, true), "<s>ab</s>ab");
+  EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2, 7}), "ab ab");
   EXPECT_EQ(tokenizer->piece(7), "▁ab");
   EXPECT_EQ(tokenizer->id_of("▁ab"), 7);
   EXPECT_EQ(tokenizer->id_of("none"), std::nullopt);

@@ -142,7 +142,8 @@ TEST(TemplateEncoder, WhatIsTooLongIsRefusedDroppedOrCut) {
   const auto encode = [&](TooLong rule, std::string_view prompt, std::string_view response) {
     rules.prompt_rule = rules.response_rule = rule;
     const TemplateEncoder encoder(rules, *bytes);
-    return prompt.empty() ? encoder.response(response, "'f', line 9", tokens, counts) : encoder.prompt(prompt, "'f', line 9", tokens, counts);
+    return prompt.empty() ? encoder.response(response, "'f', line 9", tokens, counts)
+                          : encoder.prompt(prompt, "'f', line 9", tokens, counts);
   };
   EXPECT_TRUE(encode(TooLong::refuse, "ab", ""));
   EXPECT_TRUE(encode(TooLong::refuse, "", "ab"));

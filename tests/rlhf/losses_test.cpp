@@ -62,7 +62,8 @@ TEST(Detail39, TheGradientDoesNotDependOnTheMicroBatch) {
   const TokenCounts counts = count_tokens(lengths);
   for (const auto aggregation : {Aggregation::token_mean, Aggregation::sequence_mean_token_mean, Aggregation::sequence_mean_token_sum}) {
     Floats weight;
-    for (const auto length : lengths) weight.insert(weight.end(), static_cast<std::size_t>(length), token_weight(aggregation, length, counts));
+    for (const auto length : lengths)
+      weight.insert(weight.end(), static_cast<std::size_t>(length), token_weight(aggregation, length, counts));
     Floats whole(10);
     const double loss = supervised_loss(logprob, weight, whole).loss;
     for (const std::size_t micro : {1, 2, 4, 10}) {

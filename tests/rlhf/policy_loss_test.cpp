@@ -156,9 +156,12 @@ TEST(Detail37, GradientsEqualCentralDifferences) {
 TEST(PolicyLoss, ChunksAddUpToTheWholeAndRowsDoNotSeeEachOther) {
   const RandomKey key(9, Purpose::evaluation);
   Rows whole;
-  for (int i = 0; i < 100; ++i)
-    for (std::vector<float>* column : {&whole.logprob, &whole.entropy, &whole.old_logprob, &whole.advantage, &whole.weight, &whole.reference})
-      column->push_back(static_cast<float>(key.uniform(i, static_cast<std::uint32_t>(column - &whole.logprob))));
+  std::uint32_t number = 0;
+  for (std::vector<float>* column :
+       {&whole.logprob, &whole.entropy, &whole.old_logprob, &whole.advantage, &whole.weight, &whole.reference}) {
+    for (int i = 0; i < 100; ++i) column->push_back(static_cast<float>(key.uniform(i, number)));
+    ++number;
+  }
   const PolicyLossOptions options{0.2, 0.2, 3, 0.1, 0.2, KlEstimator::k2};
   const Result all = run(whole, options);
   PolicyTotals sum;
@@ -194,7 +197,8 @@ TEST(Detail44, TheFirstBadRowIsNamed) {
   for (const float bad : {nan, infinity, -infinity})
     for (int column = 0; column < 5; ++column) {
       Rows rows{{-1, -1, -1}, {1, 1, 1}, {-1, -1, -1}, {1, 1, 1}, {1, 1, 1}, {-1, -1, -1}};
-      (column == 0 ? rows.logprob : column == 1 ? rows.entropy : column == 2 ? rows.old_logprob : column == 3 ? rows.advantage : rows.reference)[1] = bad;
+      std::vector<float>* columns[] = {&rows.logprob, &rows.entropy, &rows.old_logprob, &rows.advantage, &rows.reference};
+      (*columns[column])[1] = bad;
       const PolicyLossOptions options{0.2, 0.2, 3, 0, 0.1, KlEstimator::k2};
       PolicyTotals totals = run(rows, options).totals;
       EXPECT_EQ(totals.first_bad_row, 1) << column << " " << bad;

@@ -33,7 +33,9 @@ int act_as_scorer(const std::string& role) {
   std::vector<std::string> answers;
   for (std::string line; std::getline(std::cin, line);) {
     const json sample = json::parse(line);
-    answers.push_back(json{{"index", sample["index"]}, {"score", sample["response"].get<std::string>().size()}, {"ballast", std::string(2000, 'x')}}.dump());
+    answers.push_back(
+        json{{"index", sample["index"]}, {"score", sample["response"].get<std::string>().size()}, {"ballast", std::string(2000, 'x')}}
+            .dump());
     if (answers.size() < wanted) continue;
     for (const std::string& answer : answers) std::cout << answer << '\n';
     std::cout.flush();
@@ -56,7 +58,8 @@ std::string this_program(const std::string& role) {
 
 std::vector<ScoredSample> samples_of(int count, std::size_t length = 10, int first_index = 0) {
   std::vector<ScoredSample> samples;
-  for (int i = 0; i < count; ++i) samples.push_back({first_index + i, "prompt", std::string(length + static_cast<std::size_t>(i % 97), 'r'), "answer", "eos", 3});
+  for (int i = 0; i < count; ++i)
+    samples.push_back({first_index + i, "prompt", std::string(length + static_cast<std::size_t>(i % 97), 'r'), "answer", "eos", 3});
   return samples;
 }
 
@@ -86,8 +89,8 @@ double seconds_of(const std::function<void()>& call) {
 
 TEST(ProcessScorer, SendsWhatIsPromisedAndReadsNumbersInOrder) {
   const auto file = std::filesystem::temp_directory_path() / ("collimate_scorer_" + std::to_string(::getpid()));
-  const auto scorer =
-      make_process_scorer("n=0; while read -r line; do printf '%s\\n' \"$line\" >> " + file.string() + "; n=$((n+1)); echo \" $n.5 \"; done", 10);
+  const auto scorer = make_process_scorer(
+      "n=0; while read -r line; do printf '%s\\n' \"$line\" >> " + file.string() + "; n=$((n+1)); echo \" $n.5 \"; done", 10);
   const std::vector<ScoredSample> samples{{12, "say \"hi\"\n", "caf\u00e9\t\xff", "#### 4", "length", 9}, {13, "", "", "", "eos", 0}};
   EXPECT_EQ(scorer->score(samples), (std::vector<double>{1.5, 2.5}));
   EXPECT_EQ(scorer->score(samples), (std::vector<double>{3.5, 4.5})) << "the same program serves all batches";
@@ -95,7 +98,9 @@ TEST(ProcessScorer, SendsWhatIsPromisedAndReadsNumbersInOrder) {
   std::ifstream input(file);
   std::string line;
   ASSERT_TRUE(std::getline(input, line));
-  EXPECT_EQ(json::parse(line), (json{{"index", 12}, {"prompt", "say \"hi\"\n"}, {"response", "caf\u00e9\t\ufffd"}, {"answer", "#### 4"}, {"finish", "length"}}));
+  EXPECT_EQ(
+      json::parse(line),
+      (json{{"index", 12}, {"prompt", "say \"hi\"\n"}, {"response", "caf\u00e9\t\ufffd"}, {"answer", "#### 4"}, {"finish", "length"}}));
   ASSERT_TRUE(std::getline(input, line));
   EXPECT_EQ(json::parse(line)["index"], 13);
   std::filesystem::remove(file);
@@ -158,7 +163,8 @@ TEST(ProcessScorer, GarbageIsNeverAScore) {
   const auto answering = [](const std::string& second) {
     return failure_of("read -r line; echo 1; read -r line; printf '%s\\n' '" + second + "'; read -r line; echo 1; sleep 5");
   };
-  for (const char* line : {"garbage", "", "1 2", "[1]", "{\"score\": \"1\"}", "{\"score\": null}", "{\"points\": 1}", "{\"score\": 1", "0x10", "1e999", "true"}) {
+  for (const char* line : {"garbage", "", "1 2", "[1]", "{\"score\": \"1\"}", "{\"score\": null}", "{\"points\": 1}", "{\"score\": 1",
+                           "0x10", "1e999", "true"}) {
     const std::string message = answering(line);
     EXPECT_THAT(message, HasSubstr("neither a number nor")) << line;
     EXPECT_THAT(message, HasSubstr(std::string("'") + line + "'"));
@@ -170,7 +176,8 @@ TEST(ProcessScorer, GarbageIsNeverAScore) {
 
 TEST(ProcessScorer, TooFewOrTooManyLines) {
   EXPECT_THAT(failure_of("read -r a; echo 1; read -r b; echo 2; cat > /dev/null", 3, 0.3), HasSubstr("sample 42 (3 of 3"));
-  EXPECT_THAT(failure_of("read -r a; read -r b; read -r c; printf '1\\n2\\n3\\n4\\n'; sleep 5"), HasSubstr("more than one line per sample"));
+  EXPECT_THAT(failure_of("read -r a; read -r b; read -r c; printf '1\\n2\\n3\\n4\\n'; sleep 5"),
+              HasSubstr("more than one line per sample"));
   EXPECT_THAT(failure_of("read -r a; read -r b; read -r c; printf '1\\n2\\n3\\n4'; sleep 5"), HasSubstr("more than one line per sample"));
   const auto late = make_process_scorer("read -r a; echo 1; sleep 0.05; echo extra; sleep 5", 10);
   EXPECT_EQ(late->score(samples_of(1)), std::vector<double>{1});

@@ -44,7 +44,8 @@ class LexiconTest : public testing::Test {
 };
 
 TEST_F(LexiconTest, WordsPhrasesAndJoints) {
-  const auto scorer = make_lexicon_scorer(write("good\t3\nnot good\t-2\nbad\t-3\nself-made\t2\ncan't stand\t-3\nna\u00efve\t-2\r\nmade\t0.5\nwhat a bad day\t-10\n"));
+  const auto scorer = make_lexicon_scorer(
+      write("good\t3\nnot good\t-2\nbad\t-3\nself-made\t2\ncan't stand\t-3\nna\u00efve\t-2\r\nmade\t0.5\nwhat a bad day\t-10\n"));
   EXPECT_EQ(score_of(*scorer, ""), 0);
   EXPECT_EQ(score_of(*scorer, "Good, GOOD. good!"), 9);
   EXPECT_EQ(score_of(*scorer, "goodness badly agood"), 0) << "whole words only";

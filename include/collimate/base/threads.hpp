@@ -5,6 +5,7 @@
 namespace collimate {
 
 std::vector<int> bound_cores();                       ///< the cores this process may run on (its affinity mask), ascending
+int online_cores();                                   ///< of the whole node, whether this process may use them or not
 std::string core_list(const std::vector<int>& cores); ///< "0-3,8"
 
 /// Threads for one rank: what OMP_NUM_THREADS says if it is a positive number, else the cores of its mask divided

@@ -12,6 +12,7 @@ struct RankPlace {
   std::string host;
   std::vector<int> cores;  ///< its affinity mask, ascending
   int threads = 1;
+  int node_cores = 0;      ///< cores of the node that are online; 0 if unknown
 };
 
 /// How many ranks of the same node may run on a core of this one's, itself included.

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -32,5 +33,9 @@ class World {
   struct Session;
   std::unique_ptr<Session> session_;
 };
+
+/// Runs the body of main on every rank and gives the exit code. An AgreedError is printed once and leaves in order; any other
+/// error is printed with its rank and ends all ranks, because they do not know of it.
+int run_program(World& world, const std::function<int()>& program);
 
 }  // namespace collimate

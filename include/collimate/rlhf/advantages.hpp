@@ -48,8 +48,8 @@ std::vector<double> shape_rewards(std::span<float> rewards, std::span<const floa
 /// Generalised advantage estimation (Schulman et al. 2016, equation 16), over the valid tokens of each sample one after another:
 ///   delta_t = r_t + gamma V_{t+1} - V_t,   A_t = delta_t + gamma lambda A_{t+1},   returns_t = A_t + V_t,
 /// with V and A 0 after the last token. Slots that are not valid get 0 and no step of time passes there.
-void estimate_advantages(std::span<float> advantages, std::span<float> returns, std::span<const float> rewards, std::span<const float> values,
-                         const Responses& where, double gamma, double lambda);
+void estimate_advantages(std::span<float> advantages, std::span<float> returns, std::span<const float> rewards,
+                         std::span<const float> values, const Responses& where, double gamma, double lambda);
 
 /// Divisor of a variance: n (biased, as TensorFlow's moments) or n - 1 (unbiased, as torch.var).
 enum class Variance { biased, unbiased };

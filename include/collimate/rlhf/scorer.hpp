@@ -40,7 +40,8 @@ std::unique_ptr<Scorer> make_lexicon_scorer(const std::string& file, double fact
 enum class ExpressionCount { once, every };
 /// value if the Perl-compatible expression matches in the response, else 0; with `every`, value * number of matches that do not
 /// overlap and are not empty. Character classes know Unicode.
-std::unique_ptr<Scorer> make_expression_scorer(const std::string& expression, double value = 1, ExpressionCount count = ExpressionCount::once);
+std::unique_ptr<Scorer> make_expression_scorer(const std::string& expression, double value = 1,
+                                               ExpressionCount count = ExpressionCount::once);
 
 enum class LengthUnit { characters, tokens };
 /// -|length - target| / target: 0 at the target, -1 for an empty response. Characters are Unicode code points.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <set>
@@ -74,8 +75,30 @@ std::unique_ptr<Communicator> World::split(int colour, int key) {
 }
 
 void World::abort(int code) {
+  std::fflush(nullptr);
   MPI_Abort(MPI_COMM_WORLD, code);
   std::_Exit(code);
+}
+
+int run_program(World& world, const std::function<int()>& program) {
+  const auto alone = [&](ExitCode code, const char* sentence) {
+    if (world.size() > 1) fmt::print(stderr, "error: [rank {}] {}\n", world.rank(), sentence);
+    else fmt::print(stderr, "error: {}\n", sentence);
+    if (world.size() > 1) world.abort(static_cast<int>(code));
+    return static_cast<int>(code);
+  };
+  try {
+    return program();
+  } catch (const AgreedError& error) {
+    if (world.rank() == 0) fmt::print(stderr, "error: {}\n", error.what());
+    return static_cast<int>(error.code());
+  } catch (const Error& error) {
+    return alone(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    return alone(ExitCode::does_not_fit, "the host has no more memory: use fewer ranks per node or a smaller model");
+  } catch (const std::exception& error) {
+    return alone(ExitCode::failure, error.what());
+  }
 }
 
 }  // namespace collimate

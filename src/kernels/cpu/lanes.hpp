@@ -32,11 +32,12 @@ inline void store(float* p, Lanes v, std::int64_t n) {
   std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(float));
 }
 
-/// a * b + c, rounded once. g++ makes one vector instruction of the loop.
+/// a * b + c, rounded once. Written lane by lane, without a loop: g++ then makes one vector instruction of it everywhere.
 inline Lanes fma(Lanes a, Lanes b, Lanes c) {
-  Lanes r;
-  for (int i = 0; i < lanes; ++i) r[i] = __builtin_fmaf(a[i], b[i], c[i]);
-  return r;
+  return Lanes{__builtin_fmaf(a[0], b[0], c[0]), __builtin_fmaf(a[1], b[1], c[1]), __builtin_fmaf(a[2], b[2], c[2]), __builtin_fmaf(a[3], b[3], c[3]),
+               __builtin_fmaf(a[4], b[4], c[4]), __builtin_fmaf(a[5], b[5], c[5]), __builtin_fmaf(a[6], b[6], c[6]), __builtin_fmaf(a[7], b[7], c[7]),
+               __builtin_fmaf(a[8], b[8], c[8]), __builtin_fmaf(a[9], b[9], c[9]), __builtin_fmaf(a[10], b[10], c[10]), __builtin_fmaf(a[11], b[11], c[11]),
+               __builtin_fmaf(a[12], b[12], c[12]), __builtin_fmaf(a[13], b[13], c[13]), __builtin_fmaf(a[14], b[14], c[14]), __builtin_fmaf(a[15], b[15], c[15])};
 }
 
 inline Lanes max(Lanes a, Lanes b) { return a > b ? a : b; }

@@ -104,13 +104,18 @@ void dots(float* y, const float* x, const float* w, const float* bias, Index n, 
   for (Index i = 0; i < k; i += lanes) {
     const Index left = k - i;
     Lanes b[Columns];
+#pragma GCC unroll 16
     for (int c = 0; c < Columns; ++c) b[c] = load(w + c * k + i, left);
+#pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
       const Lanes a = load(x + r * k + i, left);
+#pragma GCC unroll 16
       for (int c = 0; c < Columns; ++c) partial[r][c] = fma(a, b[c], partial[r][c]);
     }
   }
+#pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 16
     for (int c = 0; c < Columns; ++c) y[r * n + c] = bias ? sum(partial[r][c]) + bias[c] : sum(partial[r][c]);
 }
 

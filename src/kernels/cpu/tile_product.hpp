@@ -13,17 +13,24 @@ struct LeftFactor {
 template <int Rows, int Columns>
 void register_tile(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::int64_t b_row, std::int64_t depth, bool add) {
   Lanes total[Rows][Columns];
+#pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 16
     for (int j = 0; j < Columns; ++j) total[i][j] = add ? load(c + i * c_row + j * lanes) : Lanes{};
   for (std::int64_t k = 0; k < depth; ++k) {
     Lanes right[Columns];
+#pragma GCC unroll 16
     for (int j = 0; j < Columns; ++j) right[j] = load(b + k * b_row + j * lanes);
+#pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
       const Lanes left = splat(a.data[i * a.row + k * a.step]);
+#pragma GCC unroll 16
       for (int j = 0; j < Columns; ++j) total[i][j] = fma(left, right[j], total[i][j]);
     }
   }
+#pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 16
     for (int j = 0; j < Columns; ++j) store(c + i * c_row + j * lanes, total[i][j]);
 }
 
