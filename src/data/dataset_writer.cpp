@@ -74,6 +74,7 @@ struct DatasetWriter::Columns {
   AtomicFile target;
   Hdf5File file;
   std::int64_t vocabulary, samples = 0, rows = 0, targets = 0;
+  bool sealed = false;
   Checksum whole;
   std::optional<Ids> tokens, prompt, chosen, rejected;
   std::optional<ColumnWriter<std::uint8_t>> mask;
@@ -155,8 +156,9 @@ void DatasetWriter::add(const PromptSample& sample) {
   c.rows += static_cast<std::int64_t>(sample.tokens.size());
 }
 
-void DatasetWriter::finish() {
+void DatasetWriter::seal() {
   Columns& c = *columns_;
+  if (c.sealed) return;
   require(c.samples > 0, "'{}' would hold no sample: nothing is left of the input", c.target.path());
   c.for_each([&](auto& column) { column.finish(c.whole); });
   c.file.set_attribute("/", "samples", c.samples);
@@ -164,7 +166,12 @@ void DatasetWriter::finish() {
   c.file.set_attribute("/", "targets", c.targets);
   c.file.set_attribute("/", "checksum", checksum_text(c.whole.value()));
   c.file.close();
-  c.target.commit();
+  c.sealed = true;
+}
+
+void DatasetWriter::finish() {
+  seal();
+  columns_->target.commit();
 }
 
 }  // namespace collimate

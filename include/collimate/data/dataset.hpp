@@ -58,7 +58,8 @@ class DatasetWriter {
   std::int64_t tokens() const;   ///< rows of all samples
   std::int64_t targets() const;  ///< learned tokens (supervised), pairs (preference)
   std::size_t buffered_bytes() const;
-  void finish();
+  void seal();    ///< writes all that is left; nothing can be added any more
+  void finish();  ///< seals, then gives the file its name
 
  private:
   struct Columns;

@@ -1,0 +1,53 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "collimate/data/dataset.hpp"
+#include "collimate/data/formats.hpp"
+#include "collimate/data/records.hpp"
+#include "collimate/data/template.hpp"
+
+namespace collimate {
+
+/// What `prepare` is asked to do: input files -> tokenizer -> dataset, perhaps with a held-out part.
+struct PrepareOptions {
+  std::vector<std::string> inputs;
+  RecordOptions reading;
+  SampleFormat format = SampleFormat::automatic;  ///< automatic: each file by its first record
+  std::optional<DatasetKind> kind;                ///< unset: what the first file's format holds
+  Template rules;  ///< add_bos and add_eos are switched off where the tokenizer has no such token
+  /// "bytes", a tokenizer file or model folder, or a dataset made before (its tokenizer). Ignored with train_bpe.
+  std::string tokenizer = "bytes";
+  std::int64_t train_bpe = 0;      ///< vocabulary of a byte-level BPE trained on the inputs' prompts and responses; 0: none
+  std::string like;                ///< a dataset whose tokenizer and template are taken, so that stages fit together
+  std::int64_t text_window = 0;    ///< plain text is cut into samples of at most this many tokens, none lost; 0: not cut
+  std::string output;              ///< dataset file
+  double held_out_fraction = 0;    ///< of the records (prompt groups); chosen by `seed` alone
+  std::string held_out_output;     ///< needed with a fraction above 0
+  std::uint64_t seed = 1;
+};
+
+/// What became of the input.
+struct PrepareReport {
+  DatasetKind kind = DatasetKind::supervised;
+  Template rules;                         ///< as stored
+  std::int64_t records = 0, bad = 0;      ///< records read; skipped ones
+  std::vector<std::string> complaints;    ///< the first five skipped, in words
+  LengthCounts lengths;
+  std::int64_t samples = 0, tokens = 0, targets = 0;                             ///< of the output
+  std::int64_t held_out_samples = 0, held_out_tokens = 0, held_out_targets = 0;  ///< of the held-out output
+  std::int64_t vocabulary = 0;
+  std::uint64_t tokenizer_fingerprint = 0;
+  std::string text() const;  ///< a few lines to print
+};
+
+/// Reads the inputs as a stream (twice with train_bpe or a held-out part) and writes the dataset file or files; on an error neither
+/// appears. Consecutive preference records with the same prompt become one group.
+PrepareReport prepare(const PrepareOptions& options);
+
+/// A few lines on a dataset: kind, counts, template, tokenizer, and the text and tokens of its first samples.
+std::string describe(const Dataset& dataset, std::int64_t samples = 2);
+
+}  // namespace collimate

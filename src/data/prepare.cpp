@@ -1,0 +1,325 @@
+#include "collimate/data/prepare.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <tuple>
+#include <utility>
+
+#include "collimate/base/error.hpp"
+#include "collimate/data/order.hpp"
+
+namespace collimate {
+namespace {
+
+constexpr std::size_t most_complaints = 5;
+
+/// Names of the special tokens of tokenizers that are made here.
+SpecialNames own_special() { return {.all = {"<|bos|>", "<|endoftext|>"}, .bos = "<|bos|>", .eos = "<|endoftext|>", .pad = ""}; }
+
+/// Streams the examples of all inputs; skips and counts bad ones where that is allowed.
+class ExampleSource {
+ public:
+  explicit ExampleSource(const PrepareOptions& options) : options_(options) {
+    for (const std::string& path : options.inputs) readable(path);
+  }
+
+  /// The kind asked for, or what the first record shows.
+  DatasetKind kind() const {
+    if (options_.kind) return *options_.kind;
+    if (options_.format != SampleFormat::automatic) return kind_of(options_.format);
+    return kind_of(detect_format(*RecordReader(options_.inputs.front(), options_.reading).next()));
+  }
+
+  /// Calls visit(group) with the examples of each record, or of consecutive preference records with one prompt. An input error
+  /// that `visit` throws stops the stream; use `guarded` for those of a single record.
+  void for_each_group(DatasetKind kind, const std::function<void(std::vector<Example>&)>& visit) {
+    records = bad = 0;
+    complaints.clear();
+    std::vector<Example> group;
+    for (const std::string& path : options_.inputs) {
+      RecordReader reader(path, options_.reading);
+      SampleFormat format = options_.format;
+      while (auto record = reader.next()) {
+        guarded([&] {
+          if (format == SampleFormat::automatic) format = detect_format(*record);
+          Example example = as_kind(read_example(*record, format), kind);
+          const bool same = kind == DatasetKind::preference && !group.empty() && same_prompt(group.back(), example);
+          if (!group.empty() && !same) pending = std::exchange(group, {});
+          group.push_back(std::move(example));
+        });
+        if (!pending.empty()) visit(pending);
+        pending.clear();
+      }
+      records += reader.records();
+      bad += reader.bad();
+      for (const std::string& complaint : reader.complaints()) complain(complaint);
+    }
+    if (!group.empty()) visit(group);
+  }
+
+  /// Runs work on one record; its input error is counted instead of thrown where bad records may be skipped.
+  bool guarded(const std::function<void()>& work) {
+    try {
+      work();
+      return true;
+    } catch (const Error& error) {
+      if (!options_.reading.skip_bad || error.code() != ExitCode::input_error) throw;
+      ++bad;
+      complain(error.what());
+      return false;
+    }
+  }
+
+  std::int64_t records = 0, bad = 0;
+  std::vector<std::string> complaints;
+
+ private:
+  static void readable(const std::string& path) {
+    std::error_code error;
+    require(std::filesystem::is_regular_file(path, error), "the input '{}' is no file; check the path", path);
+  }
+  static bool same_prompt(const Example& a, const Example& b) { return a.prompt == b.prompt && a.input == b.input && a.turns == b.turns; }
+  void complain(const std::string& sentence) {
+    if (complaints.size() < most_complaints) complaints.push_back(sentence);
+  }
+  const PrepareOptions& options_;
+  std::vector<Example> pending;
+};
+
+/// Every answer that a record holds.
+std::vector<std::string_view> answers_of(const Example& example) {
+  std::vector<std::string_view> answers;
+  for (const auto* answer : {&example.response, &example.chosen, &example.rejected})
+    if (*answer) answers.push_back(**answer);
+  return answers;
+}
+
+std::unique_ptr<Tokenizer> train(const PrepareOptions& options, ExampleSource& source, DatasetKind kind) {
+  require(options.train_bpe > 256 + static_cast<std::int64_t>(own_special().all.size()),
+          "a BPE vocabulary of {} is too small: it starts with 256 bytes and {} special tokens", options.train_bpe,
+          own_special().all.size());
+  BpeTrainer trainer(own_special());
+  source.for_each_group(kind, [&](std::vector<Example>& group) {
+    for (const Example& example : group) {
+      trainer.add(options.rules.prompt_text(example));
+      for (const std::string_view answer : answers_of(example)) trainer.add(options.rules.response_text(example, answer));
+    }
+  });
+  return std::move(trainer.train(options.train_bpe).tokenizer);
+}
+
+bool is_dataset(const std::string& path) {
+  const std::filesystem::path name(path);
+  return std::filesystem::is_regular_file(name) && (name.extension() == ".h5" || name.extension() == ".hdf5");
+}
+
+std::unique_ptr<Tokenizer> tokenizer_of(const PrepareOptions& options, ExampleSource& source, DatasetKind kind) {
+  if (!options.like.empty()) return deserialize_tokenizer(Dataset(options.like, false).tokenizer());
+  if (options.train_bpe > 0) return train(options, source, kind);
+  if (options.tokenizer == "bytes") return byte_tokenizer(own_special());
+  if (is_dataset(options.tokenizer)) return deserialize_tokenizer(Dataset(options.tokenizer, false).tokenizer());
+  return load_tokenizer(options.tokenizer);
+}
+
+/// Turns the examples of one record or group into samples of a dataset.
+class SampleMaker {
+ public:
+  SampleMaker(const TemplateEncoder& encoder, std::int64_t text_window) : encoder_(encoder), text_window_(text_window) {}
+
+  std::vector<SupervisedSample> supervised(const Example& example, LengthCounts& counts) const {
+    if (example.is_text && text_window_ > 0) return windows(example);
+    SupervisedSample sample;
+    std::vector<std::int32_t> response;
+    sample.prompt = encoder_.rules().prompt_text(example);
+    sample.response = encoder_.rules().response_text(example, *example.response);
+    if (!encoder_.prompt(sample.prompt, example.place, sample.tokens, counts)) return {};
+    if (!encoder_.response(sample.response, example.place, response, counts)) return {};
+    sample.mask.assign(sample.tokens.size(), 0);
+    sample.mask.resize(sample.tokens.size() + response.size(), 1);
+    sample.tokens.insert(sample.tokens.end(), response.begin(), response.end());
+    require(sample.tokens.size() > 1, "{}: a sample of one token has nothing to learn; take it out or let a BOS be added", example.place);
+    return {std::move(sample)};
+  }
+
+  PreferenceGroup preference(const std::vector<Example>& examples, LengthCounts& counts) const {
+    PreferenceGroup group;
+    group.text = encoder_.rules().prompt_text(examples.front());
+    if (!encoder_.prompt(group.text, examples.front().place, group.prompt, counts)) return {};
+    for (const Example& example : examples) {
+      PreferencePair pair;
+      pair.chosen_text = encoder_.rules().response_text(example, *example.chosen);
+      pair.rejected_text = encoder_.rules().response_text(example, *example.rejected);
+      pair.margin = example.margin;
+      pair.category = example.category;
+      require(pair.chosen_text != pair.rejected_text, "{}: 'chosen' and 'rejected' are equal; take the record out", example.place);
+      if (!encoder_.response(pair.chosen_text, example.place, pair.chosen, counts)) continue;
+      if (!encoder_.response(pair.rejected_text, example.place, pair.rejected, counts)) continue;
+      group.pairs.push_back(std::move(pair));
+    }
+    return group;
+  }
+
+  PromptSample prompt(const Example& example, LengthCounts& counts) const {
+    PromptSample sample;
+    sample.text = encoder_.rules().prompt_text(example);
+    sample.answer = example.answer.value_or("");
+    if (!encoder_.prompt(sample.text, example.place, sample.tokens, counts)) return {};
+    require(!sample.tokens.empty(), "{}: the prompt has no token; take it out or let a BOS be added", example.place);
+    return sample;
+  }
+
+ private:
+  /// Consecutive samples of plain text. Each starts with the token before it (BOS, or the text's first token, in the first one), which
+  /// is not learned again, so every later token is learned exactly once.
+  std::vector<SupervisedSample> windows(const Example& example) const {
+    const Tokenizer& tokenizer = encoder_.tokenizer();
+    std::vector<std::int32_t> tokens = tokenizer.encode(*example.response);
+    if (encoder_.rules().add_bos) tokens.insert(tokens.begin(), *tokenizer.bos());
+    if (encoder_.rules().add_eos) tokens.push_back(*tokenizer.eos());
+    std::vector<SupervisedSample> samples;
+    const std::size_t step = static_cast<std::size_t>(text_window_) - 1;
+    for (std::size_t first = 0; first + 1 < tokens.size(); first += step) {
+      const auto window = std::span<const std::int32_t>(tokens).subspan(first, std::min(step + 1, tokens.size() - first));
+      SupervisedSample& sample = samples.emplace_back();
+      sample.tokens.assign(window.begin(), window.end());
+      sample.mask.assign(window.size(), 1);
+      sample.mask[0] = 0;
+      sample.prompt = tokenizer.decode(window.first(1));
+      sample.response = tokenizer.decode(window.subspan(1));
+    }
+    require(!samples.empty(), "{}: a text of one token has nothing to learn; take it out", example.place);
+    return samples;
+  }
+  const TemplateEncoder& encoder_;
+  std::int64_t text_window_;
+};
+
+void check(const PrepareOptions& options) {
+  require(!options.inputs.empty(), "no input file is given");
+  require(!options.output.empty(), "no output file is given");
+  require(options.like.empty() || options.train_bpe == 0, "a tokenizer is either taken from '{}' or trained, not both", options.like);
+  require(options.text_window == 0 || options.text_window > 1, "a text window of {} tokens is too short: it needs 2 or more, or 0 for none",
+          options.text_window);
+  const bool held_out = !options.held_out_output.empty();
+  require((options.held_out_fraction > 0) == held_out, "a held-out part needs both a fraction above 0 and an output file");
+  require(options.held_out_fraction >= 0 && options.held_out_fraction < 1, "the held-out fraction {} must be at least 0 and below 1",
+          options.held_out_fraction);
+  const auto same_file = [](const std::string& a, const std::string& b) {
+    std::error_code error;
+    return a == b || std::filesystem::equivalent(a, b, error);
+  };
+  for (const std::string& input : options.inputs)
+    require(!same_file(input, options.output) && !same_file(input, options.held_out_output),
+            "'{}' is an input and an output; name another output", input);
+  require(!held_out || !same_file(options.output, options.held_out_output), "'{}' is named for both outputs", options.output);
+}
+
+/// Which groups go to the held-out part; all false where there is none.
+std::vector<bool> held_out_groups(const PrepareOptions& options, ExampleSource& source, DatasetKind kind) {
+  if (options.held_out_fraction == 0) return {};
+  std::int64_t groups = 0;
+  source.for_each_group(kind, [&](std::vector<Example>&) { ++groups; });
+  std::vector<bool> out(static_cast<std::size_t>(groups));
+  for (const std::int64_t group : split_held_out(groups, options.held_out_fraction, options.seed).held_out) out[group] = true;
+  return out;
+}
+
+}  // namespace
+
+PrepareReport prepare(const PrepareOptions& options) {
+  check(options);
+  ExampleSource source(options);
+  PrepareReport report;
+  report.kind = source.kind();
+  const auto tokenizer = tokenizer_of(options, source, report.kind);
+  report.rules = options.like.empty() ? options.rules : Dataset(options.like, false).rules();
+  report.rules.add_bos = report.rules.add_bos && tokenizer->bos();
+  report.rules.add_eos = report.rules.add_eos && tokenizer->eos();
+  report.vocabulary = tokenizer->vocabulary();
+  report.tokenizer_fingerprint = tokenizer->fingerprint();
+  const TemplateEncoder encoder(report.rules, *tokenizer);
+  const SampleMaker maker(encoder, options.text_window);
+  const std::vector<bool> held_out = held_out_groups(options, source, report.kind);
+  DatasetWriter train(options.output, report.kind, report.rules, *tokenizer);
+  std::optional<DatasetWriter> rest;
+  if (!held_out.empty()) rest.emplace(options.held_out_output, report.kind, report.rules, *tokenizer);
+
+  std::int64_t number = 0;
+  source.for_each_group(report.kind, [&](std::vector<Example>& group) {
+    DatasetWriter& out = rest && held_out[static_cast<std::size_t>(number)] ? *rest : train;
+    ++number;
+    std::vector<SupervisedSample> samples;
+    PreferenceGroup pairs;
+    PromptSample prompt;
+    source.guarded([&] {
+      if (report.kind == DatasetKind::supervised) samples = maker.supervised(group.front(), report.lengths);
+      if (report.kind == DatasetKind::preference) pairs = maker.preference(group, report.lengths);
+      if (report.kind == DatasetKind::prompts) prompt = maker.prompt(group.front(), report.lengths);
+    });
+    for (const SupervisedSample& sample : samples) out.add(sample);
+    if (!pairs.pairs.empty()) out.add(pairs);
+    if (!prompt.tokens.empty()) out.add(prompt);
+  });
+  report.records = source.records;
+  report.bad = source.bad;
+  report.complaints = source.complaints;
+  const auto counts = [](const DatasetWriter& out) { return std::tuple(out.samples(), out.tokens(), out.targets()); };
+  std::tie(report.samples, report.tokens, report.targets) = counts(train);
+  if (rest) {
+    std::tie(report.held_out_samples, report.held_out_tokens, report.held_out_targets) = counts(*rest);
+    rest->seal();
+  }
+  train.seal();
+  if (rest) rest->finish();
+  train.finish();
+  return report;
+}
+
+std::string PrepareReport::text() const {
+  const std::string_view unit = kind == DatasetKind::preference ? "pairs" : "learned tokens";
+  std::string out = fmt::format("{} records read, {} skipped, {} dropped as too long, {} prompts and {} responses cut\n", records, bad,
+                                lengths.dropped, lengths.cut_prompts, lengths.cut_responses);
+  for (const std::string& complaint : complaints) out += fmt::format("  skipped: {}\n", complaint);
+  if (lengths.prompt_had_bos) out += fmt::format("{} prompts began with BOS already; it was not added again\n", lengths.prompt_had_bos);
+  out += fmt::format("{}: {} samples, {} tokens", name_of(kind), samples, tokens);
+  if (kind != DatasetKind::prompts) out += fmt::format(", {} {}", targets, unit);
+  if (held_out_samples) out += fmt::format("\nheld out: {} samples, {} tokens", held_out_samples, held_out_tokens);
+  if (held_out_samples && kind != DatasetKind::prompts) out += fmt::format(", {} {}", held_out_targets, unit);
+  out += fmt::format("\ntokenizer: {} tokens, fingerprint {:016x}; BOS {}, EOS {}\n", vocabulary, tokenizer_fingerprint,
+                     rules.add_bos ? "added" : "not added", rules.add_eos ? "added" : "not added");
+  return out;
+}
+
+std::string describe(const Dataset& dataset, std::int64_t samples) {
+  std::string out =
+      fmt::format("{}: a {} dataset of {} samples, {} tokens", dataset.path(), name_of(dataset.kind()), dataset.size(), dataset.tokens());
+  if (dataset.kind() == DatasetKind::supervised) out += fmt::format(", {} learned", dataset.targets());
+  if (dataset.kind() == DatasetKind::preference) out += fmt::format(", {} pairs", dataset.targets());
+  out += fmt::format("\n  checksum {}\n  tokenizer {:016x}, vocabulary {}\n  template {}\n", dataset.checksum(),
+                     dataset.tokenizer_fingerprint(), dataset.vocabulary(), dataset.rules().to_json());
+  const auto show = [&](std::string_view name, std::string_view text) { out += fmt::format("    {:<10}{:?}\n", name, text); };
+  for (std::int64_t i = 0; i < std::min(samples, dataset.size()); ++i) {
+    out += fmt::format("  sample {}, {} rows\n", i, dataset.rows(i));
+    if (dataset.kind() == DatasetKind::supervised) {
+      const SupervisedSample sample = dataset.supervised(i);
+      show("prompt", sample.prompt);
+      show("response", sample.response);
+    } else if (dataset.kind() == DatasetKind::prompts) {
+      const PromptSample sample = dataset.prompt(i);
+      show("prompt", sample.text);
+      if (!sample.answer.empty()) show("answer", sample.answer);
+    } else {
+      const PreferenceGroup group = dataset.preference(i);
+      show("prompt", group.text);
+      for (const PreferencePair& pair : group.pairs) {
+        show("chosen", pair.chosen_text);
+        show("rejected", pair.rejected_text);
+      }
+    }
+  }
+  return out;
+}
+
+}  // namespace collimate

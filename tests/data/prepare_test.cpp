@@ -1,0 +1,232 @@
+#include "collimate/data/prepare.hpp"
+
+#include <cmath>
+#include <set>
+
+#include "collimate/data/example.hpp"
+#include "data/testing.hpp"
+
+namespace collimate {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Not;
+using Ids = std::vector<std::int32_t>;
+
+class Prepare : public InFolder {
+ protected:
+  PrepareOptions options(const std::string& input, const std::string& output = "out.h5") const {
+    PrepareOptions options;
+    options.inputs = {input};
+    options.output = at(output);
+    return options;
+  }
+  std::vector<std::string> files() const {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_)) names.push_back(entry.path().filename().string());
+    return names;
+  }
+};
+
+constexpr std::int32_t bos = 256, eos = 257;  // of the tokenizer "bytes"
+
+TEST_F(Prepare, SupervisedByHand) {
+  const auto report = prepare(options(file("a.jsonl", "{\"instruction\": \"ab\", \"input\": \"c\", \"output\": \"d\"}\n")));
+  EXPECT_EQ(report.kind, DatasetKind::supervised);
+  EXPECT_EQ(report.samples, 1);
+  EXPECT_EQ(report.targets, 2);
+  const SupervisedSample sample = Dataset(at("out.h5")).supervised(0);
+  EXPECT_EQ(sample.tokens, (Ids{bos, 'a', 'b', '\n', 'c', '\n', 'd', eos}));
+  EXPECT_THAT(sample.mask, ElementsAre(0, 0, 0, 0, 0, 0, 1, 1));
+  EXPECT_EQ(sample.prompt, "ab\nc\n");
+  EXPECT_EQ(sample.response, "d");
+  EXPECT_THAT(report.text(),
+              AllOf(HasSubstr("1 records read"), HasSubstr("1 samples, 8 tokens, 2 learned tokens"), HasSubstr("BOS added")));
+  EXPECT_THAT(describe(Dataset(at("out.h5"))), AllOf(HasSubstr("supervised dataset of 1 samples"), HasSubstr("\"ab\\nc\\n\"")));
+}
+
+TEST_F(Prepare, ConsecutivePairsOfOnePromptAreOneGroup) {
+  const auto row = [](const std::string& prompt, const std::string& chosen) {
+    return "{\"prompt\": \"" + prompt + "\", \"chosen\": \"" + chosen + "\", \"rejected\": \"r\", \"margin\": 2, \"kind\": \"k\"}\n";
+  };
+  const auto report = prepare(options(file("p.jsonl", row("x", "a") + row("x", "b") + row("y", "c") + row("x", "d"))));
+  EXPECT_EQ(report.samples, 3);
+  EXPECT_EQ(report.targets, 4);
+  const Dataset in(at("out.h5"));
+  const PreferenceGroup group = in.preference(0);
+  EXPECT_EQ(group.prompt, (Ids{bos, 'x', '\n'}));
+  ASSERT_EQ(group.pairs.size(), 2u);
+  EXPECT_EQ(group.pairs[1], (PreferencePair{{'b', eos}, {'r', eos}, 2, "b", "r", "k"}));
+  EXPECT_EQ(in.rows(0), 2 * (3 + 3 + 2 + 2));
+  EXPECT_EQ(in.preference(2).pairs.size(), 1u);
+  EXPECT_THAT(message([&] { prepare(options(file("e.jsonl", row("x", "r")), "e.h5")); }),
+              AllOf(HasSubstr("line 1"), HasSubstr("are equal")));
+}
+
+TEST_F(Prepare, PromptsKeepTheirReferenceAnswer) {
+  PrepareOptions asked = options(file("g.jsonl", "{\"question\": \"1+1?\", \"answer\": \"#### 2\"}\n"));
+  asked.kind = DatasetKind::prompts;
+  prepare(asked);
+  EXPECT_EQ(Dataset(at("out.h5")).prompt(0), (PromptSample{{bos, '1', '+', '1', '?', '\n'}, "1+1?\n", "#### 2"}));
+}
+
+TEST_F(Prepare, TextWindowsLoseNoTokenAndRepeatNone) {
+  const std::string text = "abcdefghij\nklm";
+  for (const std::int64_t window : {0, 2, 3, 5, 14, 15, 16, 17, 100}) {
+    PrepareOptions asked = options(file("t.txt", text));
+    asked.text_window = window;
+    const auto report = prepare(asked);
+    const Dataset in(at("out.h5"));
+    Ids learned;
+    std::string words;
+    for (std::int64_t i = 0; i < in.size(); ++i) {
+      const SupervisedSample sample = in.supervised(i);
+      if (window) EXPECT_LE(in.rows(i), window);
+      EXPECT_EQ(sample.tokens[0], i == 0 ? bos : learned.back());
+      for (std::size_t t = 0; t < sample.tokens.size(); ++t)
+        if (sample.mask[t]) learned.push_back(sample.tokens[t]);
+      words += sample.response;
+    }
+    Ids expected(text.begin(), text.end());
+    expected.push_back(eos);
+    EXPECT_EQ(learned, expected) << window;
+    EXPECT_EQ(words, text);
+    EXPECT_EQ(report.targets, 15);
+  }
+}
+
+TEST_F(Prepare, HeldOutPartIsExactAndDisjoint) {
+  std::string lines;
+  for (int i = 0; i < 101; ++i) lines += fmt::format("{{\"prompt\": \"p{}\", \"response\": \"r\"}}\n", i);
+  PrepareOptions asked = options(file("a.jsonl", lines));
+  asked.held_out_fraction = 0.3;
+  asked.held_out_output = at("rest.h5");
+  const auto report = prepare(asked);
+  EXPECT_EQ(report.samples, 71);
+  EXPECT_EQ(report.held_out_samples, 30);
+  std::set<std::string> prompts;
+  for (const std::string name : {"out.h5", "rest.h5"}) {
+    const Dataset in(at(name));
+    for (std::int64_t i = 0; i < in.size(); ++i) prompts.insert(in.supervised(i).prompt);
+  }
+  EXPECT_EQ(prompts.size(), 101u);
+  const std::string first = Dataset(at("rest.h5")).checksum();
+  prepare(asked);
+  EXPECT_EQ(Dataset(at("rest.h5")).checksum(), first);
+  asked.seed = 2;
+  prepare(asked);
+  EXPECT_NE(Dataset(at("rest.h5")).checksum(), first);
+}
+
+TEST_F(Prepare, BpeIsTrainedAndTakenOverByTheNextStage) {
+  PrepareOptions sft = options(file("a.jsonl", "{\"prompt\": \"the the the cat\", \"response\": \"the cat\"}\n"), "sft.h5");
+  sft.train_bpe = 270;
+  sft.rules.prompt = "Q: {prompt}\n";
+  const auto report = prepare(sft);
+  EXPECT_GT(report.vocabulary, 258);
+  EXPECT_LE(report.vocabulary, 270);
+  PrepareOptions next = options(file("p.jsonl", "{\"prompt\": \"the cat\"}\n"), "prompts.h5");
+  next.like = at("sft.h5");
+  prepare(next);
+  const Dataset first(at("sft.h5")), second(at("prompts.h5"));
+  EXPECT_EQ(message([&] { second.check_rules(first.rules(), first.tokenizer_fingerprint(), "the SFT dataset"); }), "nothing was thrown");
+  EXPECT_EQ(second.prompt(0).text, "Q: the cat\n");
+  EXPECT_EQ(deserialize_tokenizer(second.tokenizer())->decode(second.prompt(0).tokens), "Q: the cat\n");
+  next.like.clear();
+  next.tokenizer = at("sft.h5");
+  prepare(next);
+  EXPECT_EQ(Dataset(at("prompts.h5")).tokenizer_fingerprint(), first.tokenizer_fingerprint());
+  sft.train_bpe = 100;
+  EXPECT_THAT(message([&] { prepare(sft); }), HasSubstr("too small"));
+}
+
+TEST_F(Prepare, BadRecordsStopOrAreCountedAndNothingIsHalfWritten) {
+  PrepareOptions asked = options(
+      file("a.jsonl", "{\"prompt\": \"a\", \"response\": \"b\"}\n{\"prompt\": \"a\"}\n{\"pro\n{\"prompt\": \"c\", \"response\": \"d\"}\n"));
+  asked.held_out_fraction = 0.4;
+  asked.held_out_output = at("rest.h5");
+  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("line 2"), HasSubstr("'response' is missing")));
+  EXPECT_THAT(files(), ElementsAre("a.jsonl"));
+  asked.reading.skip_bad = true;
+  const auto report = prepare(asked);
+  EXPECT_EQ(report.bad, 2);
+  EXPECT_EQ(report.samples + report.held_out_samples, 2);
+  EXPECT_THAT(report.text(), AllOf(HasSubstr("2 skipped"), HasSubstr("line 2"), HasSubstr("line 3")));
+}
+
+TEST_F(Prepare, LongRecordsFollowTheRule) {
+  PrepareOptions asked =
+      options(file("a.jsonl", "{\"prompt\": \"abcdef\", \"response\": \"b\"}\n{\"prompt\": \"a\", \"response\": \"b\"}\n"));
+  asked.rules.max_prompt_tokens = 4;
+  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("line 1"), HasSubstr("max_prompt_tokens")));
+  asked.rules.prompt_rule = TooLong::drop;
+  EXPECT_EQ(prepare(asked).lengths, LengthCounts{.dropped = 1});
+  asked.rules.prompt_rule = TooLong::cut;
+  EXPECT_EQ(prepare(asked).lengths.cut_prompts, 1);
+  EXPECT_EQ(Dataset(at("out.h5")).supervised(0).tokens, (Ids{bos, 'e', 'f', '\n', 'b', eos}));
+}
+
+TEST_F(Prepare, BadOptionsAreSentences) {
+  const std::string input = file("a.jsonl", "{\"prompt\": \"a\", \"response\": \"b\"}\n");
+  const auto complaint = [&](auto&& change) {
+    PrepareOptions asked = options(input);
+    change(asked);
+    return message([&] { prepare(asked); });
+  };
+  EXPECT_THAT(complaint([](auto& o) { o.inputs.clear(); }), HasSubstr("no input"));
+  EXPECT_THAT(complaint([&](auto& o) { o.inputs = {at("none.jsonl")}; }), AllOf(HasSubstr("none.jsonl"), HasSubstr("no file")));
+  EXPECT_THAT(complaint([&](auto& o) { o.output = input; }), HasSubstr("an input and an output"));
+  EXPECT_THAT(complaint([](auto& o) { o.held_out_fraction = 0.5; }), HasSubstr("held-out"));
+  EXPECT_THAT(complaint([](auto& o) { o.text_window = 1; }), HasSubstr("too short"));
+  EXPECT_THAT(complaint([](auto& o) { o.kind = DatasetKind::preference; }), HasSubstr("'chosen'"));
+  EXPECT_THAT(complaint([&](auto& o) { o.tokenizer = at("none"); }), HasSubstr("none"));
+  EXPECT_THAT(complaint([&](auto& o) { o.like = input; }), HasSubstr("not an HDF5 file"));
+  EXPECT_THAT(files(), ElementsAre("a.jsonl"));
+}
+
+TEST_F(Prepare, TheQuickstartsVocabularyAndAnswers) {
+  write_example(at("x"), 1);
+  PrepareOptions asked = options(at("x/sft.jsonl"));
+  asked.train_bpe = 2000;
+  asked.rules.prompt = "{prompt}\n";
+  const auto report = prepare(asked);
+  EXPECT_GT(report.vocabulary, 600);
+  EXPECT_LT(report.vocabulary, 850);
+  RecordProperty("vocabulary", static_cast<int>(report.vocabulary));
+  RecordProperty("tokens", static_cast<int>(report.tokens));
+  const auto tokenizer = deserialize_tokenizer(Dataset(at("out.h5")).tokenizer());
+  for (const ExampleQuestion& question : example_questions())
+    EXPECT_LE(tokenizer->encode("Of course! It is " + question.answer + ".").size(), 7u);
+}
+
+TEST_F(Prepare, RealFilesOfEveryFormat) {
+  if (test_data("").empty()) GTEST_SKIP() << "COLLIMATE_TEST_DATA is not set";
+  const auto run = [&](const std::string& name, bool skip = false) {
+    PrepareOptions asked = options(test_data("rlhf/" + name));
+    asked.reading.skip_bad = skip;
+    return prepare(asked);
+  };
+  EXPECT_EQ(run("llamafactory_alpaca_en_demo.json").samples, 999);
+  EXPECT_EQ(run("llamafactory_dpo_en_demo.json").targets, 300);
+  EXPECT_EQ(run("awesome-chatgpt-prompts-2023-04.csv").samples, 161);
+  EXPECT_EQ(run("gsm8k_test.jsonl").samples, 1319);
+  const auto wild = run("instructwild_v2_user_2.jsonl", true);
+  EXPECT_TRUE(wild.samples == 246 && wild.bad == 2 && wild.kind == DatasetKind::prompts);
+  EXPECT_GT(run("fastchat_dummy_conversation.json").samples, 100);
+}
+
+TEST_F(Prepare, RealPreferencePairsSplitAsTheProjectMeasuresThem) {
+  if (test_data("").empty()) GTEST_SKIP() << "COLLIMATE_TEST_DATA is not set";
+  PrepareOptions asked = options(test_data("rlhf/hh-harmless-base-test.jsonl.gz"));
+  asked.held_out_fraction = 0.3;
+  asked.held_out_output = at("rest.h5");
+  const auto report = prepare(asked);
+  EXPECT_EQ(report.held_out_targets, 694);
+  EXPECT_EQ(report.targets, 2312 - 694);
+  EXPECT_EQ(Dataset(at("rest.h5")).kind(), DatasetKind::preference);
+}
+
+}  // namespace
+}  // namespace collimate
