@@ -83,7 +83,9 @@ TEST_F(Prepare, TextWindowsLoseNoTokenAndRepeatNone) {
     std::string words;
     for (std::int64_t i = 0; i < in.size(); ++i) {
       const SupervisedSample sample = in.supervised(i);
-      if (window) EXPECT_LE(in.rows(i), window);
+      if (window) {
+        EXPECT_LE(in.rows(i), window);
+      }
       EXPECT_EQ(sample.tokens[0], i == 0 ? bos : learned.back());
       for (std::size_t t = 0; t < sample.tokens.size(); ++t)
         if (sample.mask[t]) learned.push_back(sample.tokens[t]);
