@@ -37,8 +37,15 @@ void pack(float* tile, Index wide, HeadRows from, Index rows, Index size, float 
 
 /// tile[c, tile_rows] = the transposed rows; columns behind `rows` up to a multiple of 16 are zero.
 void pack_transposed(float* tile, HeadRows from, Index rows, Index size) {
-  for (Index r = 0; r < round_up(rows); ++r)
-    for (Index c = 0; c < size; ++c) tile[c * tile_rows + r] = r < rows ? from.first[r * from.stride + c] : 0.0f;
+  for (Index r = 0; r < rows; r += lanes)
+    for (Index c = 0; c < size; c += lanes) {
+      Lanes square[lanes];
+#pragma GCC unroll 16
+      for (Index i = 0; i < lanes; ++i) square[i] = r + i < rows ? load(from.first + (r + i) * from.stride + c, size - c) : Lanes{};
+      transpose(square);
+#pragma GCC unroll 16
+      for (Index i = 0; i < lanes; ++i) store(tile + (c + i) * tile_rows + r, square[i]);
+    }
 }
 
 /// Which columns of qkv a query head reads, and which rows a sample has.
@@ -55,29 +62,40 @@ struct HeadView {
 struct ForwardTiles {
   HeadTile query, key, value, out;
   ScoreTile scores;
-  float max[tile_rows], weight[tile_rows];
+  alignas(64) float max[tile_rows], weight[tile_rows];
 };
 
-/// Turns a row of scores into exp(score - max) in place and updates the running maximum and sum; returns the factor by which what
-/// was summed so far shrinks. Keys at or after `seen` are masked.
-float online_softmax(float* scores, Index seen, Index width, float& max_so_far, float& weight) {
-  Lanes top = splat(minus_infinity);
-  for (Index j = 0; j < seen; j += lanes) {
-    const Lanes s = load(scores + j);
-    top = max(seen - j >= lanes ? s : (iota() < static_cast<std::int32_t>(seen - j) ? s : splat(minus_infinity)), top);
+/// Turns scores[queries, width] into exp(score - max) in place, updates the running maximum and sum of each query, and shrinks
+/// what was summed up in out[queries, wide] to the new maximum. Query i sees the first `seen + i` keys, at most `keys`.
+void online_softmax(ForwardTiles& t, Index queries, Index keys, Index seen, Index wide) {
+  const Index width = round_up(keys);
+  alignas(64) float shrink[tile_rows] = {};
+  for (Index i = 0; i < queries; ++i) {
+    const float* scores = t.scores.at + i * tile_rows;
+    const Index visible = std::min(keys, seen + i);
+    Lanes top = splat(t.max[i]);
+    for (Index j = 0; j < visible; j += lanes) {
+      const Lanes s = load(scores + j);
+      top = max(visible - j >= lanes ? s : (iota() < static_cast<std::int32_t>(visible - j) ? s : splat(minus_infinity)), top);
+    }
+    shrink[i] = t.max[i];
+    t.max[i] = largest(top);
   }
-  const float next = std::max(max_so_far, largest(top));
-  Lanes total{};
-  for (Index j = 0; j < width; j += lanes) {
-    const IntLanes visible = iota() < static_cast<std::int32_t>(std::clamp<Index>(seen - j, 0, lanes));
-    const Lanes p = visible ? exp(load(scores + j) - splat(next)) : Lanes{};
-    store(scores + j, p);
-    total += p;
+  for (Index i = 0; i < queries; i += lanes) store(shrink + i, exp(load(shrink + i) - load(t.max + i)));
+  for (Index i = 0; i < queries; ++i) {
+    float* scores = t.scores.at + i * tile_rows;
+    const Index visible = std::min(keys, seen + i);
+    Lanes total{};
+    for (Index j = 0; j < width; j += lanes) {
+      const Lanes p = exp(load(scores + j) - splat(t.max[i]));
+      const Lanes seen_p = visible - j >= lanes ? p : (iota() < static_cast<std::int32_t>(std::max<Index>(visible - j, 0)) ? p : Lanes{});
+      store(scores + j, seen_p);
+      total += seen_p;
+    }
+    t.weight[i] = t.weight[i] * shrink[i] + sum(total);
+    if (shrink[i] != 1.0f)
+      for (Index c = 0; c < wide; c += lanes) store(t.out.at + i * wide + c, load(t.out.at + i * wide + c) * splat(shrink[i]));
   }
-  const float shrink = exp(max_so_far - next);
-  weight = weight * shrink + sum(total);
-  max_so_far = next;
-  return shrink;
 }
 
 struct ForwardHead {
@@ -94,7 +112,7 @@ void forward_tile(ForwardTiles& t, const HeadView& view, const ForwardHead& item
   pack(t.query.at, wide, {rows + query_begin * view.columns + view.query_column(item.head), view.columns}, queries, size,
        1.0f / std::sqrt(static_cast<float>(size)));
   std::fill_n(t.out.at, queries * wide, 0.0f);
-  std::fill_n(t.max, queries, minus_infinity);
+  std::fill_n(t.max, tile_rows, minus_infinity);
   std::fill_n(t.weight, queries, 0.0f);
   for (Index key_begin = 0; key_begin <= query_begin; key_begin += tile_rows) {
     const Index keys = std::min(tile_rows, item.length - key_begin), width = round_up(keys);
@@ -102,11 +120,7 @@ void forward_tile(ForwardTiles& t, const HeadView& view, const ForwardHead& item
     pack_transposed(t.key.at, {key_rows + view.key_column(key_head), view.columns}, keys, size);
     pack(t.value.at, wide, {key_rows + view.value_column(key_head), view.columns}, keys, size, 1.0f);
     tile_product(t.scores.at, tile_rows, {t.query.at, wide, 1}, t.key.at, tile_rows, queries, width, size, false);
-    for (Index i = 0; i < queries; ++i) {
-      const Index seen = std::min(keys, query_begin + i + 1 - key_begin);
-      const float shrink = online_softmax(t.scores.at + i * tile_rows, seen, width, t.max[i], t.weight[i]);
-      for (Index c = 0; c < wide; c += lanes) store(t.out.at + i * wide + c, load(t.out.at + i * wide + c) * splat(shrink));
-    }
+    online_softmax(t, queries, keys, query_begin + 1 - key_begin, wide);
     tile_product(t.out.at, wide, {t.scores.at, tile_rows, 1}, t.value.at, wide, queries, wide, keys, true);
   }
   for (Index i = 0; i < queries; ++i) {

@@ -21,20 +21,22 @@ struct TileSums {
 };
 
 TileSums tile_sums(const float* logits, Index count, Lanes inverse_temperature) {
-  const auto scaled = [&](Index i) {
-    const Lanes l = load(logits + i, count - i) * inverse_temperature;
-    return count - i >= lanes ? l : (iota() < static_cast<std::int32_t>(count - i) ? l : splat(minus_infinity));
-  };
-  Lanes top = splat(minus_infinity);
-  for (Index i = 0; i < count; i += lanes) top = max(scaled(i), top);
+  const Index body = count / lanes * lanes, left = count - body;
+  const IntLanes inside = iota() < static_cast<std::int32_t>(left);
+  const Lanes rest = load(logits + body, left) * inverse_temperature;
+  Lanes top = inside ? rest : splat(minus_infinity);
+  for (Index i = 0; i < body; i += lanes) top = max(load(logits + i) * inverse_temperature, top);
   const float m = largest(top);
   Lanes weight{}, weighted{};
-  for (Index i = 0; i < count; i += lanes) {
-    const Lanes l = scaled(i);
-    const Lanes e = exp(l - splat(m));
+  const auto step = [&](Lanes l, Lanes e) {
     weight += e;
-    weighted = fma(e, count - i >= lanes ? l : load(logits + i, count - i) * inverse_temperature, weighted);
+    weighted = fma(e, l, weighted);
+  };
+  for (Index i = 0; i < body; i += lanes) {
+    const Lanes l = load(logits + i) * inverse_temperature;
+    step(l, exp(l - splat(m)));
   }
+  if (left) step(rest, inside ? exp(rest - splat(m)) : Lanes{});
   return {m, sum(weight), sum(weighted)};
 }
 

@@ -42,39 +42,96 @@ inline Lanes fma(Lanes a, Lanes b, Lanes c) {
 
 inline Lanes max(Lanes a, Lanes b) { return a > b ? a : b; }
 
-/// Sum of the lanes as a tree: 8 + 8, 4 + 4, 2 + 2, 1 + 1.
-inline float sum(Lanes v) {
-  using Half = float __attribute__((vector_size(32)));
-  using Quarter = float __attribute__((vector_size(16)));
+namespace detail {
+using Half = float __attribute__((vector_size(32)));
+using Quarter = float __attribute__((vector_size(16)));
+
+/// Combines the lanes as a tree: 8 with 8, 4 with 4, 2 with 2, 1 with 1.
+template <class Combine>
+float tree(Lanes v, const Combine& combine) {
   Half low, high;
   std::memcpy(&low, &v, sizeof low);
   std::memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
-  low += high;
+  low = combine(low, high);
   Quarter a, b;
   std::memcpy(&a, &low, sizeof a);
   std::memcpy(&b, reinterpret_cast<const char*>(&low) + sizeof a, sizeof b);
-  a += b;
-  return (a[0] + a[2]) + (a[1] + a[3]);
+  a = combine(a, b);
+  a = combine(a, __builtin_shufflevector(a, a, 2, 3, 0, 1));
+  return combine(a, __builtin_shufflevector(a, a, 1, 0, 3, 2))[0];
 }
+}  // namespace detail
 
+inline float sum(Lanes v) {
+  return detail::tree(v, [](auto a, auto b) { return a + b; });
+}
 inline float largest(Lanes v) {
-  float m = v[0];
-  for (int i = 1; i < lanes; ++i) m = v[i] > m ? v[i] : m;
-  return m;
+  return detail::tree(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 /// Lane numbers 0 to 15.
 inline IntLanes iota() { return IntLanes{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 
-/// e^x to about 1 ulp; 0 below the smallest normal number, infinity above the largest.
-/// x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor-like minimax polynomial of degree 6; times 2^n in two halves.
+/// For lane j of bit `step` 0: a[j] and a[j + step]; of bit 1: b[j - step] and b[j].
+template <int step>
+void exchange(Lanes a, Lanes b, Lanes& first, Lanes& second) {
+  IntLanes from_first = iota(), from_second = iota();
+  for (int j = 0; j < lanes; ++j) {
+    from_first[j] = j & step ? 16 + j - step : j;
+    from_second[j] = j & step ? 16 + j : j + step;
+  }
+  first = __builtin_shuffle(a, b, from_first);
+  second = __builtin_shuffle(a, b, from_second);
+}
+
+/// Transposes 16 x 16 numbers.
+inline void transpose(Lanes (&v)[lanes]) {
+  const auto stage = [&]<int step>() {
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i)
+      if (!(i & step)) exchange<step>(v[i], v[i + step], v[i], v[i + step]);
+  };
+  stage.operator()<8>();
+  stage.operator()<4>();
+  stage.operator()<2>();
+  stage.operator()<1>();
+}
+
+/// Lane i is sum(v[i]), with the same bits, at a third of the cost.
+inline Lanes sums(Lanes (&v)[lanes]) {
+  const auto stage = [&]<int step>() {
+#pragma GCC unroll 16
+    for (int i = 0; i < step; ++i) {
+      Lanes first, second;
+      exchange<step>(v[i], v[i + step], first, second);
+      v[i] = first + second;
+    }
+  };
+  stage.operator()<8>();
+  stage.operator()<4>();
+  stage.operator()<2>();
+  stage.operator()<1>();
+  return v[0];
+}
+
+inline IntLanes bits_of(Lanes v) {
+  IntLanes bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  return bits;
+}
+inline Lanes from_bits(IntLanes bits) {
+  Lanes v;
+  std::memcpy(&v, &bits, sizeof v);
+  return v;
+}
+
+/// e^x to about 1 ulp; 0 below -87.3 (where the smallest normal numbers end), infinity above the largest, NaN of NaN.
+/// x = n ln 2 + r with |r| <= ln 2 / 2; e^r by a polynomial; n is added to its exponent.
 inline Lanes exp(Lanes x) {
-  const Lanes lowest = splat(-87.33654f), highest = splat(88.72283f);
-  const Lanes bounded = x < lowest ? lowest : (x > highest ? highest : x);
-  const Lanes shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const Lanes shifted = fma(bounded, splat(1.44269504088896341f), shift);
+  const Lanes shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
+  const Lanes shifted = fma(x, splat(1.44269504088896341f), shift);
   const Lanes n = shifted - shift;
-  Lanes r = fma(n, splat(-0.693359375f), bounded);
+  Lanes r = fma(n, splat(-0.693359375f), x);
   r = fma(n, splat(2.12194440e-4f), r);
   Lanes p = splat(1.9875691500e-4f);
   p = fma(p, r, splat(1.3981999507e-3f));
@@ -83,16 +140,9 @@ inline Lanes exp(Lanes x) {
   p = fma(p, r, splat(1.6666665459e-1f));
   p = fma(p, r, splat(5.0000001201e-1f));
   p = fma(p, r * r, r) + splat(1.0f);
-  IntLanes whole;
-  std::memcpy(&whole, &shifted, sizeof whole);
-  whole -= 0x4B400000;  // the bits of the shift
-  const IntLanes half = whole >> 1, rest = whole - half;
-  const IntLanes bits1 = (half + 127) << 23, bits2 = (rest + 127) << 23;
-  Lanes scale1, scale2;
-  std::memcpy(&scale1, &bits1, sizeof scale1);
-  std::memcpy(&scale2, &bits2, sizeof scale2);
-  const Lanes y = p * scale1 * scale2;
-  return x < lowest ? Lanes{} : (x > highest ? splat(std::numeric_limits<float>::infinity()) : y);
+  const Lanes y = from_bits(bits_of(p) + (bits_of(shifted) << 23));
+  const Lanes in_range = x <= splat(88.72283f) ? y : x + splat(std::numeric_limits<float>::infinity());
+  return x < splat(-87.3f) ? Lanes{} : in_range;
 }
 
 inline float exp(float x) { return exp(splat(x))[0]; }

@@ -38,7 +38,7 @@ void visit_kept(const float* logits, Index columns, const Kept& kept, const Visi
 /// The smallest set of largest logits among the kept ones whose summed weight reaches `goal`: the key is found byte by byte, from
 /// the sums of weight(token) over the tokens that share the bytes found so far.
 template <class Weight>
-Kept select(const float* logits, Index columns, const Kept& kept, double goal, const Weight& weight) {
+Kept select(const float* logits, Index columns, const Kept& kept, double goal, Weight&& weight) {
   std::uint32_t prefix = 0;
   double above = 0;
   for (int shift = 24; shift >= 0; shift -= 8) {
@@ -67,43 +67,87 @@ Kept select(const float* logits, Index columns, const Kept& kept, double goal, c
   return {prefix, ties};
 }
 
+/// The weights exp(logit / temperature - top) of one row, in pieces of fixed size.
+class Weights {
+ public:
+  Weights(const float* logits, Index columns, float inverse_temperature, float top)
+      : logits_(logits), columns_(columns), inverse_(splat(inverse_temperature)), top_(splat(top)) {}
+  double operator()(Index token) {
+    if (token < begin_ || token >= begin_ + piece) fill(token / piece * piece);
+    return held_[token - begin_];
+  }
+  static constexpr Index piece = 256;
+
+ private:
+  void fill(Index begin) {
+    begin_ = begin;
+    for (Index i = 0; i < std::min(piece, columns_ - begin); i += lanes)
+      store(held_ + i, exp(load(logits_ + begin + i, columns_ - begin - i) * inverse_ - top_));
+  }
+  const float* logits_;
+  Index columns_, begin_ = -piece;
+  Lanes inverse_, top_;
+  alignas(64) float held_[piece];
+};
+
+Index best_token(const float* logits, Index columns) {
+  Index best = 0;
+  for (Index begin = 0; begin < columns; begin += lanes) {
+    const Index count = std::min(lanes, columns - begin);
+    const Lanes l = count == lanes ? load(logits + begin) : (iota() < static_cast<std::int32_t>(count) ? load(logits + begin, count) : splat(logits[begin]));
+    if (!(largest(l) > logits[best])) continue;
+    for (Index i = begin; i < begin + count; ++i)
+      if (logits[i] > logits[best]) best = i;
+  }
+  return best;
+}
+
+/// The first token of the kept ones at which the sum of weights passes uniform * total, and that total.
+struct Drawn {
+  Index token;
+  double total;
+};
+
+template <class Visit>
+Drawn draw(double uniform, Index fallback, Weights& weight, const Visit& visit_tokens) {
+  double total = 0, reached = 0;
+  visit_tokens([&](Index i) { return total += weight(i), true; });
+  Index drawn = fallback;
+  const double goal = uniform * total;
+  visit_tokens([&](Index i) {
+    const double w = weight(i);
+    if (w > 0) drawn = i;
+    reached += w;
+    return !(reached > goal);
+  });
+  return {drawn, total};
+}
+
 void sample_row(std::int32_t& token, float& logprob, const float* logits, double uniform, const Sampling& sampling, Index columns) {
-  const Index best = std::max_element(logits, logits + columns) - logits;
+  const Index best = best_token(logits, columns);
   if (sampling.temperature == 0) {
     token = static_cast<std::int32_t>(best);
     logprob = 0;
     return;
   }
   const float inverse = static_cast<float>(1.0 / sampling.temperature), top = logits[best] * inverse;
-  alignas(64) float weights[lanes];
-  Index held = -1;  // the sixteen tokens whose weights are at hand
-  const auto weight = [&](Index i) {
-    if (i / lanes != held) {
-      held = i / lanes;
-      store(weights, exp(load(logits + held * lanes, columns - held * lanes) * splat(inverse) - splat(top)));
-    }
-    return static_cast<double>(weights[i % lanes]);
-  };
-  const auto total_of = [&](const Kept& kept) {
-    double total = 0;
-    visit_kept(logits, columns, kept, [&](Index i, std::uint32_t) { return total += weight(i), true; });
-    return total;
-  };
+  Weights weight(logits, columns, inverse, top);
+  const bool every = (sampling.top_k == 0 || sampling.top_k >= columns) && sampling.top_p >= 1;
   Kept kept;
   if (sampling.top_k && sampling.top_k < columns)
     kept = select(logits, columns, kept, static_cast<double>(sampling.top_k), [](Index) { return 1.0; });
-  if (sampling.top_p < 1) kept = select(logits, columns, kept, sampling.top_p * total_of(kept), weight);
-  const double total = total_of(kept), goal = uniform * total;
-  double reached = 0;
-  Index drawn = best;
-  visit_kept(logits, columns, kept, [&](Index i, std::uint32_t) {
-    const double w = weight(i);
-    if (w > 0) drawn = i;
-    reached += w;
-    return !(reached > goal);
+  if (sampling.top_p < 1) {
+    double total = 0;
+    visit_kept(logits, columns, kept, [&](Index i, std::uint32_t) { return total += weight(i), true; });
+    kept = select(logits, columns, kept, sampling.top_p * total, weight);
+  }
+  const Drawn drawn = draw(uniform, best, weight, [&](const auto& visit) {
+    if (!every) return visit_kept(logits, columns, kept, [&](Index i, std::uint32_t) { return visit(i); });
+    for (Index i = 0; i < columns && visit(i); ++i) {
+    }
   });
-  token = static_cast<std::int32_t>(drawn);
-  logprob = static_cast<float>(static_cast<double>(logits[drawn]) * inverse - top - std::log(total));
+  token = static_cast<std::int32_t>(drawn.token);
+  logprob = static_cast<float>(static_cast<double>(logits[drawn.token]) * inverse - top - std::log(drawn.total));
 }
 
 }  // namespace

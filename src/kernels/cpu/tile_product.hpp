@@ -34,11 +34,13 @@ void register_tile(float* c, std::int64_t c_row, LeftFactor a, const float* b, s
     for (int j = 0; j < Columns; ++j) store(c + i * c_row + j * lanes, total[i][j]);
 }
 
-template <int Columns>
+/// Tiles of Rows rows, the rest in smaller ones.
+template <int Rows, int Columns>
 void row_tiles(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::int64_t b_row, std::int64_t rows, std::int64_t depth, bool add) {
   std::int64_t i = 0;
-  for (; i + 4 <= rows; i += 4) register_tile<4, Columns>(c + i * c_row, c_row, {a.data + i * a.row, a.row, a.step}, b, b_row, depth, add);
-  for (; i < rows; ++i) register_tile<1, Columns>(c + i * c_row, c_row, {a.data + i * a.row, a.row, a.step}, b, b_row, depth, add);
+  for (; i + Rows <= rows; i += Rows) register_tile<Rows, Columns>(c + i * c_row, c_row, {a.data + i * a.row, a.row, a.step}, b, b_row, depth, add);
+  if constexpr (Rows > 1)
+    if (i < rows) row_tiles<(Rows > 4 ? 4 : Rows / 2), Columns>(c + i * c_row, c_row, {a.data + i * a.row, a.row, a.step}, b, b_row, rows - i, depth, add);
 }
 
 /// c[rows, columns] = (add: c +) a[rows, depth] b[depth, columns]; columns is a multiple of 16. An element's bits do not depend on
@@ -46,12 +48,12 @@ void row_tiles(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::
 inline void tile_product(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::int64_t b_row, std::int64_t rows,
                          std::int64_t columns, std::int64_t depth, bool add) {
   std::int64_t j = 0;
-  for (; j + 4 * lanes <= columns; j += 4 * lanes) row_tiles<4>(c + j, c_row, a, b + j, b_row, rows, depth, add);
+  for (; j + 4 * lanes <= columns; j += 4 * lanes) row_tiles<6, 4>(c + j, c_row, a, b + j, b_row, rows, depth, add);
   if (columns - j >= 2 * lanes) {
-    row_tiles<2>(c + j, c_row, a, b + j, b_row, rows, depth, add);
+    row_tiles<8, 2>(c + j, c_row, a, b + j, b_row, rows, depth, add);
     j += 2 * lanes;
   }
-  if (columns - j >= lanes) row_tiles<1>(c + j, c_row, a, b + j, b_row, rows, depth, add);
+  if (columns - j >= lanes) row_tiles<8, 1>(c + j, c_row, a, b + j, b_row, rows, depth, add);
 }
 
 }  // namespace collimate::kernels::cpu
