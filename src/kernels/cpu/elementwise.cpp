@@ -81,52 +81,56 @@ void swiglu_backward(float* dgate_up, const float* dy, const float* gate_up, Ind
 
 namespace {
 
-/// Four words of Philox for 16 neighbouring counters at once, equal to RandomKey::words(a, b, c + lane).
-struct Words {
-  std::uint32_t of[4][lanes];
+using Words = std::uint64_t __attribute__((vector_size(64)));  // eight 32-bit words, each with room for a product
+using WordLanes = std::uint32_t __attribute__((vector_size(64)));
+constexpr Index dropout_columns = 32;  ///< drawn at once: four columns for each of eight counters
+
+/// RandomKey::words(a, b, c + lane) for eight lanes at once.
+struct Philox8 {
+  Words w0, w1, w2, w3;
+
+  Philox8(const RandomKey& key, std::uint64_t a, std::uint32_t b, std::uint32_t c) {
+    const Words zero{}, lane{0, 1, 2, 3, 4, 5, 6, 7};
+    const std::uint64_t tag = static_cast<std::uint32_t>(key.purpose()) << 16 ^ static_cast<std::uint32_t>(a >> 32);
+    w0 = zero + static_cast<std::uint32_t>(a);
+    w1 = zero + b;
+    w2 = zero + c + lane;
+    w3 = zero + tag;
+    auto key0 = static_cast<std::uint32_t>(key.seed()), key1 = static_cast<std::uint32_t>(key.seed() >> 32);
+    for (int round = 0; round < 10; ++round, key0 += 0x9E3779B9, key1 += 0xBB67AE85) {
+      const Words product0 = w0 * 0xD2511F53, product1 = w2 * 0xCD9E8D57;
+      w0 = product1 >> 32 ^ w1 ^ key0;
+      w1 = product1 & 0xFFFFFFFF;
+      w2 = product0 >> 32 ^ w3 ^ key1;
+      w3 = product0 & 0xFFFFFFFF;
+    }
+  }
+  /// The 32 words in the order of their columns.
+  void columns(WordLanes& first, WordLanes& second) const {
+    const Words low = w0 | w1 << 32, high = w2 | w3 << 32;
+    first = reinterpret_cast<WordLanes>(__builtin_shufflevector(low, high, 0, 8, 1, 9, 2, 10, 3, 11));
+    second = reinterpret_cast<WordLanes>(__builtin_shufflevector(low, high, 4, 12, 5, 13, 6, 14, 7, 15));
+  }
 };
-
-/// For each of 16 lanes: the high and low half of multiplier * x, exclusive-ored into the other words, as philox4x32 does.
-void philox_round(Words& w, std::uint32_t key0, std::uint32_t key1) {
-  constexpr std::uint64_t multiplier0 = 0xD2511F53, multiplier1 = 0xCD9E8D57;
-  for (int j = 0; j < lanes; ++j) {
-    const std::uint64_t product0 = multiplier0 * w.of[0][j], product1 = multiplier1 * w.of[2][j];
-    w.of[0][j] = static_cast<std::uint32_t>(product1 >> 32) ^ w.of[1][j] ^ key0;
-    w.of[1][j] = static_cast<std::uint32_t>(product1);
-    w.of[2][j] = static_cast<std::uint32_t>(product0 >> 32) ^ w.of[3][j] ^ key1;
-    w.of[3][j] = static_cast<std::uint32_t>(product0);
-  }
-}
-
-Words words16(const RandomKey& key, std::uint64_t a, std::uint32_t b, std::uint32_t c) {
-  Words w;
-  const std::uint32_t tag = static_cast<std::uint32_t>(key.purpose()) << 16 ^ static_cast<std::uint32_t>(a >> 32);
-  for (int j = 0; j < lanes; ++j) {
-    w.of[0][j] = static_cast<std::uint32_t>(a);
-    w.of[1][j] = b;
-    w.of[2][j] = c + static_cast<std::uint32_t>(j);
-    w.of[3][j] = tag;
-  }
-  auto key0 = static_cast<std::uint32_t>(key.seed()), key1 = static_cast<std::uint32_t>(key.seed() >> 32);
-  for (int round = 0; round < 10; ++round, key0 += 0x9E3779B9, key1 += 0xBB67AE85) philox_round(w, key0, key1);
-  return w;
-}
 
 }  // namespace
 
 void dropout(float* y, const float* x, double probability, const RandomKey& key, const std::int64_t* samples, const std::int32_t* positions,
              std::uint32_t site, Index rows, Index columns) {
-  const auto threshold = static_cast<std::uint64_t>(probability * 0x1.0p32);  // a word below it drops its element
-  const float scale = static_cast<float>(1.0 / (1.0 - probability));
-  constexpr Index piece = 4 * lanes;  // columns per 16 Philox calls
+  const auto threshold = static_cast<std::uint32_t>(probability * 0x1.0p32);  // a word below it drops its element
+  const Lanes scale = splat(static_cast<float>(1.0 / (1.0 - probability)));
   parallel_rows(rows, columns, [=, &key](Index r) {
-    for (Index begin = 0; begin < columns; begin += piece) {
-      const Words words = words16(key, static_cast<std::uint64_t>(samples[r]), static_cast<std::uint32_t>(positions[r]),
-                                  site << 18 | static_cast<std::uint32_t>(begin / 4));
-      const float* in = x + r * columns + begin;
-      float* out = y + r * columns + begin;
-      const Index count = std::min(piece, columns - begin);
-      for (Index i = 0; i < count; ++i) out[i] = words.of[i % 4][i / 4] >= threshold ? in[i] * scale : 0.0f;
+    const auto apply = [&](WordLanes words, Index c) {
+      if (c >= columns) return;
+      const Lanes kept = load(x + r * columns + c, columns - c) * scale;
+      store(y + r * columns + c, words >= threshold ? kept : Lanes{}, columns - c);
+    };
+    for (Index c = 0; c < columns; c += dropout_columns) {
+      WordLanes first, second;
+      Philox8(key, static_cast<std::uint64_t>(samples[r]), static_cast<std::uint32_t>(positions[r]), site << 18 | static_cast<std::uint32_t>(c / 4))
+          .columns(first, second);
+      apply(first, c);
+      apply(second, c + lanes);
     }
   });
 }

@@ -11,36 +11,36 @@ using Lanes = float __attribute__((vector_size(64)));
 using IntLanes = std::int32_t __attribute__((vector_size(64)));
 constexpr std::int64_t lanes = 16;
 
-inline Lanes splat(float x) { return Lanes{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+[[gnu::always_inline]] inline Lanes splat(float x) { return Lanes{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 
-inline Lanes load(const float* p) {
+[[gnu::always_inline]] inline Lanes load(const float* p) {
   Lanes v;
   std::memcpy(&v, p, sizeof v);
   return v;
 }
-inline void store(float* p, Lanes v) { std::memcpy(p, &v, sizeof v); }
+[[gnu::always_inline]] inline void store(float* p, Lanes v) { std::memcpy(p, &v, sizeof v); }
 
 /// The first n (at most 16) elements, zeros behind them: the tail takes the same path as the body.
-inline Lanes load(const float* p, std::int64_t n) {
+[[gnu::always_inline]] inline Lanes load(const float* p, std::int64_t n) {
   if (n >= lanes) return load(p);
   Lanes v{};
   std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(float));
   return v;
 }
-inline void store(float* p, Lanes v, std::int64_t n) {
+[[gnu::always_inline]] inline void store(float* p, Lanes v, std::int64_t n) {
   if (n >= lanes) return store(p, v);
   std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(float));
 }
 
 /// a * b + c, rounded once. Written lane by lane, without a loop: g++ then makes one vector instruction of it everywhere.
-inline Lanes fma(Lanes a, Lanes b, Lanes c) {
+[[gnu::always_inline]] inline Lanes fma(Lanes a, Lanes b, Lanes c) {
   return Lanes{__builtin_fmaf(a[0], b[0], c[0]), __builtin_fmaf(a[1], b[1], c[1]), __builtin_fmaf(a[2], b[2], c[2]), __builtin_fmaf(a[3], b[3], c[3]),
                __builtin_fmaf(a[4], b[4], c[4]), __builtin_fmaf(a[5], b[5], c[5]), __builtin_fmaf(a[6], b[6], c[6]), __builtin_fmaf(a[7], b[7], c[7]),
                __builtin_fmaf(a[8], b[8], c[8]), __builtin_fmaf(a[9], b[9], c[9]), __builtin_fmaf(a[10], b[10], c[10]), __builtin_fmaf(a[11], b[11], c[11]),
                __builtin_fmaf(a[12], b[12], c[12]), __builtin_fmaf(a[13], b[13], c[13]), __builtin_fmaf(a[14], b[14], c[14]), __builtin_fmaf(a[15], b[15], c[15])};
 }
 
-inline Lanes max(Lanes a, Lanes b) { return a > b ? a : b; }
+[[gnu::always_inline]] inline Lanes max(Lanes a, Lanes b) { return a > b ? a : b; }
 
 namespace detail {
 using Half = float __attribute__((vector_size(32)));
@@ -48,33 +48,27 @@ using Quarter = float __attribute__((vector_size(16)));
 
 /// Combines the lanes as a tree: 8 with 8, 4 with 4, 2 with 2, 1 with 1.
 template <class Combine>
-float tree(Lanes v, const Combine& combine) {
-  Half low, high;
-  std::memcpy(&low, &v, sizeof low);
-  std::memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
-  low = combine(low, high);
-  Quarter a, b;
-  std::memcpy(&a, &low, sizeof a);
-  std::memcpy(&b, reinterpret_cast<const char*>(&low) + sizeof a, sizeof b);
-  a = combine(a, b);
+[[gnu::always_inline]] inline float tree(Lanes v, const Combine& combine) {
+  const Half half = combine(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7), __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+  Quarter a = combine(__builtin_shufflevector(half, half, 0, 1, 2, 3), __builtin_shufflevector(half, half, 4, 5, 6, 7));
   a = combine(a, __builtin_shufflevector(a, a, 2, 3, 0, 1));
   return combine(a, __builtin_shufflevector(a, a, 1, 0, 3, 2))[0];
 }
 }  // namespace detail
 
-inline float sum(Lanes v) {
+[[gnu::always_inline]] inline float sum(Lanes v) {
   return detail::tree(v, [](auto a, auto b) { return a + b; });
 }
-inline float largest(Lanes v) {
+[[gnu::always_inline]] inline float largest(Lanes v) {
   return detail::tree(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 /// Lane numbers 0 to 15.
-inline IntLanes iota() { return IntLanes{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
+[[gnu::always_inline]] inline IntLanes iota() { return IntLanes{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 
 /// For lane j of bit `step` 0: a[j] and a[j + step]; of bit 1: b[j - step] and b[j].
 template <int step>
-void exchange(Lanes a, Lanes b, Lanes& first, Lanes& second) {
+[[gnu::always_inline]] inline void exchange(Lanes a, Lanes b, Lanes& first, Lanes& second) {
   IntLanes from_first = iota(), from_second = iota();
   for (int j = 0; j < lanes; ++j) {
     from_first[j] = j & step ? 16 + j - step : j;
@@ -98,7 +92,7 @@ inline void transpose(Lanes (&v)[lanes]) {
 }
 
 /// Lane i is sum(v[i]), with the same bits, at a third of the cost.
-inline Lanes sums(Lanes (&v)[lanes]) {
+[[gnu::always_inline]] inline Lanes sums(Lanes (&v)[lanes]) {
   const auto stage = [&]<int step>() {
 #pragma GCC unroll 16
     for (int i = 0; i < step; ++i) {
@@ -114,12 +108,12 @@ inline Lanes sums(Lanes (&v)[lanes]) {
   return v[0];
 }
 
-inline IntLanes bits_of(Lanes v) {
+[[gnu::always_inline]] inline IntLanes bits_of(Lanes v) {
   IntLanes bits;
   std::memcpy(&bits, &v, sizeof bits);
   return bits;
 }
-inline Lanes from_bits(IntLanes bits) {
+[[gnu::always_inline]] inline Lanes from_bits(IntLanes bits) {
   Lanes v;
   std::memcpy(&v, &bits, sizeof v);
   return v;
@@ -127,7 +121,7 @@ inline Lanes from_bits(IntLanes bits) {
 
 /// e^x to about 1 ulp; 0 below -87.3 (where the smallest normal numbers end), infinity above the largest, NaN of NaN.
 /// x = n ln 2 + r with |r| <= ln 2 / 2; e^r by a polynomial; n is added to its exponent.
-inline Lanes exp(Lanes x) {
+[[gnu::always_inline]] inline Lanes exp(Lanes x) {
   const Lanes shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
   const Lanes shifted = fma(x, splat(1.44269504088896341f), shift);
   const Lanes n = shifted - shift;
@@ -145,9 +139,9 @@ inline Lanes exp(Lanes x) {
   return x < splat(-87.3f) ? Lanes{} : in_range;
 }
 
-inline float exp(float x) { return exp(splat(x))[0]; }
+[[gnu::always_inline]] inline float exp(float x) { return exp(splat(x))[0]; }
 
 /// 1 / (1 + e^-x)
-inline Lanes sigmoid(Lanes x) { return splat(1.0f) / (splat(1.0f) + exp(-x)); }
+[[gnu::always_inline]] inline Lanes sigmoid(Lanes x) { return splat(1.0f) / (splat(1.0f) + exp(-x)); }
 
 }  // namespace collimate::kernels::cpu
