@@ -22,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-constexpr std::size_t longest_value = 200;
+constexpr std::size_t longest_value = 1000;  // a prompt template is shown whole, a vocabulary is not
 constexpr std::uint64_t longest_line = 1 << 20;
 
 /// A value on one line, cut where it is long.

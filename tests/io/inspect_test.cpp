@@ -65,7 +65,7 @@ TEST(Inspect, DatasetAndModel) {
     file.set_attribute("/", "kind", "preference");
     file.set_attribute("/", "count", 12);
     file.write("/tokens/ids", std::span<const std::int32_t>(std::vector<std::int32_t>{1, 2, 3}));
-    file.write_text("/template", "Q: {prompt}\nA:" + std::string(300, 'x'));
+    file.write_text("/template", "Q: {prompt}\nA:" + std::string(1300, 'x'));
     file.close();
   }
   const std::string text = inspect(scratch / "d.h5");
@@ -73,7 +73,7 @@ TEST(Inspect, DatasetAndModel) {
   EXPECT_SAYS(text, "  count = 12\n");
   EXPECT_SAYS(text, "ids: i32 [3]\n");
   EXPECT_SAYS(text, "template: Q: {prompt}\\nA:xxx");
-  EXPECT_SAYS(text, "... (314 bytes)\n");
+  EXPECT_SAYS(text, "... (1314 bytes)\n");
   write_safetensors(scratch / "model.safetensors", {{"wte", {4, 2}}}, [](auto, std::span<float>) {});
   put(scratch / "config.json", "{\"model_type\": \"gpt2\"}\n");
   EXPECT_SAYS(inspect(scratch / "."), "8 numbers of type F32\ntensors\n  wte F32 [4, 2]\nconfig.json\n  {\"model_type\": \"gpt2\"}\n");
