@@ -1,6 +1,8 @@
 #include "collimate/data/prepare.hpp"
 
-#include <cmath>
+#include <sys/resource.h>
+
+#include <csignal>
 #include <set>
 
 #include "collimate/data/example.hpp"
@@ -186,6 +188,24 @@ TEST_F(Prepare, BadOptionsAreSentences) {
   EXPECT_THAT(complaint([&](auto& o) { o.tokenizer = at("none"); }), HasSubstr("none"));
   EXPECT_THAT(complaint([&](auto& o) { o.like = input; }), HasSubstr("not an HDF5 file"));
   EXPECT_THAT(files(), ElementsAre("a.jsonl"));
+}
+
+// Files may grow to so many bytes only: writing then fails as on a full disk.
+TEST_F(Prepare, AFullDiskLeavesNothing) {
+  std::string lines;
+  for (int i = 0; i < 3000; ++i) lines += fmt::format("{{\"prompt\": \"p{}\", \"response\": \"{}\"}}\n", i, std::string(100, 'r'));
+  const PrepareOptions asked = options(file("a.jsonl", lines));
+  rlimit before{};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit limit{200000, before.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &limit);
+  const std::string complaint = message([&] { prepare(asked); });
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_THAT(complaint, AllOf(HasSubstr("out.h5"), HasSubstr("free space")));
+  EXPECT_THAT(files(), ElementsAre("a.jsonl"));
+  EXPECT_EQ(prepare(asked).samples, 3000);
 }
 
 TEST_F(Prepare, TheQuickstartsVocabularyAndAnswers) {
