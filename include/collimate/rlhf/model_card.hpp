@@ -1,0 +1,80 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "collimate/data/dataset.hpp"
+#include "collimate/engine/engine.hpp"
+#include "collimate/io/checkpoint.hpp"
+#include "collimate/rlhf/statistics.hpp"
+
+namespace collimate::rlhf {
+
+/// What a checkpoint says of one of its models, beside the weights.
+struct ModelCard {
+  ModelConfig config;
+  Head head = Head::policy;
+  int shards = 1;                    ///< virtual tensor shards that the weights were trained with
+  ScoreNormalisation normalisation;  ///< of a reward model
+};
+
+/// How text becomes tokens and back: one for all models of a checkpoint.
+struct TextRules {
+  std::string tokenizer;  ///< Tokenizer::serialize(); empty: the model has none
+  Template rules;
+  bool has_tokenizer() const { return !tokenizer.empty(); }
+  std::unique_ptr<Tokenizer> make_tokenizer() const { return deserialize_tokenizer(tokenizer); }
+};
+
+/// A published checkpoint with models in it, opened for reading.
+///
+/// Tensors are named <model>/value/<parameter> and, where a run can go on from it, <model>/first_moment/... and <model>/second_moment/....
+/// The manifest's meta is {"models": {name: card}, "tokenizer", "template", "stage", "complete", "progress", "build"}.
+class SavedModels {
+ public:
+  explicit SavedModels(const std::string& folder);
+  const CheckpointReader& reader() const { return reader_; }
+  std::vector<std::string> models() const;
+  bool has(const std::string& model) const;
+  ModelCard card(const std::string& model) const;  ///< throws, naming those that exist
+  TextRules text_rules() const;
+  std::string stage() const;
+  bool complete() const;            ///< the stage had ended
+  std::string progress() const;     ///< JSON object, what the stage's trainer wrote
+  std::string instruction_set() const;  ///< of the program that wrote it; "" if unknown
+  std::string deck() const;
+  /// Fills a store's values (and moments, if asked). The store's head may be another than the saved one's: then parameters that the checkpoint
+  /// lacks keep what they hold.
+  void load(const std::string& model, ParameterStore& store, bool moments = false) const;
+
+ private:
+  std::string name_;
+  CheckpointReader reader_;
+  std::string meta_;
+};
+
+/// What to save.
+struct ModelToSave {
+  std::string name;  ///< "policy" or "reward", "actor", "critic" ...
+  ModelCard card;
+  const ParameterStore* store = nullptr;
+  bool moments = false;
+};
+
+/// What a checkpoint holds beside its models.
+struct CheckpointNotes {
+  std::string stage;
+  bool complete = false;
+  std::string progress = "{}";  ///< JSON object
+  std::string deck;             ///< the part of the resolved deck that defines the numbers
+  std::string build = "{}";     ///< JSON object: program, processor, instruction_set, libraries
+  TextRules text;
+};
+
+/// Every rank writes its share of every tensor; rank 0 publishes. Collective; errors are agreed on.
+void save_models(const std::string& folder, const std::vector<ModelToSave>& models, const CheckpointNotes& notes, Communicator& ranks);
+
+/// The models a stage leaves behind for others: "policy" of sft and ppo, "reward" of reward, "critic" of ppo.
+std::string main_model_of(const SavedModels& saved, Head head);
+
+}  // namespace collimate::rlhf

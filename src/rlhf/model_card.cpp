@@ -1,0 +1,166 @@
+#include "collimate/rlhf/model_card.hpp"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace collimate::rlhf {
+namespace {
+
+using nlohmann::json;
+
+// A serialised tokenizer may hold any byte; JSON holds text. Each byte becomes the code point of its number.
+std::string bytes_to_text(const std::string& bytes) {
+  std::string text;
+  for (const unsigned char c : bytes) {
+    if (c < 0x80) {
+      text += static_cast<char>(c);
+    } else {
+      text += static_cast<char>(0xc0 | c >> 6);
+      text += static_cast<char>(0x80 | (c & 0x3f));
+    }
+  }
+  return text;
+}
+
+std::string text_to_bytes(const std::string& text) {
+  std::string bytes;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    bytes += c < 0x80 || i + 1 == text.size() ? static_cast<char>(c) : static_cast<char>((c & 0x3) << 6 | (static_cast<unsigned char>(text[++i]) & 0x3f));
+  }
+  return bytes;
+}
+
+constexpr std::int64_t slice = 1 << 22;  // elements copied at a time
+
+}  // namespace
+
+SavedModels::SavedModels(const std::string& folder) : name_(folder), reader_(folder), meta_(reader_.meta()) {
+  const json meta = json::parse(meta_, nullptr, false);
+  require(meta.is_object() && meta.contains("models"), "'{}' is a checkpoint without models: it was not written by a stage or by `collimate import`", folder);
+}
+
+std::vector<std::string> SavedModels::models() const {
+  std::vector<std::string> names;
+  for (const auto& [name, card] : json::parse(meta_)["models"].items()) names.push_back(name);
+  return names;
+}
+
+bool SavedModels::has(const std::string& model) const { return json::parse(meta_)["models"].contains(model); }
+
+ModelCard SavedModels::card(const std::string& model) const {
+  const json models = json::parse(meta_)["models"];
+  require(models.contains(model), "the checkpoint '{}' holds no model '{}', but {}", name_, model, fmt::join(this->models(), ", "));
+  const json& found = models[model];
+  return {ModelConfig::from_json(found["config"].dump()), found["head"] == "value" ? Head::value : Head::policy, found["shards"],
+          {found["gain"], found["bias"]}};
+}
+
+TextRules SavedModels::text_rules() const {
+  const json meta = json::parse(meta_);
+  TextRules text;
+  text.tokenizer = text_to_bytes(meta.value("tokenizer", ""));
+  if (meta.contains("template")) text.rules = Template::from_json(meta["template"].dump());
+  return text;
+}
+
+std::string SavedModels::stage() const { return json::parse(meta_).value("stage", ""); }
+bool SavedModels::complete() const { return json::parse(meta_).value("complete", false); }
+std::string SavedModels::progress() const { return json::parse(meta_).value("progress", json::object()).dump(); }
+std::string SavedModels::deck() const { return json::parse(meta_).value("deck", ""); }
+std::string SavedModels::instruction_set() const { return json::parse(meta_).value("build", json::object()).value("instruction_set", ""); }
+
+void SavedModels::load(const std::string& model, ParameterStore& store, bool moments) const {
+  const auto fill = [&](const std::string& kind, const Tensor& range) {
+    for (const Parameter& parameter : store.layout().parameters()) {
+      const std::string name = model + "/" + kind + "/" + parameter.name;
+      const bool head = parameter.name.starts_with("value_head.") || parameter.name == "head.weight";
+      if (head && !reader_.has(name)) continue;
+      const CheckpointTensor& saved = reader_.find(name);
+      require(saved.shape == parameter.shape, "'{}' in the checkpoint '{}' has the shape {}, and the model needs {}", name, name_, saved.shape.text(),
+              parameter.shape.text());
+      std::vector<float> values;
+      for (std::int64_t begin = 0; begin < parameter.shape.count(); begin += slice) {
+        values.resize(std::min(slice, parameter.shape.count() - begin));
+        reader_.read(name, begin, static_cast<std::int64_t>(values.size()), values.data());
+        store.write(range, parameter.name, begin, values);
+      }
+    }
+  };
+  fill("value", store.value());
+  if (!moments) return;
+  fill("first_moment", store.first_moment());
+  fill("second_moment", store.second_moment());
+}
+
+namespace {
+
+std::string meta_of(const std::vector<ModelToSave>& models, const CheckpointNotes& notes) {
+  json meta;
+  for (const ModelToSave& model : models)
+    meta["models"][model.name] = {{"config", json::parse(model.card.config.to_json())},
+                                  {"head", model.card.head == Head::value ? "value" : "policy"},
+                                  {"shards", model.card.shards},
+                                  {"gain", model.card.normalisation.gain},
+                                  {"bias", model.card.normalisation.bias}};
+  meta["stage"] = notes.stage;
+  meta["complete"] = notes.complete;
+  meta["progress"] = json::parse(notes.progress);
+  meta["deck"] = notes.deck;
+  meta["build"] = json::parse(notes.build);
+  meta["tokenizer"] = bytes_to_text(notes.text.tokenizer);
+  meta["template"] = json::parse(notes.text.rules.to_json());
+  return meta.dump();
+}
+
+void write_share(CheckpointWriter& writer, const ModelToSave& model, const std::string& kind, const Tensor& range, int rank, int ranks) {
+  for (const Parameter& parameter : model.store->layout().parameters()) {
+    const Part mine = part_of(parameter.shape.count(), rank, ranks);
+    const std::string name = model.name + "/" + kind + "/" + parameter.name;
+    std::vector<float> values;
+    for (std::int64_t done = 0; done == 0 || done < mine.count; done += slice) {
+      values.resize(std::min(slice, mine.count - done));
+      model.store->read(range, parameter.name, mine.begin + done, values);
+      writer.write(name, parameter.shape, mine.begin + done, std::span<const float>(values));
+    }
+  }
+}
+
+}  // namespace
+
+void save_models(const std::string& folder, const std::vector<ModelToSave>& models, const CheckpointNotes& notes, Communicator& ranks) {
+  std::unique_ptr<CheckpointWriter> writer;
+  try {
+    agree_on(ranks, [&] {
+      writer = std::make_unique<CheckpointWriter>(folder, ranks.rank(), ranks.size());
+      for (const ModelToSave& model : models) {
+        write_share(*writer, model, "value", model.store->value(), ranks.rank(), ranks.size());
+        if (!model.moments) continue;
+        write_share(*writer, model, "first_moment", model.store->first_moment(), ranks.rank(), ranks.size());
+        write_share(*writer, model, "second_moment", model.store->second_moment(), ranks.rank(), ranks.size());
+      }
+      writer->attribute(notes.build);
+      writer->close_part();
+    });
+    agree_on(ranks, [&] {
+      if (ranks.rank() == 0) writer->publish(meta_of(models, notes));
+    });
+  } catch (const AgreedError&) {
+    if (writer) writer->abandon();
+    throw;
+  }
+}
+
+std::string main_model_of(const SavedModels& saved, Head head) {
+  const std::vector<std::string> order = head == Head::policy ? std::vector<std::string>{"policy", "actor"} : std::vector<std::string>{"reward", "critic"};
+  for (const std::string& name : order)
+    if (saved.has(name)) return name;
+  for (const std::string& name : saved.models())
+    if (saved.card(name).head == head) return name;
+  fail("the checkpoint '{}' holds no model with a {} head, but {}", saved.reader().folder(), head == Head::policy ? "language model's" : "value",
+       fmt::join(saved.models(), ", "));
+}
+
+}  // namespace collimate::rlhf
