@@ -25,11 +25,14 @@ class ExampleSource {
     for (const std::string& path : options.inputs) readable(path);
   }
 
-  /// The kind asked for, or what the first record shows.
-  DatasetKind kind() const {
+  /// The kind asked for, or what the first good record shows.
+  DatasetKind kind() {
     if (options_.kind) return *options_.kind;
     if (options_.format != SampleFormat::automatic) return kind_of(options_.format);
-    return kind_of(detect_format(*RecordReader(options_.inputs.front(), options_.reading).next()));
+    SampleFormat format = SampleFormat::automatic;
+    for (RecordReader reader(options_.inputs.front(), options_.reading); auto record = reader.next();)
+      if (guarded([&] { format = detect_format(*record); })) return kind_of(format);
+    fail("no record of '{}' shows what it is; the first: {}", options_.inputs.front(), complaints.front());
   }
 
   /// Calls visit(group) with the examples of each record, or of consecutive preference records with one prompt. An input error
@@ -43,8 +46,9 @@ class ExampleSource {
       SampleFormat format = options_.format;
       while (auto record = reader.next()) {
         guarded([&] {
-          if (format == SampleFormat::automatic) format = detect_format(*record);
-          Example example = as_kind(read_example(*record, format), kind);
+          const SampleFormat found = format == SampleFormat::automatic ? detect_format(*record) : format;
+          Example example = as_kind(read_example(*record, found), kind);
+          format = found;  // a bad first record does not decide
           const bool same = kind == DatasetKind::preference && !group.empty() && same_prompt(group.back(), example);
           if (!group.empty() && !same) pending = std::exchange(group, {});
           group.push_back(std::move(example));

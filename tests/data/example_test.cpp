@@ -28,12 +28,13 @@ TEST(Example, OnePhrasingOfEachFactIsHeldOut) {
   const auto questions = example_questions();
   ASSERT_EQ(questions.size(), 240u);
   std::set<std::string> prompts;
-  int held_out = 0;
+  int held_out = 0, of_phrasing[4] = {};
   for (std::size_t fact = 0; fact < 60; ++fact) {
     int here = 0;
     for (std::size_t i = 4 * fact; i < 4 * fact + 4; ++i) {
       prompts.insert(questions[i].prompt);
       here += questions[i].held_out;
+      of_phrasing[i % 4] += questions[i].held_out;
       EXPECT_EQ(questions[i].answer, questions[4 * fact].answer);
     }
     EXPECT_EQ(here, 1);
@@ -41,6 +42,7 @@ TEST(Example, OnePhrasingOfEachFactIsHeldOut) {
   }
   EXPECT_EQ(prompts.size(), 240u);
   EXPECT_EQ(held_out, 60);
+  EXPECT_THAT(of_phrasing, testing::Each(15));
 }
 
 TEST(Example, PreferredIsPoliteCompleteAndRight) {

@@ -160,6 +160,18 @@ TEST_F(Prepare, BadRecordsStopOrAreCountedAndNothingIsHalfWritten) {
   EXPECT_THAT(report.text(), AllOf(HasSubstr("2 skipped"), HasSubstr("line 2"), HasSubstr("line 3")));
 }
 
+TEST_F(Prepare, ABadFirstRecordDoesNotDecideTheFormat) {
+  PrepareOptions asked = options(file("a.jsonl", "{\"x\": \"y\"}\n{\"prompt\": \"a\"}\n{\"instruction\": \"c\", \"output\": \"d\"}\n"));
+  asked.reading.skip_bad = true;
+  asked.kind = DatasetKind::supervised;
+  const auto report = prepare(asked);
+  EXPECT_TRUE(report.bad == 2 && report.samples == 1);
+  asked.kind.reset();
+  EXPECT_EQ(prepare(asked).kind, DatasetKind::prompts);
+  asked.inputs = {file("b.jsonl", "{\"x\": \"y\"}\n")};
+  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("b.jsonl"), HasSubstr("fields x")));
+}
+
 TEST_F(Prepare, LongRecordsFollowTheRule) {
   PrepareOptions asked =
       options(file("a.jsonl", "{\"prompt\": \"abcdef\", \"response\": \"b\"}\n{\"prompt\": \"a\", \"response\": \"b\"}\n"));

@@ -15,7 +15,7 @@ namespace collimate {
 struct PrepareOptions {
   std::vector<std::string> inputs;
   RecordOptions reading;
-  SampleFormat format = SampleFormat::automatic;  ///< automatic: each file by its first record
+  SampleFormat format = SampleFormat::automatic;  ///< automatic: each file by its first good record
   std::optional<DatasetKind> kind;                ///< unset: what the first file's format holds
   Template rules;  ///< add_bos and add_eos are switched off where the tokenizer has no such token
   /// "bytes", a tokenizer file or model folder, or a dataset made before (its tokenizer). Ignored with train_bpe.
