@@ -75,7 +75,7 @@ TEST(Linear, RowsDoNotSeeTheirNeighbours) {
     Index n, k;
   };
   for (const auto& [n, k] : {Layer{336, 128}, {128, 336}, {735, 128}, {384, 128}, {1, 48}, {3, 48}, {17, 100}, {768, 768}, {2304, 768}, {768, 3072},
-                             {500, 1500}, {128, 128}, {48, 48}, {1000, 64}, {16, 16}, {130, 2048}}) {
+                             {500, 1500}, {128, 128}, {608, 1170}, {241, 875}, {193, 1024}, {48, 48}, {1000, 64}, {16, 16}, {130, 2048}}) {
     SCOPED_TRACE(fmt::format("n {} k {}", n, k));
     Host host;
     constexpr Index rows = 256;
@@ -96,7 +96,7 @@ TEST(Linear, RowsDoNotSeeTheirNeighbours) {
 }
 
 TEST(Linear, ThreadsDoNotChangeBits) {
-  for (const auto& [rows, n, k] : {Product{272, 735, 128}, {528, 128, 336}, {1024, 300, 2000}, {16, 1, 48}}) {
+  for (const auto& [rows, n, k] : {Product{272, 735, 128}, {528, 128, 336}, {1024, 300, 2000}, {16, 1, 48}, {300, 1, 849}, {256, 193, 1}, {256, 609, 1170}}) {
     Host host;
     const Tensor x = host.random({rows, k}, 1), w = host.random({n, k}, 2), dy = host.random({rows, n}, 3), bias = host.random({n}, 4);
     const Shape y{rows, n}, dx{rows, k}, dw{n, k}, db{n};

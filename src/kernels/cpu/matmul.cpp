@@ -162,7 +162,7 @@ void dot_rows(float* y, const float* x, const float* w, const float* bias, Index
 
 void linear_decode(float* y, const float* x, const float* w, const float* bias, Index rows, Index n, Index k) {
   constexpr Index strip = lanes;
-  parallel_tiles(tiles_of(n, strip), rows * n * k > 32768, [&](Index tile) {
+  parallel_tiles(tiles_of(n, strip), rows * n * k > 100000, [&](Index tile) {
     const Index column = tile * strip, columns = std::min(strip, n - column);
     const float* part = w + column * k;
     const float* shift = bias ? bias + column : nullptr;

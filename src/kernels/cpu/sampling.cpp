@@ -78,11 +78,27 @@ class Weights {
   }
   static constexpr Index piece = 256;
 
+  /// Sum over the piece that begins at this token.
+  double sum_from(Index begin) {
+    fill(begin);
+    using Doubles = double __attribute__((vector_size(128)));
+    Doubles total{};
+    for (Index i = 0; i < piece; i += lanes) total += __builtin_convertvector(load(held_ + i), Doubles);
+    for (int width = 8; width; width /= 2)
+      for (int i = 0; i < width; ++i) total[i] += total[i + width];
+    return total[0];
+  }
+
  private:
+  /// Weights behind the row's end are zero.
   void fill(Index begin) {
     begin_ = begin;
-    for (Index i = 0; i < std::min(piece, columns_ - begin); i += lanes)
-      store(held_ + i, exp(load(logits_ + begin + i, columns_ - begin - i) * inverse_ - top_));
+    const Index count = std::min(piece, columns_ - begin), body = count / lanes * lanes;
+    for (Index i = 0; i < body; i += lanes) store(held_ + i, exp(load(logits_ + begin + i) * inverse_ - top_));
+    if (body == piece) return;
+    const Lanes rest = exp(load(logits_ + begin + body, count - body) * inverse_ - top_);
+    store(held_ + body, iota() < static_cast<std::int32_t>(count - body) ? rest : Lanes{});
+    for (Index i = body + lanes; i < piece; i += lanes) store(held_ + i, Lanes{});
   }
   const float* logits_;
   Index columns_, begin_ = -piece;
@@ -102,24 +118,45 @@ Index best_token(const float* logits, Index columns) {
   return best;
 }
 
-/// The first token of the kept ones at which the sum of weights passes uniform * total, and that total.
+/// The first token at which the sum of weights in vocabulary order passes uniform * total, and that total.
 struct Drawn {
   Index token;
   double total;
 };
 
-template <class Visit>
-Drawn draw(double uniform, Index fallback, Weights& weight, const Visit& visit_tokens) {
+Drawn draw_of_kept(double uniform, Index fallback, const float* logits, Index columns, const Kept& kept, Weights& weight) {
   double total = 0, reached = 0;
-  visit_tokens([&](Index i) { return total += weight(i), true; });
-  Index drawn = fallback;
+  visit_kept(logits, columns, kept, [&](Index i, std::uint32_t) { return total += weight(i), true; });
   const double goal = uniform * total;
-  visit_tokens([&](Index i) {
+  Index drawn = fallback;
+  visit_kept(logits, columns, kept, [&](Index i, std::uint32_t) {
     const double w = weight(i);
     if (w > 0) drawn = i;
     reached += w;
     return !(reached > goal);
   });
+  return {drawn, total};
+}
+
+/// The same over all tokens, piece by piece: only the piece that the draw falls into is walked token by token.
+Drawn draw_of_all(double uniform, Index fallback, Index columns, Weights& weight) {
+  double total = 0, reached = 0;
+  for (Index begin = 0; begin < columns; begin += Weights::piece) total += weight.sum_from(begin);
+  const double goal = uniform * total;
+  Index drawn = fallback;
+  for (Index begin = 0; begin < columns; begin += Weights::piece) {
+    const double sum = weight.sum_from(begin);
+    if (!(reached + sum > goal) && begin + Weights::piece < columns) {
+      reached += sum;
+      continue;
+    }
+    for (Index i = begin; i < std::min(columns, begin + Weights::piece); ++i) {
+      if (weight(i) > 0) drawn = i;
+      reached += weight(i);
+      if (reached > goal) break;
+    }
+    break;
+  }
   return {drawn, total};
 }
 
@@ -141,11 +178,7 @@ void sample_row(std::int32_t& token, float& logprob, const float* logits, double
     visit_kept(logits, columns, kept, [&](Index i, std::uint32_t) { return total += weight(i), true; });
     kept = select(logits, columns, kept, sampling.top_p * total, weight);
   }
-  const Drawn drawn = draw(uniform, best, weight, [&](const auto& visit) {
-    if (!every) return visit_kept(logits, columns, kept, [&](Index i, std::uint32_t) { return visit(i); });
-    for (Index i = 0; i < columns && visit(i); ++i) {
-    }
-  });
+  const Drawn drawn = every ? draw_of_all(uniform, best, columns, weight) : draw_of_kept(uniform, best, logits, columns, kept, weight);
   token = static_cast<std::int32_t>(drawn.token);
   logprob = static_cast<float>(static_cast<double>(logits[drawn.token]) * inverse - top - std::log(drawn.total));
 }
