@@ -35,19 +35,6 @@ void pack(float* tile, Index wide, HeadRows from, Index rows, Index size, float 
     for (Index c = 0; c < size; c += lanes) store(tile + r * wide + c, load(from.first + r * from.stride + c, size - c) * splat(scale));
 }
 
-/// tile[c, tile_rows] = the transposed rows; columns behind `rows` up to a multiple of 16 are zero.
-void pack_transposed(float* tile, HeadRows from, Index rows, Index size) {
-  for (Index r = 0; r < rows; r += lanes)
-    for (Index c = 0; c < size; c += lanes) {
-      Lanes square[lanes];
-#pragma GCC unroll 16
-      for (Index i = 0; i < lanes; ++i) square[i] = r + i < rows ? load(from.first + (r + i) * from.stride + c, size - c) : Lanes{};
-      transpose(square);
-#pragma GCC unroll 16
-      for (Index i = 0; i < lanes; ++i) store(tile + (c + i) * tile_rows + r, square[i]);
-    }
-}
-
 /// Which columns of qkv a query head reads, and which rows a sample has.
 struct HeadView {
   const Heads& heads;
@@ -117,7 +104,7 @@ void forward_tile(ForwardTiles& t, const HeadView& view, const ForwardHead& item
   for (Index key_begin = 0; key_begin <= query_begin; key_begin += tile_rows) {
     const Index keys = std::min(tile_rows, item.length - key_begin), width = round_up(keys);
     const float* key_rows = rows + key_begin * view.columns;
-    pack_transposed(t.key.at, {key_rows + view.key_column(key_head), view.columns}, keys, size);
+    transpose(t.key.at, tile_rows, key_rows + view.key_column(key_head), view.columns, keys, size);
     pack(t.value.at, wide, {key_rows + view.value_column(key_head), view.columns}, keys, size, 1.0f);
     tile_product(t.scores.at, tile_rows, {t.query.at, wide, 1}, t.key.at, tile_rows, queries, width, size, false);
     online_softmax(t, queries, keys, query_begin + 1 - key_begin, wide);
@@ -216,8 +203,8 @@ void backward_tile(BackwardTiles& t, const HeadView& view, const AttentionBackwa
     const HeadRows key = {key_rows + view.key_column(item.key_head), view.columns};
     const HeadRows value = {key_rows + view.value_column(item.key_head), view.columns};
     pack(t.key.at, wide, key, keys, size, scale);
-    pack_transposed(t.key_transposed.at, key, keys, size);
-    pack_transposed(t.value_transposed.at, value, keys, size);
+    transpose(t.key_transposed.at, tile_rows, key.first, key.stride, keys, size);
+    transpose(t.value_transposed.at, tile_rows, value.first, value.stride, keys, size);
     tile_product(t.weights.at, tile_rows, {t.query.at, wide, 1}, t.key_transposed.at, tile_rows, queries, width, size, false);
     tile_product(t.dscores.at, tile_rows, {t.dout.at, wide, 1}, t.value_transposed.at, tile_rows, queries, width, size, false);
     for (Index i = 0; i < queries; ++i) {

@@ -3,11 +3,28 @@
 
 namespace collimate::kernels::cpu {
 
+/// to[columns, rows] = from[rows, columns] transposed. Whole squares of 16 are written: what lies behind the rows and columns is zero.
+inline void transpose(float* to, std::int64_t to_row, const float* from, std::int64_t from_row, std::int64_t rows, std::int64_t columns) {
+  for (std::int64_t r = 0; r < rows; r += lanes)
+    for (std::int64_t c = 0; c < columns; c += lanes) {
+      Lanes square[lanes];
+#pragma GCC unroll 16
+      for (std::int64_t i = 0; i < lanes; ++i) square[i] = r + i < rows ? load(from + (r + i) * from_row + c, columns - c) : Lanes{};
+      transpose(square);
+#pragma GCC unroll 16
+      for (std::int64_t i = 0; i < lanes; ++i) store(to + (c + i) * to_row + r, square[i]);
+    }
+}
+
 /// The left factor of a small product: element (i, k) lies at data[i * row + k * step].
 struct LeftFactor {
   const float* data;
   std::int64_t row, step;
 };
+
+/// The largest tile whose sums fit into the registers: 32 of 64 bytes, or 16 of 32.
+constexpr int register_bytes = __BIGGEST_ALIGNMENT__;
+constexpr int tile_height = register_bytes >= 64 ? 8 : 4, tile_columns = register_bytes >= 64 ? 3 : 1;
 
 /// A tile of Rows x Columns*16 elements: c = (add: c +) sum over k in order of a(i,k) b[k, :].
 template <int Rows, int Columns>
@@ -16,11 +33,12 @@ void register_tile(float* c, std::int64_t c_row, LeftFactor a, const float* b, s
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 16
-    for (int j = 0; j < Columns; ++j) total[i][j] = add ? load(c + i * c_row + j * lanes) : Lanes{};
+    for (int j = 0; j < Columns; ++j) total[i][j] = Lanes{};
   for (std::int64_t k = 0; k < depth; ++k) {
     Lanes right[Columns];
 #pragma GCC unroll 16
     for (int j = 0; j < Columns; ++j) right[j] = load(b + k * b_row + j * lanes);
+    asm volatile("" : : : "memory");  // keeps them in registers: g++ would load them again for every row
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
       const Lanes left = splat(a.data[i * a.row + k * a.step]);
@@ -31,7 +49,10 @@ void register_tile(float* c, std::int64_t c_row, LeftFactor a, const float* b, s
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 16
-    for (int j = 0; j < Columns; ++j) store(c + i * c_row + j * lanes, total[i][j]);
+    for (int j = 0; j < Columns; ++j) {
+      float* to = c + i * c_row + j * lanes;
+      store(to, add ? load(to) + total[i][j] : total[i][j]);
+    }
 }
 
 /// Tiles of Rows rows, the rest in smaller ones.
@@ -47,8 +68,9 @@ void row_tiles(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::
 /// the tile it falls into.
 inline void tile_product(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::int64_t b_row, std::int64_t rows,
                          std::int64_t columns, std::int64_t depth, bool add) {
+  constexpr int height = register_bytes >= 64 ? 6 : 4, wide = register_bytes >= 64 ? 4 : 1;
   std::int64_t j = 0;
-  for (; j + 4 * lanes <= columns; j += 4 * lanes) row_tiles<6, 4>(c + j, c_row, a, b + j, b_row, rows, depth, add);
+  for (; j + wide * lanes <= columns; j += wide * lanes) row_tiles<height, wide>(c + j, c_row, a, b + j, b_row, rows, depth, add);
   if (columns - j >= 2 * lanes) {
     row_tiles<8, 2>(c + j, c_row, a, b + j, b_row, rows, depth, add);
     j += 2 * lanes;

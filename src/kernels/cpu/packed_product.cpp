@@ -1,0 +1,60 @@
+#include "kernels/cpu/packed_product.hpp"
+
+#include <algorithm>
+#include <iterator>
+
+#include "collimate/kernels/rows.hpp"
+
+namespace collimate::kernels::cpu {
+namespace {
+
+using Index = std::int64_t;
+
+constexpr Index depth = 256;                   ///< a part of k: its products are summed up by themselves, then the parts in order
+constexpr Index strip = tile_columns * lanes;  ///< columns of b packed at once
+
+struct alignas(64) Memory {
+  float right[depth * strip], out[row_block * strip];
+};
+
+/// packed[k, strip] = b from (first, column) on, columns behind n zero.
+void pack(float* packed, const RightFactor& b, Index first, Index count, Index column, Index columns) {
+  if (b.transposed) return transpose(packed, strip, b.data + column * b.row + first, b.row, columns, count);
+  for (Index k = 0; k < count; ++k)
+    for (Index j = 0; j < columns; j += lanes) store(packed + k * strip + j, load(b.data + (first + k) * b.row + column + j, columns - j));
+}
+
+void strip_product(Memory& memory, LeftFactor a, Index rows, Index columns, Index count, bool add) {
+  constexpr int two = std::min(2, tile_columns);
+  if (columns > two * lanes) return row_tiles<tile_height, tile_columns>(memory.out, strip, a, memory.right, strip, rows, count, add);
+  if (columns > lanes) return row_tiles<tile_height, two>(memory.out, strip, a, memory.right, strip, rows, count, add);
+  row_tiles<tile_height, 1>(memory.out, strip, a, memory.right, strip, rows, count, add);
+}
+
+void write(float* c, Index c_row, const float* out, bool add, Index rows, Index columns) {
+  for (Index r = 0; r < rows; ++r)
+    for (Index j = 0; j < columns; j += lanes) {
+      float* to = c + r * c_row + j;
+      const Lanes value = load(out + r * strip + j);
+      store(to, add ? load(to, columns - j) + value : value, columns - j);
+    }
+}
+
+}  // namespace
+
+void packed_product(float* c, Index c_row, LeftFactor a, RightFactor b, bool add, Index m, Index n, Index k) {
+  Memory memory;
+  if (k == 0) std::fill(std::begin(memory.out), std::end(memory.out), 0.0f);
+  for (Index row = 0; row < m; row += row_block)
+    for (Index column = 0; column < n; column += strip) {
+      const Index rows = std::min(row_block, m - row), columns = std::min(strip, n - column);
+      for (Index first = 0; first < k; first += depth) {
+        const Index count = std::min(depth, k - first);
+        pack(memory.right, b, first, count, column, columns);
+        strip_product(memory, {a.data + row * a.row + first * a.step, a.row, a.step}, rows, columns, count, first > 0);
+      }
+      write(c + row * c_row + column, c_row, memory.out, add, rows, columns);
+    }
+}
+
+}  // namespace collimate::kernels::cpu

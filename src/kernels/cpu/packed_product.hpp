@@ -1,0 +1,18 @@
+#pragma once
+#include "kernels/cpu/tile_product.hpp"
+
+namespace collimate::kernels::cpu {
+
+/// The right factor of a product: element (k, j) lies at data[k * row + j], or transposed at data[j * row + k].
+struct RightFactor {
+  const float* data;
+  std::int64_t row;
+  bool transposed;
+};
+
+/// c[m,n] = a[m,k] b[k,n] (+ c where add), by the calling thread. Every element is summed by fused multiply-adds in the order of k
+/// over parts of 256, and the parts in order: its bits depend on its row of a and column of b alone, and are the same on every
+/// instruction set that has fma.
+void packed_product(float* c, std::int64_t c_row, LeftFactor a, RightFactor b, bool add, std::int64_t m, std::int64_t n, std::int64_t k);
+
+}  // namespace collimate::kernels::cpu
