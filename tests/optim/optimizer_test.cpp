@@ -1,0 +1,254 @@
+#include "collimate/optim/optimizer.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include "collimate/base/error.hpp"
+#include "collimate/base/random.hpp"
+
+namespace collimate {
+namespace {
+
+using kernels::AdamW;
+using kernels::EpsilonForm;
+
+ParameterLayout small_layout(int shards, bool tied) {
+  ParameterLayout layout(shards);
+  layout.open_chunk("table");
+  layout.add("table", {9, 40}, Split::rows, shard_bounds(9, shards), true, {1});
+  layout.close_chunk();
+  layout.open_chunk("block");
+  layout.add("gain", {40}, false, {0, 1});
+  layout.add("weight", {40, 50}, Split::columns, shard_bounds(50, shards), true, {0.1});
+  layout.add("up.bias", {50}, Split::rows, shard_bounds(50, shards), false, {0.1});
+  layout.close_chunk();
+  if (tied) layout.tie(0);
+  return layout;
+}
+
+/// A store of small_layout that learns, with memory of its own.
+struct Learner {
+  std::unique_ptr<Device> device = make_cpu_device();
+  MemoryPlan plan{*device};
+  std::unique_ptr<Communicator> alone = make_single_communicator();
+  ParameterStore store;
+  explicit Learner(int shards = 2, bool tied = false) : store("pupil", small_layout(shards, tied), plan, 1, 1) {
+    plan.commit();
+    store.initialise(4);
+  }
+  /// One grain whose gradient of element i of a parameter is gradient(name, i); that of the tied second use has the name "tied".
+  void learn(const std::function<float(const std::string&, std::int64_t)>& gradient) {
+    store.begin_step(0);
+    store.open_grain();
+    for (const Parameter& p : store.layout().parameters()) write(store.fetch(p.chunk).gradient, p, p.name, gradient);
+    if (!store.layout().ties().empty()) {
+      const int tie = static_cast<int>(store.layout().chunks().size());
+      write(store.fetch(tie).gradient, store.layout().parameter("table"), "tied", gradient);
+    }
+    store.close_grain();
+    store.finish_step(*alone, 1);
+  }
+  std::vector<float> read(const Tensor& range, const std::string& name) const {
+    std::vector<float> out(store.layout().parameter(name).shape.count());
+    store.read(range, name, 0, out);
+    return out;
+  }
+
+ private:
+  void write(const Tensor& chunk, const Parameter& p, const std::string& name,
+             const std::function<float(const std::string&, std::int64_t)>& gradient) {
+    const std::int64_t base = store.layout().chunks()[p.chunk].offset;
+    store.layout().for_each_run(p, 0, p.shape.count(), [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
+      for (std::int64_t i = 0; i < length; ++i) chunk.as<float>()[offset - base + i] = gradient(name, element + i);
+    });
+  }
+};
+
+float some_gradient(const std::string& name, std::int64_t i, int step) {
+  // Over eight orders of magnitude, so that epsilon matters for some elements.
+  const RandomKey key(21, Purpose::data_order);
+  const auto which = static_cast<std::uint32_t>(name.size());
+  return static_cast<float>(key.normal(i, which, step) * std::pow(10.0, -static_cast<double>(i % 9)));
+}
+
+/// Adam as in Kingma and Ba (2015), algorithm 1 and section 2's second form, with the decay of Loshchilov and Hutter (2019), in fp64.
+struct Oracle {
+  double value, first = 0, second = 0;
+  void step(double g, const AdamW& how, double decay, int t) {
+    first = how.beta1 * first + (1 - how.beta1) * g;
+    second = how.beta2 * second + (1 - how.beta2) * g * g;
+    const double c1 = 1 - std::pow(how.beta1, t), c2 = 1 - std::pow(how.beta2, t);
+    value -= how.rate * decay * value;
+    if (how.form == EpsilonForm::torch)
+      value -= how.rate * (first / c1) / (std::sqrt(second / c2) + how.epsilon);
+    else
+      value -= how.rate * std::sqrt(c2) / c1 * first / (std::sqrt(second) + how.epsilon);
+  }
+};
+
+TEST(Optimizer, BothFormsOfEpsilonFollowFp64For50Steps) {
+  for (const EpsilonForm form : {EpsilonForm::torch, EpsilonForm::tf}) {
+    Learner pupil;
+    AdamW how;
+    how.beta1 = 0.9, how.beta2 = 0.99, how.epsilon = 1e-5, how.decay = 0.1, how.form = form;
+    Optimizer optimizer(pupil.store, how, 0);
+    std::map<std::string, std::vector<Oracle>> oracle;
+    for (const Parameter& p : pupil.store.layout().parameters())
+      for (const float x : pupil.read(pupil.store.value(), p.name)) oracle[p.name].push_back({x});
+    for (int t = 1; t <= 50; ++t) {
+      how.rate = 0.01 + 0.001 * t;
+      pupil.learn([&](const std::string& name, std::int64_t i) { return some_gradient(name, i, t); });
+      optimizer.step(how.rate, pupil.device->stream());
+      EXPECT_EQ(optimizer.steps(), t);
+      for (const Parameter& p : pupil.store.layout().parameters()) {
+        const auto values = pupil.read(pupil.store.value(), p.name);
+        for (std::size_t i = 0; i < values.size(); ++i) {
+          Oracle& o = oracle[p.name][i];
+          o.step(some_gradient(p.name, static_cast<std::int64_t>(i), t), how, p.decays ? how.decay : 0, t);
+          ASSERT_NEAR(values[i], o.value, 2e-7 * (4 + t) * (1 + std::abs(o.value))) << p.name << " " << i << " step " << t;
+        }
+      }
+    }
+  }
+}
+
+TEST(Optimizer, TheFormsDifferByWhereEpsilonStands) {
+  std::vector<double> moved;
+  for (const EpsilonForm form : {EpsilonForm::torch, EpsilonForm::tf}) {
+    Learner pupil;
+    AdamW how;
+    how.epsilon = 1e-4, how.form = form;
+    Optimizer optimizer(pupil.store, how, 0);
+    const auto before = pupil.read(pupil.store.value(), "weight");
+    pupil.learn([](const std::string&, std::int64_t) { return 1e-4f; });
+    optimizer.step(1, pupil.device->stream());
+    moved.push_back(before[0] - pupil.read(pupil.store.value(), "weight")[0]);
+  }
+  EXPECT_NEAR(moved[0], 0.5, 1e-5);                             // g / (|g| + epsilon)
+  EXPECT_NEAR(moved[1], 1 / (1 + 1 / std::sqrt(0.001)), 1e-5);  // g / (|g| + epsilon / sqrt(1 - beta2))
+}
+
+TEST(Optimizer, NormsAndBiasesDoNotDecay) {
+  Learner pupil;
+  AdamW how;
+  how.decay = 0.5;
+  Optimizer optimizer(pupil.store, how, 0);
+  std::map<std::string, std::vector<float>> before;
+  for (const Parameter& p : pupil.store.layout().parameters()) before[p.name] = pupil.read(pupil.store.value(), p.name);
+  pupil.learn([](const std::string&, std::int64_t) { return 0.0f; });
+  optimizer.step(0.25, pupil.device->stream());
+  for (const Parameter& p : pupil.store.layout().parameters()) {
+    const auto after = pupil.read(pupil.store.value(), p.name);
+    for (std::size_t i = 0; i < after.size(); ++i) EXPECT_EQ(after[i], before[p.name][i] * (p.decays ? 0.875f : 1.0f)) << p.name;
+  }
+}
+
+TEST(Optimizer, ClipsByTheGlobalNorm) {
+  for (const double clip : {0.0, 0.5, 1e6}) {
+    Learner pupil;
+    Optimizer optimizer(pupil.store, AdamW{}, clip);
+    double squares = 0;
+    for (const Parameter& p : pupil.store.layout().parameters())
+      for (std::int64_t i = 0; i < p.shape.count(); ++i) squares += std::pow(static_cast<double>(some_gradient(p.name, i, 1)), 2);
+    const double norm = std::sqrt(squares), scale = clip > 0 ? std::min(1.0, clip / norm) : 1.0;
+    pupil.learn([](const std::string& name, std::int64_t i) { return some_gradient(name, i, 1); });
+    const StepReport report = optimizer.step(0.1, pupil.device->stream());
+    EXPECT_NEAR(report.gradient_norm / norm, 1, 1e-12) << "the norm before clipping is reported";
+    EXPECT_EQ(report.rate, 0.1);
+    for (const Parameter& p : pupil.store.layout().parameters()) {
+      const auto moment = pupil.read(pupil.store.first_moment(), p.name);
+      for (std::size_t i = 0; i < moment.size(); ++i)
+        ASSERT_NEAR(moment[i], 0.1 * scale * some_gradient(p.name, static_cast<std::int64_t>(i), 1), 1e-6 * std::abs(moment[i]) + 1e-12);
+    }
+  }
+}
+
+TEST(Optimizer, TheNormCountsEveryParameterOnceWhateverTheShards) {
+  for (const int shards : {1, 2, 4, 16})
+    for (const bool tied : {false, true}) {
+      Learner pupil(shards, tied);
+      Optimizer optimizer(pupil.store, AdamW{}, 0);
+      pupil.learn([](const std::string& name, std::int64_t) { return name == "tied" ? 2.0f : name == "table" ? 1.0f : 0.5f; });
+      // A tied matrix has one gradient, the sum of both uses: not two that are counted apart.
+      const double expected = 9 * 40 * (tied ? 9.0 : 1.0) + (40 + 40 * 50 + 50) * 0.25;
+      EXPECT_DOUBLE_EQ(optimizer.step(0.1, pupil.device->stream()).gradient_norm, std::sqrt(expected)) << shards << " shards";
+      const float* values = pupil.store.value().as<float>();
+      double sum = 0, padded = 0;
+      for (std::int64_t i = 0; i < pupil.store.layout().size(); ++i) padded += std::abs(values[i]);
+      for (const Parameter& p : pupil.store.layout().parameters())
+        for (const float x : pupil.read(pupil.store.value(), p.name)) sum += std::abs(x);
+      EXPECT_NEAR(padded, sum, 1e-9 * sum) << "padding stays 0";
+    }
+}
+
+TEST(Optimizer, ANaNGradientChangesNothing) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    Learner pupil;
+    Optimizer optimizer(pupil.store, AdamW{}, 1);
+    Stream& stream = pupil.device->stream();
+    pupil.learn([](const std::string& name, std::int64_t i) { return some_gradient(name, i, 1); });
+    optimizer.step(0.1, stream);
+    const auto state = [&] {
+      return std::vector{hash_of(pupil.store.value(), stream), hash_of(pupil.store.first_moment(), stream),
+                         hash_of(pupil.store.second_moment(), stream), static_cast<std::uint64_t>(optimizer.steps())};
+    };
+    const auto before = state();
+    pupil.learn([&](const std::string& name, std::int64_t i) { return name == "up.bias" && i == 49 ? bad : 0.1f; });
+    try {
+      optimizer.step(0.1, stream);
+      ADD_FAILURE() << "a gradient of " << bad << " was taken";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::failure);
+      EXPECT_NE(std::string(error.what()).find("pupil"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find("step 2"), std::string::npos) << error.what();
+    }
+    EXPECT_EQ(state(), before);
+  }
+}
+
+TEST(Optimizer, ARestartedCountGoesOnWithTheSameBits) {
+  Learner through, stopped;
+  Optimizer first(through.store, AdamW{}, 1), second(stopped.store, AdamW{}, 1);
+  const auto learn = [](Learner& pupil, Optimizer& optimizer, int t) {
+    pupil.learn([&](const std::string& name, std::int64_t i) { return some_gradient(name, i, t); });
+    optimizer.step(0.01, pupil.device->stream());
+  };
+  for (int t = 1; t <= 6; ++t) learn(through, first, t);
+  for (int t = 1; t <= 3; ++t) learn(stopped, second, t);
+  Optimizer again(stopped.store, AdamW{}, 1);
+  again.set_steps(3);
+  for (int t = 4; t <= 6; ++t) learn(stopped, again, t);
+  EXPECT_EQ(again.steps(), 6);
+  EXPECT_EQ(hash_of(through.store.value(), through.device->stream()), hash_of(stopped.store.value(), stopped.device->stream()));
+}
+
+TEST(LearningRate, EndpointsAreExact) {
+  for (const char* shape : {"constant", "linear", "cosine"}) {
+    const LearningRate rate{3e-4, 10, 100, shape, 0.1};
+    EXPECT_EQ(rate.at(1), 3e-4 * 1 / 10) << shape;
+    EXPECT_EQ(rate.at(5), 3e-4 * 5 / 10) << shape;
+    EXPECT_EQ(rate.at(10), 3e-4) << shape;
+    const double last = std::string(shape) == "constant" ? 3e-4 : 3e-4 * 0.1;
+    EXPECT_EQ(rate.at(100), last) << shape;
+    EXPECT_EQ(rate.at(101), last) << shape << " after its last step";
+  }
+  EXPECT_EQ((LearningRate{1, 0, 7, "linear", 0}.at(7)), 0);
+  EXPECT_EQ((LearningRate{1, 0, 7, "cosine", 0}.at(7)), 0);
+  EXPECT_EQ((LearningRate{1, 0, 1, "linear", 1}.at(1)), 1);
+  EXPECT_EQ((LearningRate{1, 5, 5, "linear", 0}.at(5)), 1) << "all steps are warm-up";
+}
+
+TEST(LearningRate, BetweenTheEndsItFollowsTheShape) {
+  const LearningRate linear{2, 10, 110, "linear", 0.2}, cosine{2, 10, 110, "cosine", 0.2};
+  for (int step = 10; step <= 110; ++step) {
+    const double done = (step - 10) / 100.0;
+    EXPECT_NEAR(linear.at(step), 2 - 1.6 * done, 1e-12);
+    EXPECT_NEAR(cosine.at(step), 0.4 + 0.8 * (1 + std::cos(M_PI * done)), 1e-12);
+  }
+}
+
+}  // namespace
+}  // namespace collimate
