@@ -9,6 +9,7 @@ namespace collimate::kernels::cpu {
 
 using Lanes = float __attribute__((vector_size(64)));
 using IntLanes = std::int32_t __attribute__((vector_size(64)));
+using Doubles = double __attribute__((vector_size(128)));  ///< sixteen as well
 constexpr std::int64_t lanes = 16;
 
 [[gnu::always_inline]] inline Lanes splat(float x) { return Lanes{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
@@ -61,6 +62,14 @@ template <class Combine>
 }
 [[gnu::always_inline]] inline float largest(Lanes v) {
   return detail::tree(v, [](auto a, auto b) { return a > b ? a : b; });
+}
+
+/// The same tree in fp64.
+[[gnu::always_inline]] inline double sum(Doubles v) {
+  double half[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) half[i] = v[i] + v[i + 8];
+  return ((half[0] + half[4]) + (half[2] + half[6])) + ((half[1] + half[5]) + (half[3] + half[7]));
 }
 
 /// Lane numbers 0 to 15.

@@ -45,7 +45,6 @@ void adamw(float* value, const float* gradient, float* first_moment, float* seco
 }
 
 void block_squares(double* sums, const float* x, Index blocks) {
-  using Doubles = double __attribute__((vector_size(128)));
   parallel_tiles(tiles_of(blocks, 8), blocks > 8, [=](Index tile) {
     for (Index b = tile * 8; b < blocks && b < tile * 8 + 8; ++b) {
       Doubles total{};
@@ -53,9 +52,7 @@ void block_squares(double* sums, const float* x, Index blocks) {
         const Doubles v = __builtin_convertvector(load(x + b * chunk_block + i), Doubles);
         total += v * v;
       }
-      for (int width = 8; width; width /= 2)
-        for (int i = 0; i < width; ++i) total[i] += total[i + width];
-      sums[b] = total[0];
+      sums[b] = sum(total);
     }
   });
 }

@@ -81,12 +81,9 @@ class Weights {
   /// Sum over the piece that begins at this token.
   double sum_from(Index begin) {
     fill(begin);
-    using Doubles = double __attribute__((vector_size(128)));
     Doubles total{};
     for (Index i = 0; i < piece; i += lanes) total += __builtin_convertvector(load(held_ + i), Doubles);
-    for (int width = 8; width; width /= 2)
-      for (int i = 0; i < width; ++i) total[i] += total[i + width];
-    return total[0];
+    return sum(total);
   }
 
  private:
