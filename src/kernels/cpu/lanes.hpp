@@ -9,7 +9,6 @@ namespace collimate::kernels::cpu {
 
 using Lanes = float __attribute__((vector_size(64)));
 using IntLanes = std::int32_t __attribute__((vector_size(64)));
-using Doubles = double __attribute__((vector_size(128)));  ///< sixteen as well
 constexpr std::int64_t lanes = 16;
 
 [[gnu::always_inline]] inline Lanes splat(float x) { return Lanes{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
@@ -64,11 +63,20 @@ template <class Combine>
   return detail::tree(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
+/// Sixteen fp64 lanes, in two halves.
+struct Doubles {
+  using Half = double __attribute__((vector_size(64)));
+  Half low{}, high{};
+};
+
+[[gnu::always_inline]] inline Doubles widen(Lanes v) {
+  return {__builtin_convertvector(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7), Doubles::Half),
+          __builtin_convertvector(__builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15), Doubles::Half)};
+}
+
 /// The same tree in fp64.
-[[gnu::always_inline]] inline double sum(Doubles v) {
-  double half[8];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) half[i] = v[i] + v[i + 8];
+[[gnu::always_inline]] inline double sum(const Doubles& v) {
+  const Doubles::Half half = v.low + v.high;
   return ((half[0] + half[4]) + (half[2] + half[6])) + ((half[1] + half[5]) + (half[3] + half[7]));
 }
 

@@ -49,8 +49,9 @@ void block_squares(double* sums, const float* x, Index blocks) {
     for (Index b = tile * 8; b < blocks && b < tile * 8 + 8; ++b) {
       Doubles total{};
       for (Index i = 0; i < chunk_block; i += lanes) {
-        const Doubles v = __builtin_convertvector(load(x + b * chunk_block + i), Doubles);
-        total += v * v;
+        const Doubles v = widen(load(x + b * chunk_block + i));
+        total.low += v.low * v.low;
+        total.high += v.high * v.high;
       }
       sums[b] = sum(total);
     }

@@ -82,7 +82,11 @@ class Weights {
   double sum_from(Index begin) {
     fill(begin);
     Doubles total{};
-    for (Index i = 0; i < piece; i += lanes) total += __builtin_convertvector(load(held_ + i), Doubles);
+    for (Index i = 0; i < piece; i += lanes) {
+      const Doubles w = widen(load(held_ + i));
+      total.low += w.low;
+      total.high += w.high;
+    }
     return sum(total);
   }
 
