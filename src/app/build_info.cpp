@@ -7,6 +7,7 @@
 
 #include <boost/version.hpp>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "app/processor.hpp"
 
@@ -54,6 +55,12 @@ BuildInfo build_info() {
 
 std::string describe(const BuildInfo& info) {
   return fmt::format("{} on {} [{}] with {}", info.program, info.processor, info.instruction_set, info.libraries);
+}
+
+std::string to_json(const BuildInfo& info) {
+  const nlohmann::json json{
+      {"program", info.program}, {"processor", info.processor}, {"instruction_set", info.instruction_set}, {"libraries", info.libraries}};
+  return json.dump();
 }
 
 }  // namespace collimate

@@ -17,4 +17,7 @@ BuildInfo build_info();
 /// The same on one line, for logs.
 std::string describe(const BuildInfo& info);
 
+/// The same as a JSON object, for checkpoints: CheckpointNotes::build.
+std::string to_json(const BuildInfo& info);
+
 }  // namespace collimate

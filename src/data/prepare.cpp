@@ -121,6 +121,7 @@ bool is_dataset(const std::string& path) {
 
 std::unique_ptr<Tokenizer> tokenizer_of(const PrepareOptions& options, ExampleSource& source, DatasetKind kind) {
   if (!options.like.empty()) return deserialize_tokenizer(Dataset(options.like, false).tokenizer());
+  if (!options.serialized_tokenizer.empty()) return deserialize_tokenizer(options.serialized_tokenizer);
   if (options.train_bpe > 0) return train(options, source, kind);
   if (options.tokenizer == "bytes") return byte_tokenizer(own_special());
   if (is_dataset(options.tokenizer)) return deserialize_tokenizer(Dataset(options.tokenizer, false).tokenizer());

@@ -75,7 +75,8 @@ std::optional<fs::path> choose(const std::vector<fs::path>& candidates, const fs
   return candidates.front();
 }
 
-std::unique_ptr<Tokenizer> load_folder(const fs::path& folder) {
+/// The file of a folder's tokenizer (of a pair, its vocabulary); nothing where there is none.
+std::optional<fs::path> find_in_folder(const fs::path& folder) {
   std::vector<fs::path> models, bins, vocabs;
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (!entry.is_regular_file()) continue;
@@ -88,11 +89,10 @@ std::unique_ptr<Tokenizer> load_folder(const fs::path& folder) {
   for (auto* list : {&models, &bins, &vocabs}) std::sort(list->begin(), list->end());
 
   const fs::path whole = folder / "tokenizer.json";
-  if (fs::is_regular_file(whole)) return load_file(whole);
-  if (const auto vocab = choose(vocabs, folder, "vocab.json")) return load_file(*vocab);
-  if (const auto model = choose(models, folder, "tokenizer.model")) return load_file(*model);
-  if (const auto bin = choose(bins, folder, "tokenizer.bin")) return load_file(*bin);
-  fail("{} holds no tokenizer. Looked for: {}", folder.string(), looked_for);
+  if (fs::is_regular_file(whole)) return whole;
+  if (const auto vocab = choose(vocabs, folder, "vocab.json")) return vocab;
+  if (const auto model = choose(models, folder, "tokenizer.model")) return model;
+  return choose(bins, folder, "tokenizer.bin");
 }
 
 /// The id that a tokenizer_config.json or special_tokens_map.json gives to "eos_token" and the like: a string or {"content": string}.
@@ -136,12 +136,16 @@ SpecialIds find_special_ids(const Tokenizer& tokenizer, const fs::path& folder) 
 
 }  // namespace
 
+bool holds_tokenizer(const std::string& folder) { return fs::is_directory(folder) && find_in_folder(folder).has_value(); }
+
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   const fs::path given(path);
   require(fs::exists(given), "{} does not exist; a tokenizer is a file or a folder with one of: {}", path, looked_for);
   const bool folder = fs::is_directory(given);
   require(folder || fs::is_regular_file(given), "{} is neither a file nor a folder", path);
-  auto tokenizer = folder ? load_folder(given) : load_file(given);
+  const auto file = folder ? find_in_folder(given) : given;
+  require(file.has_value(), "{} holds no tokenizer. Looked for: {}", path, looked_for);
+  auto tokenizer = load_file(*file);
   tokenizer->set_special_ids(find_special_ids(*tokenizer, folder ? given : given.parent_path()));
   return tokenizer;
 }

@@ -20,6 +20,7 @@ struct PrepareOptions {
   Template rules;  ///< add_bos and add_eos are switched off where the tokenizer has no such token
   /// "bytes", a tokenizer file or model folder, or a dataset made before (its tokenizer). Ignored with train_bpe.
   std::string tokenizer = "bytes";
+  std::string serialized_tokenizer;  ///< what Tokenizer::serialize gave; if not empty, this tokenizer is taken
   std::int64_t train_bpe = 0;      ///< vocabulary of a byte-level BPE trained on the inputs' prompts and responses; 0: none
   std::string like;                ///< a dataset whose tokenizer and template are taken, so that stages fit together
   std::int64_t text_window = 0;    ///< plain text is cut into samples of at most this many tokens, none lost; 0: not cut

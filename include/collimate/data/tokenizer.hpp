@@ -64,6 +64,7 @@ class Tokenizer {
 /// tok*.bin (llama2.c). Special ids come from tokenizer_config.json, special_tokens_map.json, the file itself, or config.json beside it,
 /// in this order. What would change the ids and is not supported is refused in a sentence.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
+bool holds_tokenizer(const std::string& folder);  ///< whether load_tokenizer would find one there
 
 /// The tokenizer that serialize() wrote.
 std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes);

@@ -1,0 +1,108 @@
+#include "app/command_line.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "collimate/base/error.hpp"
+
+namespace collimate {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* template_names[] = {"prompt-template", "response-prefix",   "response-suffix",     "human",       "assistant",    "system",
+                                          "add-bos",         "add-eos",           "max-prompt-tokens",   "max-response-tokens",
+                                          "prompt-rule",     "response-rule"};
+
+std::string escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '\n') out += "\\n";
+    else if (c == '\t') out += "\\t";
+    else if (c == '\\') out += "\\\\";
+    else out += c;
+  }
+  return out;
+}
+
+std::string unescaped(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char next = text[i] == '\\' && i + 1 < text.size() ? text[i + 1] : '\0';
+    if (next != 'n' && next != 't' && next != '\\') {
+      out += text[i];
+      continue;
+    }
+    out += next == 'n' ? '\n' : next == 't' ? '\t' : '\\';
+    ++i;
+  }
+  return out;
+}
+
+}  // namespace
+
+bool read_command_line(OptionTable& table, std::string_view usage, const std::vector<std::string>& arguments) {
+  if (std::find(arguments.begin(), arguments.end(), "--help") != arguments.end()) {
+    const std::string text = fmt::format("{}\n\nOptions\n{}", usage, table.help_text());
+    std::fputs(text.c_str(), stdout);
+    return false;
+  }
+  table.read_arguments(arguments);
+  return true;
+}
+
+void require_option(const OptionTable& table, const std::string& name) {
+  require(!table.value(name).empty(), "command line: --{} is missing; --help shows what it takes", name);
+}
+
+void require_checkpoint_place(const std::string& path) {
+  std::error_code error;
+  if (!fs::exists(path, error) || fs::exists(fs::path(path) / "manifest.json", error)) return;
+  require_new_folder(path);
+}
+
+void require_new_folder(const std::string& path) {
+  std::error_code error;
+  const bool there = fs::exists(path, error), empty = there && fs::is_directory(path, error) && fs::is_empty(path, error);
+  require(!error, "cannot look at '{}': {}", path, error.message());
+  require(!there || empty, "'{}' is there already; name another folder or remove it", path);
+}
+
+TemplateOptions::TemplateOptions(Template defaults)
+    : rules_(std::move(defaults)), prompt_rule_(name_of(rules_.prompt_rule)), response_rule_(name_of(rules_.response_rule)) {
+  for (std::string* text : {&rules_.prompt, &rules_.response_prefix, &rules_.response_suffix, &rules_.human, &rules_.assistant, &rules_.system})
+    *text = escaped(*text);
+}
+
+void TemplateOptions::declare(OptionTable& table) {
+  const std::vector<std::string> rules = {"refuse", "drop", "cut"};
+  table.add("prompt-template", rules_.prompt, "the prompt; {prompt} and {input} stand for fields, [[ ]] is left out with an empty field");
+  table.add("response-prefix", rules_.response_prefix, "before every response, learned with it");
+  table.add("response-suffix", rules_.response_suffix, "behind every response, learned with it");
+  table.add("human", rules_.human, "before each of the user's turns of a dialogue");
+  table.add("assistant", rules_.assistant, "before each of the assistant's turns");
+  table.add("system", rules_.system, "before a system message");
+  table.add("add-bos", rules_.add_bos, "a beginning-of-text token starts every sample, if the tokenizer has one");
+  table.add("add-eos", rules_.add_eos, "an end-of-text token ends every response, if the tokenizer has one");
+  table.add("max-prompt-tokens", rules_.max_prompt_tokens, "longest prompt; 0: no limit", at_least(0), "tokens");
+  table.add("max-response-tokens", rules_.max_response_tokens, "longest response; 0: no limit", at_least(0), "tokens");
+  table.add("prompt-rule", prompt_rule_, "what happens to longer prompts (cut: on the left)", one_of(rules));
+  table.add("response-rule", response_rule_, "what happens to longer responses (cut: on the right)", one_of(rules));
+}
+
+Template TemplateOptions::rules() const {
+  Template rules = rules_;
+  for (std::string* text : {&rules.prompt, &rules.response_prefix, &rules.response_suffix, &rules.human, &rules.assistant, &rules.system})
+    *text = unescaped(*text);
+  rules.prompt_rule = too_long_named(prompt_rule_);
+  rules.response_rule = too_long_named(response_rule_);
+  rules.check();
+  return rules;
+}
+
+bool TemplateOptions::given(const OptionTable& table) const {
+  return std::any_of(std::begin(template_names), std::end(template_names), [&](const char* name) { return table.given(name); });
+}
+
+}  // namespace collimate

@@ -1,0 +1,36 @@
+#pragma once
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "collimate/base/options.hpp"
+#include "collimate/data/template.hpp"
+
+namespace collimate {
+
+/// Reads the words of a command. With --help among them it prints the usage and all options instead and returns false.
+bool read_command_line(OptionTable& table, std::string_view usage, const std::vector<std::string>& arguments);
+
+/// Throws where the option was left empty.
+void require_option(const OptionTable& table, const std::string& name);
+
+/// Throws where `path` holds something else than a checkpoint, which writing a checkpoint there would remove.
+void require_checkpoint_place(const std::string& path);
+
+/// Throws where `path` is there already and is no empty folder.
+void require_new_folder(const std::string& path);
+
+/// The prompt template as options of the command line. In its texts \n and \t stand for a line end and a tab, \\ for a backslash.
+class TemplateOptions {
+ public:
+  explicit TemplateOptions(Template defaults);
+  void declare(OptionTable& table);  ///< this object must outlive the table's reading
+  Template rules() const;
+  bool given(const OptionTable& table) const;  ///< any of them
+
+ private:
+  Template rules_;
+  std::string prompt_rule_, response_rule_;
+};
+
+}  // namespace collimate

@@ -1,0 +1,110 @@
+#include <filesystem>
+
+#include "app/build_info.hpp"
+#include "app/command_line.hpp"
+#include "app/stored_model.hpp"
+#include "collimate/app/commands.hpp"
+#include "collimate/base/atomic_file.hpp"
+#include "collimate/base/error.hpp"
+#include "collimate/io/safetensors.hpp"
+#include "collimate/model/hugging_face.hpp"
+#include "collimate/rlhf/model_card.hpp"
+
+namespace collimate {
+namespace {
+
+constexpr const char* usage =
+    "collimate import --model FOLDER --output CHECKPOINT [OPTIONS]: reads a GPT-2 or LLaMA model as Hugging Face stores it (config.json,\n"
+    "model.safetensors, sharded or not) with the tokenizer found beside it into a checkpoint with one model, 'policy'. The prompt template\n"
+    "is stored with it: `prepare --like CHECKPOINT` and `generate` use it.";
+
+struct Source {
+  std::string folder, config_path, config_text;
+  ModelConfig config;
+};
+
+Source open_source(const std::string& folder) {
+  require(std::filesystem::is_directory(folder), "'{}' is no folder; --model takes one with config.json and model.safetensors", folder);
+  Source source{folder, (std::filesystem::path(folder) / "config.json").string(), "", {}};
+  require(std::filesystem::is_regular_file(source.config_path), "'{}' holds no config.json; is it a Hugging Face model?", folder);
+  source.config_text = read_file(source.config_path);
+  source.config = config_from_hugging_face(source.config_text, source.config_path);
+  return source;
+}
+
+/// The tokenizer that is named, or found beside the model, or none. What its own files do not say of BOS and EOS, config.json may.
+std::unique_ptr<Tokenizer> tokenizer_of(const Source& source, const std::string& named) {
+  if (named == "none" || (named == "auto" && !holds_tokenizer(source.folder))) return nullptr;
+  auto tokenizer = load_tokenizer(named == "auto" ? source.folder : named);
+  require(tokenizer->vocabulary() <= source.config.vocabulary,
+          "the tokenizer of '{}' has {} tokens, but the model's vocabulary (vocab_size of {}) is {}; name the right one with --tokenizer",
+          named == "auto" ? source.folder : named, tokenizer->vocabulary(), source.config_path, source.config.vocabulary);
+  const HuggingFaceIds named_ids = ids_from_hugging_face(source.config_text, source.config_path);
+  SpecialIds ids = tokenizer->special_ids();
+  const auto complete = [&](std::optional<std::int32_t>& id, const std::optional<std::int64_t>& other) {
+    if (!id && other && *other >= 0 && *other < tokenizer->vocabulary()) id = static_cast<std::int32_t>(*other);
+  };
+  complete(ids.bos, named_ids.bos);
+  complete(ids.eos, named_ids.eos);
+  tokenizer->set_special_ids(ids);
+  return tokenizer;
+}
+
+void read_weights(const Source& source, ParameterStore& store) {
+  const SafetensorsReader reader(source.folder);
+  std::vector<std::pair<std::string, Shape>> found;
+  for (const SafetensorsEntry& entry : reader.tensors()) found.emplace_back(entry.name, entry.shape);
+  const std::vector<HuggingFaceTensor> tensors = hugging_face_tensors(source.config);
+  const std::vector<std::size_t> places = match_hugging_face(tensors, found, reader.path());
+  std::vector<float> stored, ours;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    stored.resize(static_cast<std::size_t>(tensors[i].shape.count()));
+    reader.read(found[places[i]].first, 0, tensors[i].shape.count(), stored.data());
+    for (std::size_t part = 0; part < tensors[i].parts.size(); ++part) {
+      ours.resize(static_cast<std::size_t>(tensors[i].part_shape().count()));
+      unpack(tensors[i], static_cast<int>(part), stored, ours);
+      store.write(store.value(), tensors[i].parts[part], 0, ours);
+    }
+  }
+}
+
+}  // namespace
+
+int import_command(const std::vector<std::string>& arguments) {
+  std::string model, output, tokenizer_name = "auto";
+  Template defaults;
+  defaults.prompt = "{prompt}";
+  TemplateOptions text(defaults);
+  OptionTable table;
+  table.add("model", model, "the Hugging Face folder");
+  table.add("output", output, "the checkpoint to write, a folder");
+  table.add("tokenizer", tokenizer_name, "'auto': the one in the folder, if there is one; 'none'; or a tokenizer file or folder");
+  text.declare(table);
+  if (!read_command_line(table, usage, arguments)) return 0;
+  require_option(table, "model");
+  require_option(table, "output");
+  require_checkpoint_place(output);
+
+  const Source source = open_source(model);
+  const auto tokenizer = tokenizer_of(source, tokenizer_name);
+  rlhf::CheckpointNotes notes{.stage = "import", .complete = true, .progress = "{}", .deck = "", .build = to_json(build_info()), .text = {}};
+  notes.text.rules = text.rules();
+  for (const auto& [name, add, id] : {std::tuple("bos", &notes.text.rules.add_bos, tokenizer ? tokenizer->bos() : std::nullopt),
+                                      std::tuple("eos", &notes.text.rules.add_eos, tokenizer ? tokenizer->eos() : std::nullopt)}) {
+    require(id || !*add || !table.given(std::string("add-") + name), "command line: --add-{} needs a tokenizer with such a token", name);
+    *add = *add && id;
+  }
+  if (tokenizer) notes.text.tokenizer = tokenizer->serialize();
+  StoredModel stored(source.config, Head::policy, 1);
+  read_weights(source, stored.store());
+  rlhf::ModelCard card;
+  card.config = source.config;
+  rlhf::save_models(output, {{.name = "policy", .card = card, .store = &stored.store()}}, notes, *make_single_communicator());
+  fmt::print("{}: model 'policy' of {} parameters, {} tensors; {}\n", output, source.config.parameters(),
+             stored.store().layout().parameters().size(),
+             tokenizer ? fmt::format("tokenizer {} with {} tokens", tokenizer->kind(), tokenizer->vocabulary())
+                       : "no tokenizer, so prompts are given as --prompt-ids");
+  return 0;
+}
+
+}  // namespace collimate

@@ -1,0 +1,27 @@
+#include <cstdio>
+#include <filesystem>
+
+#include "app/command_line.hpp"
+#include "collimate/app/commands.hpp"
+#include "collimate/data/prepare.hpp"
+#include "collimate/io/inspect.hpp"
+
+namespace collimate {
+
+int inspect_command(const std::vector<std::string>& arguments) {
+  std::string path;
+  std::int64_t samples = 2;
+  OptionTable table;
+  table.add("path", path, "a dataset, checkpoint, run folder, Hugging Face folder, safetensors or HDF5 file");
+  table.add("samples", samples, "how many samples of a dataset are shown", at_least(0));
+  table.positional("path");
+  if (!read_command_line(table, "collimate inspect PATH: shows what is there.", arguments)) return 0;
+  require_option(table, "path");
+  std::string text = inspect(path);
+  if (!text.ends_with('\n')) text += '\n';
+  if (text.find("collimate-dataset") != std::string::npos && std::filesystem::is_regular_file(path)) text += describe(Dataset(path), samples);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return 0;
+}
+
+}  // namespace collimate

@@ -1,0 +1,99 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "app/build_info.hpp"
+#include "app/processor.hpp"
+#include "collimate/app/commands.hpp"
+#include "collimate/base/error.hpp"
+#include "collimate/base/text.hpp"
+
+namespace {
+
+using namespace collimate;
+
+struct Command {
+  const char* name;
+  const char* summary;
+  int (*run)(const std::vector<std::string>&);
+  bool on_many_ranks;
+};
+
+constexpr Command commands[] = {
+    {"prepare", "turns files into datasets; --example makes the quickstart's", prepare_command, false},
+    {"import", "reads a Hugging Face model folder into a checkpoint", import_command, false},
+    {"export", "writes a model of a checkpoint as a Hugging Face folder", export_command, false},
+    {"inspect", "shows what is in a dataset, checkpoint or run folder", inspect_command, false},
+};
+
+std::string help() {
+  std::string text = "collimate aligns language models: supervised fine-tuning, reward models, PPO.\n\nUsage: collimate COMMAND [OPTIONS]\n\n";
+  for (const Command& command : commands) text += fmt::format("  {:<10} {}\n", command.name, command.summary);
+  return text +
+         "\ncollimate COMMAND --help shows all options of a command, collimate --version how the program was built.\n\n"
+         "Exit codes: 0 done, 1 failure, 2 error in the input (command line, deck, file), 3 does not fit into memory,\n"
+         "75 stopped before the end, start it again to go on.\n";
+}
+
+const Command& command_named(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Command& command : commands) {
+    if (name == command.name) return command;
+    names.emplace_back(command.name);
+  }
+  fail("there is no command '{}'; the nearest is {}, and collimate --help lists them", name, nearest_name(name, names));
+}
+
+/// Two processes of one mpirun would write the same files.
+void require_one_process(const Command& command) {
+  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+    const char* size = std::getenv(variable);
+    require(command.on_many_ranks || size == nullptr || std::atoi(size) <= 1,
+            "collimate {} runs on one process: start it without mpirun ({} = {})", command.name, variable, size == nullptr ? "" : size);
+  }
+}
+
+int dispatch(const std::vector<std::string>& words) {
+  if (words.empty()) {
+    std::fputs(help().c_str(), stderr);
+    return static_cast<int>(ExitCode::input_error);
+  }
+  if (words[0] == "--help" || words[0] == "help" || words[0] == "-h") {
+    std::fputs(help().c_str(), stdout);
+    return 0;
+  }
+  if (words[0] == "--version") {
+    fmt::print("{}\n", describe(build_info()));
+    return 0;
+  }
+  const Command& command = command_named(words[0]);
+  require_one_process(command);
+  const int code = command.run({words.begin() + 1, words.end()});
+  if (std::fflush(stdout) != 0) fail_with(ExitCode::failure, "standard output cannot be written; is its disk full, or its reader gone?");
+  return code;
+}
+
+int report(ExitCode code, const char* sentence) {
+  std::fflush(stdout);
+  fmt::print(stderr, "collimate: {}\n", sentence);
+  return static_cast<int>(code);
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  require_processor();
+  try {
+    return dispatch({words + 1, words + count});
+  } catch (const Error& error) {
+    return report(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    return report(ExitCode::does_not_fit, "this does not fit into the memory of this machine");
+  } catch (const std::exception& error) {
+    return report(ExitCode::failure, error.what());
+  }
+}

@@ -1,0 +1,107 @@
+#include <cstdio>
+#include <filesystem>
+
+#include "app/command_line.hpp"
+#include "collimate/app/commands.hpp"
+#include "collimate/base/error.hpp"
+#include "collimate/data/prepare.hpp"
+#include "collimate/data/prepare_example.hpp"
+#include "collimate/rlhf/model_card.hpp"
+
+namespace collimate {
+namespace {
+
+constexpr const char* usage =
+    "collimate prepare FILES --output DATASET.h5 [OPTIONS]: turns files into a dataset, in one pass over the text and little memory.\n"
+    "collimate prepare --example FOLDER: makes the quickstart's data and datasets.\n\n"
+    "Files are JSONL, JSON arrays, CSV or plain text, gzipped or not. A model that exists already decides over tokenizer and template:\n"
+    "--like CHECKPOINT. Stages of one run need datasets with the same tokenizer and template: --like DATASET.h5 takes both from the first.";
+
+/// What the command line says, in the words of the command line.
+struct Words {
+  std::vector<std::string> inputs;
+  std::string output, held_out_output, kind = "auto", format = "auto", file_format = "auto", text_unit = "paragraph", tokenizer = "bytes", like,
+                                       example;
+  std::int64_t train_bpe = 0, text_window = 0, seed = 1, show = 1;
+  double held_out = 0;
+  bool skip_bad = false;
+};
+
+void declare(OptionTable& table, Words& words) {
+  table.add("input", words.inputs, "the files to read; may be given without --input");
+  table.add("output", words.output, "the dataset to write");
+  table.add("heldout", words.held_out, "share of the records that go to --heldout-output", between(0, 1));
+  table.add("heldout-output", words.held_out_output, "the dataset of the held-out records");
+  table.add("kind", words.kind, "what the dataset is for; auto: what the records hold", one_of({"auto", "supervised", "preference", "prompts"}));
+  table.add("format", words.format, "how the fields of a record are read; auto: by their names",
+            one_of({"auto", "alpaca", "prompt-response", "preference", "hh", "dialogue", "dialogue-preference", "prompts", "text"}));
+  table.add("file-format", words.file_format, "auto: by the name's ending", one_of({"auto", "jsonl", "json", "csv", "text"}));
+  table.add("text-unit", words.text_unit, "what one record of plain text is", one_of({"file", "paragraph", "line"}));
+  table.add("text-window", words.text_window, "plain text is cut into samples of at most so many tokens; 0: not", at_least(0), "tokens");
+  table.add("tokenizer", words.tokenizer, "'bytes', a tokenizer file, a model folder, or a dataset with the one to take");
+  table.add("train-bpe", words.train_bpe, "trains a byte-level BPE on the input; 0: does not", at_least(0), "tokens");
+  table.add("like", words.like, "a checkpoint or dataset whose tokenizer and template are taken");
+  table.add("skip-bad", words.skip_bad, "leaves bad records out and counts them; else they are errors");
+  table.add("seed", words.seed, "chooses the held-out records, and the example's rows", at_least(0));
+  table.add("show", words.show, "how many samples are shown at the end", at_least(0));
+  table.add("example", words.example, "a folder for the quickstart's data and datasets");
+  table.positional("input", -1);
+}
+
+/// A checkpoint's tokenizer and template.
+void take_rules(PrepareOptions& options, const std::string& checkpoint) {
+  const rlhf::TextRules text = rlhf::SavedModels(checkpoint).text_rules();
+  require(text.has_tokenizer(), "the checkpoint '{}' has no tokenizer; import the model with --tokenizer", checkpoint);
+  options.serialized_tokenizer = text.tokenizer;
+  options.rules = text.rules;
+}
+
+int make_example(const OptionTable& table, const Words& words) {
+  for (const char* name : {"input", "output", "heldout", "heldout-output", "like", "tokenizer"})
+    require(!table.given(name), "command line: --example makes files of its own; leave --{} out", name);
+  const std::string report = prepare_example(words.example, table.given("train-bpe") ? words.train_bpe : 735, static_cast<std::uint64_t>(words.seed));
+  std::fputs(report.c_str(), stdout);
+  return 0;
+}
+
+}  // namespace
+
+int prepare_command(const std::vector<std::string>& arguments) {
+  Words words;
+  TemplateOptions text((Template()));
+  OptionTable table;
+  declare(table, words);
+  text.declare(table);
+  if (!read_command_line(table, usage, arguments)) return 0;
+  if (!words.example.empty()) return make_example(table, words);
+  require_option(table, "input");
+  require_option(table, "output");
+  for (const char* name : {"tokenizer", "train-bpe"})
+    require(words.like.empty() || !table.given(name), "command line: --like takes the tokenizer of '{}'; leave --{} out", words.like, name);
+  require(words.like.empty() || !text.given(table), "command line: --like takes the template of '{}'; leave the options of the template out",
+          words.like);
+
+  PrepareOptions options;
+  options.inputs = words.inputs;
+  options.reading.format = file_format_named(words.file_format);
+  options.reading.text_unit = text_unit_named(words.text_unit);
+  options.reading.skip_bad = words.skip_bad;
+  options.format = sample_format_named(words.format);
+  if (words.kind != "auto") options.kind = dataset_kind_named(words.kind);
+  options.rules = text.rules();
+  options.tokenizer = words.tokenizer;
+  options.train_bpe = words.train_bpe;
+  if (std::filesystem::is_directory(words.like)) take_rules(options, words.like);
+  else options.like = words.like;
+  options.text_window = words.text_window;
+  options.output = words.output;
+  options.held_out_fraction = words.held_out;
+  options.held_out_output = words.held_out_output;
+  options.seed = static_cast<std::uint64_t>(words.seed);
+  const std::string report = prepare(options).text() + describe(Dataset(words.output, false), words.show);
+  std::fwrite(report.data(), 1, report.size(), stdout);
+  if (!words.held_out_output.empty()) fmt::print("{}: the held-out part\n", words.held_out_output);
+  return 0;
+}
+
+}  // namespace collimate

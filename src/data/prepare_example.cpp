@@ -1,0 +1,33 @@
+#include "collimate/data/prepare_example.hpp"
+
+#include <filesystem>
+
+#include "collimate/base/error.hpp"
+#include "collimate/data/example.hpp"
+#include "collimate/data/prepare.hpp"
+
+namespace collimate {
+
+std::string prepare_example(const std::string& folder, std::int64_t vocabulary, std::uint64_t seed) {
+  const std::filesystem::path place(folder);
+  const auto file = [&](const std::string& name) { return (place / name).string(); };
+  write_example(folder, seed);
+  std::string report;
+  for (const std::string name : {"sft", "heldout-sft", "preference", "heldout-preference", "prompts", "heldout-prompts"}) {
+    const bool first = name == "sft";
+    PrepareOptions options;
+    options.inputs = {file(name + ".jsonl")};
+    options.kind = name.ends_with("sft") ? DatasetKind::supervised : name.ends_with("prompts") ? DatasetKind::prompts : DatasetKind::preference;
+    options.rules.prompt = "{prompt}\n";
+    options.train_bpe = first ? vocabulary : 0;
+    if (!first) options.like = file("sft.h5");
+    options.output = file(name + ".h5");
+    const PrepareReport done = prepare(options);
+    report += fmt::format("{}: {} {} samples, {} tokens\n", options.output, done.samples, name_of(done.kind), done.tokens);
+  }
+  const auto tokenizer = deserialize_tokenizer(Dataset(file("sft.h5"), false).tokenizer());
+  save_tokenizer(*tokenizer, folder);
+  return report + fmt::format("{}: {} tokens\n", file(tokenizer->file_name()), tokenizer->vocabulary());
+}
+
+}  // namespace collimate
