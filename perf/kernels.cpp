@@ -69,8 +69,8 @@ class Bench {
     constexpr Index count = 48 << 20;
     const Tensor a = make({count}), b = make({count}), c = make({count});
     stream_ = 12.0 * count / time_of([&] { add(c, a, b, stream()); }, 1.0) * 1e-9;
-    fmt::print("{} threads: {:.0f} GFLOP/s of fused multiply-adds, {:.1f} GB/s streaming (c = a + b, 3 x {} MiB)\n\n", omp_get_max_threads(),
-               peak_, stream_, count >> 18);
+    fmt::print("{} threads: {:.0f} GFLOP/s of fused multiply-adds, {:.1f} GB/s streaming (c = a + b, 3 x {} MiB)\n\n",
+               omp_get_max_threads(), peak_, stream_, count >> 18);
     buffers_.clear();
   }
   Tensor make(Shape shape, DType dtype = DType::f32) {
@@ -124,14 +124,15 @@ void linear(Bench& bench, Cost& cost, const char* name, Index rows, Index n, Ind
 void attention(Bench& bench, Cost& cost, const Model& m) {
   const Heads heads{.query = m.query, .key_value = m.key_value, .size = m.head_size, .group = m.query / m.key_value};
   const Index samples = m.rows / m.sample;
-  const Tensor qkv = bench.make({m.rows, heads.columns()}), dqkv = bench.make(qkv.shape()), out = bench.make({m.rows, m.query * m.head_size}),
-               dout = bench.make(out.shape()), lse = bench.make({m.rows, m.query}), scratch = bench.make(lse.shape()),
-               offsets = bench.make({samples + 1}, DType::i32), positions = bench.make({m.rows}, DType::i32),
-               table = bench.make({m.sample, m.head_size});
+  const Tensor qkv = bench.make({m.rows, heads.columns()}), dqkv = bench.make(qkv.shape()),
+               out = bench.make({m.rows, m.query * m.head_size}), dout = bench.make(out.shape()), lse = bench.make({m.rows, m.query}),
+               scratch = bench.make(lse.shape()), offsets = bench.make({samples + 1}, DType::i32),
+               positions = bench.make({m.rows}, DType::i32), table = bench.make({m.sample, m.head_size});
   for (Index s = 0; s <= samples; ++s) offsets.as<std::int32_t>()[s] = static_cast<std::int32_t>(s * m.sample);
   for (Index r = 0; r < m.rows; ++r) positions.as<std::int32_t>()[r] = static_cast<std::int32_t>(r % m.sample);
   // Only what a causal mask lets through counts: two products forward, five backward.
-  const double pairs = static_cast<double>(samples * m.query * m.sample * (m.sample + 1)) / 2, flop = 2 * pairs * static_cast<double>(m.head_size);
+  const double pairs = static_cast<double>(samples * m.query * m.sample * (m.sample + 1)) / 2,
+               flop = 2 * pairs * static_cast<double>(m.head_size);
   cost.rest += bench.flops(fmt::format("attention forward ({} x {} tokens)", samples, m.sample), 2 * flop,
                            [&] { attention_forward(out, lse, qkv, offsets, heads, bench.stream()); });
   cost.rest += bench.flops("attention backward", 5 * flop,
@@ -155,7 +156,8 @@ void norms(Bench& bench, Cost& cost, const Model& m) {
     });
   } else {
     cost.rest += 2 * bench.bytes("rms norm forward", 2 * size, [&] { rms_norm_forward(y, rstd, x, gain, 1e-5f, stream); });
-    cost.rest += 2 * bench.bytes("rms norm backward", 4 * size, [&] { rms_norm_backward(dx, dgain, dy, x, gain, rstd, Write::add, stream); });
+    cost.rest +=
+        2 * bench.bytes("rms norm backward", 4 * size, [&] { rms_norm_backward(dx, dgain, dy, x, gain, rstd, Write::add, stream); });
   }
   cost.rest += 2 * bench.bytes("add (residual)", 3 * size, [&] { add(y, x, dy, stream); });
   bench.clear();
@@ -175,19 +177,22 @@ void activation(Bench& bench, Cost& cost, const Model& m) {
     cost.rest += bench.bytes("swiglu forward", in + out, [&] { swiglu_forward(y, x, stream); });
     cost.rest += bench.bytes("swiglu backward", 2 * in + out, [&] { swiglu_backward(dx, dy, x, stream); });
   }
-  const Tensor wide = bench.make({m.rows, m.width}), samples = bench.make({m.rows}, DType::i64), positions = bench.make({m.rows}, DType::i32);
+  const Tensor wide = bench.make({m.rows, m.width}), samples = bench.make({m.rows}, DType::i64),
+               positions = bench.make({m.rows}, DType::i32);
   bench.bytes("dropout (not in the sum)", 8.0 * static_cast<double>(wide.count()),
               [&] { dropout(wide, wide, 0.1, RandomKey(1, Purpose::dropout), samples, positions, 0, stream); });
   bench.clear();
 }
 
 void head(Bench& bench, Cost& cost, const Model& m) {
-  const Tensor logits = bench.make({row_block, m.vocabulary}), statistics = bench.make({row_block, 4}), targets = bench.make({row_block}, DType::i32);
+  const Tensor logits = bench.make({row_block, m.vocabulary}), statistics = bench.make({row_block, 4}),
+               targets = bench.make({row_block}, DType::i32);
   const Tensor lse = bench.make({row_block}), entropy = bench.make({row_block}), d = bench.make({row_block});
   const double size = 4.0 * static_cast<double>(logits.count()), blocks = static_cast<double>(m.rows) / row_block;
   for (Index r = 0; r < row_block; ++r) lse.as<float>()[r] = 11.0f;
   auto& stream = bench.stream();
-  cost.rest += blocks * bench.bytes("logit statistics (256 rows)", size, [&] { logit_statistics(statistics, logits, targets, 0, 1.0f, stream); });
+  cost.rest +=
+      blocks * bench.bytes("logit statistics (256 rows)", size, [&] { logit_statistics(statistics, logits, targets, 0, 1.0f, stream); });
   cost.rest += blocks * bench.bytes("logit gradient (256 rows)", 2 * size, [&] {
     logit_gradient(logits, lse, entropy, targets, d, d, 0, 1.0f, stream);
   });
@@ -234,8 +239,10 @@ void decode(Bench& bench, const Model& m) {
     product("head", m.vocabulary, m.width);
     const Heads heads{.query = m.query, .key_value = m.key_value, .size = m.head_size, .group = m.query / m.key_value};
     const Index capacity = std::max<Index>(m.sample, 32);
-    const Tensor token = bench.make({rows, qkv}), keys = bench.make({rows, capacity, m.key_value * m.head_size}), values = bench.make(keys.shape());
-    const Tensor slots = bench.make({rows}, DType::i32), lengths = bench.make({rows}, DType::i32), out = bench.make({rows, m.query * m.head_size});
+    const Tensor token = bench.make({rows, qkv}), keys = bench.make({rows, capacity, m.key_value * m.head_size}),
+                 values = bench.make(keys.shape());
+    const Tensor slots = bench.make({rows}, DType::i32), lengths = bench.make({rows}, DType::i32),
+                 out = bench.make({rows, m.query * m.head_size});
     for (Index b = 0; b < rows; ++b) {
       slots.as<std::int32_t>()[b] = static_cast<std::int32_t>(b);
       lengths.as<std::int32_t>()[b] = static_cast<std::int32_t>(capacity - 1);
@@ -268,8 +275,10 @@ void measure(Bench& bench, const Model& m) {
   const double update = optimizer(bench, m.layers * weights + m.vocabulary * m.width);
   const double layers = static_cast<double>(m.layers), products = layers * layer.products + once.products;
   const double rest = layers * layer.rest + once.rest;
-  fmt::print("a training step of {} tokens: products {:.1f} ms, other kernels {:.1f} ms, optimizer {:.1f} ms: all else is {:.1f} % of the products\n\n",
-             m.rows, products * 1e3, rest * 1e3, update * 1e3, 100 * (rest + update) / products);
+  fmt::print(
+      "a training step of {} tokens: products {:.1f} ms, other kernels {:.1f} ms, optimizer {:.1f} ms: all else is {:.1f} % of the "
+      "products\n\n",
+      m.rows, products * 1e3, rest * 1e3, update * 1e3, 100 * (rest + update) / products);
   decode(bench, m);
   fmt::print("\n");
 }

@@ -7,15 +7,18 @@ namespace collimate::kernels {
 namespace {
 
 void check_heads(std::string_view name, const Heads& heads, bool even = false) {
-  require(heads.query >= 0 && heads.key_value >= 0 && heads.size >= 1 && heads.group >= 1 && heads.first_query >= 0 && heads.first_key_value >= 0,
-          "{} was given {} query heads, {} key/value heads of size {}, groups of {}", name, heads.query, heads.key_value, heads.size, heads.group);
+  require(heads.query >= 0 && heads.key_value >= 0 && heads.size >= 1 && heads.group >= 1 && heads.first_query >= 0 &&
+              heads.first_key_value >= 0,
+          "{} was given {} query heads, {} key/value heads of size {}, groups of {}", name, heads.query, heads.key_value, heads.size,
+          heads.group);
   require(heads.size <= cpu::largest_head, "{} takes heads of at most {} columns, not {}", name, cpu::largest_head, heads.size);
   require(!even || heads.size % 2 == 0, "{} needs heads of an even size, not {}", name, heads.size);
   if (heads.query == 0) return;
   const auto low = heads.first_query / heads.group - heads.first_key_value;
   const auto high = (heads.first_query + heads.query - 1) / heads.group - heads.first_key_value;
-  require(low >= 0 && high < heads.key_value, "{}: query heads {} to {} in groups of {} read key/value heads that are not among the {} from {}",
-          name, heads.first_query, heads.first_query + heads.query - 1, heads.group, heads.key_value, heads.first_key_value);
+  require(low >= 0 && high < heads.key_value,
+          "{}: query heads {} to {} in groups of {} read key/value heads that are not among the {} from {}", name, heads.first_query,
+          heads.first_query + heads.query - 1, heads.group, heads.key_value, heads.first_key_value);
 }
 
 cpu::Samples check_samples(std::string_view name, const Tensor& offsets, std::int64_t rows) {
@@ -53,7 +56,8 @@ void rotary(Tensor qkv, Tensor positions, Tensor table, const Heads& heads, bool
 void rotary_table(Tensor table, double theta, Stream&) {
   check_rank("rotary_table", "table", table, 2);
   check("rotary_table", "table", table, table.shape());
-  require(table[1] % 2 == 0 && theta > 0, "rotary_table needs an even head size and a theta above 0, and was given {} and {}", table[1], theta);
+  require(table[1] % 2 == 0 && theta > 0, "rotary_table needs an even head size and a theta above 0, and was given {} and {}", table[1],
+          theta);
   cpu::rotary_table(table.as<float>(), theta, table[0], table[1]);
 }
 
@@ -67,7 +71,8 @@ void attention_forward(Tensor out, Tensor lse, Tensor qkv, Tensor offsets, const
   cpu::attention_forward(out.as<float>(), lse.as<float>(), qkv.as<float>(), check_samples(name, offsets, qkv[0]), heads);
 }
 
-void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv, Tensor offsets, Tensor scratch, const Heads& heads, Stream&) {
+void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv, Tensor offsets, Tensor scratch, const Heads& heads,
+                        Stream&) {
   constexpr auto name = "attention_backward";
   check_heads(name, heads);
   check_rank(name, "qkv", qkv, 2);
@@ -112,8 +117,8 @@ void attention_decode(Tensor out, Tensor qkv, Tensor keys, Tensor values, Tensor
   const auto* length = lengths.as<std::int32_t>();
   for (std::int64_t b = 0; b < sequences; ++b)
     require(slot[b] >= 0 && slot[b] < cache.slots && length[b] >= 0 && length[b] < cache.capacity,
-            "attention_decode: sequence {} appends at position {} of slot {}, and there are {} slots of {} positions", b, length[b], slot[b],
-            cache.slots, cache.capacity);
+            "attention_decode: sequence {} appends at position {} of slot {}, and there are {} slots of {} positions", b, length[b],
+            slot[b], cache.slots, cache.capacity);
   cpu::attention_decode(out.as<float>(), qkv.as<float>(), cache, slot, length, sequences, heads);
 }
 

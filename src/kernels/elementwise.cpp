@@ -51,8 +51,8 @@ void dropout(Tensor y, Tensor x, double probability, const RandomKey& key, Tenso
   check(name, "samples", samples, {x[0]}, DType::i64);
   check(name, "positions", positions, {x[0]}, DType::i32);
   require(probability >= 0 && probability < 1, "dropout needs a probability of at least 0 and below 1, and was given {}", probability);
-  require(site < 1u << 14 && x[1] <= 1 << 20, "dropout counts 16,384 places and 1,048,576 columns, and was given place {} and {} columns", site,
-          x[1]);
+  require(site < 1u << 14 && x[1] <= 1 << 20, "dropout counts 16,384 places and 1,048,576 columns, and was given place {} and {} columns",
+          site, x[1]);
   cpu::dropout(y.as<float>(), x.as<float>(), probability, key, samples.as<std::int64_t>(), positions.as<std::int32_t>(), site, x[0], x[1]);
 }
 

@@ -29,7 +29,8 @@ void finish_statistics(Tensor logprob, Tensor entropy, Tensor lse, Tensor statis
   check(name, "logprob", logprob, {rows});
   check(name, "entropy", entropy, {rows});
   check(name, "lse", lse, {rows});
-  cpu::finish_statistics(logprob.as<float>(), entropy.as<float>(), lse.as<float>(), statistics.as<float>(), targets.as<std::int32_t>(), rows);
+  cpu::finish_statistics(logprob.as<float>(), entropy.as<float>(), lse.as<float>(), statistics.as<float>(), targets.as<std::int32_t>(),
+                         rows);
 }
 
 void logit_gradient(Tensor logits, Tensor lse, Tensor entropy, Tensor targets, Tensor dlogprob, Tensor dentropy, std::int64_t first,
@@ -65,8 +66,8 @@ void value_backward(Tensor dhidden, Tensor dw, Tensor db, Tensor dvalues, Tensor
   check(name, "w", w, {hidden[1]});
   check(name, "dw", dw, {hidden[1]});
   check(name, "db", db, {1});
-  cpu::value_backward(dhidden.as<float>(), dw.as<float>(), db.as<float>(), dvalues.as<float>(), hidden.as<float>(), w.as<float>(), hidden[0],
-                      hidden[1]);
+  cpu::value_backward(dhidden.as<float>(), dw.as<float>(), db.as<float>(), dvalues.as<float>(), hidden.as<float>(), w.as<float>(),
+                      hidden[0], hidden[1]);
 }
 
 void sample_tokens(Tensor tokens, Tensor logprobs, Tensor logits, Tensor uniforms, const Sampling& sampling, Stream&) {

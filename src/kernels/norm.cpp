@@ -35,7 +35,8 @@ void layer_norm_forward(Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor gai
   check(name, "rstd", rstd, {x[0]});
   check(name, "gain", gain, {x[1]});
   check(name, "bias", bias, {x[1]});
-  cpu::norm_forward({y.as<float>(), mean.as<float>(), rstd.as<float>(), x.as<float>(), gain.as<float>(), bias.as<float>(), eps}, x[0], x[1]);
+  cpu::norm_forward({y.as<float>(), mean.as<float>(), rstd.as<float>(), x.as<float>(), gain.as<float>(), bias.as<float>(), eps}, x[0],
+                    x[1]);
 }
 
 void layer_norm_backward(Tensor dx, Tensor dgain, Tensor dbias, Tensor dy, Tensor x, Tensor gain, Tensor mean, Tensor rstd, Write write_dx,

@@ -11,7 +11,8 @@ struct AttentionResult {
 };
 
 /// Causal attention of packed samples by plain loops in double.
-inline AttentionResult attention_oracle(const std::vector<double>& qkv, const std::vector<std::int32_t>& offsets, std::int64_t rows, const Heads& heads) {
+inline AttentionResult attention_oracle(const std::vector<double>& qkv, const std::vector<std::int32_t>& offsets, std::int64_t rows,
+                                        const Heads& heads) {
   const auto size = heads.size, columns = heads.columns();
   AttentionResult result{std::vector<double>(rows * heads.query * size), std::vector<double>(rows * heads.query)};
   for (std::size_t s = 0; s + 1 < offsets.size(); ++s)
@@ -22,7 +23,8 @@ inline AttentionResult attention_oracle(const std::vector<double>& qkv, const st
         double total = 0;
         for (std::int64_t j = offsets[s]; j <= i; ++j) {
           double score = 0;
-          for (std::int64_t c = 0; c < size; ++c) score += qkv[i * columns + h * size + c] * qkv[j * columns + (heads.query + kv) * size + c];
+          for (std::int64_t c = 0; c < size; ++c)
+            score += qkv[i * columns + h * size + c] * qkv[j * columns + (heads.query + kv) * size + c];
           weights.push_back(std::exp(score / std::sqrt(static_cast<double>(size))));
           total += weights.back();
         }

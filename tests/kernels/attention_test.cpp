@@ -21,7 +21,10 @@ const Case cases[] = {
     {"grouped", {.query = 8, .key_value = 4, .size = 16, .group = 2}, {0, 3, 20, 21}, 2},
     {"odd size", {.query = 2, .key_value = 1, .size = 24, .group = 2}, {0, 17, 34}, 0},
     {"tiny size", {.query = 3, .key_value = 3, .size = 8}, {0, 0, 12, 12}, 4},
-    {"a shard that straddles groups", {.query = 3, .key_value = 2, .size = 10, .group = 3, .first_query = 2, .first_key_value = 0}, {0, 19}, 1},
+    {"a shard that straddles groups",
+     {.query = 3, .key_value = 2, .size = 10, .group = 3, .first_query = 2, .first_key_value = 0},
+     {0, 19},
+     1},
 };
 
 const Case long_cases[] = {
@@ -71,7 +74,8 @@ TEST(Attention, BackwardAgreesWithCentralDifferences) {
 }
 
 /// The gradient by loops in double, for samples too long for central differences.
-std::vector<double> backward_oracle(const std::vector<double>& qkv, const std::vector<double>& dout, const Offsets& offsets, Index rows, const Heads& heads) {
+std::vector<double> backward_oracle(const std::vector<double>& qkv, const std::vector<double>& dout, const Offsets& offsets, Index rows,
+                                    const Heads& heads) {
   const auto forward = attention_oracle(qkv, offsets, rows, heads);
   const Index size = heads.size, columns = heads.columns();
   const double scale = 1 / std::sqrt(static_cast<double>(size));
@@ -212,7 +216,8 @@ TEST(Decode, ContinuesAPromptAsFullAttentionDoes) {
     for (Index s = 0; s < samples; ++s) {
       expect_near(out.slice(s, 1), doubles(a.out.slice(last[s], 1)), 3e-6);
       const Tensor alone = a.host.make({1, a.out[1]});
-      attention_decode(alone, token.slice(s, 1), keys, values, a.host.of(Offsets{slots[s]}), a.host.of(Offsets{lengths[s]}), a.heads, a.host.stream());
+      attention_decode(alone, token.slice(s, 1), keys, values, a.host.of(Offsets{slots[s]}), a.host.of(Offsets{lengths[s]}), a.heads,
+                       a.host.stream());
       EXPECT_TRUE(same_bits(alone, out.slice(s, 1)));
     }
   }
@@ -220,7 +225,9 @@ TEST(Decode, ContinuesAPromptAsFullAttentionDoes) {
 
 TEST(Attention, RefusesWrongInput) {
   Attention a(cases[1]);
-  const auto forward = [&](const Heads& heads, const Offsets& offsets) { attention_forward(a.out, a.lse, a.qkv, a.host.of(offsets), heads, a.host.stream()); };
+  const auto forward = [&](const Heads& heads, const Offsets& offsets) {
+    attention_forward(a.out, a.lse, a.qkv, a.host.of(offsets), heads, a.host.stream());
+  };
   EXPECT_THROW(forward(a.heads, {0, 30}), Error);
   EXPECT_THROW(forward(a.heads, {1, 5}), Error);
   EXPECT_THROW(forward(a.heads, {0, 5, 4}), Error);

@@ -124,14 +124,16 @@ TEST(LogitHead, RefusesWrongInput) {
   EXPECT_THROW(logit_statistics(head.host.make({19, 3}), head.logits, head.targets, 0, 1.0f, head.stream()), Error);
   EXPECT_THROW(logit_statistics(head.statistics, head.logits, head.targets, 0, 0.0f, head.stream()), Error);
   EXPECT_THROW(merge_statistics(head.statistics, head.host.make({18, 4}), head.stream()), Error);
-  EXPECT_THROW(logit_gradient(head.logits, head.lse, head.entropy, head.targets, head.lse, head.host.make({18}), 0, 1.0f, head.stream()), Error);
+  EXPECT_THROW(logit_gradient(head.logits, head.lse, head.entropy, head.targets, head.lse, head.host.make({18}), 0, 1.0f, head.stream()),
+               Error);
 }
 
 TEST(ValueHead, AgreesWithDoubleAndKeepsItsBits) {
   Host host;
   constexpr Index rows = 530, columns = 100;
   const Tensor hidden = host.random({rows, columns}, 1), w = host.random({columns}, 2), b = host.random({1}, 3), values = host.make({rows});
-  const Tensor dvalues = host.random({rows}, 4), dhidden = host.filled({rows, columns}, not_a_number), dw = host.filled({columns}, not_a_number);
+  const Tensor dvalues = host.random({rows}, 4), dhidden = host.filled({rows, columns}, not_a_number),
+               dw = host.filled({columns}, not_a_number);
   const Tensor db = host.filled({1}, not_a_number);
   Vector value(rows), gradient, weight(columns), bias(1);
   for (Index r = 0; r < rows; ++r) {

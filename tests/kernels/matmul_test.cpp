@@ -11,7 +11,8 @@ using Index = std::int64_t;
 struct Product {
   Index rows, n, k;
 };
-const Product products[] = {{16, 1, 48}, {17, 3, 48}, {100, 48, 7}, {272, 735, 128}, {300, 128, 336}, {528, 384, 128}, {256, 5, 130}, {64, 2000, 96}, {40, 96, 2000}, {0, 8, 8}, {32, 8, 0}, {32, 0, 8}};
+const Product products[] = {{16, 1, 48},   {17, 3, 48},    {100, 48, 7},   {272, 735, 128}, {300, 128, 336}, {528, 384, 128},
+                            {256, 5, 130}, {64, 2000, 96}, {40, 96, 2000}, {0, 8, 8},       {32, 8, 0},      {32, 0, 8}};
 
 /// What fp32 sums of `depth` products of normal numbers may be off.
 double rounding(Index depth) { return 4e-6 * std::sqrt(static_cast<double>(depth) + 1); }
@@ -74,8 +75,25 @@ TEST(Linear, RowsDoNotSeeTheirNeighbours) {
   struct Layer {
     Index n, k;
   };
-  for (const auto& [n, k] : {Layer{336, 128}, {128, 336}, {735, 128}, {384, 128}, {1, 48}, {3, 48}, {17, 100}, {768, 768}, {2304, 768}, {768, 3072},
-                             {500, 1500}, {128, 128}, {608, 1170}, {241, 875}, {193, 1024}, {48, 48}, {1000, 64}, {16, 16}, {130, 2048}}) {
+  for (const auto& [n, k] : {Layer{336, 128},
+                             {128, 336},
+                             {735, 128},
+                             {384, 128},
+                             {1, 48},
+                             {3, 48},
+                             {17, 100},
+                             {768, 768},
+                             {2304, 768},
+                             {768, 3072},
+                             {500, 1500},
+                             {128, 128},
+                             {608, 1170},
+                             {241, 875},
+                             {193, 1024},
+                             {48, 48},
+                             {1000, 64},
+                             {16, 16},
+                             {130, 2048}}) {
     SCOPED_TRACE(fmt::format("n {} k {}", n, k));
     Host host;
     constexpr Index rows = 256;
@@ -96,14 +114,31 @@ TEST(Linear, RowsDoNotSeeTheirNeighbours) {
 }
 
 TEST(Linear, ThreadsDoNotChangeBits) {
-  for (const auto& [rows, n, k] : {Product{272, 735, 128}, {528, 128, 336}, {1024, 300, 2000}, {16, 1, 48}, {300, 1, 849}, {256, 193, 1}, {256, 609, 1170}}) {
+  for (const auto& [rows, n, k] :
+       {Product{272, 735, 128}, {528, 128, 336}, {1024, 300, 2000}, {16, 1, 48}, {300, 1, 849}, {256, 193, 1}, {256, 609, 1170}}) {
     Host host;
     const Tensor x = host.random({rows, k}, 1), w = host.random({n, k}, 2), dy = host.random({rows, n}, 3), bias = host.random({n}, 4);
     const Shape y{rows, n}, dx{rows, k}, dw{n, k}, db{n};
-    expect_same_bits_for_all_threads([&] { const Tensor t = host.make(y); linear_forward(t, x, w, bias, Write::replace, host.stream()); return t; });
-    expect_same_bits_for_all_threads([&] { const Tensor t = host.make(dx); linear_backward_input(t, dy, w, Write::replace, host.stream()); return t; });
-    expect_same_bits_for_all_threads([&] { const Tensor t = host.make(dw); linear_backward_weight(t, dy, x, Write::replace, host.stream()); return t; });
-    expect_same_bits_for_all_threads([&] { const Tensor t = host.make(db); linear_backward_bias(t, dy, Write::replace, host.stream()); return t; });
+    expect_same_bits_for_all_threads([&] {
+      const Tensor t = host.make(y);
+      linear_forward(t, x, w, bias, Write::replace, host.stream());
+      return t;
+    });
+    expect_same_bits_for_all_threads([&] {
+      const Tensor t = host.make(dx);
+      linear_backward_input(t, dy, w, Write::replace, host.stream());
+      return t;
+    });
+    expect_same_bits_for_all_threads([&] {
+      const Tensor t = host.make(dw);
+      linear_backward_weight(t, dy, x, Write::replace, host.stream());
+      return t;
+    });
+    expect_same_bits_for_all_threads([&] {
+      const Tensor t = host.make(db);
+      linear_backward_bias(t, dy, Write::replace, host.stream());
+      return t;
+    });
     expect_same_bits_for_all_threads([&] { const Tensor t = host.make(y); linear_decode(t, x, w, bias, host.stream()); return t; });
   }
 }

@@ -54,7 +54,9 @@ TEST(Norm, AgreesWithDoubleAndCentralDifferences) {
       norm.forward(layer);
       const Vector x = doubles(norm.x), gain = doubles(norm.gain), bias = norm.bias_of(layer), dy = doubles(norm.dy);
       expect_near(norm.y, oracle(x, gain, bias, rows, columns), 2e-6, "y");
-      const auto loss = [&](const Vector& x, const Vector& gain, const Vector& bias) { return dot(dy, oracle(x, gain, bias, rows, columns)); };
+      const auto loss = [&](const Vector& x, const Vector& gain, const Vector& bias) {
+        return dot(dy, oracle(x, gain, bias, rows, columns));
+      };
       Vector dx = central_differences(x, [&](const Vector& v) { return loss(v, gain, bias); });
       const Tensor got = norm.host.filled({rows, columns}, not_a_number);
       norm.backward(layer, got, Write::replace);
@@ -93,7 +95,8 @@ TEST(Norm, RefusesWrongShapes) {
   EXPECT_THROW(rms_norm_forward(norm.y, host.make({3}), norm.x, norm.gain, eps, host.stream()), Error);
   EXPECT_THROW(rms_norm_forward(norm.y, norm.rstd, norm.x, host.make({9}), eps, host.stream()), Error);
   EXPECT_THROW(layer_norm_forward(norm.y, norm.mean, norm.rstd, norm.x, norm.gain, host.make({4}), eps, host.stream()), Error);
-  EXPECT_THROW(rms_norm_backward(host.make({4, 9}), norm.dgain, norm.dy, norm.x, norm.gain, norm.rstd, Write::replace, host.stream()), Error);
+  EXPECT_THROW(rms_norm_backward(host.make({4, 9}), norm.dgain, norm.dy, norm.x, norm.gain, norm.rstd, Write::replace, host.stream()),
+               Error);
 }
 
 }  // namespace

@@ -38,7 +38,8 @@ TEST(AdamW, AgreesWithDoubleOverSeveralSteps) {
 TEST(AdamW, PiecesAndThreadsDoNotChangeBits) {
   Host host;
   constexpr Index count = 40000;
-  const Tensor value = host.random({count}, 1), gradient = host.random({count}, 2), m = host.random({count}, 3), v = host.filled({count}, 0.3f);
+  const Tensor value = host.random({count}, 1), gradient = host.random({count}, 2), m = host.random({count}, 3),
+               v = host.filled({count}, 0.3f);
   const AdamW how{.rate = 0.01, .decay = 0.1, .step = 3};
   const auto pieces = [&](Index piece) {
     const Tensor x = host.copy(value), a = host.copy(m), b = host.copy(v);

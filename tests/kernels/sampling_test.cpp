@@ -58,7 +58,8 @@ TEST(Sampling, AgreesWithSortingInDouble) {
       sample_tokens(tokens, logprobs, logits, uniforms, how, host.stream());
       for (Index r = 0; r < rows; ++r) {
         const Draw expected = oracle(logits.slice(r, 1).as<float>(), columns, how, uniforms.as<double>()[r]);
-        EXPECT_EQ(tokens.as<std::int32_t>()[r], expected.token) << columns << " tokens, k " << how.top_k << " p " << how.top_p << " row " << r;
+        EXPECT_EQ(tokens.as<std::int32_t>()[r], expected.token)
+            << columns << " tokens, k " << how.top_k << " p " << how.top_p << " row " << r;
         EXPECT_NEAR(logprobs.as<float>()[r], expected.logprob, 3e-6);
       }
     }
@@ -67,7 +68,8 @@ TEST(Sampling, AgreesWithSortingInDouble) {
 
 TEST(Sampling, DrawsTheDistribution) {
   Host host;
-  const Tensor logits = host.make({1, 4}), uniform = host.make({1}, DType::f64), token = host.make({1}, DType::i32), logprob = host.make({1});
+  const Tensor logits = host.make({1, 4}), uniform = host.make({1}, DType::f64), token = host.make({1}, DType::i32),
+               logprob = host.make({1});
   const double p[] = {0.1, 0.2, 0.3, 0.4};
   for (int i = 0; i < 4; ++i) logits.as<float>()[i] = static_cast<float>(std::log(p[i]));
   const RandomKey key(1, Purpose::sampling);
@@ -83,7 +85,8 @@ TEST(Sampling, DrawsTheDistribution) {
 
 TEST(Sampling, TiesGoToTheLowerIdAndTheEdgesHold) {
   Host host;
-  const Tensor logits = host.filled({1, 50}, 1.5f), uniform = host.make({1}, DType::f64), token = host.make({1}, DType::i32), logprob = host.make({1});
+  const Tensor logits = host.filled({1, 50}, 1.5f), uniform = host.make({1}, DType::f64), token = host.make({1}, DType::i32),
+               logprob = host.make({1});
   const auto draw = [&](double u, const Sampling& how) {
     uniform.as<double>()[0] = u;
     sample_tokens(token, logprob, logits, uniform, how, host.stream());

@@ -149,7 +149,8 @@ void output_products(float* delta, const float* dout, const float* out, Index ro
     for (Index h = 0; h < heads.query; ++h) {
       const Index at = (r * heads.query + h) * heads.size;
       Lanes total{};
-      for (Index c = 0; c < heads.size; c += lanes) total = fma(load(dout + at + c, heads.size - c), load(out + at + c, heads.size - c), total);
+      for (Index c = 0; c < heads.size; c += lanes)
+        total = fma(load(dout + at + c, heads.size - c), load(out + at + c, heads.size - c), total);
       delta[r * heads.query + h] = sum(total);
     }
   });
@@ -188,7 +189,8 @@ void unpack_add(float* rows, Index stride, const float* tile, Index wide, Index 
 
 // With S = scale q k^T, P = exp(S - lse), dP = dout v^T, dS = P (dP - delta):
 // dv = P^T dout,  dk = scale dS^T q,  dq = scale dS k.  dk and dv add over heads of the group, then query tiles, in order.
-void backward_tile(BackwardTiles& t, const HeadView& view, const AttentionBackward& on, const BackwardHead& item, Index head, Index query_begin) {
+void backward_tile(BackwardTiles& t, const HeadView& view, const AttentionBackward& on, const BackwardHead& item, Index head,
+                   Index query_begin) {
   const Heads& heads = view.heads;
   const Index size = heads.size, wide = round_up(size), queries = std::min(tile_rows, item.length - query_begin);
   const Index first_row = item.first + query_begin;

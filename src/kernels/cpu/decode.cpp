@@ -88,8 +88,8 @@ void decode_head(float* out, const float* query, const float* keys, const float*
 
 }  // namespace
 
-void attention_decode(float* out, const float* qkv, const Cache& cache, const std::int32_t* slots, const std::int32_t* lengths, Index sequences,
-                      const Heads& heads) {
+void attention_decode(float* out, const float* qkv, const Cache& cache, const std::int32_t* slots, const std::int32_t* lengths,
+                      Index sequences, const Heads& heads) {
   const Index size = heads.size, width = heads.key_value * size;
   for (Index b = 0; b < sequences; ++b) {
     const Index at = (slots[b] * cache.capacity + lengths[b]) * width;

@@ -127,7 +127,8 @@ void dropout(float* y, const float* x, double probability, const RandomKey& key,
     };
     for (Index c = 0; c < columns; c += dropout_columns) {
       WordLanes first, second;
-      Philox8(key, static_cast<std::uint64_t>(samples[r]), static_cast<std::uint32_t>(positions[r]), site << 18 | static_cast<std::uint32_t>(c / 4))
+      Philox8(key, static_cast<std::uint64_t>(samples[r]), static_cast<std::uint32_t>(positions[r]),
+              site << 18 | static_cast<std::uint32_t>(c / 4))
           .columns(first, second);
       apply(first, c);
       apply(second, c + lanes);

@@ -34,10 +34,12 @@ constexpr std::int64_t lanes = 16;
 
 /// a * b + c, rounded once. Written lane by lane, without a loop: g++ then makes one vector instruction of it everywhere.
 [[gnu::always_inline]] inline Lanes fma(Lanes a, Lanes b, Lanes c) {
-  return Lanes{__builtin_fmaf(a[0], b[0], c[0]), __builtin_fmaf(a[1], b[1], c[1]), __builtin_fmaf(a[2], b[2], c[2]), __builtin_fmaf(a[3], b[3], c[3]),
-               __builtin_fmaf(a[4], b[4], c[4]), __builtin_fmaf(a[5], b[5], c[5]), __builtin_fmaf(a[6], b[6], c[6]), __builtin_fmaf(a[7], b[7], c[7]),
-               __builtin_fmaf(a[8], b[8], c[8]), __builtin_fmaf(a[9], b[9], c[9]), __builtin_fmaf(a[10], b[10], c[10]), __builtin_fmaf(a[11], b[11], c[11]),
-               __builtin_fmaf(a[12], b[12], c[12]), __builtin_fmaf(a[13], b[13], c[13]), __builtin_fmaf(a[14], b[14], c[14]), __builtin_fmaf(a[15], b[15], c[15])};
+  return Lanes{__builtin_fmaf(a[0], b[0], c[0]),    __builtin_fmaf(a[1], b[1], c[1]),    __builtin_fmaf(a[2], b[2], c[2]),
+               __builtin_fmaf(a[3], b[3], c[3]),    __builtin_fmaf(a[4], b[4], c[4]),    __builtin_fmaf(a[5], b[5], c[5]),
+               __builtin_fmaf(a[6], b[6], c[6]),    __builtin_fmaf(a[7], b[7], c[7]),    __builtin_fmaf(a[8], b[8], c[8]),
+               __builtin_fmaf(a[9], b[9], c[9]),    __builtin_fmaf(a[10], b[10], c[10]), __builtin_fmaf(a[11], b[11], c[11]),
+               __builtin_fmaf(a[12], b[12], c[12]), __builtin_fmaf(a[13], b[13], c[13]), __builtin_fmaf(a[14], b[14], c[14]),
+               __builtin_fmaf(a[15], b[15], c[15])};
 }
 
 [[gnu::always_inline]] inline Lanes max(Lanes a, Lanes b) { return a > b ? a : b; }
@@ -49,7 +51,8 @@ using Quarter = float __attribute__((vector_size(16)));
 /// Combines the lanes as a tree: 8 with 8, 4 with 4, 2 with 2, 1 with 1.
 template <class Combine>
 [[gnu::always_inline]] inline float tree(Lanes v, const Combine& combine) {
-  const Half half = combine(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7), __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+  const Half half =
+      combine(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7), __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
   Quarter a = combine(__builtin_shufflevector(half, half, 0, 1, 2, 3), __builtin_shufflevector(half, half, 4, 5, 6, 7));
   a = combine(a, __builtin_shufflevector(a, a, 2, 3, 0, 1));
   return combine(a, __builtin_shufflevector(a, a, 1, 0, 3, 2))[0];
@@ -125,12 +128,13 @@ inline void transpose(Lanes (&v)[lanes]) {
   return v[0];
 }
 
-[[gnu::always_inline]] inline IntLanes bits_of(Lanes v) {
-  IntLanes bits;
+using BitLanes = std::uint32_t __attribute__((vector_size(64)));
+[[gnu::always_inline]] inline BitLanes bits_of(Lanes v) {
+  BitLanes bits;
   std::memcpy(&bits, &v, sizeof bits);
   return bits;
 }
-[[gnu::always_inline]] inline Lanes from_bits(IntLanes bits) {
+[[gnu::always_inline]] inline Lanes from_bits(BitLanes bits) {
   Lanes v;
   std::memcpy(&v, &bits, sizeof v);
   return v;

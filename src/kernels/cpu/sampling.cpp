@@ -111,7 +111,8 @@ Index best_token(const float* logits, Index columns) {
   Index best = 0;
   for (Index begin = 0; begin < columns; begin += lanes) {
     const Index count = std::min(lanes, columns - begin);
-    const Lanes l = count == lanes ? load(logits + begin) : (iota() < static_cast<std::int32_t>(count) ? load(logits + begin, count) : splat(logits[begin]));
+    const Lanes l = count == lanes ? load(logits + begin)
+                                   : (iota() < static_cast<std::int32_t>(count) ? load(logits + begin, count) : splat(logits[begin]));
     if (!(largest(l) > logits[best])) continue;
     for (Index i = begin; i < begin + count; ++i)
       if (logits[i] > logits[best]) best = i;

@@ -57,11 +57,15 @@ void register_tile(float* c, std::int64_t c_row, LeftFactor a, const float* b, s
 
 /// Tiles of Rows rows, the rest in smaller ones.
 template <int Rows, int Columns>
-void row_tiles(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::int64_t b_row, std::int64_t rows, std::int64_t depth, bool add) {
+void row_tiles(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::int64_t b_row, std::int64_t rows, std::int64_t depth,
+               bool add) {
   std::int64_t i = 0;
-  for (; i + Rows <= rows; i += Rows) register_tile<Rows, Columns>(c + i * c_row, c_row, {a.data + i * a.row, a.row, a.step}, b, b_row, depth, add);
+  for (; i + Rows <= rows; i += Rows)
+    register_tile<Rows, Columns>(c + i * c_row, c_row, {a.data + i * a.row, a.row, a.step}, b, b_row, depth, add);
   if constexpr (Rows > 1)
-    if (i < rows) row_tiles<(Rows > 4 ? 4 : Rows / 2), Columns>(c + i * c_row, c_row, {a.data + i * a.row, a.row, a.step}, b, b_row, rows - i, depth, add);
+    if (i < rows)
+      row_tiles<(Rows > 4 ? 4 : Rows / 2), Columns>(c + i * c_row, c_row, {a.data + i * a.row, a.row, a.step}, b, b_row, rows - i, depth,
+                                                    add);
 }
 
 /// c[rows, columns] = (add: c +) a[rows, depth] b[depth, columns]; columns is a multiple of 16. An element's bits do not depend on
