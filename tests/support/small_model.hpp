@@ -26,8 +26,8 @@ struct OneEngine {
   Workspace workspace{plan};
   std::unique_ptr<Communicator> alone = make_single_communicator();
   Engine engine;
-  OneEngine(const ModelConfig& config, Head head, int shards, EngineUse use, std::uint64_t seed = 1)
-      : engine("model", config, head, shards, use, 1, workspace) {
+  OneEngine(const ModelConfig& config, Head head, int shards, EngineUse use, std::uint64_t seed = 1, int data_ranks = 1)
+      : engine("model", config, head, shards, use, data_ranks, workspace) {
     workspace.reserve();
     plan.commit();
     engine.prepare();
