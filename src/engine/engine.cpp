@@ -72,6 +72,14 @@ GrainView Engine::upload(const GrainBuffers& buffers, const Grain& grain) {
   const auto rows = static_cast<std::int64_t>(grain.tokens.size());
   ensure(rows <= buffers.tokens[0] && kernels::padded_rows(rows) == rows, "a grain of {} rows does not fit an engine planned for {}", rows,
          buffers.tokens[0]);
+  const ModelConfig& config = transformer_.config();
+  for (std::int64_t r = 0; r < rows; ++r) {  // what a kernel would take for padding, or read behind a table
+    require(grain.tokens[r] < config.vocabulary && grain.targets[r] < config.vocabulary,
+            "sample {} has token {} for the model {}, whose vocabulary ends at {}: its tokenizer is another one", grain.samples[r],
+            std::max(grain.tokens[r], grain.targets[r]), store_.model(), config.vocabulary - 1);
+    require(grain.positions[r] < config.context, "sample {} is longer than the context of {} tokens of the model {}: shorten it",
+            grain.samples[r], config.context, store_.model());
+  }
   const auto put = [&](const Tensor& tensor, auto span) {
     const Tensor part = tensor.slice(0, static_cast<std::int64_t>(span.size()));
     part.device().copy(part.data(), span.data(), span.size_bytes(), *stream_);

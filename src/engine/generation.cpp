@@ -105,6 +105,13 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
     require(length + how.max_new <= use_.capacity && kernels::padded_rows(length) <= use_.rows,
             "sample {} has a prompt of {} tokens, and {} new ones do not fit the {} tokens planned for a sequence", prompt.sample, length, how.max_new,
             use_.capacity);
+    const ModelConfig& config = transformer_.config();
+    require(length + how.max_new <= config.context + 1,  // the last new token is not read
+            "sample {} has a prompt of {} tokens, and {} new ones do not fit the model's context of {}", prompt.sample, length, how.max_new,
+            config.context);
+    for (const std::int32_t token : prompt.tokens)
+      require(token >= 0 && token < config.vocabulary, "sample {} has the token {} in its prompt, and the model's vocabulary has {}", prompt.sample,
+              token, config.vocabulary);
   }
   if (how.max_new == 0) return out;
   std::vector<std::int32_t> free(use_.slots);

@@ -1,0 +1,124 @@
+#include <cmath>
+
+#include "comm/mpi_test.hpp"
+#include "support/copy_task.hpp"
+
+// Numerics contract R3 on whole optimizer steps: any number of ranks gives the bits of one.
+namespace collimate::test {
+namespace {
+
+Communicator& ranks() { return test_world()->ranks(); }
+
+constexpr std::int64_t steps = 4;
+constexpr double rate = 3e-3, dropout = 0.1;
+
+CopyTask small_task() {
+  CopyTask task;
+  task.samples_per_grain = 3;
+  return task;
+}
+
+/// The state after some steps: parameters and both moments.
+std::vector<std::uint64_t> state(Pupil& pupil) {
+  const ParameterStore& store = pupil.one.engine.store();
+  Stream& stream = pupil.one.device->stream();
+  return {hash_of(store.value(), stream), hash_of(store.first_moment(), stream), hash_of(store.second_moment(), stream)};
+}
+
+std::vector<std::uint64_t> on_one_rank(const ModelConfig& config, int shards, std::int64_t grains) {
+  Pupil pupil(small_task(), config, shards, grains);
+  for (std::int64_t step = 1; step <= steps; ++step) pupil.step(step, grains, *pupil.one.alone, rate, dropout);
+  return state(pupil);
+}
+
+std::vector<std::uint64_t> on_all_ranks(const ModelConfig& config, int shards, std::int64_t grains, std::int64_t dropped = -1) {
+  Pupil pupil(small_task(), config, shards, grains, ranks().size());
+  for (std::int64_t step = 1; step <= steps; ++step)
+    pupil.step(step, grains, ranks(), rate, dropout, step == 2 ? dropped : -1);
+  return state(pupil);
+}
+
+/// The same steps, but gradients are added as they come: each rank's grains from left to right, then the ranks.
+struct PlainSum {
+  std::vector<std::uint64_t> state;
+  double norm = 0;  // of the last step's gradient
+};
+PlainSum with_a_plain_sum(const ModelConfig& config, int shards, std::int64_t grains) {
+  Pupil pupil(small_task(), config, shards, 1);
+  ParameterStore& store = pupil.one.engine.store();
+  const std::int64_t size = store.layout().size();
+  const Part run = part_of(grains, ranks().rank(), ranks().size());
+  for (std::int64_t step = 1; step <= steps; ++step) {
+    std::vector<float> mine(size);
+    for (std::int64_t g = run.begin; g < run.begin + run.count; ++g) {
+      pupil.one.engine.begin_step(0);
+      pupil.add_grain(step, g, grains, dropout);
+      pupil.one.engine.finish_step(*pupil.one.alone, 1);
+      for (std::int64_t i = 0; i < size; ++i) mine[i] += store.gradient().as<float>()[i];
+    }
+    pupil.one.engine.begin_step(0);
+    store.open_grain();
+    store.close_grain();
+    pupil.one.engine.finish_step(*pupil.one.alone, 1);
+    for (const auto& part : gather_all(ranks(), mine))
+      for (std::int64_t i = 0; i < size; ++i) store.gradient().as<float>()[i] += part[i];
+    pupil.optimizer.step(rate, pupil.one.device->stream());
+  }
+  return {state(pupil), std::sqrt(squares_of(store.gradient(), pupil.one.device->stream()))};
+}
+
+TEST(Training, AnyNumberOfRanksGivesTheBitsOfOne) {
+  for (const ModelConfig& config : {small_task().llama(), small_task().gpt2()})
+    for (const std::int64_t grains : {1, 5, 7, 12}) {
+      const auto mine = on_all_ranks(config, 2, grains);
+      EXPECT_EQ(mine, on_one_rank(config, 2, grains)) << grains << " grains on " << ranks().size() << " ranks";
+      for (const auto& other : gather_all(ranks(), mine)) EXPECT_EQ(other, mine) << "ranks must agree";
+    }
+}
+
+TEST(Training, TheNumberOfGrainsMayChangeFromStepToStep) {
+  const ModelConfig config = small_task().llama();
+  const auto train = [&](Communicator& over) {
+    Pupil pupil(small_task(), config, 4, 12, over.size());
+    std::int64_t step = 0;
+    for (const std::int64_t grains : {12, 1, 7, 3, 5}) pupil.step(++step, grains, over, rate, dropout);
+    return state(pupil);
+  };
+  EXPECT_EQ(train(ranks()), train(*make_single_communicator()));
+}
+
+// Proves that the tests above can fail: numbers that are as right, in another order, give other bits.
+TEST(Training, APlainSumOverRanksDiffers) {
+  const ModelConfig config = small_task().gpt2();
+  for (const std::int64_t grains : {7, 12}) {
+    const auto ordered = on_one_rank(config, 2, grains);
+    const PlainSum plain = with_a_plain_sum(config, 2, grains);
+    Pupil pupil(small_task(), config, 2, grains);
+    for (std::int64_t step = 1; step <= steps; ++step) pupil.step(step, grains, *pupil.one.alone, rate, dropout);
+    const double norm = std::sqrt(squares_of(pupil.one.engine.store().gradient(), pupil.one.device->stream()));
+    EXPECT_NEAR(plain.norm / norm, 1, 1e-3) << "the same gradient up to rounding";
+    EXPECT_TRUE(ranks().size() < 3 || plain.state != ordered) << grains << " grains on " << ranks().size() << " ranks";
+  }
+}
+
+TEST(Training, ADroppedGradientIsCaught) {
+  const ModelConfig config = small_task().llama();
+  for (const std::int64_t dropped : {0, 3, 6}) EXPECT_NE(on_all_ranks(config, 1, 7, dropped), on_one_rank(config, 1, 7)) << "grain " << dropped;
+}
+
+TEST(Generation, EveryRankSaysTheSame) {
+  const ModelConfig config = small_task().gpt2();
+  OneEngine one(config, Head::policy, 2, {.rows = 64, .slots = 1 + ranks().rank(), .capacity = config.context});
+  std::vector<Prompt> prompts;
+  for (std::uint64_t s = 0; s < 6; ++s) prompts.push_back({{1, static_cast<std::int32_t>(s)}, s});
+  std::vector<std::int32_t> said;
+  GenerateOptions how;
+  how.max_new = 8;
+  for (const Continuation& c : one.engine.generate(prompts, how)) said.insert(said.end(), c.tokens.begin(), c.tokens.end());
+  for (const auto& other : gather_all(ranks(), said)) EXPECT_EQ(other, said);
+}
+
+}  // namespace
+}  // namespace collimate::test
+
+int main(int argc, char** argv) { return collimate::run_mpi_tests(argc, argv); }
