@@ -1,6 +1,7 @@
 #include "app/command_line.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <filesystem>
 
@@ -11,9 +12,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* template_names[] = {"prompt-template", "response-prefix",   "response-suffix",     "human",       "assistant",    "system",
-                                          "add-bos",         "add-eos",           "max-prompt-tokens",   "max-response-tokens",
-                                          "prompt-rule",     "response-rule"};
+constexpr const char* template_names[] = {"prompt-template", "response-prefix",   "response-suffix",     "human",       "assistant",
+                                          "system",          "add-bos",           "add-eos",             "prompt-rule", "response-rule",
+                                          "max-prompt-tokens", "max-response-tokens"};
+
+std::array<std::string*, 6> texts_of(Template& rules) {
+  return {&rules.prompt, &rules.response_prefix, &rules.response_suffix, &rules.human, &rules.assistant, &rules.system};
+}
 
 std::string escaped(std::string_view text) {
   std::string out;
@@ -71,8 +76,7 @@ void require_new_folder(const std::string& path) {
 
 TemplateOptions::TemplateOptions(Template defaults)
     : rules_(std::move(defaults)), prompt_rule_(name_of(rules_.prompt_rule)), response_rule_(name_of(rules_.response_rule)) {
-  for (std::string* text : {&rules_.prompt, &rules_.response_prefix, &rules_.response_suffix, &rules_.human, &rules_.assistant, &rules_.system})
-    *text = escaped(*text);
+  for (std::string* text : texts_of(rules_)) *text = escaped(*text);
 }
 
 void TemplateOptions::declare(OptionTable& table) {
@@ -93,8 +97,7 @@ void TemplateOptions::declare(OptionTable& table) {
 
 Template TemplateOptions::rules() const {
   Template rules = rules_;
-  for (std::string* text : {&rules.prompt, &rules.response_prefix, &rules.response_suffix, &rules.human, &rules.assistant, &rules.system})
-    *text = unescaped(*text);
+  for (std::string* text : texts_of(rules)) *text = unescaped(*text);
   rules.prompt_rule = too_long_named(prompt_rule_);
   rules.response_rule = too_long_named(response_rule_);
   rules.check();

@@ -19,7 +19,8 @@ namespace fs = std::filesystem;
 
 constexpr const char* usage =
     "collimate export --checkpoint CHECKPOINT --output FOLDER [OPTIONS]: writes a model as a Hugging Face folder (config.json,\n"
-    "model.safetensors, tokenizer files), which other programs load. The files are read again and compared before the folder gets its name.";
+    "model.safetensors, tokenizer files), which other programs load. The files are read again and compared before the folder gets its\n"
+    "name.";
 
 /// A tensor as Hugging Face stores it.
 void pack_all(const HuggingFaceTensor& tensor, const ParameterStore& store, std::span<float> stored) {
@@ -30,8 +31,8 @@ void pack_all(const HuggingFaceTensor& tensor, const ParameterStore& store, std:
   }
 }
 
-void write_folder(const std::string& folder, const ModelConfig& config, const std::vector<HuggingFaceTensor>& tensors, const ParameterStore& store,
-                  const rlhf::TextRules& text) {
+void write_folder(const std::string& folder, const ModelConfig& config, const std::vector<HuggingFaceTensor>& tensors,
+                  const ParameterStore& store, const rlhf::TextRules& text) {
   std::optional<std::int64_t> bos, eos;
   if (text.has_tokenizer()) {
     const auto tokenizer = text.make_tokenizer();
@@ -45,10 +46,11 @@ void write_folder(const std::string& folder, const ModelConfig& config, const st
 }
 
 /// Reads a folder that was just written and compares it with the model: configuration, tokenizer, names, shapes and every bit.
-void check_folder(const std::string& folder, const ModelConfig& config, const std::vector<HuggingFaceTensor>& tensors, const ParameterStore& store,
-                  const rlhf::TextRules& text) {
+void check_folder(const std::string& folder, const ModelConfig& config, const std::vector<HuggingFaceTensor>& tensors,
+                  const ParameterStore& store, const rlhf::TextRules& text) {
   const std::string config_path = (fs::path(folder) / "config.json").string();
-  ensure(config_from_hugging_face(read_file(config_path), config_path) == config, "{} does not read back as the model it was written from", config_path);
+  ensure(config_from_hugging_face(read_file(config_path), config_path) == config, "{} does not read back as the model it was written from",
+         config_path);
   const SafetensorsReader reader(folder);
   std::vector<std::pair<std::string, Shape>> found;
   for (const SafetensorsEntry& entry : reader.tensors()) found.emplace_back(entry.name, entry.shape);
@@ -60,8 +62,8 @@ void check_folder(const std::string& folder, const ModelConfig& config, const st
     read.resize(wanted.size());
     pack_all(tensors[i], store, wanted);
     reader.read(found[places[i]].first, 0, tensors[i].shape.count(), read.data());
-    ensure(std::memcmp(wanted.data(), read.data(), wanted.size() * sizeof(float)) == 0, "{}: the tensor {} does not read back as written; is the disk sound?",
-           reader.path(), tensors[i].name);
+    ensure(std::memcmp(wanted.data(), read.data(), wanted.size() * sizeof(float)) == 0,
+           "{}: the tensor {} does not read back as written; is the disk sound?", reader.path(), tensors[i].name);
   }
   if (!text.has_tokenizer()) return;
   const auto tokenizer = text.make_tokenizer(), again = load_tokenizer(folder);
@@ -88,8 +90,7 @@ int export_command(const std::vector<std::string>& arguments) {
   if (model.empty()) model = rlhf::main_model_of(saved, Head::policy);
   const rlhf::ModelCard card = saved.card(model);
   require(card.head == Head::policy,
-          "the model '{}' of '{}' has a value head, for which there is no common format; export a language model, or run the reward stage's "
-          "checkpoint with Collimate",
+          "the model '{}' of '{}' has a value head with a normalisation, for which there is no common format; export a language model",
           model, checkpoint);
   StoredModel stored(card.config, card.head, card.shards);
   saved.load(model, stored.store());

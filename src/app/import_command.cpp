@@ -15,8 +15,8 @@ namespace {
 
 constexpr const char* usage =
     "collimate import --model FOLDER --output CHECKPOINT [OPTIONS]: reads a GPT-2 or LLaMA model as Hugging Face stores it (config.json,\n"
-    "model.safetensors, sharded or not) with the tokenizer found beside it into a checkpoint with one model, 'policy'. The prompt template\n"
-    "is stored with it: `prepare --like CHECKPOINT` and `generate` use it.";
+    "model.safetensors, sharded or not) with the tokenizer found beside it into a checkpoint with one model, 'policy'. The prompt\n"
+    "template is stored with it: `prepare --like CHECKPOINT` and `generate` use it.";
 
 struct Source {
   std::string folder, config_path, config_text;
@@ -87,7 +87,10 @@ int import_command(const std::vector<std::string>& arguments) {
 
   const Source source = open_source(model);
   const auto tokenizer = tokenizer_of(source, tokenizer_name);
-  rlhf::CheckpointNotes notes{.stage = "import", .complete = true, .progress = "{}", .deck = "", .build = to_json(build_info()), .text = {}};
+  rlhf::CheckpointNotes notes;
+  notes.stage = "import";
+  notes.complete = true;
+  notes.build = to_json(build_info());
   notes.text.rules = text.rules();
   for (const auto& [name, add, id] : {std::tuple("bos", &notes.text.rules.add_bos, tokenizer ? tokenizer->bos() : std::nullopt),
                                       std::tuple("eos", &notes.text.rules.add_eos, tokenizer ? tokenizer->eos() : std::nullopt)}) {

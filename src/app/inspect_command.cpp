@@ -19,7 +19,8 @@ int inspect_command(const std::vector<std::string>& arguments) {
   require_option(table, "path");
   std::string text = inspect(path);
   if (!text.ends_with('\n')) text += '\n';
-  if (text.find("collimate-dataset") != std::string::npos && std::filesystem::is_regular_file(path)) text += describe(Dataset(path), samples);
+  const bool dataset = std::filesystem::is_regular_file(path) && text.find("format = collimate-dataset") != std::string::npos;
+  if (dataset) text += describe(Dataset(path), samples);
   std::fwrite(text.data(), 1, text.size(), stdout);
   return 0;
 }

@@ -27,11 +27,13 @@ constexpr Command commands[] = {
     {"prepare", "turns files into datasets; --example makes the quickstart's", prepare_command, false},
     {"import", "reads a Hugging Face model folder into a checkpoint", import_command, false},
     {"export", "writes a model of a checkpoint as a Hugging Face folder", export_command, false},
+    {"generate", "continues prompts with a model of a checkpoint", generate_command, false},
     {"inspect", "shows what is in a dataset, checkpoint or run folder", inspect_command, false},
 };
 
 std::string help() {
-  std::string text = "collimate aligns language models: supervised fine-tuning, reward models, PPO.\n\nUsage: collimate COMMAND [OPTIONS]\n\n";
+  std::string text =
+      "collimate aligns language models: supervised fine-tuning, reward models, PPO.\n\nUsage: collimate COMMAND [OPTIONS]\n\n";
   for (const Command& command : commands) text += fmt::format("  {:<10} {}\n", command.name, command.summary);
   return text +
          "\ncollimate COMMAND --help shows all options of a command, collimate --version how the program was built.\n\n"

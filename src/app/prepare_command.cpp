@@ -20,8 +20,8 @@ constexpr const char* usage =
 /// What the command line says, in the words of the command line.
 struct Words {
   std::vector<std::string> inputs;
-  std::string output, held_out_output, kind = "auto", format = "auto", file_format = "auto", text_unit = "paragraph", tokenizer = "bytes", like,
-                                       example;
+  std::string output, held_out_output, like, example;
+  std::string kind = "auto", format = "auto", file_format = "auto", text_unit = "paragraph", tokenizer = "bytes";
   std::int64_t train_bpe = 0, text_window = 0, seed = 1, show = 1;
   double held_out = 0;
   bool skip_bad = false;
@@ -32,7 +32,8 @@ void declare(OptionTable& table, Words& words) {
   table.add("output", words.output, "the dataset to write");
   table.add("heldout", words.held_out, "share of the records that go to --heldout-output", between(0, 1));
   table.add("heldout-output", words.held_out_output, "the dataset of the held-out records");
-  table.add("kind", words.kind, "what the dataset is for; auto: what the records hold", one_of({"auto", "supervised", "preference", "prompts"}));
+  table.add("kind", words.kind, "what the dataset is for; auto: what the records hold",
+            one_of({"auto", "supervised", "preference", "prompts"}));
   table.add("format", words.format, "how the fields of a record are read; auto: by their names",
             one_of({"auto", "alpaca", "prompt-response", "preference", "hh", "dialogue", "dialogue-preference", "prompts", "text"}));
   table.add("file-format", words.file_format, "auto: by the name's ending", one_of({"auto", "jsonl", "json", "csv", "text"}));
@@ -59,7 +60,8 @@ void take_rules(PrepareOptions& options, const std::string& checkpoint) {
 int make_example(const OptionTable& table, const Words& words) {
   for (const char* name : {"input", "output", "heldout", "heldout-output", "like", "tokenizer"})
     require(!table.given(name), "command line: --example makes files of its own; leave --{} out", name);
-  const std::string report = prepare_example(words.example, table.given("train-bpe") ? words.train_bpe : 735, static_cast<std::uint64_t>(words.seed));
+  const std::int64_t vocabulary = table.given("train-bpe") ? words.train_bpe : 735;
+  const std::string report = prepare_example(words.example, vocabulary, static_cast<std::uint64_t>(words.seed));
   std::fputs(report.c_str(), stdout);
   return 0;
 }
@@ -78,8 +80,8 @@ int prepare_command(const std::vector<std::string>& arguments) {
   require_option(table, "output");
   for (const char* name : {"tokenizer", "train-bpe"})
     require(words.like.empty() || !table.given(name), "command line: --like takes the tokenizer of '{}'; leave --{} out", words.like, name);
-  require(words.like.empty() || !text.given(table), "command line: --like takes the template of '{}'; leave the options of the template out",
-          words.like);
+  require(words.like.empty() || !text.given(table),
+          "command line: --like takes the template of '{}'; leave the options of the template out", words.like);
 
   PrepareOptions options;
   options.inputs = words.inputs;
@@ -98,7 +100,8 @@ int prepare_command(const std::vector<std::string>& arguments) {
   options.held_out_fraction = words.held_out;
   options.held_out_output = words.held_out_output;
   options.seed = static_cast<std::uint64_t>(words.seed);
-  const std::string report = prepare(options).text() + describe(Dataset(words.output, false), words.show);
+  std::string report = prepare(options).text();
+  report += describe(Dataset(words.output, false), words.show);
   std::fwrite(report.data(), 1, report.size(), stdout);
   if (!words.held_out_output.empty()) fmt::print("{}: the held-out part\n", words.held_out_output);
   return 0;

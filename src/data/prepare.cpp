@@ -304,7 +304,10 @@ std::string describe(const Dataset& dataset, std::int64_t samples) {
   if (dataset.kind() == DatasetKind::preference) out += fmt::format(", {} pairs", dataset.targets());
   out += fmt::format("\n  checksum {}\n  tokenizer {:016x}, vocabulary {}\n  template {}\n", dataset.checksum(),
                      dataset.tokenizer_fingerprint(), dataset.vocabulary(), dataset.rules().to_json());
-  const auto show = [&](std::string_view name, std::string_view text) { out += fmt::format("    {:<10}{:?}\n", name, text); };
+  const auto show = [&](std::string_view name, std::string_view text) {
+    constexpr std::size_t most = 400;  // bytes
+    out += fmt::format("    {:<10}{:?}{}\n", name, text.substr(0, most), text.size() > most ? " ..." : "");
+  };
   for (std::int64_t i = 0; i < std::min(samples, dataset.size()); ++i) {
     out += fmt::format("  sample {}, {} rows\n", i, dataset.rows(i));
     if (dataset.kind() == DatasetKind::supervised) {

@@ -17,7 +17,9 @@ std::string prepare_example(const std::string& folder, std::int64_t vocabulary, 
     const bool first = name == "sft";
     PrepareOptions options;
     options.inputs = {file(name + ".jsonl")};
-    options.kind = name.ends_with("sft") ? DatasetKind::supervised : name.ends_with("prompts") ? DatasetKind::prompts : DatasetKind::preference;
+    options.kind = DatasetKind::preference;
+    if (name.ends_with("sft")) options.kind = DatasetKind::supervised;
+    if (name.ends_with("prompts")) options.kind = DatasetKind::prompts;
     options.rules.prompt = "{prompt}\n";
     options.train_bpe = first ? vocabulary : 0;
     if (!first) options.like = file("sft.h5");
