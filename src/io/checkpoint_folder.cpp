@@ -58,7 +58,7 @@ std::string latest_checkpoint(const std::string& checkpoints, const std::string&
 }
 
 void remove_old_checkpoints(const std::string& checkpoints, int keep, const std::string& prefix) {
-  ensure(keep >= 1, "at least one checkpoint must be kept, not {}", keep);
+  ensure(keep >= 0, "{} checkpoints cannot be kept", keep);
   auto list = complete_ones(checkpoints, prefix, nullptr);
   list.resize(list.size() - std::min(list.size(), static_cast<std::size_t>(keep)));
   std::vector<fs::path> removed;

@@ -44,7 +44,8 @@ SavedModels::SavedModels(const std::string& folder) : name_(folder), reader_(fol
 
 std::vector<std::string> SavedModels::models() const {
   std::vector<std::string> names;
-  for (const auto& [name, card] : json::parse(meta_)["models"].items()) names.push_back(name);
+  const json meta = json::parse(meta_);
+  for (const auto& [name, card] : meta["models"].items()) names.push_back(name);
   return names;
 }
 

@@ -9,7 +9,10 @@ void RunOptions::declare(OptionTable& t) {
   t.add("run.stages", stages, "stages in order: prepare (makes the quickstart's data), sft, reward, ppo, evaluate", one_of({"prepare", "sft", "reward", "ppo", "evaluate"}));
   t.add("run.seed", seed, "seed of every random number of the run", at_least(0));
   t.add("run.hash_every", hash_every, "the state hash is logged every so many steps (0: at the end only)", at_least(0), "steps");
-  t.add("restart", restart, "auto: go on from the last complete checkpoint in run.folder; none: refuse a folder that has one", one_of({"none", "auto"}));
+  t.add("restart", restart, "auto: go on from the last checkpoint in run.folder; replace: start over; none: refuse a folder that holds a run",
+        one_of({"none", "auto", "replace"}));
+  t.add("run.stop_after", stop_after, "save, and end with exit code 75, after so many optimizer steps or PPO iterations of this start (0: never)",
+        at_least(0), "steps");
   t.add("allow-new-bits", allow_new_bits, "restart on another instruction set although the numbers will differ in their last bits");
   t.add("check", check, "check deck, files, tokenizers and memory, print them and exit");
   t.command_line_only({"restart", "allow-new-bits", "check"});
@@ -160,8 +163,8 @@ void PpoOptions::declare(OptionTable& t) {
   t.add("ppo.whiten", whiten, "advantages get mean 0 and variance 1 over the tokens of the batch");
   t.add("ppo.whiten_rewards", whiten_rewards, "per-token rewards get variance 1, their mean kept");
   t.add("ppo.target_kl", target_kl, "an iteration's updates stop where the KL from the old policy exceeds this (0: never)", at_least(0), "nats");
-  t.add("ppo.critic_warmup", critic_warmup, "iterations in which only the critic learns", at_least(0));
-  t.add("ppo.normalise_samples", normalise_samples, "scores get mean 0 and std 1 over this many samples of the reference (0: as the reward model says)", at_least(0), "samples");
+  t.add("ppo.freeze_actor", freeze_actor, "iterations in which only the critic learns", at_least(0));
+  t.add("ppo.normalise_samples", normalise_samples, "scores get mean 0 and std 1 over this many samples of the actor's first policy (0: as the reward model says)", at_least(0), "samples");
   actor_optimizer.declare(t, "ppo.actor_");
   critic_optimizer.declare(t, "ppo.critic_");
   t.add("ppo.evaluate_every", evaluate_every, "iterations between evaluations (0: before and after only)", at_least(0));
@@ -176,6 +179,7 @@ void EvaluateOptions::declare(OptionTable& t) {
   t.add("evaluate.temperature", temperature, "temperature of evaluation samples", at_least(0));
   t.add("evaluate.samples", samples, "samples per prompt", at_least(1), "samples");
   t.add("evaluate.max_new", max_new, "most tokens of a response (0: ppo.max_new)", at_least(0), "tokens");
+  t.add("evaluate.preferred", preferred, "also count the responses that have the quickstart's preferred form");
   t.add("evaluate.shown", shown, "samples in the table at the end", at_least(0), "samples");
 }
 

@@ -18,7 +18,8 @@ struct RunOptions {
   std::string folder = "runs/collimate";
   std::vector<std::string> stages = {"sft", "reward", "ppo"};
   std::int64_t seed = 1;
-  std::string restart = "none";  ///< none, auto
+  std::string restart = "none";  ///< none, auto, replace
+  std::int64_t stop_after = 0;
   bool allow_new_bits = false, check = false;
   std::int64_t hash_every = 10;
   void declare(OptionTable& table);
@@ -78,7 +79,7 @@ struct ScorerOptions {
 
 struct PpoOptions {
   std::string actor = "sft", critic = "reward", reference = "sft", reward = "reward", prompts;
-  std::int64_t iterations = 100, batch = 128, minibatch = 64, epochs = 1, max_new = 128, slots = 128, critic_warmup = 0;
+  std::int64_t iterations = 100, batch = 128, minibatch = 64, epochs = 1, max_new = 128, slots = 128, freeze_actor = 0;
   std::int64_t evaluate_every = 0, checkpoint_every = 0, normalise_samples = 0, samples_logged = 4;
   double temperature = 1, gamma = 1, lambda = 0.95, target_kl = 0;
   std::string aggregation = "token-mean", kl_estimator = "k1", missing_eos = "ignore";
@@ -96,6 +97,7 @@ struct EvaluateOptions {
   std::string prompts, model = "ppo";
   double temperature = 1;
   std::int64_t samples = 1, max_new = 0, shown = 4;
+  bool preferred = false;
   void declare(OptionTable& table);
 };
 

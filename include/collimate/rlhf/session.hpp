@@ -1,0 +1,95 @@
+#pragma once
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "collimate/base/log.hpp"
+#include "collimate/base/timer.hpp"
+#include "collimate/comm/process_grid.hpp"
+#include "collimate/io/run_folder.hpp"
+#include "collimate/rlhf/model_card.hpp"
+#include "collimate/rlhf/options.hpp"
+#include "collimate/rlhf/scorer.hpp"
+
+namespace collimate::rlhf {
+
+/// What every stage of a run works with. Rank 0 owns the run folder; the numbers in it are equal for every number of ranks.
+struct Session {
+  World& world;
+  ProcessGrid& grid;
+  Device& device;
+  Log& log;
+  const Options& options;
+  RunFolder* folder = nullptr;  ///< rank 0 only
+  Scorer* scorer = nullptr;     ///< rank 0 only, where ppo.scorer is not model
+  std::string build = "{}";     ///< JSON, for checkpoints
+  std::string deck = {};        ///< resolved, without what changes no number
+  Summary summary = {};         ///< equal on every rank
+  std::map<std::string, double> seconds = {};  ///< of each stage
+
+  Communicator& data() const { return grid.along(Axis::data); }
+  Communicator& ranks() const { return grid.world(); }
+  bool first() const { return world.rank() == 0; }
+  std::string path(const std::string& text) const;  ///< with {run} replaced by run.folder
+  std::string checkpoint(const std::string& stage) const { return options.run.folder + "/checkpoints/" + stage; }
+  void metrics(const JsonLine& line) const;  ///< numbers that the deck defines
+  void timings(const JsonLine& line) const;
+  void sample(const JsonLine& line) const;
+  std::int64_t most_rows() const;  ///< rows of a grain, padding included
+
+  std::int64_t steps_done = 0;  ///< optimizer steps and PPO iterations since this start
+  bool stop_here();             ///< counts one; true if run.stop_after is reached
+  [[noreturn]] void stop() const;  ///< ends the run in order with exit code 75, after a checkpoint
+};
+
+/// Where a model comes from.
+struct Source {
+  ModelCard card;
+  TextRules text;
+  std::string checkpoint;  ///< folder; empty: random numbers, or a stage of this run that has not run yet
+  std::string model;       ///< its name in the checkpoint
+  bool fresh_text = false; ///< the checkpoint was imported: it has a tokenizer, and takes its template from the first dataset it meets
+};
+
+/// Resolves "random", a stage's name or a checkpoint's folder. A stage that has not run yet is described by where it will start from.
+/// data: a dataset that names the vocabulary of a model that starts from random numbers.
+Source find_source(const Session& session, const std::string& name, Head head, const Dataset& data);
+/// Stops unless tokenizer and template of the dataset are those of the source; an imported source takes the dataset's template.
+void match_text(Source& source, const Dataset& data, const std::string& whose);
+/// Fills a store from a source, or with random numbers.
+void load_source(const Session& session, const Source& source, ParameterStore& store);
+
+/// The last checkpoint of a stage that a restart can use: finished or not.
+struct Resume {
+  std::string folder;
+  bool complete = false;
+};
+std::optional<Resume> find_resume(const Session& session, const std::string& stage);
+
+/// The hash of a store's values as text.
+std::string hash_text(const ParameterStore& store, Device& device);
+
+/// Prints one line per step: how far, how long still, how fast.
+class Progress {
+ public:
+  Progress(const Session& session, std::string stage, std::int64_t first, std::int64_t last, std::int64_t every)
+      : session_(&session), stage_(std::move(stage)), first_(first), last_(last), every_(every) {}
+  /// details: "loss 1.234"; tokens: computed in this step.
+  void step(std::int64_t step, std::int64_t tokens, const std::string& details);
+  double seconds() const { return total_.seconds(); }
+
+ private:
+  const Session* session_;
+  std::string stage_;
+  std::int64_t first_, last_, every_;
+  Stopwatch total_, step_;
+};
+
+/// Upper bound of the grains of one optimizer step of `samples` samples with `tokens` tokens in all (next-fit packing).
+std::int64_t grain_bound(std::int64_t samples, std::int64_t tokens, std::int64_t grain_tokens);
+
+/// Removes all but the last `keep` checkpoints of an unfinished stage.
+void drop_steps(const Session& session, const std::string& stage, int keep);
+
+}  // namespace collimate::rlhf

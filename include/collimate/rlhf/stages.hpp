@@ -1,0 +1,16 @@
+#pragma once
+#include "collimate/rlhf/session.hpp"
+
+namespace collimate::rlhf {
+
+/// Runs the stages of the deck in order; with --restart auto it passes over what is done and goes on from the last checkpoint. The summary is complete
+/// afterwards.
+void run_stages(Session& session);
+
+/// Checks deck, files, tokenizers and memory of all stages without running any, and returns what it found, line by line.
+std::string check_stages(Session& session);
+
+/// The table at the end: before and after, samples, where things are.
+std::string summary_table(const Session& session);
+
+}  // namespace collimate::rlhf

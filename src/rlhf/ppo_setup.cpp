@@ -1,0 +1,183 @@
+// How a PPO run starts, evaluates, is saved and goes on; the method itself is in ppo_trainer.cpp.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "collimate/data/order.hpp"
+#include "collimate/rlhf/ppo_trainer.hpp"
+
+namespace collimate::rlhf {
+namespace {
+
+std::int64_t optimizer_steps(const PpoOptions& o, std::int64_t iterations) {
+  return std::max<std::int64_t>(1, iterations * o.epochs * ((o.batch + o.minibatch - 1) / o.minibatch));
+}
+
+KlEstimator estimator_named(const std::string& name) {
+  return name == "k2" ? KlEstimator::k2 : name == "k3" ? KlEstimator::k3 : KlEstimator::k1;
+}
+
+Aggregation aggregation_named(const std::string& name) {
+  return name == "token-mean"                 ? Aggregation::token_mean
+         : name == "sequence-mean-token-mean" ? Aggregation::sequence_mean_token_mean
+                                              : Aggregation::sequence_mean_token_sum;
+}
+
+}  // namespace
+
+PpoTrainer::PpoTrainer(Session& session)
+    : session_(session),
+      options_(session.options.ppo),
+      prompts_(session.path(options_.prompts)),
+      actor_source_(find_source(session, options_.actor, Head::policy, prompts_)),
+      reference_source_(find_source(session, options_.reference, Head::policy, prompts_)),
+      critic_source_(find_source(session, options_.critic, Head::value, prompts_)),
+      plan_(session.device),
+      workspace_(plan_),
+      actor_rate_(options_.actor_optimizer.learning_rate(optimizer_steps(options_, std::max<std::int64_t>(1, options_.iterations - options_.freeze_actor)))),
+      critic_rate_(options_.critic_optimizer.learning_rate(optimizer_steps(options_, options_.iterations))),
+      kl_(options_.kl),
+      kl_estimator_(estimator_named(options_.kl_estimator)),
+      aggregation_(aggregation_named(options_.aggregation)),
+      score_options_(options_.score) {
+  score_options_.missing_eos = options_.missing_eos == "subtract"  ? MissingEos::subtract
+                               : options_.missing_eos == "replace" ? MissingEos::replace
+                                                                   : MissingEos::ignore;
+  prompts_.check_kind(DatasetKind::prompts);
+  match_text(actor_source_, prompts_, "ppo.actor = " + options_.actor);
+  match_text(reference_source_, prompts_, "ppo.reference = " + options_.reference);
+  match_text(critic_source_, prompts_, "ppo.critic = " + options_.critic);
+  require(reference_source_.card.config.vocabulary == actor_source_.card.config.vocabulary, "ppo.reference has {} tokens and ppo.actor {}: they must be the same",
+          reference_source_.card.config.vocabulary, actor_source_.card.config.vocabulary);
+  const bool model = options_.scorer.kind == "model";
+  if (model) {
+    reward_source_ = find_source(session, options_.reward, Head::value, prompts_);
+    match_text(reward_source_, prompts_, "ppo.reward = " + options_.reward);
+    require(reward_source_.card.head == Head::value, "ppo.reward = {} is no reward model: name one, or choose another ppo.scorer", options_.reward);
+  }
+  std::int64_t prompt = longest_prompt(prompts_), max_new = options_.max_new;
+  if (const EvaluateOptions& evaluate = session.options.evaluate; !evaluate.prompts.empty()) {
+    heldout_.emplace(session.path(evaluate.prompts));
+    heldout_->check_kind(DatasetKind::prompts);
+    match_text(actor_source_, *heldout_, "ppo.prompts");
+    prompt = std::max(prompt, longest_prompt(*heldout_));
+    max_new = std::max(max_new, evaluate.max_new);
+  }
+  const std::int64_t longest = prompt + max_new;
+  std::vector<const Source*> all = {&actor_source_, &reference_source_, &critic_source_};
+  if (model) all.push_back(&reward_source_);
+  for (const Source* source : all)
+    require(longest <= source->card.config.context, "the longest prompt ({} tokens) and {} new tokens exceed the context of {} tokens of a model: lower ppo.max_new "
+            "or prepare the prompts with --max-prompt-tokens", prompt, max_new, source->card.config.context);
+  const std::int64_t grain_tokens = session.options.machine.grain_tokens;
+  require(longest <= grain_tokens, "the longest prompt ({} tokens) and {} new tokens exceed batch.grain_tokens = {}: raise it", prompt, max_new, grain_tokens);
+  const std::int64_t grains = grain_bound(options_.minibatch, options_.minibatch * longest, grain_tokens), rows = session.most_rows();
+  const int data = session.data().size(), shards = static_cast<int>(session.options.machine.tensor_shards);
+  const EngineUse learn{.rows = rows, .most_grains = grains, .slots = options_.slots, .capacity = longest}, look{.rows = rows};
+  actor_ = std::make_unique<Engine>("actor", actor_source_.card.config, Head::policy, shards, learn, data, workspace_);
+  reference_ = std::make_unique<Engine>("reference", reference_source_.card.config, Head::policy, shards, look, data, workspace_);
+  critic_ = std::make_unique<Engine>("critic", critic_source_.card.config, Head::value, shards, EngineUse{.rows = rows, .most_grains = grains}, data, workspace_);
+  if (model) reward_ = std::make_unique<Engine>("reward", reward_source_.card.config, Head::value, shards, look, data, workspace_);
+  scores_ = std::make_unique<ScoreSource>(session, reward_.get(), reward_source_.card.normalisation);
+  workspace_.reserve();
+}
+
+std::string PpoTrainer::describe() const {
+  return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs\n{}", prompts_.size(), options_.iterations, options_.batch,
+                     options_.minibatch, options_.epochs, plan_.report());
+}
+
+void PpoTrainer::load_models() {
+  for (Engine* engine : {actor_.get(), reference_.get(), critic_.get(), reward_.get()})
+    if (engine) engine->prepare();
+  load_source(session_, actor_source_, actor_->store());
+  load_source(session_, reference_source_, reference_->store());
+  load_source(session_, critic_source_, critic_->store());
+  if (reward_) load_source(session_, reward_source_, reward_->store());
+  actor_optimizer_ = std::make_unique<Optimizer>(actor_->store(), options_.actor_optimizer.how(), options_.actor_optimizer.clip);
+  critic_optimizer_ = std::make_unique<Optimizer>(critic_->store(), options_.critic_optimizer.how(), options_.critic_optimizer.clip);
+  if (critic_source_.card.head == Head::policy) scale_critic_head(0, 0);  // a critic made of a policy starts at 0
+  if (const auto found = find_resume(session_, "ppo")) resume(found->folder);
+}
+
+void PpoTrainer::scale_critic_head(double gain, double bias) {
+  ParameterStore& store = critic_->store();
+  std::vector<float> weight(critic_source_.card.config.width), b(1);
+  store.read(store.value(), "value_head.weight", 0, weight);
+  store.read(store.value(), "value_head.bias", 0, b);
+  for (float& w : weight) w = static_cast<float>(gain * w);
+  b[0] = static_cast<float>(gain * b[0] + bias);
+  store.write(store.value(), "value_head.weight", 0, weight);
+  store.write(store.value(), "value_head.bias", 0, b);
+}
+
+// Scores get mean 0 and standard deviation 1 over samples of the first policy; a critic that starts from the reward model starts at its normalised score.
+void PpoTrainer::normalise_scores() {
+  if (options_.normalise_samples > 0) {
+    const auto seed = static_cast<std::uint64_t>(session_.options.run.seed);
+    std::vector<PromptSample> prompts;
+    std::vector<std::int64_t> ids;
+    for (const std::int64_t i : take(prompts_.size(), seed, 0, options_.normalise_samples)) {
+      ids.push_back(static_cast<std::int64_t>(prompts.size()));
+      prompts.push_back(prompts_.prompt(i));
+    }
+    const Rollout rollout = sample_responses(session_, *actor_, actor_source_.text, std::move(prompts), ids,
+                                             {options_.temperature, options_.max_new, RandomKey(seed, Purpose::normalise)});
+    scores_->set_normalisation({});
+    scores_->set_normalisation(normalisation_of(scores_->score(rollout, Batch(rollout.sequences, session_.options.machine.grain_tokens, session_.data()))));
+  }
+  const ScoreNormalisation n = scores_->normalisation();
+  if (critic_source_.card.head == Head::value && scores_->is_model() && options_.critic == options_.reward) scale_critic_head(n.gain, n.bias);
+  session_.metrics(JsonLine().add("stage", "ppo").add("score_gain", n.gain).add("score_bias", n.bias));
+}
+
+void PpoTrainer::evaluate(std::int64_t iteration, const std::string& when) {
+  if (!heldout_) return;
+  const Evaluation e = evaluate_policy(session_, *actor_, reference_.get(), actor_source_.text, *heldout_, *scores_);
+  session_.summary.set("ppo.reward_" + when, e.reward);
+  if (when == "after") session_.summary.set("ppo.kl", e.kl);
+  if (session_.options.evaluate.preferred) session_.summary.set("ppo.preferred_" + when, e.preferred);
+  JsonLine line;
+  line.add("stage", "ppo").add("iteration", iteration).add("eval_reward", e.reward).add("eval_kl", e.kl).add("eval_ended", e.ended).add("eval_length", e.length);
+  if (session_.options.evaluate.preferred) line.add("eval_preferred", e.preferred);
+  session_.metrics(line);
+  const std::int64_t stride = std::max<std::int64_t>(1, e.rollout.size() / std::max<std::int64_t>(1, session_.options.evaluate.shown));
+  std::int64_t shown = 0;
+  for (std::int64_t i = 0; i < e.rollout.size() && shown < session_.options.evaluate.shown; i += stride, ++shown) {
+    session_.sample(JsonLine().add("stage", "evaluate").add("iteration", iteration).add("sample", i).add("prompt", e.rollout.prompts[i].text)
+                        .add("response", e.rollout.responses[i]).add("score", e.scores[i]).add("finish", e.rollout.ended(i) ? "eos" : "length"));
+    session_.summary.set(fmt::format("ppo.sample{}_prompt", shown + 1), e.rollout.prompts[i].text);
+    session_.summary.set(fmt::format("ppo.sample{}_{}", shown + 1, when), e.rollout.responses[i]);
+  }
+  session_.log.info("ppo    evaluation {}: reward {:.3f}  KL {:.3f}  ended {:.2f}  length {:.1f}{}", when, e.reward, e.kl, e.ended, e.length,
+                    session_.options.evaluate.preferred ? fmt::format("  preferred {:.3f}", e.preferred) : "");
+}
+
+void PpoTrainer::save(std::int64_t iteration, bool complete) {
+  nlohmann::json progress = {{"step", iteration}, {"actor_steps", actor_optimizer_->steps()}, {"critic_steps", critic_optimizer_->steps()}, {"beta", kl_.beta()},
+                             {"gain", scores_->normalisation().gain}, {"bias", scores_->normalisation().bias}};
+  if (session_.folder) progress["positions"] = nlohmann::json::parse(session_.folder->positions().to_json());
+  progress["summary"] = nlohmann::json::parse(session_.summary.text());
+  const std::string folder = complete ? session_.checkpoint("ppo") : session_.checkpoint(fmt::format("ppo-{}", iteration));
+  ModelCard critic = critic_source_.card;
+  critic.head = Head::value;
+  critic.normalisation = {};
+  save_models(folder, {{"policy", actor_source_.card, &actor_->store(), !complete}, {"critic", critic, &critic_->store(), !complete}},
+              {"ppo", complete, progress.dump(), session_.deck, session_.build, actor_source_.text}, session_.ranks());
+  drop_steps(session_, "ppo", complete ? 0 : 2);
+  session_.log.info("ppo    checkpoint {}", folder);
+}
+
+void PpoTrainer::resume(const std::string& folder) {
+  const SavedModels saved(folder);
+  const auto progress = nlohmann::json::parse(saved.progress());
+  first_ = progress["step"];
+  saved.load("policy", actor_->store(), true);
+  saved.load("critic", critic_->store(), true);
+  actor_optimizer_->set_steps(progress["actor_steps"]);
+  critic_optimizer_->set_steps(progress["critic_steps"]);
+  kl_.restore(progress["beta"]);
+  scores_->set_normalisation({progress["gain"], progress["bias"]});
+  session_.log.info("ppo    goes on after iteration {} of {}", first_, folder);
+}
+
+}  // namespace collimate::rlhf

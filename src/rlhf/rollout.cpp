@@ -1,0 +1,134 @@
+#include "collimate/rlhf/rollout.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <numeric>
+
+#include "collimate/data/example.hpp"
+
+namespace collimate::rlhf {
+namespace {
+
+// Continuations of consecutive samples as numbers, and back: count, finish, then (token, bits of its log-probability) pairs.
+std::vector<std::int32_t> flatten(const std::vector<Continuation>& continuations) {
+  std::vector<std::int32_t> flat;
+  for (const Continuation& c : continuations) {
+    flat.push_back(static_cast<std::int32_t>(c.tokens.size()));
+    flat.push_back(c.finish == Finish::end_of_text);
+    for (std::size_t t = 0; t < c.tokens.size(); ++t) {
+      flat.push_back(c.tokens[t]);
+      flat.push_back(std::bit_cast<std::int32_t>(c.logprobs[t]));
+    }
+  }
+  return flat;
+}
+
+void append(Rollout& rollout, const std::vector<std::int32_t>& flat, const Tokenizer* tokenizer) {
+  for (std::size_t at = 0; at < flat.size();) {
+    Sequence& sequence = rollout.sequences[rollout.finish.size()];
+    const auto count = static_cast<std::size_t>(flat[at]);
+    rollout.finish.push_back(flat[at + 1] ? Finish::end_of_text : Finish::length);
+    at += 2;
+    std::vector<std::int32_t> tokens;
+    for (std::size_t t = 0; t < count; ++t, at += 2) {
+      tokens.push_back(flat[at]);
+      rollout.sampler_logprob.push_back(std::bit_cast<float>(flat[at + 1]));
+    }
+    sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
+    rollout.offsets.push_back(rollout.offsets.back() + static_cast<std::int64_t>(count));
+    rollout.responses.push_back(tokenizer ? tokenizer->decode(tokens) : "");
+  }
+}
+
+}  // namespace
+
+std::vector<std::int64_t> Rollout::lengths() const {
+  std::vector<std::int64_t> out;
+  for (std::int64_t i = 0; i < size(); ++i) out.push_back(offsets[i + 1] - offsets[i]);
+  return out;
+}
+
+std::int64_t longest_prompt(const Dataset& prompts) {
+  std::int64_t longest = 0;
+  for (std::int64_t i = 0; i < prompts.size(); ++i) longest = std::max(longest, prompts.rows(i));
+  return longest;
+}
+
+Rollout sample_responses(const Session& session, Engine& policy, const TextRules& text, std::vector<PromptSample> prompts, std::span<const std::int64_t> ids,
+                         const RolloutOptions& how) {
+  const auto tokenizer = text.has_tokenizer() ? text.make_tokenizer() : nullptr;
+  GenerateOptions options;
+  options.sampling.temperature = how.temperature;
+  options.max_new = how.max_new;
+  options.key = how.key;
+  if (tokenizer && tokenizer->eos()) options.stop.push_back(*tokenizer->eos());
+  Rollout rollout;
+  rollout.offsets.push_back(0);
+  for (std::size_t i = 0; i < prompts.size(); ++i)
+    rollout.sequences.push_back({ids[i], prompts[i].tokens, static_cast<std::int64_t>(prompts[i].tokens.size())});
+  const Part share = part_of(rollout.size(), session.data().rank(), session.data().size());
+  std::vector<Prompt> mine;
+  for (std::int64_t i = share.begin; i < share.begin + share.count; ++i)
+    mine.push_back({rollout.sequences[i].tokens, static_cast<std::uint64_t>(ids[i])});
+  for (const auto& flat : gather_all(session.data(), flatten(policy.generate(mine, options)))) append(rollout, flat, tokenizer.get());
+  rollout.prompts = std::move(prompts);
+  return rollout;
+}
+
+std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batch) const {
+  std::vector<double> scores;
+  if (model_) {
+    for (const float raw : per_sequence(batch, session_.data(), [&](const Grain& grain, std::span<float> values) { model_->values(grain, values); }))
+      scores.push_back(normalisation_(raw));
+    return scores;
+  }
+  agree_on(session_.ranks(), [&] {
+    if (!session_.first()) return;
+    std::vector<ScoredSample> samples;
+    for (std::int64_t i = 0; i < rollout.size(); ++i)
+      samples.push_back({i, rollout.prompts[i].text, rollout.responses[i], rollout.prompts[i].answer, rollout.ended(i) ? "eos" : "length",
+                         rollout.offsets[i + 1] - rollout.offsets[i]});
+    for (const double raw : session_.scorer->score(samples)) scores.push_back(normalisation_(raw));
+  });
+  broadcast(session_.ranks(), scores);
+  return scores;
+}
+
+Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* reference, const TextRules& text, const Dataset& prompts, const ScoreSource& source) {
+  const EvaluateOptions& options = session.options.evaluate;
+  std::vector<PromptSample> asked;
+  std::vector<std::int64_t> ids;
+  for (std::int64_t i = 0; i < prompts.size(); ++i)
+    for (std::int64_t k = 0; k < options.samples; ++k) {
+      asked.push_back(prompts.prompt(i));
+      ids.push_back(i * options.samples + k);
+    }
+  Evaluation result;
+  result.rollout = sample_responses(session, policy, text, std::move(asked), ids,
+                                    {options.temperature, options.max_new ? options.max_new : session.options.ppo.max_new,
+                                     RandomKey(static_cast<std::uint64_t>(session.options.run.seed), Purpose::evaluation)});
+  const Rollout& rollout = result.rollout;
+  const Batch batch(rollout.sequences, session.options.machine.grain_tokens, session.data());
+  result.scores = source.score(rollout, batch);
+  const auto n = static_cast<double>(rollout.size());
+  for (const double score : result.scores) result.reward += score / n;
+  for (std::int64_t i = 0; i < rollout.size(); ++i) {
+    result.ended += rollout.ended(i) / n;
+    result.length += static_cast<double>(rollout.offsets[i + 1] - rollout.offsets[i]) / n;
+    if (options.preferred) result.preferred += (rollout.ended(i) && preferred(rollout.prompts[i].answer, rollout.responses[i])) / n;
+  }
+  if (!reference) return result;
+  const float temperature = options.temperature > 0 ? static_cast<float>(options.temperature) : 1.0f;
+  std::vector<float> entropy;
+  const auto logprobs = [&](Engine& engine) {
+    return per_token(batch, session.data(), [&](const Grain& grain, std::span<float> out) {
+      entropy.resize(out.size());
+      engine.score(grain, temperature, out, entropy);
+    });
+  };
+  const auto ours = logprobs(policy), theirs = logprobs(*reference);
+  for (std::size_t t = 0; t < ours.size(); ++t) result.kl += (static_cast<double>(ours[t]) - theirs[t]) / n;
+  return result;
+}
+
+}  // namespace collimate::rlhf

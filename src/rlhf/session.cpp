@@ -1,0 +1,117 @@
+#include "collimate/rlhf/session.hpp"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "collimate/base/text.hpp"
+#include "collimate/kernels/rows.hpp"
+
+namespace collimate::rlhf {
+
+std::string Session::path(const std::string& text) const {
+  const std::string mark = "{run}";
+  std::string out = text;
+  for (auto at = out.find(mark); at != std::string::npos; at = out.find(mark)) out.replace(at, mark.size(), options.run.folder);
+  return out;
+}
+
+void Session::metrics(const JsonLine& line) const {
+  if (folder) folder->metrics().write(line);
+}
+void Session::timings(const JsonLine& line) const {
+  if (folder) folder->timings().write(line);
+}
+void Session::sample(const JsonLine& line) const {
+  if (folder) folder->samples().write(line);
+}
+
+std::int64_t Session::most_rows() const { return kernels::padded_rows(options.machine.grain_tokens); }
+
+bool Session::stop_here() { return ++steps_done == options.run.stop_after; }
+
+void Session::stop() const {
+  throw AgreedError(ExitCode::requeue, fmt::format("stopped after {} steps as run.stop_after asks; go on with --restart auto", steps_done));
+}
+
+std::string hash_text(const ParameterStore& store, Device& device) { return fmt::format("{:016x}", hash_of(store.value(), device.stream())); }
+
+Source find_source(const Session& session, const std::string& name, Head head, const Dataset& data) {
+  const Options& o = session.options;
+  if (name == "random") {
+    Source source;
+    source.card = {o.model.config(data.vocabulary()), head, static_cast<int>(o.machine.tensor_shards), {}};
+    source.text = {data.tokenizer(), data.rules()};
+    return source;
+  }
+  const bool stage = name == "sft" || name == "reward" || name == "ppo";
+  const std::string folder = stage ? session.checkpoint(name) : session.path(name);
+  if (!std::filesystem::exists(folder)) {
+    const auto& stages = o.run.stages;
+    require(stage && std::find(stages.begin(), stages.end(), name) != stages.end(), "{} '{}' does not exist: {}", stage ? "the checkpoint of stage" : "the checkpoint",
+            folder, stage ? "add the stage to run.stages or name a checkpoint folder" : "name a checkpoint folder, or a stage of this run");
+    Source source = find_source(session, name == "sft" ? o.sft.init : name == "reward" ? o.reward.init : o.ppo.actor, head, data);
+    source.checkpoint.clear();
+    source.card.head = name == "reward" ? Head::value : Head::policy;
+    return source;
+  }
+  const SavedModels saved(folder);
+  require(saved.complete(), "the checkpoint '{}' is of an unfinished stage: let it finish with --restart auto", folder);
+  Source source;
+  source.checkpoint = folder;
+  const auto models = saved.models();
+  const bool any = std::any_of(models.begin(), models.end(), [&](const std::string& model) { return saved.card(model).head == head; });
+  source.model = main_model_of(saved, any ? head : head == Head::policy ? Head::value : Head::policy);
+  source.card = saved.card(source.model);
+  source.text = saved.text_rules();
+  source.fresh_text = saved.stage() == "import";
+  require(source.card.shards == o.machine.tensor_shards || source.fresh_text,
+          "the checkpoint '{}' was trained with numerics.tensor_shards = {}, and the deck says {}: use the same, it is part of the numbers' definition", folder,
+          source.card.shards, o.machine.tensor_shards);
+  source.card.shards = static_cast<int>(o.machine.tensor_shards);
+  return source;
+}
+
+void match_text(Source& source, const Dataset& data, const std::string& whose) {
+  data.check_vocabulary(source.card.config.vocabulary);
+  if (!source.text.has_tokenizer()) {
+    source.text = {data.tokenizer(), data.rules()};
+    return;
+  }
+  if (source.fresh_text) source.text.rules = data.rules();
+  data.check_rules(source.text.rules, source.text.make_tokenizer()->fingerprint(), whose);
+}
+
+void load_source(const Session& session, const Source& source, ParameterStore& store) {
+  store.initialise(static_cast<std::uint64_t>(session.options.run.seed));
+  if (!source.checkpoint.empty()) SavedModels(source.checkpoint).load(source.model, store);
+}
+
+std::optional<Resume> find_resume(const Session& session, const std::string& stage) {
+  if (session.options.run.restart != "auto") return std::nullopt;
+  const std::string done = session.checkpoint(stage);
+  if (std::filesystem::exists(done) && SavedModels(done).complete()) return Resume{done, true};
+  const std::string last = latest_checkpoint(session.options.run.folder + "/checkpoints", stage + "-");
+  if (last.empty()) return std::nullopt;
+  const SavedModels saved(last);
+  require(saved.stage() == stage, "the checkpoint '{}' is of stage {}", last, saved.stage());
+  return Resume{last, false};
+}
+
+void Progress::step(std::int64_t step, std::int64_t tokens, const std::string& details) {
+  const double seconds = step_.restart();
+  session_->timings(JsonLine().add("stage", stage_).add("step", step).add("seconds", seconds).add("tokens_per_second", static_cast<double>(tokens) / seconds));
+  if (step % every_ && step != last_) return;
+  const double left = total_.seconds() / static_cast<double>(step - first_) * static_cast<double>(last_ - step);
+  session_->log.info("{:<6} {:>5}/{} {:>3.0f} %  {}  {:.0f} tokens/s  {} left", stage_, step, last_, 100.0 * static_cast<double>(step) / static_cast<double>(last_),
+                     details, static_cast<double>(tokens) / seconds, human_duration(left));
+}
+
+std::int64_t grain_bound(std::int64_t samples, std::int64_t tokens, std::int64_t grain_tokens) {
+  return std::max<std::int64_t>(1, std::min(samples, 2 * tokens / grain_tokens + 1));
+}
+
+void drop_steps(const Session& session, const std::string& stage, int keep) {
+  if (session.first()) remove_old_checkpoints(session.options.run.folder + "/checkpoints", keep, stage + "-");
+}
+
+}  // namespace collimate::rlhf

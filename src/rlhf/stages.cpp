@@ -1,0 +1,187 @@
+#include "collimate/rlhf/stages.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "collimate/base/text.hpp"
+#include "collimate/data/prepare_example.hpp"
+#include "collimate/rlhf/ppo_trainer.hpp"
+#include "collimate/rlhf/reward_trainer.hpp"
+#include "collimate/rlhf/supervised_trainer.hpp"
+
+namespace collimate::rlhf {
+namespace {
+
+using nlohmann::json;
+
+std::size_t peak_memory() {  // of this process, in bytes
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;
+  return 0;
+}
+
+void prepare(Session& session) {
+  const std::string folder = session.options.run.folder + "/data";
+  agree_on(session.ranks(), [&] {
+    if (!session.first() || std::filesystem::exists(folder + "/heldout-prompts.h5")) return;
+    session.log.info("{}", prepare_example(folder, session.options.prepare.vocabulary, static_cast<std::uint64_t>(session.options.prepare.seed)));
+  });
+}
+
+// Evaluates one model on held-out prompts; the score is that of ppo.reward or ppo.scorer where the deck has one.
+void evaluate(Session& session) {
+  const Options& o = session.options;
+  require(!o.evaluate.prompts.empty(), "the stage evaluate needs evaluate.prompts");
+  const Dataset prompts(session.path(o.evaluate.prompts));
+  prompts.check_kind(DatasetKind::prompts);
+  Source policy = find_source(session, o.evaluate.model, Head::policy, prompts);
+  match_text(policy, prompts, "evaluate.model = " + o.evaluate.model);
+  const bool model = o.ppo.scorer.kind == "model";
+  Source reward;
+  MemoryPlan plan(session.device);
+  Workspace workspace(plan);
+  const std::int64_t capacity = longest_prompt(prompts) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
+  const int shards = static_cast<int>(o.machine.tensor_shards);
+  Engine engine("policy", policy.card.config, Head::policy, shards, {.rows = session.most_rows(), .slots = o.ppo.slots, .capacity = capacity}, 1, workspace);
+  std::unique_ptr<Engine> scorer;
+  if (model) {
+    reward = find_source(session, o.ppo.reward, Head::value, prompts);
+    match_text(reward, prompts, "ppo.reward = " + o.ppo.reward);
+    scorer = std::make_unique<Engine>("reward", reward.card.config, Head::value, shards, EngineUse{.rows = session.most_rows()}, 1, workspace);
+  }
+  workspace.reserve();
+  plan.commit(static_cast<std::size_t>(o.machine.device_memory));
+  engine.prepare();
+  load_source(session, policy, engine.store());
+  if (scorer) {
+    scorer->prepare();
+    load_source(session, reward, scorer->store());
+  }
+  const Evaluation e = evaluate_policy(session, engine, nullptr, policy.text, prompts, ScoreSource(session, scorer.get(), reward.card.normalisation));
+  session.summary.set("evaluate.reward", e.reward);
+  session.summary.set("evaluate.ended", e.ended);
+  session.summary.set("evaluate.length", e.length);
+  if (o.evaluate.preferred) session.summary.set("evaluate.preferred", e.preferred);
+  for (std::int64_t i = 0; i < e.rollout.size(); ++i)
+    session.sample(JsonLine().add("stage", "evaluate").add("sample", i).add("prompt", e.rollout.prompts[i].text).add("response", e.rollout.responses[i])
+                       .add("score", e.scores[i]).add("finish", e.rollout.ended(i) ? "eos" : "length"));
+  session.log.info("evaluate  reward {:.3f}  ended {:.2f}  length {:.1f} of {} samples", e.reward, e.ended, e.length, e.rollout.size());
+}
+
+std::string first_difference(const std::string& before, const std::string& now) {
+  std::istringstream a(before), b(now);
+  std::string section, left, right;
+  while (std::getline(a, left), std::getline(b, right), a || b) {
+    if (right.starts_with("[")) section = right;
+    if (left != right) return fmt::format("{} '{}' then, '{}' now", section, left, right);
+  }
+  return "";
+}
+
+// A run goes on only as what it was: the same deck, the same instruction set.
+void check_restart(const Session& session, const SavedModels& saved) {
+  const std::string& folder = saved.reader().folder();
+  require(saved.deck() == session.deck, "the checkpoint '{}' was made with another deck ({}): restart with the same deck, or start over with --restart replace",
+          folder, first_difference(saved.deck(), session.deck));
+  const std::string now = json::parse(session.build).value("instruction_set", "");
+  require(session.options.run.allow_new_bits || saved.instruction_set() == now,
+          "the checkpoint '{}' was written with the instruction set [{}], and this program has [{}]: the last bits would differ; add --allow-new-bits to go on",
+          folder, saved.instruction_set(), now);
+}
+
+// Takes up what the last usable checkpoint says of the run: where its files were, and the summary. Returns its stage's index, or -1.
+void take_up(Session& session) {
+  std::optional<Resume> last;
+  for (const std::string& stage : session.options.run.stages) {
+    if (stage == "prepare" || stage == "evaluate") continue;
+    const auto found = find_resume(session, stage);
+    if (!found) break;
+    last = found;
+    if (!found->complete) break;
+  }
+  RunPositions positions;
+  if (last) {
+    const SavedModels saved(last->folder);
+    check_restart(session, saved);
+    const json progress = json::parse(saved.progress());
+    positions = RunPositions::from_json(progress["positions"].dump());
+    for (const auto& [key, value] : progress["summary"].items()) {
+      if (value.is_string())
+        session.summary.set(key, value.get<std::string>());
+      else if (value.is_number_float())
+        session.summary.set(key, value.get<double>());
+      else
+        session.summary.set(key, value.get<std::int64_t>());
+    }
+  }
+  if (session.folder) session.folder->restart_at(positions);
+}
+
+}  // namespace
+
+void run_stages(Session& session) {
+  if (session.options.run.restart == "auto") agree_on(session.ranks(), [&] { take_up(session); });
+  for (const std::string& stage : session.options.run.stages) {
+    const auto found = stage == "prepare" || stage == "evaluate" ? std::nullopt : find_resume(session, stage);
+    if (found && found->complete) {
+      session.log.info("{:<6} is done: {}", stage, found->folder);
+      continue;
+    }
+    const Stopwatch watch;
+    if (stage == "prepare") prepare(session);
+    if (stage == "sft") SupervisedTrainer(session).run();
+    if (stage == "reward") RewardTrainer(session).run();
+    if (stage == "ppo") PpoTrainer(session).run();
+    if (stage == "evaluate") evaluate(session);
+    session.timings(JsonLine().add("stage", stage).add("seconds", watch.seconds()));
+    session.seconds[stage] = watch.seconds();
+  }
+  if (!session.folder) return;
+  Summary written = session.summary;  // with what is not the same in every run
+  for (const auto& [stage, seconds] : session.seconds) written.set(stage + ".seconds", seconds);
+  written.set("peak_memory_bytes", static_cast<std::int64_t>(peak_memory()));
+  for (const std::string stage : {"ppo", "reward", "sft"})
+    if (session.summary.has(stage + ".state_hash")) {
+      written.set("state_hash", json::parse(session.summary.text())[stage + ".state_hash"].get<std::string>());
+      break;
+    }
+  session.folder->write_summary(written);
+}
+
+std::string check_stages(Session& session) {
+  std::string out;
+  for (const std::string& stage : session.options.run.stages) {
+    if (stage == "prepare") prepare(session);
+    if (stage == "sft") out += SupervisedTrainer(session).describe();
+    if (stage == "reward") out += RewardTrainer(session).describe();
+    if (stage == "ppo") out += PpoTrainer(session).describe();
+  }
+  return out;
+}
+
+std::string summary_table(const Session& session) {
+  const json s = json::parse(session.summary.text());
+  std::string out = "\n";
+  const auto number = [&](const std::string& key) { return s.contains(key) ? fmt::format("{:.3f}", s[key].get<double>()) : std::string("-"); };
+  const auto row = [&](const std::string& what, const std::string& before, const std::string& after) { out += fmt::format("{:<44} {:>10} {:>10}\n", what, before, after); };
+  row("", "before PPO", "after PPO");
+  if (s.contains("ppo.preferred_before")) row("share of preferred answers, held-out", number("ppo.preferred_before"), number("ppo.preferred_after"));
+  if (s.contains("ppo.reward_before")) row("mean score, held-out", number("ppo.reward_before"), number("ppo.reward_after"));
+  if (s.contains("ppo.kl")) row("KL to the reference, nats per sample", "0", number("ppo.kl"));
+  if (s.contains("sft.eval_loss")) row("SFT loss, held-out, nats per token", number("sft.eval_loss"), "");
+  if (s.contains("reward.accuracy")) row("reward model's pair accuracy, held-out", number("reward.accuracy"), "");
+  for (int i = 1; s.contains(fmt::format("ppo.sample{}_prompt", i)); ++i) {
+    const auto text = [&](const char* what) { return s.value(fmt::format("ppo.sample{}_{}", i, what), ""); };
+    out += fmt::format("\n  {}\n    before: {}\n    after:  {}\n", trim(text("prompt")), trim(text("before")), trim(text("after")));
+  }
+  const std::string& folder = session.options.run.folder;
+  return out + fmt::format("\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, summary.json, checkpoints/\n"
+                           "Talk to it: collimate generate --checkpoint {}/checkpoints/{} --prompt \"...\"\n",
+                           folder, folder, s.contains("ppo.state_hash") ? "ppo" : "sft");
+}
+
+}  // namespace collimate::rlhf
