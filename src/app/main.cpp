@@ -24,6 +24,7 @@ struct Command {
 };
 
 constexpr Command commands[] = {
+    {"run", "runs the stages of a deck; under mpirun or srun on many ranks", run_command, true},
     {"prepare", "turns files into datasets; --example makes the quickstart's", prepare_command, false},
     {"import", "reads a Hugging Face model folder into a checkpoint", import_command, false},
     {"export", "writes a model of a checkpoint as a Hugging Face folder", export_command, false},

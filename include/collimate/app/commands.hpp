@@ -5,8 +5,10 @@
 namespace collimate {
 
 // The commands of the program. Each takes the words behind its name, prints what it did and returns the exit code; errors are thrown.
-// With --help it prints its options instead. All run on one process and need no mpirun.
+// With --help it prints its options instead. All but run_command run on one process and need no mpirun.
 
+/// The stages of a deck: supervised fine-tuning, reward model, PPO, evaluation. Starts MPI.
+int run_command(const std::vector<std::string>& arguments);
 /// Real files -> datasets in HDF5, or with --example the quickstart's data.
 int prepare_command(const std::vector<std::string>& arguments);
 /// A Hugging Face folder -> a checkpoint with one model, "policy".
