@@ -70,8 +70,8 @@ Engine::Score Engine::take_score(Arena& arena) const {
 
 GrainView Engine::upload(const GrainBuffers& buffers, const Grain& grain) {
   const auto rows = static_cast<std::int64_t>(grain.tokens.size());
-  ensure(rows <= buffers.tokens[0] && kernels::padded_rows(rows) == rows, "a grain of {} rows does not fit an engine planned for {}", rows,
-         buffers.tokens[0]);
+  ensure(buffers.tokens && rows <= buffers.tokens[0] && kernels::padded_rows(rows) == rows, "a grain of {} rows does not fit an engine planned for {}", rows,
+         use_.rows);
   const ModelConfig& config = transformer_.config();
   for (std::int64_t r = 0; r < rows; ++r) {  // what a kernel would take for padding, or read behind a table
     require(grain.tokens[r] < config.vocabulary && grain.targets[r] < config.vocabulary,
@@ -90,12 +90,14 @@ GrainView Engine::upload(const GrainBuffers& buffers, const Grain& grain) {
 }
 
 void Engine::score(const Grain& grain, float temperature, std::span<float> logprob, std::span<float> entropy) {
+  ensure(policy_.has_value(), "model {} has another head", store_.model());
   const GrainView view = upload(score_.grain, grain);
   const Tensor hidden = transformer_.forward(score_.activations, store_, {.stream = *stream_, .grain = view});
   policy_->score(hidden, view.targets, temperature, score_.head, store_.fetch(transformer_.head_chunk()), *stream_, logprob, entropy);
 }
 
 void Engine::values(const Grain& grain, std::span<float> values) {
+  ensure(value_.has_value(), "model {} has another head", store_.model());
   const GrainView view = upload(score_.grain, grain);
   const Tensor hidden = transformer_.forward(score_.activations, store_, {.stream = *stream_, .grain = view});
   const Tensor out = score_.values.slice(0, view.rows());
@@ -111,6 +113,7 @@ Pass Engine::learning_pass(const GrainView& grain, const Dropout& dropout) {
 }
 
 void Engine::forward_backward(const Grain& grain, float temperature, const Dropout& dropout, const TokenLoss& loss) {
+  ensure(policy_ && store_.learns(), "model {} has another head or was not planned to learn", store_.model());
   const GrainView view = upload(learn_.grain, grain);
   const Pass pass = learning_pass(view, dropout);
   store_.open_grain();
@@ -122,6 +125,7 @@ void Engine::forward_backward(const Grain& grain, float temperature, const Dropo
 }
 
 void Engine::forward_backward(const Grain& grain, const Dropout& dropout, const ValueLoss& loss) {
+  ensure(value_ && store_.learns(), "model {} has another head or was not planned to learn", store_.model());
   const GrainView view = upload(learn_.grain, grain);
   const Pass pass = learning_pass(view, dropout);
   const std::int64_t rows = view.rows();
@@ -141,6 +145,7 @@ void Engine::forward_backward(const Grain& grain, const Dropout& dropout, const 
 }
 
 std::vector<float> Engine::logits(const Grain& grain) {
+  ensure(policy_.has_value(), "model {} has another head", store_.model());
   const GrainView view = upload(score_.grain, grain);
   const Tensor hidden = transformer_.forward(score_.activations, store_, {.stream = *stream_, .grain = view});
   std::vector<float> out(view.rows() * transformer_.config().vocabulary);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "collimate/engine/engine.hpp"
@@ -40,6 +41,10 @@ void Engine::draw(std::span<Active> active, const GenerateOptions& how, std::spa
   device.copy(logprob.data(), logprobs.data(), n * sizeof(float), *stream_);
   stream_->wait();
   for (std::int64_t b = 0; b < n; ++b) {
+    const Prompt& prompt = prompts[active[b].index];
+    if (!std::isfinite(logprob[b]))
+      fail_with(ExitCode::failure, "model {}: sample {} has logits that are not finite at token {}: its weights are broken", store_.model(),
+                prompt.sample, prompt.tokens.size() + out[active[b].index].tokens.size());
     active[b].last = drawn[b];
     out[active[b].index].tokens.push_back(drawn[b]);
     out[active[b].index].logprobs.push_back(logprob[b]);
@@ -98,6 +103,7 @@ void Engine::decode(std::span<Active> active, const GenerateOptions& how, std::s
 }
 
 std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, const GenerateOptions& how) {
+  ensure(use_.slots > 0 && policy_, "model {} was not planned to generate", store_.model());
   std::vector<Continuation> out(prompts.size());
   for (const Prompt& prompt : prompts) {
     const auto length = static_cast<std::int64_t>(prompt.tokens.size());

@@ -42,7 +42,10 @@ Lease ParameterStore::fetch(int index) const {
   return lease;
 }
 
-void ParameterStore::begin_step(std::int64_t first_grain) { grains_->begin(first_grain); }
+void ParameterStore::begin_step(std::int64_t first_grain) {
+  ensure(learns(), "model {} was not planned to learn", model_);
+  grains_->begin(first_grain);
+}
 void ParameterStore::open_grain() { open_ = grains_->open(plan_->device().stream()); }
 void ParameterStore::close_grain() {
   grains_->push(plan_->device().stream());

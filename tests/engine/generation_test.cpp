@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "collimate/base/error.hpp"
@@ -242,6 +243,33 @@ TEST(Generation, WrongRequestsAreRefusedInASentence) {
   const Prompt prompt{{1, 2}, 1};
   EXPECT_TRUE(speaker.engine.generate({&prompt, 1}, how)[0].tokens.empty());
   EXPECT_TRUE(speaker.engine.generate({}, some_options(1)).empty());
+}
+
+TEST(Generation, BrokenWeightsAreRefusedWithTheSample) {
+  for (const double temperature : {0.0, 1.0}) {
+    Speaker speaker(small_llama(), 2, 2);
+    const std::vector<float> nan(1, std::numeric_limits<float>::quiet_NaN());
+    speaker.engine.store().write(speaker.engine.store().value(), "final_norm.gain", 5, nan);
+    const Prompt prompt{{1, 2}, 77};
+    try {
+      speaker.engine.generate({&prompt, 1}, some_options(temperature));
+      ADD_FAILURE() << "NaN was sampled from";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("sample 77"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST(Engine, RefusesWhatWasNotPlanned) {
+  OneEngine critic(small_llama(), Head::value, 1, {.rows = 32}), policy(small_llama(), Head::policy, 1, {.rows = 32});
+  const HandGrain grain({{1, 2, 3}});
+  std::vector<float> out(grain.tokens.size());
+  const Prompt prompt{{1}, 0};
+  EXPECT_THROW(critic.engine.score(grain.view(), 1, out, out), Error);
+  EXPECT_THROW(policy.engine.values(grain.view(), out), Error);
+  EXPECT_THROW(policy.engine.generate({&prompt, 1}, some_options(1)), Error);
+  EXPECT_THROW(policy.engine.begin_step(0), Error);
+  EXPECT_THROW(policy.engine.forward_backward(grain.view(), 1, {}, [](auto...) {}), Error);
 }
 
 TEST(Grain, TokensOutsideTheVocabularyAndTooLongSamplesAreRefused) {

@@ -166,7 +166,7 @@ void sample_row(std::int32_t& token, float& logprob, const float* logits, double
   const Index best = best_token(logits, columns);
   if (sampling.temperature == 0) {
     token = static_cast<std::int32_t>(best);
-    logprob = 0;
+    logprob = logits[best] - logits[best];  // 0, or NaN where no logit is finite
     return;
   }
   const float inverse = static_cast<float>(1.0 / sampling.temperature), top = logits[best] * inverse;
