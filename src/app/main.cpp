@@ -65,7 +65,7 @@ int dispatch(const std::vector<std::string>& words) {
     std::fputs(help().c_str(), stderr);
     return static_cast<int>(ExitCode::input_error);
   }
-  if (words[0] == "--help" || words[0] == "help" || words[0] == "-h") {
+  if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
     std::fputs(help().c_str(), stdout);
     return 0;
   }
@@ -75,9 +75,7 @@ int dispatch(const std::vector<std::string>& words) {
   }
   const Command& command = command_named(words[0]);
   require_one_process(command);
-  const int code = command.run({words.begin() + 1, words.end()});
-  if (std::fflush(stdout) != 0) fail_with(ExitCode::failure, "standard output cannot be written; is its disk full, or its reader gone?");
-  return code;
+  return command.run({words.begin() + 1, words.end()});
 }
 
 int report(ExitCode code, const char* sentence) {
@@ -91,7 +89,9 @@ int report(ExitCode code, const char* sentence) {
 int main(int count, char** words) {
   require_processor();
   try {
-    return dispatch({words + 1, words + count});
+    const int code = dispatch({words + 1, words + count});
+    if (std::fflush(stdout) != 0) fail_with(ExitCode::failure, "standard output cannot be written; is its disk full, or its reader gone?");
+    return code;
   } catch (const Error& error) {
     return report(error.code(), error.what());
   } catch (const std::bad_alloc&) {

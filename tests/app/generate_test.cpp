@@ -1,0 +1,153 @@
+#include <random>
+
+#include "app/tiny_model.hpp"
+#include "collimate/base/text.hpp"
+
+namespace collimate::test {
+namespace {
+
+/// The part of a printed sample between "text: " and the line that tells how it ended.
+std::string text_in(const std::string& printed) {
+  const std::size_t begin = printed.find("text: ") + 6, end = printed.rfind("\n[");
+  return printed.substr(begin, end - begin);
+}
+std::string tokens_in(const std::string& printed) {
+  const std::size_t begin = printed.find("tokens: ") + 8;
+  return printed.substr(begin, printed.find('\n', begin) - begin);
+}
+
+class Generate : public testing::Test {
+ protected:
+  void SetUp() override {
+    put_tiny_model(folder / "hf", tiny_gpt2());
+    printed({"import", "--model", folder / "hf", "--output", folder / "c"});
+  }
+  std::string say(std::vector<std::string> more) {
+    more.insert(more.begin(), {"generate", "--checkpoint", folder / "c"});
+    return printed(more);
+  }
+  void refused(std::vector<std::string> more, const std::vector<std::string>& parts) {
+    more.insert(more.begin(), {"generate", "--checkpoint", folder / "c"});
+    expect_refusal(more, parts);
+  }
+  Scratch folder;
+};
+
+TEST_F(Generate, SamplesDependOnSeedAndNumberOnly) {
+  const std::vector<std::string> ask = {"--prompt-ids", "1,2,3", "--prompt-ids=4", "--samples", "5", "--max-new", "6", "--logprobs"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), ask.begin(), ask.end());
+    return say(more);
+  };
+  const std::string all = with({});
+  EXPECT_EQ(with({"--slots", "1"}), all);
+  EXPECT_EQ(with({"--slots", "3"}), all);
+  EXPECT_NE(with({"--seed", "2"}), all);
+  EXPECT_NE(all.find("prompt 2, sample 5 of 5: 4\n"), std::string::npos) << all;
+  EXPECT_EQ(with({"--top-k", "1"}), with({"--top-p=1e-9"}));
+  const std::string greedy = with({"--temperature", "0"});
+  EXPECT_NE(greedy, all);
+  EXPECT_EQ(tokens_in(greedy), tokens_in(with({"--top-k", "1"})));
+}
+
+TEST_F(Generate, UsesTheWholeContextAndNoMore) {
+  const std::string most = say({"--prompt-ids", "1,2,3,4"});  // 10 rows: the prompt's 4 and 6 new ones; the 7th is not computed with
+  EXPECT_NE(most.find("[7 tokens, ended by length]"), std::string::npos) << most;
+  EXPECT_EQ(tokens_in(say({"--prompt-ids", "1,2,3,4", "--max-new=7"})), tokens_in(most));
+  refused({"--prompt-ids", "1,2,3,4", "--max-new=8"}, {"prompt 1 has 4 tokens", "context is 10", "at most 7"});
+  refused({"--prompt-ids", "1,2,3,4,5,6,7,8,9,10,11"}, {"prompt 1 has 11 tokens", "context is 10"});
+}
+
+TEST_F(Generate, RefusesBadInput) {
+  refused({"--prompt", "hello"}, {"no tokenizer", "--prompt-ids"});
+  refused({}, {"no tokenizer", "--prompt-ids"});
+  refused({"--prompt-ids", "1,17"}, {"'17'", "0 to 16"});
+  refused({"--prompt-ids", "1,-2"}, {"'-2'"});
+  refused({"--prompt-ids", "1,x"}, {"'x'"});
+  refused({"--prompt-ids", ""}, {"--prompt-ids"});
+  refused({"--prompt-ids"}, {"--prompt-ids needs a value"});
+  refused({"--prompt-ids", "1", "--prompt", "a"}, {"not both"});
+  refused({"--prompt-ids", "1", "--temperature=-1"}, {"temperature", "at least 0"});
+  refused({"--prompt-ids", "1", "--top-p=0"}, {"top-p"});
+  refused({"--prompt-ids", "1", "--max-new=0"}, {"max-new"});
+  refused({"--prompt-ids", "1", "--model", "reward"}, {"reward", "policy"});
+  refused({"--prompt-ids", "1", "--temprature=1"}, {"temprature", "temperature"});
+  expect_refusal({"generate", "--prompt-ids", "1"}, {"--checkpoint"});
+  expect_refusal({"generate", "--checkpoint", folder / "nothing", "--prompt-ids", "1"}, {"nothing"});
+}
+
+TEST_F(Generate, TakesTextThroughTheTemplate) {
+  put_tiny_model(folder / "hf2", [] {
+    ModelConfig c = tiny_llama();
+    c.vocabulary = 300;
+    return c;
+  }());
+  printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
+  printed({"import", "--model", folder / "hf2", "--output", folder / "t", "--tokenizer", folder / "ex/tokenizer.json", "--prompt-template",
+           "<{prompt}>\\n", "--max-prompt-tokens", "9"});
+  const auto ask = [&](std::vector<std::string> more, const std::string& input = "") {
+    more.insert(more.begin(), {"generate", "--checkpoint", folder / "t", "--max-new", "9", "--logprobs"});
+    return printed(more, input);
+  };
+  const std::string one = ask({"--prompt", "a, b"});
+  EXPECT_EQ(ask({}, "a, b\n"), one);
+  EXPECT_EQ(ask({}, "\n  \na, b\r\n"), one);
+  EXPECT_EQ(text_in(ask({"--raw", "--prompt", "<a, b>\n"})), text_in(one));
+  EXPECT_NE(text_in(ask({"--raw", "--prompt", "a, b"})), text_in(one));
+  expect_refusal({"generate", "--checkpoint", folder / "t", "--prompt", "0123456789"}, {"prompt 1", "9"});
+  expect_refusal({"generate", "--checkpoint", folder / "t"}, {"--prompt"});  // nothing on standard input
+
+  // Data for this model get its tokenizer and template; those are refused on the command line then.
+  put(folder / "a.jsonl", "{\"prompt\": \"a\", \"response\": \"b\"}\n");
+  const std::string made = printed({"prepare", folder / "a.jsonl", "--output", folder / "a.h5", "--like", folder / "t"});
+  EXPECT_NE(made.find("\"<a>\\n\""), std::string::npos) << made;
+  EXPECT_NE(made.find("300 tokens"), std::string::npos) << made;
+  expect_refusal({"prepare", folder / "a.jsonl", "--output", folder / "b.h5", "--like", folder / "t", "--add-bos=false"}, {"--like"});
+  expect_refusal({"prepare", folder / "a.jsonl", "--output", folder / "b.h5", "--like", folder / "t", "--tokenizer=bytes"}, {"--like"});
+}
+
+TEST(RealModels, GreedyTextIsThatOfAnotherProgram) {
+  NEEDS_DATA();
+  for (const std::string name : {"babyllama105", "stories260K"}) {
+    const Scratch folder;
+    const std::string golden = bytes_of(data("models/" + name + "/sample_output.txt"));
+    const std::size_t begin = golden.find('\n') + 1;
+    const std::string wanted = golden.substr(begin, golden.find("\n\nsampled") - begin);
+    printed({"import", "--model", data("models/" + name), "--output", folder / "c"});
+    const std::vector<std::string> greedy = {"generate", "--checkpoint", folder / "c", "--temperature", "0"};
+    const auto continued = [&](const std::string& prompt, const std::string& most) {
+      std::vector<std::string> ask = greedy;
+      ask.insert(ask.end(), {"--prompt", prompt, "--max-new", most});
+      return text_in(printed(ask));
+    };
+    EXPECT_EQ(continued("", "200"), wanted);
+    const std::string start = wanted.substr(0, wanted.find(" was"));
+    const std::string rest = continued(start, "60");
+    EXPECT_GT(rest.size(), 20u);
+    EXPECT_EQ(wanted.substr(start.size(), rest.size()), rest);
+  }
+}
+
+TEST(RealModels, SortsNumbers) {
+  NEEDS_DATA();
+  const Scratch folder;
+  printed({"import", "--model", data("models/gpt-nano-sort"), "--output", folder / "c"});
+  std::mt19937 random(7);
+  std::vector<std::string> ask = {"generate", "--checkpoint", folder / "c", "--temperature", "0", "--max-new", "6"};
+  std::vector<std::string> wanted;
+  for (int i = 0; i < 200; ++i) {
+    std::vector<std::string> digits;
+    for (int k = 0; k < 6; ++k) digits.push_back(std::to_string(random() % 3));
+    ask.insert(ask.end(), {"--prompt-ids", join(digits, ",")});
+    std::sort(digits.begin(), digits.end());
+    wanted.push_back(join(digits, ","));
+  }
+  std::string said = printed(ask);
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_EQ(tokens_in(said), wanted[i]) << i;
+    said = said.substr(said.find("]\n\n") + 3);
+  }
+}
+
+}  // namespace
+}  // namespace collimate::test

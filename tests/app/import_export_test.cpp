@@ -1,0 +1,152 @@
+#include <nlohmann/json.hpp>
+
+#include "app/tiny_model.hpp"
+
+namespace collimate::test {
+namespace {
+
+using nlohmann::json;
+
+TEST(ImportExport, GivesTheBytesBack) {
+  for (const ModelConfig& config : {tiny_llama(), tiny_gpt2()}) {
+    const Scratch folder;
+    put_tiny_model(folder / "hf", config);
+    printed({"import", "--model", folder / "hf", "--output", folder / "c"});
+    const std::string said = printed({"export", "--checkpoint", folder / "c", "--output", folder / "again/"});
+    EXPECT_NE(said.find("read again and found equal"), std::string::npos) << said;
+    EXPECT_EQ(bytes_of(folder / "again/model.safetensors"), bytes_of(folder / "hf/model.safetensors"));
+    EXPECT_EQ(bytes_of(folder / "again/config.json"), bytes_of(folder / "hf/config.json"));
+    EXPECT_FALSE(std::filesystem::exists(folder / "again.partial"));
+  }
+}
+
+TEST(ImportExport, ShardsAndOneFileAreTheSameModel) {
+  const Scratch folder;
+  put_tiny_model(folder / "whole", tiny_gpt2());
+  put_tiny_model(folder / "shards", tiny_gpt2(), 1000);
+  ASSERT_TRUE(std::filesystem::exists(folder / "shards/model.safetensors.index.json"));
+  for (const char* name : {"whole", "shards"}) {
+    printed({"import", "--model", folder / name, "--output", folder / "c"});  // the second one replaces a checkpoint
+    printed({"export", "--checkpoint", folder / "c", "--output", folder / (std::string(name) + "-out")});
+  }
+  EXPECT_EQ(bytes_of(folder / "whole-out/model.safetensors"), bytes_of(folder / "shards-out/model.safetensors"));
+}
+
+TEST(ImportExport, StoresTheTemplateForOthers) {
+  const Scratch folder;
+  put_tiny_model(folder / "hf", tiny_llama());
+  put(folder / "a.jsonl", "{\"prompt\": \"ab\", \"response\": \"c\"}\n");
+  printed({"prepare", folder / "a.jsonl", "--output", folder / "bytes.h5"});
+  printed({"import", "--model", folder / "hf", "--output", folder / "none", "--tokenizer", "none"});
+  expect_refusal({"prepare", folder / "a.jsonl", "--output", folder / "b.h5", "--like", folder / "none"}, {"none", "--tokenizer"});
+  EXPECT_FALSE(std::filesystem::exists(folder / "b.h5"));
+  const std::string shown = printed({"inspect", folder / "none"});
+  EXPECT_NE(shown.find("policy/value/block.1.query.weight"), std::string::npos) << shown;
+}
+
+TEST(ImportExport, RefusesBadModels) {
+  const Scratch folder;
+  const auto import = [&](const std::vector<std::string>& parts) {
+    expect_refusal({"import", "--model", folder / "hf", "--output", folder / "c"}, parts);
+    EXPECT_FALSE(std::filesystem::exists(folder / "c"));
+    EXPECT_FALSE(std::filesystem::exists(folder / "c.partial"));
+  };
+  import({"hf", "is no folder"});
+  std::filesystem::create_directories(folder / "hf");
+  import({"hf", "config.json"});
+  put_tiny_model(folder / "hf", tiny_gpt2());
+  const std::string good_config = bytes_of(folder / "hf/config.json"), good = bytes_of(folder / "hf/model.safetensors");
+
+  put(folder / "hf/config.json", good_config.substr(0, 40));
+  import({"config.json"});
+  json config = json::parse(good_config);
+  config["model_type"] = "bloom";
+  put(folder / "hf/config.json", config.dump());
+  import({"config.json", "bloom"});
+  config["model_type"] = "gpt2", config["n_layer"] = 2;
+  put(folder / "hf/config.json", config.dump());
+  import({"model.safetensors", "h.1."});  // a missing tensor
+  config["n_layer"] = 1, config["vocab_size"] = 18;
+  put(folder / "hf/config.json", config.dump());
+  import({"model.safetensors", "18", "17"});  // a wrong shape
+  put(folder / "hf/config.json", good_config);
+
+  put(folder / "hf/model.safetensors", good.substr(0, good.size() - 5));
+  import({"model.safetensors"});
+  put(folder / "hf/model.safetensors", std::string(8, '\xff') + good.substr(8));
+  import({"model.safetensors"});
+  std::filesystem::remove(folder / "hf/model.safetensors");
+  import({"safetensors"});
+  put(folder / "hf/model.safetensors", good);
+
+  put(folder / "hf/tokenizer.json", "{");
+  import({"tokenizer.json"});
+  std::filesystem::remove(folder / "hf/tokenizer.json");
+  put(folder / "c/notes.txt", "mine");
+  expect_refusal({"import", "--model", folder / "hf", "--output", folder / "c"}, {"/c'", "is there already"});
+  EXPECT_EQ(bytes_of(folder / "c/notes.txt"), "mine");
+  expect_refusal({"import", "--output", folder / "d"}, {"--model"});
+  expect_refusal({"import", "--model", folder / "hf", "--output", folder / "d", "--tokenizer", folder / "x"}, {"/x"});
+  expect_refusal({"import", "--model", folder / "hf", "--output", folder / "d", "--add-bos"}, {"--add-bos"});
+}
+
+TEST(ImportExport, RefusesATokenizerThatIsTooLarge) {
+  const Scratch folder;
+  put_tiny_model(folder / "hf", tiny_gpt2());
+  put(folder / "a.txt", "some text, some more text");
+  printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
+  expect_refusal({"import", "--model", folder / "hf", "--output", folder / "c", "--tokenizer", folder / "ex/tokenizer.json"},
+                 {"300 tokens", "17", "config.json"});
+}
+
+TEST(ImportExport, RefusesBadCheckpointsAndPlaces) {
+  const Scratch folder;
+  put_tiny_model(folder / "hf", tiny_gpt2());
+  printed({"import", "--model", folder / "hf", "--output", folder / "c"});
+  expect_refusal({"export", "--checkpoint", folder / "x", "--output", folder / "out"}, {"/x"});
+  expect_refusal({"export", "--checkpoint", folder / "c", "--output", folder / "out", "--model", "reward"}, {"reward", "policy"});
+  expect_refusal({"export", "--checkpoint", folder / "c", "--output", folder / "hf"}, {"/hf", "is there already"});
+  std::string part;
+  for (const auto& entry : std::filesystem::directory_iterator(folder / "c"))
+    if (entry.path().extension() == ".h5") part = entry.path().string();
+  std::string bytes = bytes_of(part);
+  const std::string weights = bytes_of(folder / "hf/model.safetensors");  // the last tensor is the embedding, stored alike by both
+  const std::size_t place = bytes.find(weights.substr(weights.size() - 64));
+  ASSERT_NE(place, std::string::npos);
+  bytes[place + 10] ^= 1;
+  put(part, bytes);
+  expect_refusal({"export", "--checkpoint", folder / "c", "--output", folder / "out"}, {".h5", "policy/value/embedding.weight"});
+  EXPECT_FALSE(std::filesystem::exists(folder / "out"));
+  std::filesystem::remove(part);
+  expect_refusal({"export", "--checkpoint", folder / "c", "--output", folder / "out"}, {"/c"});
+  EXPECT_FALSE(std::filesystem::exists(folder / "out"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "out.partial"));
+}
+
+TEST(RealModels, ExportAndImportAgainGiveTheSameBytes) {
+  NEEDS_DATA();
+  for (const std::string name : {"babyllama105", "stories260K", "gpt-nano-sort"}) {
+    const Scratch folder;
+    const std::string source = data("models/" + name);
+    printed({"import", "--model", source, "--output", folder / "c"});
+    printed({"export", "--checkpoint", folder / "c", "--output", folder / "one"});
+    printed({"import", "--model", folder / "one", "--output", folder / "d"});
+    printed({"export", "--checkpoint", folder / "d", "--output", folder / "two"});
+    for (const auto& entry : std::filesystem::directory_iterator(folder / "one")) {
+      const std::string file = entry.path().filename().string();
+      EXPECT_EQ(bytes_of(folder / ("one/" + file)), bytes_of(folder / ("two/" + file))) << name << " " << file;
+    }
+    // Every tensor of the source's own names has its own bits, whatever the order and header of the file.
+    const SafetensorsReader before(source), after(folder / "one");
+    for (const SafetensorsEntry& entry : after.tensors()) {
+      std::vector<float> a(static_cast<std::size_t>(entry.shape.count())), b(a.size());
+      before.read(entry.name, 0, entry.shape.count(), a.data());
+      after.read(entry.name, 0, entry.shape.count(), b.data());
+      EXPECT_EQ(a, b) << name << " " << entry.name;
+    }
+    EXPECT_EQ(after.tensors().size(), hugging_face_tensors(config_from_hugging_face(bytes_of(source + "/config.json"), source)).size());
+  }
+}
+
+}  // namespace
+}  // namespace collimate::test

@@ -1,0 +1,177 @@
+#include <fmt/format.h>
+
+#include <cstdlib>
+
+#include "app/program.hpp"
+#include "collimate/base/text.hpp"
+#include "collimate/data/dataset.hpp"
+#include "collimate/data/example.hpp"
+
+namespace collimate::test {
+namespace {
+
+TEST(Prepare, MakesTheQuickstartsDataWithOneTokenizer) {
+  const Scratch folder;
+  printed({"prepare", "--example", folder / "one"});
+  printed({"prepare", "--example", folder / "two"});
+  std::uint64_t fingerprint = 0;
+  for (const char* name : {"sft", "heldout-sft", "preference", "heldout-preference", "prompts", "heldout-prompts"}) {
+    const std::string file = std::string(name) + ".h5";
+    EXPECT_EQ(bytes_of(folder / ("one/" + file)), bytes_of(folder / ("two/" + file))) << name;
+    const Dataset dataset(folder / ("one/" + file));
+    EXPECT_EQ(dataset.vocabulary(), 735) << name;
+    EXPECT_EQ(dataset.rules().prompt, "{prompt}\n") << name;
+    EXPECT_TRUE(dataset.rules().add_bos && dataset.rules().add_eos) << name;
+    if (fingerprint == 0) fingerprint = dataset.tokenizer_fingerprint();
+    EXPECT_EQ(dataset.tokenizer_fingerprint(), fingerprint) << name;
+  }
+  const Dataset sft(folder / "one/sft.h5"), heldout(folder / "one/heldout-prompts.h5"), pairs(folder / "one/preference.h5");
+  EXPECT_EQ(sft.size(), 6000);
+  EXPECT_EQ(heldout.size(), 60);
+  EXPECT_EQ(pairs.targets(), 4000);
+  const auto tokenizer = load_tokenizer(folder / "one/tokenizer.json");  // as another program would find it
+  const SupervisedSample sample = sft.supervised(17);
+  EXPECT_EQ(sample.tokens.front(), *tokenizer->bos());
+  EXPECT_EQ(sample.tokens.back(), *tokenizer->eos());
+  EXPECT_EQ(tokenizer->decode(sample.tokens), sample.prompt + sample.response);
+  EXPECT_TRUE(sample.prompt.ends_with('\n')) << sample.prompt;
+  EXPECT_NE(bytes_of(folder / "one/sft.jsonl").find(sample.response.substr(0, 4)), std::string::npos);
+  // About three times shorter than in bytes: that is what the recipe rests on.
+  EXPECT_LT(sft.tokens(), 6000 * 16);
+  expect_refusal({"prepare", "--example", folder / "x", "--output", folder / "y.h5"}, {"--example", "--output"});
+  EXPECT_FALSE(std::filesystem::exists(folder / "x"));
+}
+
+TEST(Prepare, SplitsAndShows) {
+  const Scratch folder;
+  std::string rows;
+  for (int i = 0; i < 50; ++i) rows += fmt::format(R"({{"instruction": "say {}", "input": "", "output": "{}"}})", i, i) + "\n";
+  put(folder / "alpaca.jsonl", rows);
+  printed({"prepare", "--input", folder / "alpaca.jsonl", "--output", folder / "train.h5", "--heldout", "0.2", "--heldout-output",
+           folder / "rest.h5", "--prompt-template", "Q: {instruction}\\nA: ", "--response-suffix", "\\n"});
+  EXPECT_EQ(Dataset(folder / "train.h5").size(), 40);
+  EXPECT_EQ(Dataset(folder / "rest.h5").size(), 10);
+  const SupervisedSample sample = Dataset(folder / "train.h5").supervised(0);
+  EXPECT_TRUE(sample.prompt.starts_with("Q: say ") && sample.prompt.ends_with("\nA: ")) << sample.prompt;
+  EXPECT_TRUE(sample.response.ends_with('\n')) << sample.response;
+  const std::string shown = printed({"inspect", folder / "train.h5", "--samples", "1"});
+  EXPECT_NE(shown.find("\"Q: say "), std::string::npos) << shown;
+  EXPECT_NE(printed({"prepare", "--help"}).find("--max-prompt-tokens"), std::string::npos);
+}
+
+/// Bad input: one sentence, exit code 2, no file.
+TEST(Prepare, RefusesBadInput) {
+  const Scratch folder;
+  const std::string out = folder / "out.h5";
+  const auto refused = [&](const std::string& name, const std::string& content, std::vector<std::string> more,
+                           std::vector<std::string> parts) {
+    put(folder / name, content);
+    more.insert(more.begin(), {"prepare", folder / name, "--output", out});
+    parts.push_back(name);
+    expect_refusal(more, parts);
+    EXPECT_FALSE(std::filesystem::exists(out)) << name;
+  };
+  const std::string good = "{\"prompt\": \"a\", \"response\": \"b\"}\n";
+  refused("cut.jsonl", good + "{\"prompt\": \"a\", \"respo", {}, {"line 2"});
+  refused("column.csv", "question,reply\na,b\n", {"--format", "alpaca"}, {"line", "instruction"});
+  refused("columns.csv", "prompt,response\na,b\nc,d,e\n", {}, {"line 3"});
+  refused("latin1.jsonl", "{\"prompt\": \"caf\xe9\", \"response\": \"b\"}\n", {}, {"line 1", "UTF-8"});
+  refused("empty.jsonl", "", {}, {});
+  refused("array.json", "[{\"prompt\": \"a\", \"response\": \"b\"},", {}, {});
+  refused("number.jsonl", "{\"prompt\": 3, \"response\": \"b\"}\n", {}, {"line 1", "prompt"});
+  refused("other.jsonl", "{\"chosen\": \"a\"}\n", {}, {"line 1"});
+  refused("long.jsonl", good, {"--max-prompt-tokens", "2"}, {"line 1", "3 tokens"});
+  refused("equal.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"b\"}\n", {}, {"line 1", "chosen"});
+  refused("archive.jsonl.gz", "\x1f\x8b\x08 not really", {}, {});
+  expect_refusal({"prepare", folder / "nothing.jsonl", "--output", out}, {"nothing.jsonl"});
+  expect_refusal({"prepare", folder / "cut.jsonl"}, {"--output"});
+  expect_refusal({"prepare", "--output", out}, {"--input"});
+  put(folder / "good.jsonl", good);
+  expect_refusal({"prepare", folder / "good.jsonl", "--output", folder / "good.jsonl"}, {"good.jsonl", "input and an output"});
+  expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--heldout", "0.3"}, {"held-out"});
+  expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--heldout", "1.5"}, {"heldout", "at most 1"});
+  expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--kind", "preferences"}, {"preferences", "preference"});
+  expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--tokenizer", folder / "tok.json"}, {"tok.json"});
+  expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--like", folder / "like.h5"}, {"like.h5"});
+  expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--train-bpe", "100"}, {"100", "256"});
+  expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--prompt-template", "{question}"}, {"{question}"});
+  EXPECT_FALSE(std::filesystem::exists(out));
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path()))
+    EXPECT_EQ(entry.path().string().find("out.h5"), std::string::npos) << entry.path();  // no temporary file either
+  const std::string said = printed({"prepare", folder / "cut.jsonl", "--output", out, "--skip-bad"});
+  EXPECT_NE(said.find("1 skipped"), std::string::npos) << said;
+  EXPECT_EQ(Dataset(out).size(), 1);
+}
+
+TEST(Prepare, ReadsRealFiles) {
+  NEEDS_DATA();
+  struct Case {
+    const char* file;
+    DatasetKind kind;
+    std::int64_t samples;
+  };
+  const Case cases[] = {{"rlhf/awesome-chatgpt-prompts-2023-04.csv", DatasetKind::prompts, 161},
+                        {"rlhf/fastchat_dummy_conversation.json", DatasetKind::supervised, 500},
+                        {"rlhf/gsm8k_test.jsonl", DatasetKind::supervised, 1319},
+                        {"rlhf/gsm8k_train.jsonl", DatasetKind::supervised, 7473},
+                        {"rlhf/hh-harmless-base-test.jsonl.gz", DatasetKind::preference, 2312},
+                        {"rlhf/llamafactory_alpaca_en_demo.json", DatasetKind::supervised, 999},
+                        {"rlhf/llamafactory_dpo_en_demo.json", DatasetKind::preference, 300},
+                        {"corpora/names.txt", DatasetKind::supervised, 1},
+                        {"corpora/tinyshakespeare.txt", DatasetKind::supervised, 7222}};
+  const Scratch folder;
+  for (const Case& c : cases) {
+    printed({"prepare", data(c.file), "--output", folder / "out.h5"});
+    const Dataset dataset(folder / "out.h5");
+    EXPECT_EQ(dataset.kind(), c.kind) << c.file;
+    EXPECT_EQ(dataset.size(), c.samples) << c.file;
+  }
+  // A file with bad lines: refused with its line, or read without them.
+  const std::string bad = data("rlhf/instructwild_v2_user_2.jsonl");
+  expect_refusal({"prepare", bad, "--output", folder / "bad.h5"}, {"instructwild_v2_user_2.jsonl", "line 134"});
+  EXPECT_FALSE(std::filesystem::exists(folder / "bad.h5"));
+  const std::string said = printed({"prepare", bad, "--output", folder / "bad.h5", "--skip-bad"});
+  EXPECT_EQ(said.find(" 0 skipped"), std::string::npos) << said;
+  EXPECT_GT(Dataset(folder / "bad.h5").size(), 100);
+  // The split that the reward model is measured on.
+  printed({"prepare", data("rlhf/hh-harmless-base-test.jsonl.gz"), "--output", folder / "hh.h5", "--heldout", "0.3", "--heldout-output",
+           folder / "rest.h5"});
+  EXPECT_EQ(Dataset(folder / "hh.h5").size(), 1618);
+  EXPECT_EQ(Dataset(folder / "rest.h5").size(), 694);
+}
+
+TEST(Prepare, DatasetsAreReadableWithH5pyAlone) {
+  if (std::system("python3 -c 'import h5py' 2>/dev/null") != 0) GTEST_SKIP() << "python3 has no h5py";
+  const Scratch folder;
+  put(folder / "a.jsonl", "{\"prompt\": \"ab\", \"response\": \"c\"}\n{\"prompt\": \"d\", \"response\": \"ef\"}\n");
+  printed({"prepare", folder / "a.jsonl", "--output", folder / "a.h5", "--prompt-template", "{prompt}"});
+  put(folder / "read.py",
+      "import h5py, sys\nf = h5py.File(sys.argv[1]); o = f['tokens/offsets']\n"
+      "assert list(f['tokens/values'][o[1]:o[2]]) == [256, 100, 101, 102, 257]\nassert list(f['mask'][o[1]:o[2]]) == [0, 0, 1, 1, 1]\n");
+  EXPECT_EQ(std::system(("python3 " + (folder / "read.py") + " " + (folder / "a.h5")).c_str()), 0);
+}
+
+TEST(Program, HelpsAndEndsInOrder) {
+  EXPECT_NE(printed({"--help"}).find("Exit codes: 0 done"), std::string::npos);
+  EXPECT_TRUE(printed({"--version"}).starts_with("collimate "));
+  for (const char* command : {"prepare", "import", "export", "generate", "inspect"}) {
+    EXPECT_NE(printed({"--help"}).find(command), std::string::npos);
+    EXPECT_TRUE(printed({command, "--help"}).starts_with(std::string("collimate ") + command)) << command;
+    expect_refusal({command, "--no-such-option=1"}, {"no-such-option"});
+  }
+  expect_refusal({"generat"}, {"'generat'", "generate"});
+  expect_refusal({"inspect"}, {"--path"});
+  expect_refusal({"inspect", "/nowhere"}, {"/nowhere"});
+  const Outcome nothing = collimate({});
+  EXPECT_EQ(nothing.code, 2);
+  EXPECT_NE(nothing.err.find("Usage"), std::string::npos);
+  // A full disk behind standard output is not taken for success.
+  const Outcome full = collimate({"--version"}, "", "/dev/full");
+  EXPECT_EQ(full.code, 1) << full.err;
+  setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
+  expect_refusal({"inspect", "/nowhere"}, {"without mpirun"});
+  unsetenv("OMPI_COMM_WORLD_SIZE");
+}
+
+}  // namespace
+}  // namespace collimate::test
