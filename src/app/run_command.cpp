@@ -1,6 +1,6 @@
-#include <nlohmann/json.hpp>
 #include <cstdlib>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "app/build_info.hpp"
 #include "collimate/app/commands.hpp"
@@ -28,8 +28,18 @@ void read(OptionTable& table, const std::vector<std::string>& arguments, const s
 }
 
 // Sections that change no number are left out of what a restart compares.
-const std::vector<std::string> free_options = {"run.folder", "run.stop_after", "run.stages", "grid.", "device.", "ppo.slots", "sft.log_every", "reward.log_every",
-                                               "sft.checkpoint_every", "reward.checkpoint_every", "ppo.checkpoint_every", "ppo.scorer_deadline"};
+const std::vector<std::string> free_options = {"run.folder",
+                                               "run.stop_after",
+                                               "run.stages",
+                                               "grid.",
+                                               "device.",
+                                               "ppo.slots",
+                                               "sft.log_every",
+                                               "reward.log_every",
+                                               "sft.checkpoint_every",
+                                               "reward.checkpoint_every",
+                                               "ppo.checkpoint_every",
+                                               "ppo.scorer_deadline"};
 
 std::unique_ptr<rlhf::Scorer> make_scorer(const Session& session) {
   const rlhf::ScorerOptions& o = session.options.ppo.scorer;
@@ -58,10 +68,10 @@ std::unique_ptr<rlhf::Scorer> start_process_scorer(const std::vector<std::string
 }
 
 void check_combinations(const Options& o, int ranks) {
-  require(o.machine.tensor == 1 && o.machine.pipeline == 1, "grid.tensor = {} and grid.pipeline = {}: this version runs 1 and 1 with any grid.data", o.machine.tensor,
-          o.machine.pipeline);
-  require(o.machine.data == 0 || o.machine.data == ranks, "grid.data = {} needs {} ranks, and there are {}: use grid.data = 0 for all", o.machine.data, o.machine.data,
-          ranks);
+  require(o.machine.tensor == 1 && o.machine.pipeline == 1,
+          "grid.tensor = {} and grid.pipeline = {}: this version runs 1 and 1 with any grid.data", o.machine.tensor, o.machine.pipeline);
+  require(o.machine.data == 0 || o.machine.data == ranks, "grid.data = {} needs {} ranks, and there are {}: use grid.data = 0 for all",
+          o.machine.data, o.machine.data, ranks);
 }
 
 int run(World& world, const std::vector<std::string>& arguments, rlhf::Scorer* process) {
@@ -80,17 +90,24 @@ int run(World& world, const std::vector<std::string>& arguments, rlhf::Scorer* p
   std::unique_ptr<RunFolder> folder;
   std::unique_ptr<rlhf::Scorer> scorer;
   Session session{.world = world, .grid = grid, .device = *device, .log = log, .options = options};
-  session.build = nlohmann::json{{"program", build.program}, {"processor", build.processor}, {"instruction_set", build.instruction_set}, {"libraries", build.libraries}}.dump();
+  session.build = nlohmann::json{{"program", build.program},
+                                 {"processor", build.processor},
+                                 {"instruction_set", build.instruction_set},
+                                 {"libraries", build.libraries}}
+                      .dump();
   session.deck = table.resolved_deck(free_options);
   agree_on(world.ranks(), [&] {
     if (world.rank() != 0) return;
     const std::string& restart = options.run.restart;
     if (!options.run.check) {
-      folder = std::make_unique<RunFolder>(options.run.folder, restart == "auto" ? Existing::go_on : restart == "replace" ? Existing::replace : Existing::refuse);
+      folder = std::make_unique<RunFolder>(options.run.folder, restart == "auto"      ? Existing::go_on
+                                                               : restart == "replace" ? Existing::replace
+                                                                                      : Existing::refuse);
       folder->write_deck(table.resolved_deck());
       log.open(folder->log(), restart == "auto");
     }
-    if (options.ppo.scorer.kind != "model" && std::find(options.run.stages.begin(), options.run.stages.end(), "ppo") != options.run.stages.end())
+    if (options.ppo.scorer.kind != "model" &&
+        std::find(options.run.stages.begin(), options.run.stages.end(), "ppo") != options.run.stages.end())
       scorer = make_scorer(session);
   });
   session.folder = folder.get();

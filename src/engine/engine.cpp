@@ -119,7 +119,8 @@ void Engine::forward_backward(const Grain& grain, float temperature, const Dropo
   store_.open_grain();
   const Tensor hidden = transformer_.forward(learn_.activations, store_, pass);
   const Tensor dhidden = learn_.dhidden.slice(0, view.rows());
-  policy_->forward_backward(dhidden, hidden, view.targets, temperature, learn_.head, store_.fetch(transformer_.head_chunk()), *stream_, loss);
+  policy_->forward_backward(dhidden, hidden, view.targets, temperature, learn_.head, store_.fetch(transformer_.head_chunk()), *stream_,
+                            loss);
   transformer_.backward(dhidden, learn_.activations, store_, pass);
   store_.close_grain();
 }

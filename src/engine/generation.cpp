@@ -30,7 +30,8 @@ void Engine::draw(std::span<Active> active, const GenerateOptions& how, std::spa
   Device& device = workspace_->plan().device();
   std::vector<double> uniforms(n);
   for (std::int64_t b = 0; b < n; ++b)
-    uniforms[b] = how.key.uniform(prompts[active[b].index].sample, static_cast<std::uint32_t>(out[active[b].index].tokens.size()), how.round);
+    uniforms[b] =
+        how.key.uniform(prompts[active[b].index].sample, static_cast<std::uint32_t>(out[active[b].index].tokens.size()), how.round);
   device.copy(generate_.uniforms.data(), uniforms.data(), n * sizeof(double), *stream_);
   const Tensor logits = generate_.logits.slice(0, n), tokens = generate_.tokens.slice(0, n), logprobs = generate_.logprobs.slice(0, n);
   policy_->decode(logits, generate_.hidden.slice(0, n), generate_.scratch, store_.fetch(transformer_.head_chunk()), *stream_);
@@ -52,7 +53,8 @@ void Engine::draw(std::span<Active> active, const GenerateOptions& how, std::spa
 }
 
 // Packs the admitted prompts into grains, fills their cache slots and draws their first tokens.
-void Engine::prefill(std::span<const Prompt> prompts, std::span<Active> admitted, const GenerateOptions& how, std::vector<Continuation>& out) {
+void Engine::prefill(std::span<const Prompt> prompts, std::span<Active> admitted, const GenerateOptions& how,
+                     std::vector<Continuation>& out) {
   Device& device = workspace_->plan().device();
   const std::int64_t width = transformer_.config().width;
   for (std::size_t begin = 0; begin < admitted.size();) {
@@ -74,8 +76,9 @@ void Engine::prefill(std::span<const Prompt> prompts, std::span<Active> admitted
     const GrainView view = upload(generate_.grain, {tokens, positions, targets, offsets, samples});
     const auto count = static_cast<std::int64_t>(end - begin);
     device.copy(generate_.slots.data(), slots.data(), slots.size() * sizeof(std::int32_t), *stream_);
-    const Tensor hidden = transformer_.forward(
-        generate_.activations, store_, {.stream = *stream_, .grain = view, .cache = &generate_.cache, .slots = generate_.slots.slice(0, count)});
+    const Tensor hidden =
+        transformer_.forward(generate_.activations, store_,
+                             {.stream = *stream_, .grain = view, .cache = &generate_.cache, .slots = generate_.slots.slice(0, count)});
     for (std::int64_t s = 0; s < count; ++s)
       device.copy(generate_.hidden.slice(s, 1).data(), hidden.slice(offsets[s + 1] - 1, 1).data(), width * sizeof(float), *stream_);
     draw(admitted.subspan(begin, count), how, prompts, out);
@@ -109,15 +112,15 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
     const auto length = static_cast<std::int64_t>(prompt.tokens.size());
     require(length > 0, "sample {} has an empty prompt: give it at least a BOS token", prompt.sample);
     require(length + how.max_new <= use_.capacity && kernels::padded_rows(length) <= use_.rows,
-            "sample {} has a prompt of {} tokens, and {} new ones do not fit the {} tokens planned for a sequence", prompt.sample, length, how.max_new,
-            use_.capacity);
+            "sample {} has a prompt of {} tokens, and {} new ones do not fit the {} tokens planned for a sequence", prompt.sample, length,
+            how.max_new, use_.capacity);
     const ModelConfig& config = transformer_.config();
     require(length + how.max_new <= config.context + 1,  // the last new token is not read
             "sample {} has a prompt of {} tokens, and {} new ones do not fit the model's context of {}", prompt.sample, length, how.max_new,
             config.context);
     for (const std::int32_t token : prompt.tokens)
-      require(token >= 0 && token < config.vocabulary, "sample {} has the token {} in its prompt, and the model's vocabulary has {}", prompt.sample,
-              token, config.vocabulary);
+      require(token >= 0 && token < config.vocabulary, "sample {} has the token {} in its prompt, and the model's vocabulary has {}",
+              prompt.sample, token, config.vocabulary);
   }
   if (how.max_new == 0) return out;
   std::vector<std::int32_t> free(use_.slots);

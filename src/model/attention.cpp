@@ -14,10 +14,11 @@ std::vector<std::int64_t> key_value_bounds(const ModelConfig& config, int shards
   const std::int64_t group = config.heads / config.kv_heads;
   std::vector<std::int64_t> bounds = shard_bounds(config.heads, shards);
   for (std::int64_t& bound : bounds) {
-    require(bound % group == 0,
-            "numerics.tensor_shards = {} would cut the group of {} query heads that share a key/value head ({} heads, {} key/value heads): use "
-            "at most {} shards",
-            shards, group, config.heads, config.kv_heads, config.kv_heads);
+    require(
+        bound % group == 0,
+        "numerics.tensor_shards = {} would cut the group of {} query heads that share a key/value head ({} heads, {} key/value heads): use "
+        "at most {} shards",
+        shards, group, config.heads, config.kv_heads, config.kv_heads);
     bound /= group;
   }
   return bounds;
@@ -55,7 +56,8 @@ AttentionLayer::AttentionLayer(const ModelConfig& config, const ParameterLayout&
   const auto queries = shard_bounds(config.heads, layout.shards());
   const auto keys = key_value_bounds(config, layout.shards());
   for (int v = 0; v < layout.shards(); ++v) {
-    heads_.push_back({queries[v + 1] - queries[v], keys[v + 1] - keys[v], config.head_size, config.heads / config.kv_heads, queries[v], keys[v]});
+    heads_.push_back(
+        {queries[v + 1] - queries[v], keys[v + 1] - keys[v], config.head_size, config.heads / config.kv_heads, queries[v], keys[v]});
     in_weight_.push_back(layout.fused({name + ".query.weight", name + ".key.weight", name + ".value.weight"}, v));
     if (config.bias) in_bias_.push_back(layout.fused({name + ".query.bias", name + ".key.bias", name + ".value.bias"}, v));
     out_weight_.push_back(layout.view(name + ".output.weight", v));
@@ -80,7 +82,8 @@ void AttentionLayer::forward(Tensor y, Tensor x, const Saved& saved, const Lease
     const kernels::Heads& heads = heads_[v];
     if (heads.query == 0) return partial.zero(stream);
     const Tensor qkv = rows_of(saved.qkv[v], x[0]), out = rows_of(saved.out[v], x[0]), lse = rows_of(saved.lse[v], x[0]);
-    kernels::linear_forward(qkv, x, lease.at(in_weight_[v]), in_bias_.empty() ? Tensor() : lease.at(in_bias_[v]), kernels::Write::replace, stream);
+    kernels::linear_forward(qkv, x, lease.at(in_weight_[v]), in_bias_.empty() ? Tensor() : lease.at(in_bias_[v]), kernels::Write::replace,
+                            stream);
     if (rotary_) kernels::rotary(qkv, pass.grain.positions, rotary, heads, false, stream);
     if (pass.cache)
       kernels::cache_write(pass.cache->keys[layer][v], pass.cache->values[layer][v], qkv, pass.grain.offsets, pass.slots, heads, stream);

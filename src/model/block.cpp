@@ -53,7 +53,8 @@ Block::Saved Block::take(Arena& arena, std::int64_t rows) const {
   return saved;
 }
 
-void Block::forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass) const {
+void Block::forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+                    const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = x[0];
   const Tensor mid = saved.mid.slice(0, rows), branch = scratch.branch.slice(0, rows);

@@ -49,8 +49,8 @@ void PolicyHead::block_statistics(Tensor hidden, Tensor targets, float temperatu
     if (weight_[v].shape[0])
       kernels::linear_forward(b.logits[v].slice(0, rows), hidden, lease.at(weight_[v]), {}, kernels::Write::replace, stream);
   merge(0, static_cast<int>(weight_.size()), 0, rows, targets, temperature, b, stream);
-  kernels::finish_statistics(b.logprob.slice(0, rows), b.entropy.slice(0, rows), b.lse.slice(0, rows), b.statistics[0].slice(0, rows), targets,
-                             stream);
+  kernels::finish_statistics(b.logprob.slice(0, rows), b.entropy.slice(0, rows), b.lse.slice(0, rows), b.statistics[0].slice(0, rows),
+                             targets, stream);
 }
 
 void PolicyHead::score(Tensor hidden, Tensor targets, float temperature, Buffers& b, const Lease& lease, Stream& stream,
@@ -86,9 +86,10 @@ void PolicyHead::forward_backward(Tensor dhidden, Tensor hidden, Tensor targets,
     sum_over_shards(dhidden.slice(row, rows), b.tree, static_cast<int>(weight_.size()), stream, [&](int v, Tensor partial) {
       if (weight_[v].shape[0] == 0) return partial.zero(stream);
       const Tensor logits = b.logits[v].slice(0, rows);
-      kernels::logit_gradient(logits, b.lse.slice(0, rows), b.entropy.slice(0, rows), target, b.dlogprob.slice(0, rows), b.dentropy.slice(0, rows),
-                              bounds_[v], temperature, stream);
-      kernels::linear_backward_weight(lease.gradient_at(weight_[v]), logits, x, row ? kernels::Write::add : kernels::Write::replace, stream);
+      kernels::logit_gradient(logits, b.lse.slice(0, rows), b.entropy.slice(0, rows), target, b.dlogprob.slice(0, rows),
+                              b.dentropy.slice(0, rows), bounds_[v], temperature, stream);
+      kernels::linear_backward_weight(lease.gradient_at(weight_[v]), logits, x, row ? kernels::Write::add : kernels::Write::replace,
+                                      stream);
       kernels::linear_backward_input(partial, logits, lease.at(weight_[v]), kernels::Write::replace, stream);
     });
   }
@@ -104,7 +105,8 @@ void PolicyHead::logits(Tensor hidden, Buffers& b, const Lease& lease, Stream& s
       const Tensor part = b.logits[v].slice(0, rows);
       kernels::linear_forward(part, hidden.slice(row, rows), lease.at(weight_[v]), {}, kernels::Write::replace, stream);
       for (std::int64_t r = 0; r < rows; ++r)
-        hidden.device().copy(out.data() + (row + r) * vocabulary + bounds_[v], part.as<float>() + r * columns, columns * sizeof(float), stream);
+        hidden.device().copy(out.data() + (row + r) * vocabulary + bounds_[v], part.as<float>() + r * columns, columns * sizeof(float),
+                             stream);
     }
   }
   stream.wait();
@@ -119,7 +121,8 @@ void PolicyHead::decode(Tensor logits, Tensor hidden, Tensor scratch, const Leas
     const Tensor part = scratch.slice(0, rows * columns).reshape({rows, columns});
     kernels::linear_decode(part, hidden, lease.at(weight_[v]), {}, stream);
     for (std::int64_t r = 0; r < rows; ++r)
-      hidden.device().copy(logits.as<float>() + r * vocabulary + bounds_[v], part.as<float>() + r * columns, columns * sizeof(float), stream);
+      hidden.device().copy(logits.as<float>() + r * vocabulary + bounds_[v], part.as<float>() + r * columns, columns * sizeof(float),
+                           stream);
   }
 }
 

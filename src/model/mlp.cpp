@@ -8,7 +8,9 @@
 namespace collimate {
 namespace {
 
-Tensor part_of(const Tensor& buffer, std::int64_t rows, std::int64_t columns) { return buffer.slice(0, rows * columns).reshape({rows, columns}); }
+Tensor part_of(const Tensor& buffer, std::int64_t rows, std::int64_t columns) {
+  return buffer.slice(0, rows * columns).reshape({rows, columns});
+}
 
 }  // namespace
 
@@ -25,14 +27,14 @@ void MlpLayer::declare(const ModelConfig& config, ParameterLayout& layout, const
   if (config.bias) layout.add(name + ".down.bias", {config.width}, false, {});
 }
 
-MlpLayer::MlpLayer(const ModelConfig& config, const ParameterLayout& layout, const std::string& name)
-    : activation_(config.activation) {
+MlpLayer::MlpLayer(const ModelConfig& config, const ParameterLayout& layout, const std::string& name) : activation_(config.activation) {
   const auto bounds = shard_bounds(config.mlp, layout.shards());
   const bool gated = activation_ == Activation::swiglu;
   for (int v = 0; v < layout.shards(); ++v) {
     inner_.push_back(bounds[v + 1] - bounds[v]);
     up_weight_.push_back(gated ? layout.fused({name + ".gate.weight", name + ".up.weight"}, v) : layout.view(name + ".up.weight", v));
-    if (config.bias) up_bias_.push_back(gated ? layout.fused({name + ".gate.bias", name + ".up.bias"}, v) : layout.view(name + ".up.bias", v));
+    if (config.bias)
+      up_bias_.push_back(gated ? layout.fused({name + ".gate.bias", name + ".up.bias"}, v) : layout.view(name + ".up.bias", v));
     down_weight_.push_back(layout.view(name + ".down.weight", v));
   }
   if (config.bias) down_bias_ = layout.view(name + ".down.bias");
@@ -54,7 +56,8 @@ void MlpLayer::forward(Tensor y, Tensor x, const Saved& saved, const Lease& leas
   sum_over_shards(y, scratch.tree, static_cast<int>(inner_.size()), stream, [&](int v, Tensor partial) {
     if (inner_[v] == 0) return partial.zero(stream);
     const Tensor up = saved.up[v].slice(0, x[0]), inner = saved.inner[v].slice(0, x[0]);
-    kernels::linear_forward(up, x, lease.at(up_weight_[v]), up_bias_.empty() ? Tensor() : lease.at(up_bias_[v]), kernels::Write::replace, stream);
+    kernels::linear_forward(up, x, lease.at(up_weight_[v]), up_bias_.empty() ? Tensor() : lease.at(up_bias_[v]), kernels::Write::replace,
+                            stream);
     if (activation_ == Activation::swiglu)
       kernels::swiglu_forward(inner, up, stream);
     else
@@ -65,7 +68,8 @@ void MlpLayer::forward(Tensor y, Tensor x, const Saved& saved, const Lease& leas
 }
 
 // dinner = dy Wdown; dup = activation'(dinner); dx = sum over shards of dup Wup; dWdown = dy^T inner; dWup = dup^T x
-void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Stream& stream) const {
+void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch,
+                        Stream& stream) const {
   const std::int64_t rows = x[0];
   if (!up_bias_.empty()) kernels::linear_backward_bias(lease.gradient_at(down_bias_), dy, kernels::Write::replace, stream);
   sum_over_shards(dx, scratch.tree, static_cast<int>(inner_.size()), stream, [&](int v, Tensor partial) {

@@ -55,8 +55,7 @@ Transformer::Transformer(const ModelConfig& config, Head head, int shards, Memor
       plan_(&plan),
       final_norm_(config_, layout_, "final_norm") {
   for (int i = 0; i < config_.layers; ++i) blocks_.emplace_back(config_, layout_, i);
-  if (config_.positions == Positions::rotary)
-    rotary_ = plan.reserve("rotary table", Shape{config_.context, config_.head_size}, DType::f32);
+  if (config_.positions == Positions::rotary) rotary_ = plan.reserve("rotary table", Shape{config_.context, config_.head_size}, DType::f32);
 }
 
 void Transformer::prepare(Stream& stream) const {
@@ -93,7 +92,8 @@ Tensor Transformer::forward(const Activations& a, const ParameterStore& store, c
   embed(input(0), store, pass.grain.tokens, pass.grain.positions, stream);
   if (pass.dropout > 0) kernels::dropout(input(0), input(0), pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
   for (std::size_t i = 0; i < blocks_.size(); ++i)
-    blocks_[i].forward(input(i + 1), input(i), a.blocks[all ? i : 0], store.fetch(first_block() + static_cast<int>(i)), a.scratch, rotary(), pass);
+    blocks_[i].forward(input(i + 1), input(i), a.blocks[all ? i : 0], store.fetch(first_block() + static_cast<int>(i)), a.scratch, rotary(),
+                       pass);
   final_norm_.forward(a.final_norm, input(blocks_.size()), store.fetch(final_chunk()), stream);
   return a.final_norm.y.slice(0, rows);
 }
@@ -105,7 +105,8 @@ void Transformer::backward(Tensor dhidden, const Activations& a, const Parameter
   gradient.zero(stream);
   final_norm_.backward(gradient, dhidden, a.x.back().slice(0, rows), a.final_norm, store.fetch(final_chunk()), stream);
   for (std::size_t i = blocks_.size(); i-- > 0;)
-    blocks_[i].backward(gradient, a.x[i].slice(0, rows), a.blocks[i], store.fetch(first_block() + static_cast<int>(i)), a.scratch, rotary(), pass);
+    blocks_[i].backward(gradient, a.x[i].slice(0, rows), a.blocks[i], store.fetch(first_block() + static_cast<int>(i)), a.scratch, rotary(),
+                        pass);
   if (pass.dropout > 0) kernels::dropout(gradient, gradient, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
   const Lease embedding = store.fetch(0);
   const Parameter& table = layout_.parameter("embedding.weight");
@@ -125,13 +126,13 @@ void Transformer::embed(Tensor x, const ParameterStore& store, Tensor tokens, Te
     kernels::embedding_add(x, store.fetch(1).at(layout_.view("position.weight")), positions, stream);
 }
 
-Tensor Transformer::decode(const Activations& a, const ParameterStore& store, const KvCache& cache, Tensor tokens, Tensor slots, Tensor positions,
-                           Stream& stream) const {
+Tensor Transformer::decode(const Activations& a, const ParameterStore& store, const KvCache& cache, Tensor tokens, Tensor slots,
+                           Tensor positions, Stream& stream) const {
   const std::int64_t rows = tokens[0];
   embed(a.x[0].slice(0, rows), store, tokens, positions, stream);
   for (std::size_t i = 0; i < blocks_.size(); ++i)
-    blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0], store.fetch(first_block() + static_cast<int>(i)),
-                      a.scratch, rotary(), cache, slots, positions, stream);
+    blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0],
+                      store.fetch(first_block() + static_cast<int>(i)), a.scratch, rotary(), cache, slots, positions, stream);
   final_norm_.forward(a.final_norm, a.x[blocks_.size() % 2].slice(0, rows), store.fetch(final_chunk()), stream);
   return a.final_norm.y.slice(0, rows);
 }

@@ -41,7 +41,8 @@ StepReport Optimizer::step(double rate, Stream& stream) {
   const Tensor first = store_->first_moment(), second = store_->second_moment();
   const double norm = std::sqrt(squares_of(gradient, stream));
   if (!std::isfinite(norm))
-    fail_with(ExitCode::failure, "the gradient norm of {} is {} at optimizer step {}: lower the learning rate or look at the samples of this step",
+    fail_with(ExitCode::failure,
+              "the gradient norm of {} is {} at optimizer step {}: lower the learning rate or look at the samples of this step",
               store_->model(), norm, how_.step);
   kernels::AdamW how = how_;
   how.rate = rate;

@@ -79,16 +79,18 @@ void ParameterStore::initialise(std::uint64_t seed) {
 
 void ParameterStore::read(const Tensor& range, const std::string& name, std::int64_t begin, std::span<float> elements) const {
   const auto* data = range.as<float>();
-  layout_.for_each_run(layout_.parameter(name), begin, elements.size(), [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
-    std::memcpy(elements.data() + element - begin, data + offset, length * sizeof(float));
-  });
+  layout_.for_each_run(layout_.parameter(name), begin, elements.size(),
+                       [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
+                         std::memcpy(elements.data() + element - begin, data + offset, length * sizeof(float));
+                       });
 }
 
 void ParameterStore::write(const Tensor& range, const std::string& name, std::int64_t begin, std::span<const float> elements) const {
   auto* data = range.as<float>();
-  layout_.for_each_run(layout_.parameter(name), begin, elements.size(), [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
-    std::memcpy(data + offset, elements.data() + element - begin, length * sizeof(float));
-  });
+  layout_.for_each_run(layout_.parameter(name), begin, elements.size(),
+                       [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
+                         std::memcpy(data + offset, elements.data() + element - begin, length * sizeof(float));
+                       });
 }
 
 std::uint64_t hash_of(const Tensor& range, Stream& stream, std::uint64_t seed) {

@@ -60,7 +60,8 @@ std::vector<std::int64_t> Batch::learned_lengths() const {
 
 Grain view_of(const PackedGrain& grain) { return {grain.tokens, grain.positions, grain.targets, grain.offsets, grain.samples}; }
 
-std::vector<std::vector<double>> over_grains(const Batch& batch, Communicator& data, const std::function<std::vector<double>(std::int64_t)>& each) {
+std::vector<std::vector<double>> over_grains(const Batch& batch, Communicator& data,
+                                             const std::function<std::vector<double>(std::int64_t)>& each) {
   std::vector<double> mine;
   for (std::int64_t g = batch.first(); g < batch.last(); ++g) {
     const std::vector<double> values = each(g);
@@ -89,7 +90,8 @@ std::vector<float> gather_rows(const Batch& batch, Communicator& data, const std
     std::vector<float> values(grain.tokens.size());
     rows(view_of(grain), values);
     for (std::size_t s = 0; s < batch.members(g).size(); ++s)
-      pick(mine, batch.sequences()[batch.members(g)[s]], std::span(values).subspan(grain.offsets[s], grain.offsets[s + 1] - grain.offsets[s]));
+      pick(mine, batch.sequences()[batch.members(g)[s]],
+           std::span(values).subspan(grain.offsets[s], grain.offsets[s + 1] - grain.offsets[s]));
   }
   std::vector<float> all;
   for (const auto& rank : gather_all(data, mine)) all.insert(all.end(), rank.begin(), rank.end());

@@ -28,7 +28,8 @@ std::string text_to_bytes(const std::string& text) {
   std::string bytes;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);
-    bytes += c < 0x80 || i + 1 == text.size() ? static_cast<char>(c) : static_cast<char>((c & 0x3) << 6 | (static_cast<unsigned char>(text[++i]) & 0x3f));
+    bytes += c < 0x80 || i + 1 == text.size() ? static_cast<char>(c)
+                                              : static_cast<char>((c & 0x3) << 6 | (static_cast<unsigned char>(text[++i]) & 0x3f));
   }
   return bytes;
 }
@@ -39,7 +40,8 @@ constexpr std::int64_t slice = 1 << 22;  // elements copied at a time
 
 SavedModels::SavedModels(const std::string& folder) : name_(folder), reader_(folder), meta_(reader_.meta()) {
   const json meta = json::parse(meta_, nullptr, false);
-  require(meta.is_object() && meta.contains("models"), "'{}' is a checkpoint without models: it was not written by a stage or by `collimate import`", folder);
+  require(meta.is_object() && meta.contains("models"),
+          "'{}' is a checkpoint without models: it was not written by a stage or by `collimate import`", folder);
 }
 
 std::vector<std::string> SavedModels::models() const {
@@ -55,7 +57,9 @@ ModelCard SavedModels::card(const std::string& model) const {
   const json models = json::parse(meta_)["models"];
   require(models.contains(model), "the checkpoint '{}' holds no model '{}', but {}", name_, model, fmt::join(this->models(), ", "));
   const json& found = models[model];
-  return {ModelConfig::from_json(found["config"].dump()), found["head"] == "value" ? Head::value : Head::policy, found["shards"],
+  return {ModelConfig::from_json(found["config"].dump()),
+          found["head"] == "value" ? Head::value : Head::policy,
+          found["shards"],
           {found["gain"], found["bias"]}};
 }
 
@@ -80,8 +84,8 @@ void SavedModels::load(const std::string& model, ParameterStore& store, bool mom
       const bool head = parameter.name.starts_with("value_head.") || parameter.name == "head.weight";
       if (head && !reader_.has(name)) continue;
       const CheckpointTensor& saved = reader_.find(name);
-      require(saved.shape == parameter.shape, "'{}' in the checkpoint '{}' has the shape {}, and the model needs {}", name, name_, saved.shape.text(),
-              parameter.shape.text());
+      require(saved.shape == parameter.shape, "'{}' in the checkpoint '{}' has the shape {}, and the model needs {}", name, name_,
+              saved.shape.text(), parameter.shape.text());
       std::vector<float> values;
       for (std::int64_t begin = 0; begin < parameter.shape.count(); begin += slice) {
         values.resize(std::min(slice, parameter.shape.count() - begin));
@@ -155,13 +159,14 @@ void save_models(const std::string& folder, const std::vector<ModelToSave>& mode
 }
 
 std::string main_model_of(const SavedModels& saved, Head head) {
-  const std::vector<std::string> order = head == Head::policy ? std::vector<std::string>{"policy", "actor"} : std::vector<std::string>{"reward", "critic"};
+  const std::vector<std::string> order =
+      head == Head::policy ? std::vector<std::string>{"policy", "actor"} : std::vector<std::string>{"reward", "critic"};
   for (const std::string& name : order)
     if (saved.has(name)) return name;
   for (const std::string& name : saved.models())
     if (saved.card(name).head == head) return name;
-  fail("the checkpoint '{}' holds no model with a {} head, but {}", saved.reader().folder(), head == Head::policy ? "language model's" : "value",
-       fmt::join(saved.models(), ", "));
+  fail("the checkpoint '{}' holds no model with a {} head, but {}", saved.reader().folder(),
+       head == Head::policy ? "language model's" : "value", fmt::join(saved.models(), ", "));
 }
 
 }  // namespace collimate::rlhf

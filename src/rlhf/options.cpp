@@ -6,13 +6,15 @@ namespace collimate::rlhf {
 
 void RunOptions::declare(OptionTable& t) {
   t.add("run.folder", folder, "where the run writes: deck, log, metrics, samples, checkpoints, summary");
-  t.add("run.stages", stages, "stages in order: prepare (makes the quickstart's data), sft, reward, ppo, evaluate", one_of({"prepare", "sft", "reward", "ppo", "evaluate"}));
+  t.add("run.stages", stages, "stages in order: prepare (makes the quickstart's data), sft, reward, ppo, evaluate",
+        one_of({"prepare", "sft", "reward", "ppo", "evaluate"}));
   t.add("run.seed", seed, "seed of every random number of the run", at_least(0));
   t.add("run.hash_every", hash_every, "the state hash is logged every so many steps (0: at the end only)", at_least(0), "steps");
-  t.add("restart", restart, "auto: go on from the last checkpoint in run.folder; replace: start over; none: refuse a folder that holds a run",
+  t.add("restart", restart,
+        "auto: go on from the last checkpoint in run.folder; replace: start over; none: refuse a folder that holds a run",
         one_of({"none", "auto", "replace"}));
-  t.add("run.stop_after", stop_after, "save, and end with exit code 75, after so many optimizer steps or PPO iterations of this start (0: never)",
-        at_least(0), "steps");
+  t.add("run.stop_after", stop_after,
+        "save, and end with exit code 75, after so many optimizer steps or PPO iterations of this start (0: never)", at_least(0), "steps");
   t.add("allow-new-bits", allow_new_bits, "restart on another instruction set although the numbers will differ in their last bits");
   t.add("check", check, "check deck, files, tokenizers and memory, print them and exit");
   t.command_line_only({"restart", "allow-new-bits", "check"});
@@ -22,8 +24,10 @@ void MachineOptions::declare(OptionTable& t) {
   t.add("grid.tensor", tensor, "ranks that share each layer (only 1 in this version)", at_least(1), "ranks");
   t.add("grid.data", data, "replicas that share each batch (0: all ranks)", at_least(0), "ranks");
   t.add("grid.pipeline", pipeline, "ranks that share the layers of a model (only 1 in this version)", at_least(1), "ranks");
-  t.add("numerics.tensor_shards", tensor_shards, "virtual shards V of each layer, a power of two: a part of the numbers' definition", between(1, 64));
-  t.add("batch.grain_tokens", grain_tokens, "tokens computed at once by one replica: a part of the numbers' definition", at_least(16), "tokens");
+  t.add("numerics.tensor_shards", tensor_shards, "virtual shards V of each layer, a power of two: a part of the numbers' definition",
+        between(1, 64));
+  t.add("batch.grain_tokens", grain_tokens, "tokens computed at once by one replica: a part of the numbers' definition", at_least(16),
+        "tokens");
   t.add("device.memory", device_memory, "most memory to use per rank (0: no limit)", at_least(0), "bytes");
 }
 
@@ -50,7 +54,8 @@ ModelConfig ModelOptions::config(std::int64_t vocabulary) const {
   c.width = width;
   c.heads = heads;
   c.kv_heads = kv_heads ? kv_heads : heads;
-  require(head_size || width % heads == 0, "model.width = {} is not a multiple of model.heads = {}: change one or set model.head_size", width, heads);
+  require(head_size || width % heads == 0, "model.width = {} is not a multiple of model.heads = {}: change one or set model.head_size",
+          width, heads);
   c.head_size = head_size ? head_size : width / heads;
   c.mlp = mlp ? mlp : gpt2 ? 4 * width : 8 * width / 3 / 8 * 8;
   c.norm = gpt2 ? Norm::layer : Norm::rms;
@@ -73,7 +78,8 @@ void OptimizerOptions::declare(OptionTable& t, const std::string& p) {
   t.add(p + "beta1", adamw.beta1, "AdamW's first decay", between(0, 1));
   t.add(p + "beta2", adamw.beta2, "AdamW's second decay", between(0, 1));
   t.add(p + "epsilon", adamw.epsilon, "AdamW's epsilon", more_than(0));
-  t.add(p + "epsilon_form", epsilon_form, "where epsilon is added: after the bias correction (torch) or before (tf)", one_of({"torch", "tf"}));
+  t.add(p + "epsilon_form", epsilon_form, "where epsilon is added: after the bias correction (torch) or before (tf)",
+        one_of({"torch", "tf"}));
   t.add(p + "weight_decay", adamw.decay, "decoupled weight decay; never on norms and biases", at_least(0));
 }
 
@@ -89,7 +95,8 @@ namespace {
 
 const char* const init_help = "where the weights start: random, a stage of this run (sft, reward, ppo) or a checkpoint folder";
 
-void declare_training(OptionTable& t, const std::string& p, std::int64_t& steps, double& epochs, std::int64_t& batch, const std::string& unit) {
+void declare_training(OptionTable& t, const std::string& p, std::int64_t& steps, double& epochs, std::int64_t& batch,
+                      const std::string& unit) {
   t.add(p + "steps", steps, "optimizer steps (0: as many as the epochs need)", at_least(0), "steps");
   t.add(p + "epochs", epochs, "passes over the data where steps is 0", more_than(0));
   t.add(p + "batch", batch, unit + " of one optimizer step, over all ranks", at_least(1), unit);
@@ -121,7 +128,8 @@ void RewardOptions::declare(OptionTable& t) {
 }
 
 void ScorerOptions::declare(OptionTable& t) {
-  t.add("ppo.scorer", kind, "what gives the reward: a reward model or a built-in scorer", one_of({"model", "lexicon", "regex", "length", "exact", "process"}));
+  t.add("ppo.scorer", kind, "what gives the reward: a reward model or a built-in scorer",
+        one_of({"model", "lexicon", "regex", "length", "exact", "process"}));
   t.add("ppo.scorer_lexicon", lexicon, "file of word, tab, value (AFINN's format)");
   t.add("ppo.scorer_pattern", pattern, "regular expression (PCRE2) whose matches are counted");
   t.add("ppo.scorer_length", length, "target length of a response", at_least(0), "characters");
@@ -156,15 +164,20 @@ void PpoOptions::declare(OptionTable& t) {
   t.add("ppo.entropy", policy.entropy_coefficient, "coefficient of the entropy bonus", at_least(0));
   t.add("ppo.value_clip", value.clip, "how far a value may move from the old one (0: off)", at_least(0));
   t.add("ppo.value_coefficient", value.coefficient, "coefficient of the value loss, beside its 0.5", at_least(0));
-  t.add("ppo.aggregation", aggregation, "what the losses average over", one_of({"token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"}));
+  t.add("ppo.aggregation", aggregation, "what the losses average over",
+        one_of({"token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"}));
   t.add("ppo.reward_clip", score.clip, "scores are clipped to this before the KL penalty (0: off)", at_least(0));
-  t.add("ppo.missing_eos", missing_eos, "a response without end-of-text: ignore, subtract from or replace its score", one_of({"ignore", "subtract", "replace"}));
+  t.add("ppo.missing_eos", missing_eos, "a response without end-of-text: ignore, subtract from or replace its score",
+        one_of({"ignore", "subtract", "replace"}));
   t.add("ppo.missing_eos_value", score.missing_eos_value, "by or with this");
   t.add("ppo.whiten", whiten, "advantages get mean 0 and variance 1 over the tokens of the batch");
   t.add("ppo.whiten_rewards", whiten_rewards, "per-token rewards get variance 1, their mean kept");
-  t.add("ppo.target_kl", target_kl, "an iteration's updates stop where the KL from the old policy exceeds this (0: never)", at_least(0), "nats");
+  t.add("ppo.target_kl", target_kl, "an iteration's updates stop where the KL from the old policy exceeds this (0: never)", at_least(0),
+        "nats");
   t.add("ppo.freeze_actor", freeze_actor, "iterations in which only the critic learns", at_least(0));
-  t.add("ppo.normalise_samples", normalise_samples, "scores get mean 0 and std 1 over this many samples of the actor's first policy (0: as the reward model says)", at_least(0), "samples");
+  t.add("ppo.normalise_samples", normalise_samples,
+        "scores get mean 0 and std 1 over this many samples of the actor's first policy (0: as the reward model says)", at_least(0),
+        "samples");
   actor_optimizer.declare(t, "ppo.actor_");
   critic_optimizer.declare(t, "ppo.critic_");
   t.add("ppo.evaluate_every", evaluate_every, "iterations between evaluations (0: before and after only)", at_least(0));

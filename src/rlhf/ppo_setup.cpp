@@ -33,7 +33,8 @@ PpoTrainer::PpoTrainer(Session& session)
       critic_source_(find_source(session, options_.critic, Head::value, prompts_)),
       plan_(session.device),
       workspace_(plan_),
-      actor_rate_(options_.actor_optimizer.learning_rate(optimizer_steps(options_, std::max<std::int64_t>(1, options_.iterations - options_.freeze_actor)))),
+      actor_rate_(options_.actor_optimizer.learning_rate(
+          optimizer_steps(options_, std::max<std::int64_t>(1, options_.iterations - options_.freeze_actor)))),
       critic_rate_(options_.critic_optimizer.learning_rate(optimizer_steps(options_, options_.iterations))),
       kl_(options_.kl),
       kl_estimator_(estimator_named(options_.kl_estimator)),
@@ -46,13 +47,15 @@ PpoTrainer::PpoTrainer(Session& session)
   match_text(actor_source_, prompts_, "ppo.actor = " + options_.actor);
   match_text(reference_source_, prompts_, "ppo.reference = " + options_.reference);
   match_text(critic_source_, prompts_, "ppo.critic = " + options_.critic);
-  require(reference_source_.card.config.vocabulary == actor_source_.card.config.vocabulary, "ppo.reference has {} tokens and ppo.actor {}: they must be the same",
-          reference_source_.card.config.vocabulary, actor_source_.card.config.vocabulary);
+  require(reference_source_.card.config.vocabulary == actor_source_.card.config.vocabulary,
+          "ppo.reference has {} tokens and ppo.actor {}: they must be the same", reference_source_.card.config.vocabulary,
+          actor_source_.card.config.vocabulary);
   const bool model = options_.scorer.kind == "model";
   if (model) {
     reward_source_ = find_source(session, options_.reward, Head::value, prompts_);
     match_text(reward_source_, prompts_, "ppo.reward = " + options_.reward);
-    require(reward_source_.card.head == Head::value, "ppo.reward = {} is no reward model: name one, or choose another ppo.scorer", options_.reward);
+    require(reward_source_.card.head == Head::value, "ppo.reward = {} is no reward model: name one, or choose another ppo.scorer",
+            options_.reward);
   }
   std::int64_t prompt = longest_prompt(prompts_), max_new = options_.max_new;
   if (const EvaluateOptions& evaluate = session.options.evaluate; !evaluate.prompts.empty()) {
@@ -66,24 +69,28 @@ PpoTrainer::PpoTrainer(Session& session)
   std::vector<const Source*> all = {&actor_source_, &reference_source_, &critic_source_};
   if (model) all.push_back(&reward_source_);
   for (const Source* source : all)
-    require(longest <= source->card.config.context, "the longest prompt ({} tokens) and {} new tokens exceed the context of {} tokens of a model: lower ppo.max_new "
-            "or prepare the prompts with --max-prompt-tokens", prompt, max_new, source->card.config.context);
+    require(longest <= source->card.config.context,
+            "the longest prompt ({} tokens) and {} new tokens exceed the context of {} tokens of a model: lower ppo.max_new "
+            "or prepare the prompts with --max-prompt-tokens",
+            prompt, max_new, source->card.config.context);
   const std::int64_t grain_tokens = session.options.machine.grain_tokens;
-  require(longest <= grain_tokens, "the longest prompt ({} tokens) and {} new tokens exceed batch.grain_tokens = {}: raise it", prompt, max_new, grain_tokens);
+  require(longest <= grain_tokens, "the longest prompt ({} tokens) and {} new tokens exceed batch.grain_tokens = {}: raise it", prompt,
+          max_new, grain_tokens);
   const std::int64_t grains = grain_bound(options_.minibatch, options_.minibatch * longest, grain_tokens), rows = session.most_rows();
   const int data = session.data().size(), shards = static_cast<int>(session.options.machine.tensor_shards);
   const EngineUse learn{.rows = rows, .most_grains = grains, .slots = options_.slots, .capacity = longest}, look{.rows = rows};
   actor_ = std::make_unique<Engine>("actor", actor_source_.card.config, Head::policy, shards, learn, data, workspace_);
   reference_ = std::make_unique<Engine>("reference", reference_source_.card.config, Head::policy, shards, look, data, workspace_);
-  critic_ = std::make_unique<Engine>("critic", critic_source_.card.config, Head::value, shards, EngineUse{.rows = rows, .most_grains = grains}, data, workspace_);
+  critic_ = std::make_unique<Engine>("critic", critic_source_.card.config, Head::value, shards,
+                                     EngineUse{.rows = rows, .most_grains = grains}, data, workspace_);
   if (model) reward_ = std::make_unique<Engine>("reward", reward_source_.card.config, Head::value, shards, look, data, workspace_);
   scores_ = std::make_unique<ScoreSource>(session, reward_.get(), reward_source_.card.normalisation);
   workspace_.reserve();
 }
 
 std::string PpoTrainer::describe() const {
-  return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs\n{}", prompts_.size(), options_.iterations, options_.batch,
-                     options_.minibatch, options_.epochs, plan_.report());
+  return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs\n{}", prompts_.size(), options_.iterations,
+                     options_.batch, options_.minibatch, options_.epochs, plan_.report());
 }
 
 void PpoTrainer::load_models() {
@@ -110,7 +117,8 @@ void PpoTrainer::scale_critic_head(double gain, double bias) {
   store.write(store.value(), "value_head.bias", 0, b);
 }
 
-// Scores get mean 0 and standard deviation 1 over samples of the first policy; a critic that starts from the reward model starts at its normalised score.
+// Scores get mean 0 and standard deviation 1 over samples of the first policy; a critic that starts from the reward model starts at its
+// normalised score.
 void PpoTrainer::normalise_scores() {
   if (options_.normalise_samples > 0) {
     const auto seed = static_cast<std::uint64_t>(session_.options.run.seed);
@@ -123,10 +131,12 @@ void PpoTrainer::normalise_scores() {
     const Rollout rollout = sample_responses(session_, *actor_, actor_source_.text, std::move(prompts), ids,
                                              {options_.temperature, options_.max_new, RandomKey(seed, Purpose::normalise)});
     scores_->set_normalisation({});
-    scores_->set_normalisation(normalisation_of(scores_->score(rollout, Batch(rollout.sequences, session_.options.machine.grain_tokens, session_.data()))));
+    scores_->set_normalisation(
+        normalisation_of(scores_->score(rollout, Batch(rollout.sequences, session_.options.machine.grain_tokens, session_.data()))));
   }
   const ScoreNormalisation n = scores_->normalisation();
-  if (critic_source_.card.head == Head::value && scores_->is_model() && options_.critic == options_.reward) scale_critic_head(n.gain, n.bias);
+  if (critic_source_.card.head == Head::value && scores_->is_model() && options_.critic == options_.reward)
+    scale_critic_head(n.gain, n.bias);
   session_.metrics(JsonLine().add("stage", "ppo").add("score_gain", n.gain).add("score_bias", n.bias));
 }
 
@@ -137,24 +147,35 @@ void PpoTrainer::evaluate(std::int64_t iteration, const std::string& when) {
   if (when == "after") session_.summary.set("ppo.kl", e.kl);
   if (session_.options.evaluate.preferred) session_.summary.set("ppo.preferred_" + when, e.preferred);
   JsonLine line;
-  line.add("stage", "ppo").add("iteration", iteration).add("eval_reward", e.reward).add("eval_kl", e.kl).add("eval_ended", e.ended).add("eval_length", e.length);
+  line.add("stage", "ppo")
+      .add("iteration", iteration)
+      .add("eval_reward", e.reward)
+      .add("eval_kl", e.kl)
+      .add("eval_ended", e.ended)
+      .add("eval_length", e.length);
   if (session_.options.evaluate.preferred) line.add("eval_preferred", e.preferred);
   session_.metrics(line);
   const std::int64_t stride = std::max<std::int64_t>(1, e.rollout.size() / std::max<std::int64_t>(1, session_.options.evaluate.shown));
   std::int64_t shown = 0;
   for (std::int64_t i = 0; i < e.rollout.size() && shown < session_.options.evaluate.shown; i += stride, ++shown) {
-    session_.sample(JsonLine().add("stage", "evaluate").add("iteration", iteration).add("sample", i).add("prompt", e.rollout.prompts[i].text)
-                        .add("response", e.rollout.responses[i]).add("score", e.scores[i]).add("finish", e.rollout.ended(i) ? "eos" : "length"));
+    session_.sample(JsonLine()
+                        .add("stage", "evaluate")
+                        .add("iteration", iteration)
+                        .add("sample", i)
+                        .add("prompt", e.rollout.prompts[i].text)
+                        .add("response", e.rollout.responses[i])
+                        .add("score", e.scores[i])
+                        .add("finish", e.rollout.ended(i) ? "eos" : "length"));
     session_.summary.set(fmt::format("ppo.sample{}_prompt", shown + 1), e.rollout.prompts[i].text);
     session_.summary.set(fmt::format("ppo.sample{}_{}", shown + 1, when), e.rollout.responses[i]);
   }
-  session_.log.info("ppo    evaluation {}: reward {:.3f}  KL {:.3f}  ended {:.2f}  length {:.1f}{}", when, e.reward, e.kl, e.ended, e.length,
-                    session_.options.evaluate.preferred ? fmt::format("  preferred {:.3f}", e.preferred) : "");
+  session_.log.info("ppo    evaluation {}: reward {:.3f}  KL {:.3f}  ended {:.2f}  length {:.1f}{}", when, e.reward, e.kl, e.ended,
+                    e.length, session_.options.evaluate.preferred ? fmt::format("  preferred {:.3f}", e.preferred) : "");
 }
 
 void PpoTrainer::save(std::int64_t iteration, bool complete) {
-  nlohmann::json progress = {{"step", iteration}, {"actor_steps", actor_optimizer_->steps()}, {"critic_steps", critic_optimizer_->steps()}, {"beta", kl_.beta()},
-                             {"gain", scores_->normalisation().gain}, {"bias", scores_->normalisation().bias}};
+  nlohmann::json progress = {{"step", iteration},  {"actor_steps", actor_optimizer_->steps()}, {"critic_steps", critic_optimizer_->steps()},
+                             {"beta", kl_.beta()}, {"gain", scores_->normalisation().gain},    {"bias", scores_->normalisation().bias}};
   if (session_.folder) progress["positions"] = nlohmann::json::parse(session_.folder->positions().to_json());
   progress["summary"] = nlohmann::json::parse(session_.summary.text());
   const std::string folder = complete ? session_.checkpoint("ppo") : session_.checkpoint(fmt::format("ppo-{}", iteration));

@@ -87,16 +87,19 @@ void PpoTrainer::update(std::int64_t iteration, const Rollout& rollout, const Ex
   std::int64_t actor_steps = 0, critic_steps = 0;
   bool stopped = false;
   for (std::int64_t epoch = 0; epoch < options_.epochs && !stopped; ++epoch)
-    for (const auto& samples : minibatches(rollout.size(), options_.minibatch, seed, static_cast<std::uint64_t>(iteration), static_cast<std::uint32_t>(epoch))) {
+    for (const auto& samples :
+         minibatches(rollout.size(), options_.minibatch, seed, static_cast<std::uint64_t>(iteration), static_cast<std::uint32_t>(epoch))) {
       std::vector<Sequence> sequences;
       for (const std::int64_t i : samples) sequences.push_back(rollout.sequences[i]);
       const Batch batch(std::move(sequences), session_.options.machine.grain_tokens, session_.data());
       if (iteration > options_.freeze_actor) {
         const PolicyTotals totals = step_actor(batch, rollout, experience, samples, iteration);
         if (actor_steps++ == 0 && totals.max_abs_log_ratio != 0)
-          throw AgreedError(ExitCode::failure, fmt::format("the first ratio of iteration {} is not 1 (largest |log ratio| {:.3g}): training and scoring computed "
-                                                           "different log-probabilities; this is a defect, please report it",
-                                                           iteration, totals.max_abs_log_ratio));
+          throw AgreedError(
+              ExitCode::failure,
+              fmt::format("the first ratio of iteration {} is not 1 (largest |log ratio| {:.3g}): training and scoring computed "
+                          "different log-probabilities; this is a defect, please report it",
+                          iteration, totals.max_abs_log_ratio));
         policy += totals;
         stopped = options_.target_kl > 0 && totals.tokens > 0 && totals.approx_kl / static_cast<double>(totals.tokens) > options_.target_kl;
       }
@@ -105,12 +108,14 @@ void PpoTrainer::update(std::int64_t iteration, const Rollout& rollout, const Ex
       if (stopped) break;
     }
   metrics_ = JsonLine();
-  const double tokens = std::max<double>(1, static_cast<double>(policy.tokens)), values = std::max<double>(1, static_cast<double>(value.tokens));
+  const double tokens = std::max<double>(1, static_cast<double>(policy.tokens)),
+               values = std::max<double>(1, static_cast<double>(value.tokens));
   metrics_.add("stage", "ppo").add("iteration", iteration).add("actor_steps", actor_steps).add("stopped_early", stopped);
   metrics_.add("first_ratio", 1.0).add("policy_loss", policy.loss / std::max<double>(1, static_cast<double>(actor_steps)));
   metrics_.add("clip_fraction", static_cast<double>(policy.clipped) / tokens).add("approx_kl", policy.approx_kl / tokens);
   metrics_.add("entropy", policy.entropy / tokens).add("max_abs_log_ratio", policy.max_abs_log_ratio);
-  metrics_.add("value_loss", value.loss / static_cast<double>(critic_steps)).add("value_clip_fraction", static_cast<double>(value.clipped) / values);
+  metrics_.add("value_loss", value.loss / static_cast<double>(critic_steps))
+      .add("value_clip_fraction", static_cast<double>(value.clipped) / values);
   metrics_.add("actor_gradient_norm", actor_norm_).add("critic_gradient_norm", critic_norm_);
 }
 
@@ -128,27 +133,40 @@ PolicyTotals PpoTrainer::step_actor(const Batch& batch, const Rollout& rollout, 
         if (grain.targets[r] >= 0) weight[r] = token_weight(aggregation_, batch.sequences()[batch.members(g)[s]].learned(), counts);
     PolicyTotals totals;
     double bad = -1;
-    actor_->forward_backward(view_of(grain), static_cast<float>(options_.temperature), {}, [&](std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
-      const auto part = [&](const std::vector<float>& rows) { return std::span<const float>(rows).subspan(row, logprob.size()); };
-      const PolicyTotals chunk = policy_loss({logprob, entropy, part(old), part(advantage), part(weight), part(reference)}, options_.policy, dlogprob, dentropy);
-      if (chunk.first_bad_row >= 0 && bad < 0) bad = static_cast<double>(grain.samples[row + chunk.first_bad_row]);
-      totals += chunk;
-    });
-    return {totals.loss, totals.entropy, totals.approx_kl, totals.reference_kl, totals.max_abs_log_ratio, static_cast<double>(totals.tokens),
-            static_cast<double>(totals.clipped), static_cast<double>(totals.dual_clipped), bad};
+    actor_->forward_backward(
+        view_of(grain), static_cast<float>(options_.temperature), {},
+        [&](std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
+          const auto part = [&](const std::vector<float>& rows) { return std::span<const float>(rows).subspan(row, logprob.size()); };
+          const PolicyTotals chunk = policy_loss({logprob, entropy, part(old), part(advantage), part(weight), part(reference)},
+                                                 options_.policy, dlogprob, dentropy);
+          if (chunk.first_bad_row >= 0 && bad < 0) bad = static_cast<double>(grain.samples[row + chunk.first_bad_row]);
+          totals += chunk;
+        });
+    return {totals.loss,
+            totals.entropy,
+            totals.approx_kl,
+            totals.reference_kl,
+            totals.max_abs_log_ratio,
+            static_cast<double>(totals.tokens),
+            static_cast<double>(totals.clipped),
+            static_cast<double>(totals.dual_clipped),
+            bad};
   });
   PolicyTotals sum;
   for (const auto& grain : grains) {
     if (grain[8] >= 0)
-      throw AgreedError(ExitCode::failure, fmt::format("the policy loss of sample {} is not finite in iteration {}: lower ppo.actor_rate", grain[8], iteration));
-    sum += PolicyTotals{grain[0], grain[1], grain[2], grain[3], grain[4], std::llround(grain[5]), std::llround(grain[6]), std::llround(grain[7]), -1};
+      throw AgreedError(ExitCode::failure, fmt::format("the policy loss of sample {} is not finite in iteration {}: lower ppo.actor_rate",
+                                                       grain[8], iteration));
+    sum += PolicyTotals{
+        grain[0], grain[1], grain[2], grain[3], grain[4], std::llround(grain[5]), std::llround(grain[6]), std::llround(grain[7]), -1};
   }
   actor_->finish_step(session_.data(), batch.grains());
   actor_norm_ = actor_optimizer_->step(actor_rate_.at(actor_optimizer_->steps() + 1), session_.device.stream()).gradient_norm;
   return sum;
 }
 
-ValueTotals PpoTrainer::step_critic(const Batch& batch, const Rollout& rollout, const Experience& e, std::span<const std::int64_t> samples) {
+ValueTotals PpoTrainer::step_critic(const Batch& batch, const Rollout& rollout, const Experience& e,
+                                    std::span<const std::int64_t> samples) {
   const TokenCounts counts = count_tokens(batch.learned_lengths());
   critic_->begin_step(batch.first());
   const auto grains = over_grains(batch, session_.data(), [&](std::int64_t g) -> std::vector<double> {
@@ -160,13 +178,16 @@ ValueTotals PpoTrainer::step_critic(const Batch& batch, const Rollout& rollout, 
       for (std::int32_t r = grain.offsets[s]; r < grain.offsets[s + 1]; ++r)
         if (grain.targets[r] >= 0) weight[r] = token_weight(aggregation_, batch.sequences()[batch.members(g)[s]].learned(), counts);
     ValueTotals totals;
-    critic_->forward_backward(view_of(grain), {}, [&](auto values, auto gradient) { totals = value_loss(values, old, returns, weight, options_.value, gradient); });
+    critic_->forward_backward(view_of(grain), {}, [&](auto values, auto gradient) {
+      totals = value_loss(values, old, returns, weight, options_.value, gradient);
+    });
     const double bad = totals.first_bad_row < 0 ? -1 : static_cast<double>(grain.samples[totals.first_bad_row]);
     return {totals.loss, totals.squared_error, static_cast<double>(totals.tokens), static_cast<double>(totals.clipped), bad};
   });
   ValueTotals sum;
   for (const auto& grain : grains) {
-    if (grain[4] >= 0) throw AgreedError(ExitCode::failure, fmt::format("the value of sample {} is not finite: lower ppo.critic_rate", grain[4]));
+    if (grain[4] >= 0)
+      throw AgreedError(ExitCode::failure, fmt::format("the value of sample {} is not finite: lower ppo.critic_rate", grain[4]));
     sum += ValueTotals{grain[0], grain[1], std::llround(grain[2]), std::llround(grain[3]), -1};
   }
   critic_->finish_step(session_.data(), batch.grains());
@@ -180,7 +201,8 @@ std::vector<float> PpoTrainer::spread_over_rows(const Batch& batch, std::int64_t
   for (std::size_t s = 0; s < batch.members(g).size(); ++s) {
     const std::int64_t member = batch.members(g)[s], sample = samples[member];
     const std::int64_t first = grain.offsets[s] + batch.sequences()[member].first_row();
-    for (std::int64_t t = rollout.offsets[sample]; t < rollout.offsets[sample + 1]; ++t) rows[first + t - rollout.offsets[sample]] = flat[t];
+    for (std::int64_t t = rollout.offsets[sample]; t < rollout.offsets[sample + 1]; ++t)
+      rows[first + t - rollout.offsets[sample]] = flat[t];
   }
   return rows;
 }
@@ -194,21 +216,33 @@ void PpoTrainer::report(std::int64_t iteration, const Rollout& rollout, const Ex
   ended /= static_cast<double>(rollout.size());
   metrics_.add("score", raw.mean).add("score_std", raw.std).add("shaped_score", score.mean).add("kl", kl.mean).add("beta", kl_.beta());
   metrics_.add("explained_variance", explained_variance(e.value, e.returns, rollout.where())).add("ended", ended);
-  metrics_.add("length", length.mean).add("length_p95", length.p95).add("length_max", length.max).add("mult_prob_error", gap.mult_prob_error);
+  metrics_.add("length", length.mean)
+      .add("length_p95", length.p95)
+      .add("length_max", length.max)
+      .add("mult_prob_error", gap.mult_prob_error);
   const std::int64_t every = session_.options.run.hash_every;
   if (every && iteration % every == 0)
-    metrics_.add("state_hash", hash_text(actor_->store(), session_.device)).add("critic_hash", hash_text(critic_->store(), session_.device));
+    metrics_.add("state_hash", hash_text(actor_->store(), session_.device))
+        .add("critic_hash", hash_text(critic_->store(), session_.device));
   session_.metrics(metrics_);
   kl_.update(kl.mean, rollout.size());
   const std::int64_t logged = options_.samples_logged ? std::min(options_.samples_logged, rollout.size()) : rollout.size();
   for (std::int64_t i = 0; i < logged; ++i) {
     double reward = 0;
     for (std::int64_t t = rollout.offsets[i]; t < rollout.offsets[i + 1]; ++t) reward += e.reward[t];
-    session_.sample(JsonLine().add("stage", "ppo").add("iteration", iteration).add("sample", rollout.sequences[i].id).add("prompt", rollout.prompts[i].text)
-                        .add("response", rollout.responses[i]).add("score", e.raw_score[i]).add("reward", reward).add("kl", e.kl[i])
+    session_.sample(JsonLine()
+                        .add("stage", "ppo")
+                        .add("iteration", iteration)
+                        .add("sample", rollout.sequences[i].id)
+                        .add("prompt", rollout.prompts[i].text)
+                        .add("response", rollout.responses[i])
+                        .add("score", e.raw_score[i])
+                        .add("reward", reward)
+                        .add("kl", e.kl[i])
                         .add("finish", rollout.ended(i) ? "eos" : "length"));
   }
-  progress_->step(iteration, batch.tokens(), fmt::format("score {:.3f}  KL {:.3f}  length {:.1f}  ended {:.2f}", raw.mean, kl.mean, length.mean, ended));
+  progress_->step(iteration, batch.tokens(),
+                  fmt::format("score {:.3f}  KL {:.3f}  length {:.1f}  ended {:.2f}", raw.mean, kl.mean, length.mean, ended));
 }
 
 }  // namespace collimate::rlhf

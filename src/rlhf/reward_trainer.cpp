@@ -35,8 +35,8 @@ RewardTrainer::RewardTrainer(Session& session)
 }
 
 std::string RewardTrainer::describe() const {
-  return fmt::format("reward: {} prompt groups, {} pairs, {} steps of {} groups, {} parameters\n{}", data_.size(), data_.targets(), steps_, options_.batch,
-                     engine_->store().layout().parameter_count(), plan_.report());
+  return fmt::format("reward: {} prompt groups, {} pairs, {} steps of {} groups, {} parameters\n{}", data_.size(), data_.targets(), steps_,
+                     options_.batch, engine_->store().layout().parameter_count(), plan_.report());
 }
 
 RewardTrainer::Groups RewardTrainer::load(const Dataset& data, std::span<const std::int64_t> groups) const {
@@ -114,7 +114,8 @@ void RewardTrainer::learn(std::int64_t step) {
   for (const auto& grain : grains) {
     if (grain[3] >= 0)
       throw AgreedError(ExitCode::failure,
-                        fmt::format("the score of prompt group {} is not finite at reward step {}: lower reward.rate or look at the group", grain[3], step));
+                        fmt::format("the score of prompt group {} is not finite at reward step {}: lower reward.rate or look at the group",
+                                    grain[3], step));
     loss += grain[0];
     correct += grain[1];
     pairs += grain[2];
@@ -127,7 +128,9 @@ void RewardTrainer::learn(std::int64_t step) {
   const std::int64_t every = session_.options.run.hash_every;
   if (every && step % every == 0) line.add("state_hash", hash_text(engine_->store(), session_.device));
   session_.metrics(line);
-  progress_->step(step, batch.tokens(), fmt::format("loss {:.4f}  accuracy {:.3f}  norm {:.3f}  rate {:.2e}", loss, correct / pairs, report.gradient_norm, report.rate));
+  progress_->step(
+      step, batch.tokens(),
+      fmt::format("loss {:.4f}  accuracy {:.3f}  norm {:.3f}  rate {:.2e}", loss, correct / pairs, report.gradient_norm, report.rate));
 }
 
 std::vector<float> RewardTrainer::scores(const Dataset& data, std::int64_t count) {
@@ -137,7 +140,8 @@ std::vector<float> RewardTrainer::scores(const Dataset& data, std::int64_t count
     std::iota(index.begin(), index.end(), begin);
     const Groups groups = load(data, index);
     const Batch batch(groups.sequences, session_.options.machine.grain_tokens, session_.data());
-    const auto part = per_sequence(batch, session_.data(), [&](const Grain& grain, std::span<float> values) { engine_->values(grain, values); });
+    const auto part =
+        per_sequence(batch, session_.data(), [&](const Grain& grain, std::span<float> values) { engine_->values(grain, values); });
     out.insert(out.end(), part.begin(), part.end());
   }
   return out;

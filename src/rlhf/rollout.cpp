@@ -54,8 +54,8 @@ std::int64_t longest_prompt(const Dataset& prompts) {
   return longest;
 }
 
-Rollout sample_responses(const Session& session, Engine& policy, const TextRules& text, std::vector<PromptSample> prompts, std::span<const std::int64_t> ids,
-                         const RolloutOptions& how) {
+Rollout sample_responses(const Session& session, Engine& policy, const TextRules& text, std::vector<PromptSample> prompts,
+                         std::span<const std::int64_t> ids, const RolloutOptions& how) {
   const auto tokenizer = text.has_tokenizer() ? text.make_tokenizer() : nullptr;
   GenerateOptions options;
   options.sampling.temperature = how.temperature;
@@ -78,7 +78,8 @@ Rollout sample_responses(const Session& session, Engine& policy, const TextRules
 std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batch) const {
   std::vector<double> scores;
   if (model_) {
-    for (const float raw : per_sequence(batch, session_.data(), [&](const Grain& grain, std::span<float> values) { model_->values(grain, values); }))
+    for (const float raw :
+         per_sequence(batch, session_.data(), [&](const Grain&grain, std::span<float> values) { model_->values(grain, values); }))
       scores.push_back(normalisation_(raw));
     return scores;
   }
@@ -94,7 +95,8 @@ std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batc
   return scores;
 }
 
-Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* reference, const TextRules& text, const Dataset& prompts, const ScoreSource& source) {
+Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* reference, const TextRules& text, const Dataset& prompts,
+                           const ScoreSource& source) {
   const EvaluateOptions& options = session.options.evaluate;
   std::vector<PromptSample> asked;
   std::vector<std::int64_t> ids;

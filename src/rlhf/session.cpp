@@ -33,7 +33,9 @@ void Session::stop() const {
   throw AgreedError(ExitCode::requeue, fmt::format("stopped after {} steps as run.stop_after asks; go on with --restart auto", steps_done));
 }
 
-std::string hash_text(const ParameterStore& store, Device& device) { return fmt::format("{:016x}", hash_of(store.value(), device.stream())); }
+std::string hash_text(const ParameterStore& store, Device& device) {
+  return fmt::format("{:016x}", hash_of(store.value(), device.stream()));
+}
 
 Source find_source(const Session& session, const std::string& name, Head head, const Dataset& data) {
   const Options& o = session.options;
@@ -47,8 +49,9 @@ Source find_source(const Session& session, const std::string& name, Head head, c
   const std::string folder = stage ? session.checkpoint(name) : session.path(name);
   if (!std::filesystem::exists(folder)) {
     const auto& stages = o.run.stages;
-    require(stage && std::find(stages.begin(), stages.end(), name) != stages.end(), "{} '{}' does not exist: {}", stage ? "the checkpoint of stage" : "the checkpoint",
-            folder, stage ? "add the stage to run.stages or name a checkpoint folder" : "name a checkpoint folder, or a stage of this run");
+    require(stage && std::find(stages.begin(), stages.end(), name) != stages.end(), "{} '{}' does not exist: {}",
+            stage ? "the checkpoint of stage" : "the checkpoint", folder,
+            stage ? "add the stage to run.stages or name a checkpoint folder" : "name a checkpoint folder, or a stage of this run");
     Source source = find_source(session, name == "sft" ? o.sft.init : name == "reward" ? o.reward.init : o.ppo.actor, head, data);
     source.checkpoint.clear();
     source.card.head = name == "reward" ? Head::value : Head::policy;
@@ -65,8 +68,9 @@ Source find_source(const Session& session, const std::string& name, Head head, c
   source.text = saved.text_rules();
   source.fresh_text = saved.stage() == "import";
   require(source.card.shards == o.machine.tensor_shards || source.fresh_text,
-          "the checkpoint '{}' was trained with numerics.tensor_shards = {}, and the deck says {}: use the same, it is part of the numbers' definition", folder,
-          source.card.shards, o.machine.tensor_shards);
+          "the checkpoint '{}' was trained with numerics.tensor_shards = {}, and the deck says {}: use the same, it is part of the "
+          "numbers' definition",
+          folder, source.card.shards, o.machine.tensor_shards);
   source.card.shards = static_cast<int>(o.machine.tensor_shards);
   return source;
 }
@@ -99,11 +103,16 @@ std::optional<Resume> find_resume(const Session& session, const std::string& sta
 
 void Progress::step(std::int64_t step, std::int64_t tokens, const std::string& details) {
   const double seconds = step_.restart();
-  session_->timings(JsonLine().add("stage", stage_).add("step", step).add("seconds", seconds).add("tokens_per_second", static_cast<double>(tokens) / seconds));
+  session_->timings(JsonLine()
+                        .add("stage", stage_)
+                        .add("step", step)
+                        .add("seconds", seconds)
+                        .add("tokens_per_second", static_cast<double>(tokens) / seconds));
   if (step % every_ && step != last_) return;
   const double left = total_.seconds() / static_cast<double>(step - first_) * static_cast<double>(last_ - step);
-  session_->log.info("{:<6} {:>5}/{} {:>3.0f} %  {}  {:.0f} tokens/s  {} left", stage_, step, last_, 100.0 * static_cast<double>(step) / static_cast<double>(last_),
-                     details, static_cast<double>(tokens) / seconds, human_duration(left));
+  session_->log.info("{:<6} {:>5}/{} {:>3.0f} %  {}  {:.0f} tokens/s  {} left", stage_, step, last_,
+                     100.0 * static_cast<double>(step) / static_cast<double>(last_), details, static_cast<double>(tokens) / seconds,
+                     human_duration(left));
 }
 
 std::int64_t grain_bound(std::int64_t samples, std::int64_t tokens, std::int64_t grain_tokens) {

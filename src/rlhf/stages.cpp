@@ -28,7 +28,8 @@ void prepare(Session& session) {
   const std::string folder = session.options.run.folder + "/data";
   agree_on(session.ranks(), [&] {
     if (!session.first() || std::filesystem::exists(folder + "/heldout-prompts.h5")) return;
-    session.log.info("{}", prepare_example(folder, session.options.prepare.vocabulary, static_cast<std::uint64_t>(session.options.prepare.seed)));
+    session.log.info("{}",
+                     prepare_example(folder, session.options.prepare.vocabulary, static_cast<std::uint64_t>(session.options.prepare.seed)));
   });
 }
 
@@ -46,12 +47,14 @@ void evaluate(Session& session) {
   Workspace workspace(plan);
   const std::int64_t capacity = longest_prompt(prompts) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
   const int shards = static_cast<int>(o.machine.tensor_shards);
-  Engine engine("policy", policy.card.config, Head::policy, shards, {.rows = session.most_rows(), .slots = o.ppo.slots, .capacity = capacity}, 1, workspace);
+  Engine engine("policy", policy.card.config, Head::policy, shards,
+                {.rows = session.most_rows(), .slots = o.ppo.slots, .capacity = capacity}, 1, workspace);
   std::unique_ptr<Engine> scorer;
   if (model) {
     reward = find_source(session, o.ppo.reward, Head::value, prompts);
     match_text(reward, prompts, "ppo.reward = " + o.ppo.reward);
-    scorer = std::make_unique<Engine>("reward", reward.card.config, Head::value, shards, EngineUse{.rows = session.most_rows()}, 1, workspace);
+    scorer =
+        std::make_unique<Engine>("reward", reward.card.config, Head::value, shards, EngineUse{.rows = session.most_rows()}, 1, workspace);
   }
   workspace.reserve();
   plan.commit(static_cast<std::size_t>(o.machine.device_memory));
@@ -61,14 +64,20 @@ void evaluate(Session& session) {
     scorer->prepare();
     load_source(session, reward, scorer->store());
   }
-  const Evaluation e = evaluate_policy(session, engine, nullptr, policy.text, prompts, ScoreSource(session, scorer.get(), reward.card.normalisation));
+  const Evaluation e =
+      evaluate_policy(session, engine, nullptr, policy.text, prompts, ScoreSource(session, scorer.get(), reward.card.normalisation));
   session.summary.set("evaluate.reward", e.reward);
   session.summary.set("evaluate.ended", e.ended);
   session.summary.set("evaluate.length", e.length);
   if (o.evaluate.preferred) session.summary.set("evaluate.preferred", e.preferred);
   for (std::int64_t i = 0; i < e.rollout.size(); ++i)
-    session.sample(JsonLine().add("stage", "evaluate").add("sample", i).add("prompt", e.rollout.prompts[i].text).add("response", e.rollout.responses[i])
-                       .add("score", e.scores[i]).add("finish", e.rollout.ended(i) ? "eos" : "length"));
+    session.sample(JsonLine()
+                       .add("stage", "evaluate")
+                       .add("sample", i)
+                       .add("prompt", e.rollout.prompts[i].text)
+                       .add("response", e.rollout.responses[i])
+                       .add("score", e.scores[i])
+                       .add("finish", e.rollout.ended(i) ? "eos" : "length"));
   session.log.info("evaluate  reward {:.3f}  ended {:.2f}  length {:.1f} of {} samples", e.reward, e.ended, e.length, e.rollout.size());
 }
 
@@ -85,11 +94,13 @@ std::string first_difference(const std::string& before, const std::string& now) 
 // A run goes on only as what it was: the same deck, the same instruction set.
 void check_restart(const Session& session, const SavedModels& saved) {
   const std::string& folder = saved.reader().folder();
-  require(saved.deck() == session.deck, "the checkpoint '{}' was made with another deck ({}): restart with the same deck, or start over with --restart replace",
-          folder, first_difference(saved.deck(), session.deck));
+  require(saved.deck() == session.deck,
+          "the checkpoint '{}' was made with another deck ({}): restart with the same deck, or start over with --restart replace", folder,
+          first_difference(saved.deck(), session.deck));
   const std::string now = json::parse(session.build).value("instruction_set", "");
   require(session.options.run.allow_new_bits || saved.instruction_set() == now,
-          "the checkpoint '{}' was written with the instruction set [{}], and this program has [{}]: the last bits would differ; add --allow-new-bits to go on",
+          "the checkpoint '{}' was written with the instruction set [{}], and this program has [{}]: the last bits would differ; add "
+          "--allow-new-bits to go on",
           folder, saved.instruction_set(), now);
 }
 
@@ -166,10 +177,15 @@ std::string check_stages(Session& session) {
 std::string summary_table(const Session& session) {
   const json s = json::parse(session.summary.text());
   std::string out = "\n";
-  const auto number = [&](const std::string& key) { return s.contains(key) ? fmt::format("{:.3f}", s[key].get<double>()) : std::string("-"); };
-  const auto row = [&](const std::string& what, const std::string& before, const std::string& after) { out += fmt::format("{:<44} {:>10} {:>10}\n", what, before, after); };
+  const auto number = [&](const std::string& key) {
+    return s.contains(key) ? fmt::format("{:.3f}", s[key].get<double>()) : std::string("-");
+  };
+  const auto row = [&](const std::string& what, const std::string& before, const std::string& after) {
+    out += fmt::format("{:<44} {:>10} {:>10}\n", what, before, after);
+  };
   row("", "before PPO", "after PPO");
-  if (s.contains("ppo.preferred_before")) row("share of preferred answers, held-out", number("ppo.preferred_before"), number("ppo.preferred_after"));
+  if (s.contains("ppo.preferred_before"))
+    row("share of preferred answers, held-out", number("ppo.preferred_before"), number("ppo.preferred_after"));
   if (s.contains("ppo.reward_before")) row("mean score, held-out", number("ppo.reward_before"), number("ppo.reward_after"));
   if (s.contains("ppo.kl")) row("KL to the reference, nats per sample", "0", number("ppo.kl"));
   if (s.contains("sft.eval_loss")) row("SFT loss, held-out, nats per token", number("sft.eval_loss"), "");
@@ -179,9 +195,10 @@ std::string summary_table(const Session& session) {
     out += fmt::format("\n  {}\n    before: {}\n    after:  {}\n", trim(text("prompt")), trim(text("before")), trim(text("after")));
   }
   const std::string& folder = session.options.run.folder;
-  return out + fmt::format("\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, summary.json, checkpoints/\n"
-                           "Talk to it: collimate generate --checkpoint {}/checkpoints/{} --prompt \"...\"\n",
-                           folder, folder, s.contains("ppo.state_hash") ? "ppo" : "sft");
+  return out + fmt::format(
+                   "\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, summary.json, checkpoints/\n"
+                   "Talk to it: collimate generate --checkpoint {}/checkpoints/{} --prompt \"...\"\n",
+                   folder, folder, s.contains("ppo.state_hash") ? "ppo" : "sft");
 }
 
 }  // namespace collimate::rlhf

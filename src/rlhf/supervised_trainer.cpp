@@ -47,8 +47,8 @@ SupervisedTrainer::SupervisedTrainer(Session& session)
 }
 
 std::string SupervisedTrainer::describe() const {
-  return fmt::format("sft: {} samples, {} tokens, {} steps of {} samples, {} parameters\n{}", data_.size(), data_.tokens(), steps_, options_.batch,
-                     engine_->store().layout().parameter_count(), plan_.report());
+  return fmt::format("sft: {} samples, {} tokens, {} steps of {} samples, {} parameters\n{}", data_.size(), data_.tokens(), steps_,
+                     options_.batch, engine_->store().layout().parameter_count(), plan_.report());
 }
 
 std::vector<Sequence> SupervisedTrainer::load(const Dataset& data, std::span<const std::int64_t> samples) const {
@@ -90,15 +90,16 @@ void SupervisedTrainer::learn(std::int64_t step) {
   const auto samples = take(data_.size(), seed, (step - 1) * options_.batch, options_.batch, options_.shuffle);
   const Batch batch(load(data_, samples), session_.options.machine.grain_tokens, session_.data());
   if (batch.grains() < session_.data().size() && step == first_ + 1)
-    session_.log.warning("{} of {} ranks are idle: a batch has {} grains; lower batch.grain_tokens or raise sft.batch", session_.data().size() - batch.grains(),
-                         session_.data().size(), batch.grains());
+    session_.log.warning("{} of {} ranks are idle: a batch has {} grains; lower batch.grain_tokens or raise sft.batch",
+                         session_.data().size() - batch.grains(), session_.data().size(), batch.grains());
   const TokenCounts counts = count_tokens(batch.learned_lengths());
   const Dropout dropout{source_.card.config.dropout, seed, step};
   engine_->begin_step(batch.first());
   const auto grains = over_grains(batch, session_.data(), [&](std::int64_t g) -> std::vector<double> {
     const PackedGrain grain = batch.pack(g);
     std::vector<float> weight(grain.tokens.size());
-    for (std::size_t r = 0; r < weight.size(); ++r) weight[r] = grain.targets[r] >= 0 ? token_weight(Aggregation::token_mean, 1, counts) : 0;
+    for (std::size_t r = 0; r < weight.size(); ++r)
+      weight[r] = grain.targets[r] >= 0 ? token_weight(Aggregation::token_mean, 1, counts) : 0;
     SupervisedTotals totals;
     double bad = -1;
     engine_->forward_backward(view_of(grain), 1.0f, dropout, [&](std::int64_t row, auto logprob, auto, auto dlogprob, auto) {
@@ -111,7 +112,9 @@ void SupervisedTrainer::learn(std::int64_t step) {
   double loss = 0;
   for (const auto& grain : grains) {
     if (grain[3] >= 0)
-      throw AgreedError(ExitCode::failure, fmt::format("the loss of sample {} is not finite at sft step {}: lower sft.rate or look at the sample", grain[3], step));
+      throw AgreedError(
+          ExitCode::failure,
+          fmt::format("the loss of sample {} is not finite at sft step {}: lower sft.rate or look at the sample", grain[3], step));
     loss += grain[0];
   }
   engine_->finish_step(session_.data(), batch.grains());
@@ -133,7 +136,7 @@ void SupervisedTrainer::evaluate(std::int64_t step) {
     std::vector<std::int64_t> samples(std::min<std::int64_t>(1024, heldout_->size() - begin));
     std::iota(samples.begin(), samples.end(), begin);
     const Batch batch(load(*heldout_, samples), session_.options.machine.grain_tokens, session_.data());
-    for (const float logprob : per_token(batch, session_.data(), [&](const Grain& grain, std::span<float> out) {
+    for (const float logprob : per_token(batch, session_.data(), [&](const Grain&grain, std::span<float> out) {
            entropy.resize(out.size());
            engine_->score(grain, 1.0f, out, entropy);
          })) {

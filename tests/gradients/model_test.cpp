@@ -21,8 +21,9 @@ std::vector<Case> cases() {
   ModelConfig uneven = small_gpt2();  // 3 heads, 50 MLP columns and 29 tokens over 4 shards: one shard has no head
   ModelConfig full = small_llama();
   full.kv_heads = 4;
-  return {{"llama", small_llama(), 1}, {"llama two shards", small_llama(), 2}, {"llama four shards", full, 4},
-          {"gpt2", small_gpt2(), 1},   {"gpt2 tied", gpt2_tied, 2},            {"gpt2 uneven", uneven, 4}};
+  return {{"llama", small_llama(), 1},    {"llama two shards", small_llama(), 2},
+          {"llama four shards", full, 4}, {"gpt2", small_gpt2(), 1},
+          {"gpt2 tied", gpt2_tied, 2},    {"gpt2 uneven", uneven, 4}};
 }
 
 const std::vector<int> lengths = {7, 1, 12, 3, 5};

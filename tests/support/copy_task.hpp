@@ -16,7 +16,8 @@ struct CopyTask {
     for (std::int64_t s = 0; s < samples_per_grain; ++s) {
       auto& sequence = sequences[s];
       for (std::int64_t i = 0; i < letters; ++i)
-        sequence.push_back(1 + static_cast<int>(key.below(vocabulary - 1, first + s, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(step))));
+        sequence.push_back(
+            1 + static_cast<int>(key.below(vocabulary - 1, first + s, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(step))));
       sequence.push_back(0);
       for (std::int64_t i = 0; i < letters; ++i) sequence.push_back(sequence[i]);
     }
@@ -29,7 +30,8 @@ struct CopyTask {
   }
   ModelConfig llama() const {
     ModelConfig c;
-    c.vocabulary = vocabulary, c.context = 2 * letters + 1, c.layers = 2, c.width = 32, c.heads = 4, c.kv_heads = 4, c.head_size = 8, c.mlp = 64;
+    c.vocabulary = vocabulary, c.context = 2 * letters + 1, c.layers = 2, c.width = 32, c.heads = 4, c.kv_heads = 4, c.head_size = 8,
+    c.mlp = 64;
     return c;
   }
   ModelConfig gpt2() const {

@@ -76,7 +76,8 @@ using ValueLoss = std::function<void(std::span<const float> values, std::span<fl
 /// Runs one model: the same class for actor, critic, reference and reward model.
 class Engine {
  public:
-  Engine(const std::string& name, const ModelConfig& config, Head head, int shards, const EngineUse& use, int data_ranks, Workspace& workspace);
+  Engine(const std::string& name, const ModelConfig& config, Head head, int shards, const EngineUse& use, int data_ranks,
+         Workspace& workspace);
   void prepare();  ///< after the plan is committed: lays out the buffers
 
   ParameterStore& store() { return store_; }
@@ -87,8 +88,8 @@ class Engine {
   void score(const Grain& grain, float temperature, std::span<float> logprob, std::span<float> entropy);
   void values(const Grain& grain, std::span<float> values);
 
-  /// One optimizer step's gradient: begin_step with the global index of this rank's first grain, forward_backward for each of its grains in order,
-  /// finish_step with the number of grains of all ranks. A rank computes part_of(grains, rank, ranks).
+  /// One optimizer step's gradient: begin_step with the global index of this rank's first grain, forward_backward for each of its grains in
+  /// order, finish_step with the number of grains of all ranks. A rank computes part_of(grains, rank, ranks).
   void begin_step(std::int64_t first_grain) { store_.begin_step(first_grain); }
   void forward_backward(const Grain& grain, float temperature, const Dropout& dropout, const TokenLoss& loss);
   void forward_backward(const Grain& grain, const Dropout& dropout, const ValueLoss& loss);
@@ -119,8 +120,8 @@ class Engine {
     KvCache cache;
     GrainBuffers grain;
     Activations activations;
-    Tensor hidden, logits, scratch;                              // [B,C], [B,V], flat B x V
-    Tensor tokens, slots, positions, uniforms, logprobs;         // [B]
+    Tensor hidden, logits, scratch;                       // [B,C], [B,V], flat B x V
+    Tensor tokens, slots, positions, uniforms, logprobs;  // [B]
   };
   struct Active {
     std::size_t index;

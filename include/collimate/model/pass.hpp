@@ -8,8 +8,8 @@
 
 namespace collimate {
 
-/// Samples packed back to back: the unit that one model replica computes (numerics contract R1). R rows, the real tokens of S samples first, then padding
-/// rows with token and position -1. All tensors are on the device.
+/// Samples packed back to back: the unit that one model replica computes (numerics contract R1). R rows, the real tokens of S samples
+/// first, then padding rows with token and position -1. All tensors are on the device.
 struct GrainView {
   Tensor tokens;     ///< [R] i32
   Tensor positions;  ///< [R] i32, from 0 within each sample
@@ -28,10 +28,10 @@ struct KvCache {
 struct Pass {
   Stream& stream;
   const GrainView& grain;
-  double dropout = 0;                           ///< 0 in every mode but training
-  RandomKey key{0, Purpose::dropout};           ///< of this optimizer step
-  KvCache* cache = nullptr;                     ///< where a prompt's keys and values go, if anywhere
-  Tensor slots = {};                            ///< [S] i32, the cache slot of each sample
+  double dropout = 0;                  ///< 0 in every mode but training
+  RandomKey key{0, Purpose::dropout};  ///< of this optimizer step
+  KvCache* cache = nullptr;            ///< where a prompt's keys and values go, if anywhere
+  Tensor slots = {};                   ///< [S] i32, the cache slot of each sample
 };
 
 /// Adds the V partial results of a sum over virtual shards in a binary tree (numerics contract R2). compute(v, out) writes partial v.

@@ -49,7 +49,8 @@ class AttentionLayer {
   AttentionLayer(const ModelConfig& config, const ParameterLayout& layout, const std::string& name);
   static void declare(const ModelConfig& config, ParameterLayout& layout, const std::string& name);
   Saved take(Arena& arena, std::int64_t rows) const;
-  void forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass, int layer) const;
+  void forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass,
+               int layer) const;
   void backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
                 const Pass& pass) const;
   /// One new token for each of B sequences at positions[B] in slots[B]: y[B,C] from x[B,C].
@@ -101,7 +102,8 @@ class Block {
   Saved take(Arena& arena, std::int64_t rows) const;
   void forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass) const;
   /// Turns dy into dx in place.
-  void backward(Tensor dy_dx, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass) const;
+  void backward(Tensor dy_dx, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+                const Pass& pass) const;
   void decode(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const KvCache& cache,
               Tensor slots, Tensor positions, Stream& stream) const;
   const AttentionLayer& attention() const { return attention_; }
@@ -152,8 +154,8 @@ class Transformer {
   /// dhidden [R,C] = gradient of the hidden states; every gradient of the grain but the head's is written.
   void backward(Tensor dhidden, const Activations& activations, const ParameterStore& store, const Pass& pass) const;
   /// One token (tokens[B], positions[B]) for each sequence in slots[B]: hidden [B,C].
-  Tensor decode(const Activations& activations, const ParameterStore& store, const KvCache& cache, Tensor tokens, Tensor slots, Tensor positions,
-                Stream& stream) const;
+  Tensor decode(const Activations& activations, const ParameterStore& store, const KvCache& cache, Tensor tokens, Tensor slots,
+                Tensor positions, Stream& stream) const;
   /// A cache of `slots` sequences of at most `capacity` tokens.
   KvCache take_cache(Arena& arena, std::int64_t slots, std::int64_t capacity) const;
 

@@ -10,7 +10,8 @@
 
 namespace collimate {
 
-/// The parameters of one chunk while a layer uses them: values, and the gradient of the grain being computed (empty in a forward-only model).
+/// The parameters of one chunk while a layer uses them: values, and the gradient of the grain being computed (empty in a forward-only
+/// model).
 struct Lease {
   Tensor value;     ///< [chunk size] f32
   Tensor gradient;  ///< [chunk size] f32

@@ -12,10 +12,10 @@ namespace collimate::rlhf {
 
 /// A prompt with its response, as it enters a model.
 struct Sequence {
-  std::int64_t id = 0;               ///< global number of the sample
-  std::vector<std::int32_t> tokens;  ///< prompt, then response
-  std::int64_t prompt = 0;           ///< tokens of the prompt; 0: every token but the first is learned
-  std::int64_t learned() const;      ///< tokens with a log-probability: the response's
+  std::int64_t id = 0;                                                ///< global number of the sample
+  std::vector<std::int32_t> tokens;                                   ///< prompt, then response
+  std::int64_t prompt = 0;                                            ///< tokens of the prompt; 0: every token but the first is learned
+  std::int64_t learned() const;                                       ///< tokens with a log-probability: the response's
   std::int64_t first_row() const { return prompt ? prompt - 1 : 0; }  ///< the row that predicts the first learned token
 };
 
@@ -27,8 +27,8 @@ class Batch {
 
   const std::vector<Sequence>& sequences() const { return sequences_; }
   std::int64_t grains() const { return static_cast<std::int64_t>(grains_.size()); }
-  std::int64_t first() const { return mine_.begin; }              ///< this rank's first grain
-  std::int64_t last() const { return mine_.begin + mine_.count; }  ///< one past its last
+  std::int64_t first() const { return mine_.begin; }                                          ///< this rank's first grain
+  std::int64_t last() const { return mine_.begin + mine_.count; }                             ///< one past its last
   std::span<const std::int64_t> members(std::int64_t grain) const { return grains_[grain]; }  ///< indices of its sequences
   PackedGrain pack(std::int64_t grain) const;
   std::int64_t tokens() const;  ///< of all sequences
@@ -43,10 +43,13 @@ class Batch {
 /// The engine's view of a packed grain.
 Grain view_of(const PackedGrain& grain);
 
-/// Computes `each(grain)` (a fixed number of values) for this rank's grains and returns the values of all grains in grain order, on every rank.
-std::vector<std::vector<double>> over_grains(const Batch& batch, Communicator& data, const std::function<std::vector<double>(std::int64_t)>& each);
+/// Computes `each(grain)` (a fixed number of values) for this rank's grains and returns the values of all grains in grain order, on every
+/// rank.
+std::vector<std::vector<double>> over_grains(const Batch& batch, Communicator& data,
+                                             const std::function<std::vector<double>(std::int64_t)>& each);
 
-/// A number for every learned token of the batch, in sequence order, on every rank: `rows(grain, out)` fills a value for each row of a grain.
+/// A number for every learned token of the batch, in sequence order, on every rank: `rows(grain, out)` fills a value for each row of a
+/// grain.
 std::vector<float> per_token(const Batch& batch, Communicator& data, const std::function<void(const Grain&, std::span<float>)>& rows);
 /// A number for every sequence: the value of its last row.
 std::vector<float> per_sequence(const Batch& batch, Communicator& data, const std::function<void(const Grain&, std::span<float>)>& rows);

@@ -39,12 +39,12 @@ class SavedModels {
   ModelCard card(const std::string& model) const;  ///< throws, naming those that exist
   TextRules text_rules() const;
   std::string stage() const;
-  bool complete() const;            ///< the stage had ended
-  std::string progress() const;     ///< JSON object, what the stage's trainer wrote
+  bool complete() const;                ///< the stage had ended
+  std::string progress() const;         ///< JSON object, what the stage's trainer wrote
   std::string instruction_set() const;  ///< of the program that wrote it; "" if unknown
   std::string deck() const;
-  /// Fills a store's values (and moments, if asked). The store's head may be another than the saved one's: then parameters that the checkpoint
-  /// lacks keep what they hold.
+  /// Fills a store's values (and moments, if asked). The store's head may be another than the saved one's: then parameters that the
+  /// checkpoint lacks keep what they hold.
   void load(const std::string& model, ParameterStore& store, bool moments = false) const;
 
  private:

@@ -9,8 +9,8 @@ struct Experience {
   std::vector<double> raw_score, score, kl;  ///< before and after clip and missing-EOS rule; sum over a sample's tokens
 };
 
-/// Proximal policy optimisation with a critic (Schulman et al., 2017), a KL penalty in the reward and a frozen reference (Ziegler et al., 2019).
-/// Leaves the models "policy" and "critic" in checkpoints/ppo.
+/// Proximal policy optimisation with a critic (Schulman et al., 2017), a KL penalty in the reward and a frozen reference (Ziegler et al.,
+/// 2019). Leaves the models "policy" and "critic" in checkpoints/ppo.
 class PpoTrainer {
  public:
   explicit PpoTrainer(Session& session);
@@ -25,7 +25,8 @@ class PpoTrainer {
   void update(std::int64_t iteration, const Rollout& rollout, const Experience& experience);
   void report(std::int64_t iteration, const Rollout& rollout, const Experience& experience, const Batch& batch);
 
-  PolicyTotals step_actor(const Batch& batch, const Rollout& rollout, const Experience& experience, std::span<const std::int64_t> samples, std::int64_t iteration);
+  PolicyTotals step_actor(const Batch& batch, const Rollout& rollout, const Experience& experience, std::span<const std::int64_t> samples,
+                          std::int64_t iteration);
   ValueTotals step_critic(const Batch& batch, const Rollout& rollout, const Experience& experience, std::span<const std::int64_t> samples);
   /// Per-token numbers of the rollout, put on the rows that predict the tokens; 0 elsewhere.
   static std::vector<float> spread_over_rows(const Batch& batch, std::int64_t grain_index, const PackedGrain& grain, const Rollout& rollout,

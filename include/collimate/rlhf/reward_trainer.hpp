@@ -4,8 +4,8 @@
 
 namespace collimate::rlhf {
 
-/// Reward-model training: the score of a sequence is the value of its last token; the loss ranks the chosen answers of a prompt over the rejected ones.
-/// Leaves the model "reward" in checkpoints/reward, with the normalisation of its scores.
+/// Reward-model training: the score of a sequence is the value of its last token; the loss ranks the chosen answers of a prompt over the
+/// rejected ones. Leaves the model "reward" in checkpoints/reward, with the normalisation of its scores.
 class RewardTrainer {
  public:
   explicit RewardTrainer(Session& session);
@@ -14,9 +14,9 @@ class RewardTrainer {
 
  private:
   struct Groups {
-    std::vector<Sequence> sequences;     ///< chosen, rejected, chosen, rejected ...
-    std::vector<std::int64_t> sizes;     ///< sequences of each prompt group
-    std::vector<float> margins;          ///< one per pair, in order
+    std::vector<Sequence> sequences;  ///< chosen, rejected, chosen, rejected ...
+    std::vector<std::int64_t> sizes;  ///< sequences of each prompt group
+    std::vector<float> margins;       ///< one per pair, in order
   };
   Groups load(const Dataset& data, std::span<const std::int64_t> groups) const;
   void learn(std::int64_t step);

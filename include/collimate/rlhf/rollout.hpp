@@ -8,11 +8,11 @@ namespace collimate::rlhf {
 /// Prompts with the responses that a policy sampled for them. Held whole by every rank.
 struct Rollout {
   std::vector<PromptSample> prompts;
-  std::vector<Sequence> sequences;           ///< prompt and response tokens; id is the key of the sample's random numbers
+  std::vector<Sequence> sequences;  ///< prompt and response tokens; id is the key of the sample's random numbers
   std::vector<Finish> finish;
-  std::vector<std::string> responses;        ///< decoded
-  std::vector<std::int64_t> offsets;         ///< [N+1] of the flat per-token arrays, response tokens only
-  std::vector<float> sampler_logprob;        ///< per token, as the sampler saw it; only to report
+  std::vector<std::string> responses;  ///< decoded
+  std::vector<std::int64_t> offsets;   ///< [N+1] of the flat per-token arrays, response tokens only
+  std::vector<float> sampler_logprob;  ///< per token, as the sampler saw it; only to report
   std::int64_t size() const { return static_cast<std::int64_t>(sequences.size()); }
   Responses where() const { return {offsets, {}}; }
   bool ended(std::int64_t sample) const { return finish[sample] == Finish::end_of_text; }
@@ -26,9 +26,10 @@ struct RolloutOptions {
   RandomKey key{0, Purpose::sampling};
 };
 
-/// Samples a response to each prompt; ids[i] keys the random numbers of sample i. Every rank generates its share; the result does not depend on that.
-Rollout sample_responses(const Session& session, Engine& policy, const TextRules& text, std::vector<PromptSample> prompts, std::span<const std::int64_t> ids,
-                         const RolloutOptions& how);
+/// Samples a response to each prompt; ids[i] keys the random numbers of sample i. Every rank generates its share; the result does not
+/// depend on that.
+Rollout sample_responses(const Session& session, Engine& policy, const TextRules& text, std::vector<PromptSample> prompts,
+                         std::span<const std::int64_t> ids, const RolloutOptions& how);
 
 /// The most tokens of a prompt in a dataset.
 std::int64_t longest_prompt(const Dataset& prompts);
@@ -37,7 +38,8 @@ std::int64_t longest_prompt(const Dataset& prompts);
 class ScoreSource {
  public:
   /// model: null where the session's scorer is asked.
-  ScoreSource(const Session& session, Engine* model, ScoreNormalisation normalisation) : session_(session), model_(model), normalisation_(normalisation) {}
+  ScoreSource(const Session& session, Engine* model, ScoreNormalisation normalisation)
+      : session_(session), model_(model), normalisation_(normalisation) {}
   std::vector<double> score(const Rollout& rollout, const Batch& batch) const;
   const ScoreNormalisation& normalisation() const { return normalisation_; }
   void set_normalisation(ScoreNormalisation normalisation) { normalisation_ = normalisation; }
@@ -57,6 +59,7 @@ struct Evaluation {
 };
 
 /// Evaluates as the section `evaluate` of the deck says: the same prompts and random numbers before and after training.
-Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* reference, const TextRules& text, const Dataset& prompts, const ScoreSource& scores);
+Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* reference, const TextRules& text, const Dataset& prompts,
+                           const ScoreSource& scores);
 
 }  // namespace collimate::rlhf

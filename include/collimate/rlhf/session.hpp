@@ -21,11 +21,11 @@ struct Session {
   Device& device;
   Log& log;
   const Options& options;
-  RunFolder* folder = nullptr;  ///< rank 0 only
-  Scorer* scorer = nullptr;     ///< rank 0 only, where ppo.scorer is not model
-  std::string build = "{}";     ///< JSON, for checkpoints
-  std::string deck = {};        ///< resolved, without what changes no number
-  Summary summary = {};         ///< equal on every rank
+  RunFolder* folder = nullptr;                 ///< rank 0 only
+  Scorer* scorer = nullptr;                    ///< rank 0 only, where ppo.scorer is not model
+  std::string build = "{}";                    ///< JSON, for checkpoints
+  std::string deck = {};                       ///< resolved, without what changes no number
+  Summary summary = {};                        ///< equal on every rank
   std::map<std::string, double> seconds = {};  ///< of each stage
 
   Communicator& data() const { return grid.along(Axis::data); }
@@ -38,8 +38,8 @@ struct Session {
   void sample(const JsonLine& line) const;
   std::int64_t most_rows() const;  ///< rows of a grain, padding included
 
-  std::int64_t steps_done = 0;  ///< optimizer steps and PPO iterations since this start
-  bool stop_here();             ///< counts one; true if run.stop_after is reached
+  std::int64_t steps_done = 0;     ///< optimizer steps and PPO iterations since this start
+  bool stop_here();                ///< counts one; true if run.stop_after is reached
   [[noreturn]] void stop() const;  ///< ends the run in order with exit code 75, after a checkpoint
 };
 
@@ -47,9 +47,9 @@ struct Session {
 struct Source {
   ModelCard card;
   TextRules text;
-  std::string checkpoint;  ///< folder; empty: random numbers, or a stage of this run that has not run yet
-  std::string model;       ///< its name in the checkpoint
-  bool fresh_text = false; ///< the checkpoint was imported: it has a tokenizer, and takes its template from the first dataset it meets
+  std::string checkpoint;   ///< folder; empty: random numbers, or a stage of this run that has not run yet
+  std::string model;        ///< its name in the checkpoint
+  bool fresh_text = false;  ///< the checkpoint was imported: it has a tokenizer, and takes its template from the first dataset it meets
 };
 
 /// Resolves "random", a stage's name or a checkpoint's folder. A stage that has not run yet is described by where it will start from.

@@ -3,8 +3,8 @@
 
 namespace collimate::rlhf {
 
-/// Runs the stages of the deck in order; with --restart auto it passes over what is done and goes on from the last checkpoint. The summary is complete
-/// afterwards.
+/// Runs the stages of the deck in order; with --restart auto it passes over what is done and goes on from the last checkpoint. The summary
+/// is complete afterwards.
 void run_stages(Session& session);
 
 /// Checks deck, files, tokenizers and memory of all stages without running any, and returns what it found, line by line.
