@@ -27,6 +27,7 @@ std::vector<Case> cases() {
 struct Speaker : OneEngine {
   Speaker(const ModelConfig& config, int shards, std::int64_t slots)
       : OneEngine(config, Head::policy, shards, {.rows = 128, .slots = slots, .capacity = config.context + 1}) {
+    roughen(*this);
     const Tensor all = engine.store().value();
     for (const char* name : {"embedding.weight", "head.weight"}) {
       if (!engine.store().layout().has(name)) continue;
@@ -257,6 +258,26 @@ TEST(Generation, BrokenWeightsAreRefusedWithTheSample) {
     } catch (const Error& error) {
       EXPECT_NE(std::string(error.what()).find("sample 77"), std::string::npos) << error.what();
     }
+  }
+}
+
+// A cache slot is used again: what another sequence left behind its new one's tokens must not matter.
+TEST(Generation, ANaNInTheCacheIsGoneWithItsSequence) {
+  for (const Case& c : cases()) {
+    Speaker speaker(c.config, c.shards, 3);
+    const auto prompts = some_prompts(c.config);
+    const auto how = some_options(1);
+    const auto expected = speaker.engine.generate(prompts, how);
+    const Tensor values = speaker.engine.store().value();
+    const std::vector<float> kept(values.as<float>(), values.as<float>() + values.count());
+    std::fill_n(values.as<float>(), values.count(), std::numeric_limits<float>::quiet_NaN());
+    const std::vector<Prompt> longest(3, {std::vector<std::int32_t>(c.config.context - 2, 1), 0});
+    auto short_answers = how;
+    short_answers.max_new = 2;
+    EXPECT_THROW(speaker.engine.generate(longest, short_answers), Error);
+    std::copy(kept.begin(), kept.end(), values.as<float>());
+    const auto again = speaker.engine.generate(prompts, how);
+    for (std::size_t i = 0; i < prompts.size(); ++i) EXPECT_EQ(text(again[i]), text(expected[i])) << c.name;
   }
 }
 

@@ -79,17 +79,6 @@ void compare_gradients(OneEngine& one, const Case& c, const std::vector<std::vec
   }
 }
 
-// Norm gains and biases away from 1 and 0, so that no part of a formula hides.
-void roughen(OneEngine& one) {
-  const RandomKey key(3, Purpose::initialise);
-  for (const Parameter& p : one.engine.store().layout().parameters()) {
-    if (p.initial.deviation > 0) continue;
-    std::vector<float> values(p.shape.count());
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(p.initial.constant + 0.3 * key.normal(i, p.chunk));
-    one.engine.store().write(one.engine.store().value(), p.name, 0, values);
-  }
-}
-
 TEST(Model, PolicyMatchesTheOracleForwardAndBackward) {
   for (const Case& c : cases()) {
     OneEngine one(c.config, Head::policy, c.shards, {.rows = 64, .most_grains = 1});

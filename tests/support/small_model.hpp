@@ -44,6 +44,17 @@ struct OneEngine {
   }
 };
 
+/// Norm gains and biases away from 1 and 0, so that no part of a formula hides.
+inline void roughen(OneEngine& one) {
+  const RandomKey key(3, Purpose::initialise);
+  for (const Parameter& p : one.engine.store().layout().parameters()) {
+    if (p.initial.deviation > 0) continue;
+    std::vector<float> values(p.shape.count());
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(p.initial.constant + 0.3 * key.normal(i, p.chunk));
+    one.engine.store().write(one.engine.store().value(), p.name, 0, values);
+  }
+}
+
 /// Samples packed by hand: every token but a sample's first is a target.
 struct HandGrain {
   std::vector<std::int32_t> tokens, positions, targets, offsets{0};
