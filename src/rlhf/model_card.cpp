@@ -158,6 +158,16 @@ void save_models(const std::string& folder, const std::vector<ModelToSave>& mode
   }
 }
 
+void scale_value_head(ParameterStore& store, double gain, double bias) {
+  std::vector<float> weight(store.layout().parameter("value_head.weight").shape.count()), b(1);
+  store.read(store.value(), "value_head.weight", 0, weight);
+  store.read(store.value(), "value_head.bias", 0, b);
+  for (float& w : weight) w = static_cast<float>(gain * w);
+  b[0] = static_cast<float>(gain * b[0] + bias);
+  store.write(store.value(), "value_head.weight", 0, weight);
+  store.write(store.value(), "value_head.bias", 0, b);
+}
+
 std::string main_model_of(const SavedModels& saved, Head head) {
   const std::vector<std::string> order =
       head == Head::policy ? std::vector<std::string>{"policy", "actor"} : std::vector<std::string>{"reward", "critic"};

@@ -102,19 +102,8 @@ void PpoTrainer::load_models() {
   if (reward_) load_source(session_, reward_source_, reward_->store());
   actor_optimizer_ = std::make_unique<Optimizer>(actor_->store(), options_.actor_optimizer.how(), options_.actor_optimizer.clip);
   critic_optimizer_ = std::make_unique<Optimizer>(critic_->store(), options_.critic_optimizer.how(), options_.critic_optimizer.clip);
-  if (critic_source_.card.head == Head::policy) scale_critic_head(0, 0);  // a critic made of a policy starts at 0
+  if (critic_source_.card.head == Head::policy) scale_value_head(critic_->store(), 0, 0);  // a critic made of a policy starts at 0
   if (const auto found = find_resume(session_, "ppo")) resume(found->folder);
-}
-
-void PpoTrainer::scale_critic_head(double gain, double bias) {
-  ParameterStore& store = critic_->store();
-  std::vector<float> weight(critic_source_.card.config.width), b(1);
-  store.read(store.value(), "value_head.weight", 0, weight);
-  store.read(store.value(), "value_head.bias", 0, b);
-  for (float& w : weight) w = static_cast<float>(gain * w);
-  b[0] = static_cast<float>(gain * b[0] + bias);
-  store.write(store.value(), "value_head.weight", 0, weight);
-  store.write(store.value(), "value_head.bias", 0, b);
 }
 
 // Scores get mean 0 and standard deviation 1 over samples of the first policy; a critic that starts from the reward model starts at its
@@ -136,7 +125,7 @@ void PpoTrainer::normalise_scores() {
   }
   const ScoreNormalisation n = scores_->normalisation();
   if (critic_source_.card.head == Head::value && scores_->is_model() && options_.critic == options_.reward)
-    scale_critic_head(n.gain, n.bias);
+    scale_value_head(critic_->store(), n.gain, n.bias);
   session_.metrics(JsonLine().add("stage", "ppo").add("score_gain", n.gain).add("score_bias", n.bias));
 }
 

@@ -74,6 +74,10 @@ struct CheckpointNotes {
 /// Every rank writes its share of every tensor; rank 0 publishes. Collective; errors are agreed on.
 void save_models(const std::string& folder, const std::vector<ModelToSave>& models, const CheckpointNotes& notes, Communicator& ranks);
 
+/// The value head becomes gain * head + bias, so that its values do: a critic that starts from a reward model starts at its normalised
+/// score (gain and bias of the normalisation), one made of a policy at 0 (gain and bias 0).
+void scale_value_head(ParameterStore& store, double gain, double bias);
+
 /// The models a stage leaves behind for others: "policy" of sft and ppo, "reward" of reward, "critic" of ppo.
 std::string main_model_of(const SavedModels& saved, Head head);
 

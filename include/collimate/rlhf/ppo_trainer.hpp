@@ -32,7 +32,6 @@ class PpoTrainer {
   static std::vector<float> spread_over_rows(const Batch& batch, std::int64_t grain_index, const PackedGrain& grain, const Rollout& rollout,
                                              std::span<const std::int64_t> samples, std::span<const float> flat);
   void load_models();
-  void scale_critic_head(double gain, double bias);
   void normalise_scores();
   void evaluate(std::int64_t iteration, const std::string& when);
   void save(std::int64_t iteration, bool complete);

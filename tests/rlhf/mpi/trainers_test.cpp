@@ -1,0 +1,221 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "collimate/comm/placement.hpp"
+#include "collimate/data/prepare.hpp"
+#include "collimate/rlhf/ppo_trainer.hpp"
+#include "collimate/rlhf/reward_trainer.hpp"
+#include "collimate/rlhf/supervised_trainer.hpp"
+#include "comm/mpi_test.hpp"
+
+// The trainers on tiny data, every rank count of the test: the details of a right PPO that need a model.
+namespace collimate::rlhf {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Datasets of a toy task (the answer repeats the prompt's letter) and a session to train on them.
+struct Bench {
+  World& world = *test_world();
+  ProcessGrid grid{world, {1, world.size(), 1}};
+  std::unique_ptr<Device> device = make_cpu_device();
+  Log log{1};  // silent
+  Options options;
+  std::unique_ptr<RunFolder> folder;
+  fs::path root;
+
+  explicit Bench(const std::string& name) : root(fs::temp_directory_path() / fmt::format("collimate-{}-{}", name, world.size())) {
+    options.run.folder = (root / "run").string();
+    options.model = {.layers = 2, .width = 32, .heads = 2, .context = 48};
+    options.machine.grain_tokens = 128;
+    options.sft = {.data = file("sft.h5"), .steps = 500, .batch = 32};
+    options.sft.optimizer.rate = 3e-3;
+    options.sft.optimizer.warmup = 10;
+    options.reward.data = options.reward.heldout = file("pairs.h5");
+    options.reward.steps = 5;
+    options.reward.optimizer.rate = 1e-3;
+    options.ppo.prompts = options.evaluate.prompts = file("prompts.h5");
+    options.ppo.iterations = 2;
+    options.ppo.batch = 24;
+    options.ppo.minibatch = 10;
+    options.ppo.epochs = 2;
+    options.ppo.max_new = 8;
+    options.ppo.slots = 5;
+    options.ppo.actor_optimizer.rate = 1e-3;
+    agree_on(world.ranks(), [&] {
+      if (world.rank() != 0) return;
+      fs::remove_all(root);
+      fs::create_directories(root);
+      write_data();
+      folder = std::make_unique<RunFolder>(options.run.folder, Existing::replace);
+    });
+  }
+  ~Bench() {
+    world.ranks().barrier();
+    if (world.rank() == 0) fs::remove_all(root);
+  }
+  std::string file(const std::string& name) const { return (root / name).string(); }
+
+  void write_data() const {
+    std::ofstream sft(file("sft.jsonl")), pairs(file("pairs.jsonl")), prompts(file("prompts.jsonl"));
+    for (int i = 0; i < 32; ++i) {
+      const std::string prompt = fmt::format("say {}{}", static_cast<char>('a' + i % 8), static_cast<char>('a' + i / 8));
+      const std::string answer = prompt.substr(4) + std::string(1 + i % 3, '!');
+      sft << fmt::format("{{\"prompt\": \"{}\", \"response\": \"{}\"}}\n", prompt, answer);
+      pairs << fmt::format("{{\"prompt\": \"{}\", \"chosen\": \"{}\", \"rejected\": \"no\"}}\n", prompt, answer);
+      prompts << fmt::format("{{\"prompt\": \"{}\", \"answer\": \"{}\"}}\n", prompt, answer);
+    }
+    sft.close(), pairs.close(), prompts.close();
+    for (const auto& [name, kind] :
+         {std::pair{"sft", DatasetKind::supervised}, {"pairs", DatasetKind::preference}, {"prompts", DatasetKind::prompts}}) {
+      PrepareOptions prepare;
+      prepare.inputs = {file(std::string(name) + ".jsonl")};
+      prepare.kind = kind;
+      prepare.output = file(std::string(name) + ".h5");
+      collimate::prepare(prepare);
+    }
+  }
+  Session session() { return {.world = world, .grid = grid, .device = *device, .log = log, .options = options, .folder = folder.get()}; }
+  std::vector<nlohmann::json> metrics() const {  // rank 0 only
+    std::vector<nlohmann::json> lines;
+    std::ifstream in(options.run.folder + "/metrics.jsonl");
+    for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+    return lines;
+  }
+};
+
+/// A policy of a checkpoint, ready to generate.
+struct Policy {
+  MemoryPlan plan;
+  Workspace workspace{plan};
+  Source source;
+  std::unique_ptr<Engine> engine;
+  Policy(Session& session, const std::string& stage, const Dataset& prompts)
+      : plan(session.device), source(find_source(session, stage, Head::policy, prompts)) {
+    engine = std::make_unique<Engine>("policy", source.card.config, Head::policy, 1,
+                                      EngineUse{.rows = session.most_rows(), .slots = 7, .capacity = 40}, 1, workspace);
+    workspace.reserve();
+    plan.commit();
+    engine->prepare();
+    load_source(session, source, engine->store());
+  }
+};
+
+TEST(Trainers, Detail02EndOfTextIsLearned) {
+  Bench bench("detail02");
+  Session session = bench.session();
+  SupervisedTrainer(session).run();
+  const Dataset prompts(bench.options.ppo.prompts);
+  Policy policy(session, "sft", prompts);
+  std::vector<PromptSample> asked;
+  std::vector<std::int64_t> ids;
+  for (std::int64_t i = 0; i < prompts.size(); ++i) asked.push_back(prompts.prompt(i)), ids.push_back(i);
+  const Rollout rollout = sample_responses(session, *policy.engine, policy.source.text, asked, ids, {.temperature = 0, .max_new = 12});
+  for (std::int64_t i = 0; i < rollout.size(); ++i) {
+    EXPECT_TRUE(rollout.ended(i)) << rollout.responses[i];
+    EXPECT_EQ(rollout.responses[i], prompts.prompt(i).answer);
+    // Details 6 and 8: what was sampled is what is trained, and the mask covers it with its end of text.
+    const auto& tokens = rollout.sequences[i].tokens;
+    EXPECT_EQ(rollout.sequences[i].learned(), rollout.offsets[i + 1] - rollout.offsets[i]);
+    EXPECT_EQ(tokens.back(), *policy.source.text.make_tokenizer()->eos());
+    const auto prompt = prompts.prompt(i).tokens;
+    EXPECT_TRUE(std::equal(prompt.begin(), prompt.end(), tokens.begin()));
+  }
+  // Detail 15: a response that is cut short says so.
+  const Rollout cut = sample_responses(session, *policy.engine, policy.source.text, asked, ids, {.temperature = 0, .max_new = 1});
+  for (std::int64_t i = 0; i < cut.size(); ++i) EXPECT_FALSE(cut.ended(i));
+  if (session.first()) EXPECT_LT(bench.metrics().back()["loss"].get<double>(), 0.01);
+}
+
+TEST(Trainers, Detail21NormalisedScoresHaveMeanZeroAndDeviationOne) {
+  Bench bench("detail21");
+  bench.options.sft.steps = 2;
+  Session session = bench.session();
+  SupervisedTrainer(session).run();
+  RewardTrainer(session).run();
+  const ModelCard card = SavedModels(session.checkpoint("reward")).card("reward");
+  const Dataset pairs(bench.options.reward.heldout);
+  MemoryPlan plan(*bench.device);
+  Workspace workspace(plan);
+  Engine engine("reward", card.config, Head::value, 1, {.rows = session.most_rows()}, 1, workspace);
+  workspace.reserve();
+  plan.commit();
+  engine.prepare();
+  SavedModels(session.checkpoint("reward")).load("reward", engine.store());
+  std::vector<Sequence> sequences;
+  for (std::int64_t i = 0; i < pairs.size(); ++i) {
+    const PreferenceGroup group = pairs.preference(i);
+    for (const auto* answer : {&group.pairs[0].chosen, &group.pairs[0].rejected}) {
+      std::vector<std::int32_t> tokens = group.prompt;
+      tokens.insert(tokens.end(), answer->begin(), answer->end());
+      sequences.push_back({i, tokens, static_cast<std::int64_t>(group.prompt.size())});
+    }
+  }
+  const Batch batch(sequences, 128, session.data());
+  const auto values = [&](const Grain& grain, std::span<float> out) { engine.values(grain, out); };
+  const std::vector<float> raw = per_sequence(batch, session.data(), values);
+  std::vector<double> normal;
+  for (const float r : raw) normal.push_back(card.normalisation(r));
+  EXPECT_NEAR(mean_std(normal).mean, 0, 1e-3);
+  EXPECT_NEAR(mean_std(normal).std, 1, 1e-3);
+  // Detail 43: a critic that starts from the reward model starts at its normalised score, one from a policy at 0.
+  scale_value_head(engine.store(), card.normalisation.gain, card.normalisation.bias);
+  const std::vector<float> critic = per_sequence(batch, session.data(), values);
+  for (std::size_t i = 0; i < critic.size(); ++i) EXPECT_NEAR(critic[i], normal[i], 1e-4 * (1 + std::abs(normal[i])));
+  scale_value_head(engine.store(), 0, 0);
+  for (const float value : per_sequence(batch, session.data(), values)) EXPECT_EQ(value, 0.0f);
+}
+
+TEST(Trainers, Details13And29DropoutIsOffInPpoAndKlStartsAtZero) {
+  Bench bench("detail29");
+  bench.options.model.dropout = 0.2;
+  bench.options.sft.steps = bench.options.reward.steps = 3;
+  Session session = bench.session();
+  SupervisedTrainer(session).run();
+  RewardTrainer(session).run();
+  PpoTrainer(session).run();  // stops by itself where the first ratio is not 1
+  if (!session.first()) return;
+  int iterations = 0;
+  for (const auto& line : bench.metrics()) {
+    if (line["stage"] != "ppo" || !line.contains("kl")) continue;
+    EXPECT_EQ(line["first_ratio"].get<double>(), 1.0);
+    if (line["iteration"] == 1)
+      EXPECT_EQ(line["kl"].get<double>(), 0.0);
+    else
+      EXPECT_NE(line["kl"].get<double>(), 0.0);
+    EXPECT_EQ(line["actor_steps"].get<int>(), 6);  // detail 40: 24 samples in minibatches of 10, 10, 4, twice
+    ++iterations;
+  }
+  EXPECT_EQ(iterations, 2);
+}
+
+TEST(Trainers, Detail17ValueHeadStartsWithDeviationOneOverRootWidthPlusOne) {
+  ModelConfig config;
+  config.vocabulary = 3, config.context = 8, config.layers = 1, config.width = 4096, config.heads = 1, config.kv_heads = 1,
+  config.head_size = 8, config.mlp = 8;
+  double squares = 0;
+  constexpr int seeds = 8;
+  const auto device = make_cpu_device();
+  for (int seed = 0; seed < seeds; ++seed) {
+    MemoryPlan plan(*device);
+    const Transformer model(config, Head::value, 1, plan);
+    ParameterStore store("reward", model.layout(), plan, 0, 1);
+    plan.commit();
+    store.initialise(seed);
+    std::vector<float> weight(4096), bias(1);
+    store.read(store.value(), "value_head.weight", 0, weight);
+    store.read(store.value(), "value_head.bias", 0, bias);
+    EXPECT_EQ(bias[0], 0.0f);
+    for (const float w : weight) squares += static_cast<double>(w) * w;
+  }
+  EXPECT_NEAR(std::sqrt(squares / (4096 * seeds)) * std::sqrt(4097.0), 1, 0.01);
+}
+
+}  // namespace
+}  // namespace collimate::rlhf
+
+int main(int argc, char** argv) { return collimate::run_mpi_tests(argc, argv); }
