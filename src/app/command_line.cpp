@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "collimate/base/error.hpp"
+#include "collimate/base/text.hpp"
 
 namespace collimate {
 namespace {
@@ -59,6 +60,17 @@ bool read_command_line(OptionTable& table, std::string_view usage, const std::ve
 
 void require_option(const OptionTable& table, const std::string& name) {
   require(!table.value(name).empty(), "command line: --{} is missing; --help shows what it takes", name);
+}
+
+void require_one_checkpoint(const std::string& path) {
+  std::error_code error;
+  if (fs::exists(fs::path(path) / "manifest.json", error)) return;
+  const fs::path inner = fs::path(path) / "checkpoints", folder = fs::is_directory(inner, error) ? inner : fs::path(path);
+  std::vector<std::string> found;
+  for (const auto& entry : fs::directory_iterator(folder, error))
+    if (fs::exists(entry.path() / "manifest.json", error)) found.push_back(entry.path().string());
+  std::sort(found.begin(), found.end());
+  require(found.empty(), "'{}' is not a checkpoint, but a folder with checkpoints; name one of {}", path, join(found, ", "));
 }
 
 void require_checkpoint_place(const std::string& path) {

@@ -86,6 +86,7 @@ int export_command(const std::vector<std::string>& arguments) {
   require_option(table, "output");
   require_new_folder(output);
 
+  require_one_checkpoint(checkpoint);
   const rlhf::SavedModels saved(checkpoint);
   if (model.empty()) model = rlhf::main_model_of(saved, Head::policy);
   const rlhf::ModelCard card = saved.card(model);

@@ -202,6 +202,7 @@ int generate_command(const std::vector<std::string>& arguments) {
   require_option(table, "checkpoint");
   require(texts.empty() || ids.empty(), "command line: give --prompt or --prompt-ids, not both");
 
+  require_one_checkpoint(words.checkpoint);
   const rlhf::SavedModels saved(words.checkpoint);
   if (words.model.empty()) words.model = rlhf::main_model_of(saved, Head::policy);
   const rlhf::ModelCard card = saved.card(words.model);

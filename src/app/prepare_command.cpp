@@ -51,6 +51,7 @@ void declare(OptionTable& table, Words& words) {
 
 /// A checkpoint's tokenizer and template.
 void take_rules(PrepareOptions& options, const std::string& checkpoint) {
+  require_one_checkpoint(checkpoint);
   const rlhf::TextRules text = rlhf::SavedModels(checkpoint).text_rules();
   require(text.has_tokenizer(), "the checkpoint '{}' has no tokenizer; import the model with --tokenizer", checkpoint);
   options.serialized_tokenizer = text.tokenizer;

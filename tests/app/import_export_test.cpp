@@ -1,6 +1,8 @@
 #include <nlohmann/json.hpp>
 
+#include "app/stored_model.hpp"
 #include "app/tiny_model.hpp"
+#include "collimate/rlhf/model_card.hpp"
 
 namespace collimate::test {
 namespace {
@@ -121,6 +123,60 @@ TEST(ImportExport, RefusesBadCheckpointsAndPlaces) {
   expect_refusal({"export", "--checkpoint", folder / "c", "--output", folder / "out"}, {"/c"});
   EXPECT_FALSE(std::filesystem::exists(folder / "out"));
   EXPECT_FALSE(std::filesystem::exists(folder / "out.partial"));
+}
+
+/// A checkpoint with one model, as a stage of a run leaves it.
+void put_checkpoint(const std::string& folder, const std::string& name, Head head) {
+  StoredModel model(tiny_gpt2(), head, 1);
+  model.store().initialise(5);
+  rlhf::ModelCard card;
+  card.config = tiny_gpt2();
+  card.head = head;
+  rlhf::CheckpointNotes notes;
+  notes.stage = name;
+  rlhf::save_models(folder, {{.name = name, .card = card, .store = &model.store()}}, notes, *make_single_communicator());
+}
+
+TEST(ImportExport, NamesTheCheckpointsOfARunAndTheirHeads) {
+  const Scratch folder;
+  put_checkpoint(folder / "run/checkpoints/sft", "policy", Head::policy);
+  put_checkpoint(folder / "run/checkpoints/reward", "reward", Head::value);
+  for (const std::string place : {"run", "run/checkpoints"}) {
+    expect_refusal({"generate", "--checkpoint", folder / place, "--prompt-ids", "1"}, {"checkpoints/reward", "checkpoints/sft"});
+    expect_refusal({"export", "--checkpoint", folder / place, "--output", folder / "out"}, {"checkpoints/reward", "checkpoints/sft"});
+  }
+  const std::string reward = folder / "run/checkpoints/reward";
+  expect_refusal({"export", "--checkpoint", reward, "--output", folder / "out", "--model", "reward"}, {"reward", "value head"});
+  expect_refusal({"export", "--checkpoint", reward, "--output", folder / "out"}, {"reward", "head"});
+  expect_refusal({"generate", "--checkpoint", reward, "--model", "reward", "--prompt-ids", "1"}, {"reward", "value head"});
+  EXPECT_FALSE(std::filesystem::exists(folder / "out"));
+  printed({"export", "--checkpoint", folder / "run/checkpoints/sft", "--output", folder / "out"});
+}
+
+/// Whatever is damaged in a manifest or a header, the program says so; it neither crashes nor leaves anything behind.
+TEST(ImportExport, SurvivesDamagedFiles) {
+  const Scratch folder;
+  put_tiny_model(folder / "hf", tiny_gpt2());
+  printed({"import", "--model", folder / "hf", "--output", folder / "c"});
+  const std::string manifest = bytes_of(folder / "c/manifest.json"), weights = bytes_of(folder / "hf/model.safetensors");
+  const RandomKey key(11, Purpose::data_order);
+  for (std::uint32_t i = 0; i < 12; ++i) {
+    std::string bytes = i % 2 == 0 ? manifest.substr(0, key.below(manifest.size(), i, 0)) : manifest;
+    if (i % 2 == 1) bytes[key.below(bytes.size(), i, 0)] ^= static_cast<char>(1 + key.below(127, i, 1));
+    put(folder / "c/manifest.json", bytes);
+    const Outcome exported = collimate({"export", "--checkpoint", folder / "c", "--output", folder / "out"});
+    EXPECT_TRUE(exported.code == 2 || exported.code == 0) << i << ": code " << exported.code << " " << exported.err;
+    EXPECT_EQ(std::filesystem::exists(folder / "out"), exported.code == 0) << i;
+    std::filesystem::remove_all(folder / "out");
+
+    bytes = weights;
+    bytes[key.below(3000, i, 2)] ^= static_cast<char>(1 + key.below(127, i, 3));
+    put(folder / "hf/model.safetensors", bytes);
+    const Outcome imported = collimate({"import", "--model", folder / "hf", "--output", folder / "d"});
+    EXPECT_TRUE(imported.code == 2 || imported.code == 0) << i << ": code " << imported.code << " " << imported.err;
+    EXPECT_EQ(std::filesystem::exists(folder / "d"), imported.code == 0) << i;
+    std::filesystem::remove_all(folder / "d");
+  }
 }
 
 TEST(RealModels, ExportAndImportAgainGiveTheSameBytes) {
