@@ -20,17 +20,27 @@ void PpoTrainer::run() {
   const Stopwatch watch;
   progress_ = std::make_unique<Progress>(session_, "ppo", first_, options_.iterations, 1);
   for (std::int64_t iteration = first_ + 1; iteration <= options_.iterations; ++iteration) {
+    const Stopwatch clock;
     const Rollout rollout = generate(iteration);
+    const double generated = clock.seconds();
     const Batch batch(rollout.sequences, session_.options.machine.grain_tokens, session_.data());
     Experience experience = score(rollout, batch);
     estimate_advantages(rollout, experience);
+    const double scored = clock.seconds();
     update(iteration, rollout, experience);
+    session_.timings(JsonLine()
+                         .add("stage", "ppo")
+                         .add("iteration", iteration)
+                         .add("generate_seconds", generated)
+                         .add("score_seconds", scored - generated)
+                         .add("update_seconds", clock.seconds() - scored)
+                         .add("generated_tokens_per_second", static_cast<double>(rollout.offsets.back()) / generated));
     report(iteration, rollout, experience, batch);
     const bool last = iteration == options_.iterations;
     if (last || (options_.evaluate_every && iteration % options_.evaluate_every == 0)) evaluate(iteration, "after");
-    const bool stop = session_.stop_here();
-    if (!last && (stop || (options_.checkpoint_every && iteration % options_.checkpoint_every == 0))) save(iteration, false);
-    if (!last && stop) session_.stop();
+    ++session_.steps_done;
+    if (!last && (session_.stop_due() || (options_.checkpoint_every && iteration % options_.checkpoint_every == 0))) save(iteration, false);
+    if (!last && session_.stop_due()) session_.stop();
   }
   session_.timings(JsonLine().add("stage", "ppo").add("stage_seconds", watch.seconds()));
   session_.summary.set("ppo.state_hash", hash_text(actor_->store(), session_.device));
@@ -85,6 +95,7 @@ void PpoTrainer::update(std::int64_t iteration, const Rollout& rollout, const Ex
   PolicyTotals policy;
   ValueTotals value;
   std::int64_t actor_steps = 0, critic_steps = 0;
+  double first_ratio = 1;
   bool stopped = false;
   for (std::int64_t epoch = 0; epoch < options_.epochs && !stopped; ++epoch)
     for (const auto& samples :
@@ -92,9 +103,11 @@ void PpoTrainer::update(std::int64_t iteration, const Rollout& rollout, const Ex
       std::vector<Sequence> sequences;
       for (const std::int64_t i : samples) sequences.push_back(rollout.sequences[i]);
       const Batch batch(std::move(sequences), session_.options.machine.grain_tokens, session_.data());
+      if (iteration == first_ + 1 && critic_steps == 0) session_.warn_of_idle_ranks("ppo", batch.grains());
       if (iteration > options_.freeze_actor) {
         const PolicyTotals totals = step_actor(batch, rollout, experience, samples, iteration);
-        if (actor_steps++ == 0 && totals.max_abs_log_ratio != 0)
+        if (actor_steps++ == 0) first_ratio = std::exp(totals.max_abs_log_ratio);
+        if (first_ratio != 1)
           throw AgreedError(
               ExitCode::failure,
               fmt::format("the first ratio of iteration {} is not 1 (largest |log ratio| {:.3g}): training and scoring computed "
@@ -111,7 +124,7 @@ void PpoTrainer::update(std::int64_t iteration, const Rollout& rollout, const Ex
   const double tokens = std::max<double>(1, static_cast<double>(policy.tokens)),
                values = std::max<double>(1, static_cast<double>(value.tokens));
   metrics_.add("stage", "ppo").add("iteration", iteration).add("actor_steps", actor_steps).add("stopped_early", stopped);
-  metrics_.add("first_ratio", 1.0).add("policy_loss", policy.loss / std::max<double>(1, static_cast<double>(actor_steps)));
+  metrics_.add("first_ratio", first_ratio).add("policy_loss", policy.loss / std::max<double>(1, static_cast<double>(actor_steps)));
   metrics_.add("clip_fraction", static_cast<double>(policy.clipped) / tokens).add("approx_kl", policy.approx_kl / tokens);
   metrics_.add("entropy", policy.entropy / tokens).add("max_abs_log_ratio", policy.max_abs_log_ratio);
   metrics_.add("value_loss", value.loss / static_cast<double>(critic_steps))

@@ -73,9 +73,9 @@ void RewardTrainer::run() {
     learn(step);
     const bool last = step == steps_;
     if (heldout_ && (last || (options_.evaluate_every && step % options_.evaluate_every == 0))) evaluate(step);
-    const bool stop = session_.stop_here();
-    if (!last && (stop || (options_.checkpoint_every && step % options_.checkpoint_every == 0))) save(step, false);
-    if (!last && stop) session_.stop();
+    ++session_.steps_done;
+    if (!last && (session_.stop_due() || (options_.checkpoint_every && step % options_.checkpoint_every == 0))) save(step, false);
+    if (!last && session_.stop_due()) session_.stop();
   }
   normalise();
   session_.timings(JsonLine().add("stage", "reward").add("stage_seconds", watch.seconds()));
@@ -91,6 +91,7 @@ void RewardTrainer::learn(std::int64_t step) {
   const double scale = 1.0 / static_cast<double>(groups.sizes.size());
   std::vector<double> weight;  // of each pair: one over the pairs of its prompt
   for (const std::int64_t size : groups.sizes) weight.insert(weight.end(), size / 2, 2.0 / static_cast<double>(size));
+  if (step == first_ + 1) session_.warn_of_idle_ranks("reward", batch.grains());
   engine_->begin_step(batch.first());
   const auto grains = over_grains(batch, session_.data(), [&](std::int64_t g) -> std::vector<double> {
     const PackedGrain grain = batch.pack(g);

@@ -27,10 +27,15 @@ void Session::sample(const JsonLine& line) const {
 
 std::int64_t Session::most_rows() const { return kernels::padded_rows(options.machine.grain_tokens); }
 
-bool Session::stop_here() { return ++steps_done == options.run.stop_after; }
-
 void Session::stop() const {
   throw AgreedError(ExitCode::requeue, fmt::format("stopped after {} steps as run.stop_after asks; go on with --restart auto", steps_done));
+}
+
+void Session::warn_of_idle_ranks(const std::string& stage, std::int64_t grains) const {
+  const int all = data().size();
+  if (grains < all)
+    log.warning("{} of {} ranks are idle in {}: a batch has {} grains; lower batch.grain_tokens or raise the batch", all - grains, all,
+                stage, grains);
 }
 
 std::string hash_text(const ParameterStore& store, Device& device) {

@@ -150,6 +150,7 @@ void run_stages(Session& session) {
     if (stage == "evaluate") evaluate(session);
     session.timings(JsonLine().add("stage", stage).add("seconds", watch.seconds()));
     session.seconds[stage] = watch.seconds();
+    if (session.stop_due() && stage != session.options.run.stages.back()) session.stop();
   }
   if (!session.folder) return;
   Summary written = session.summary;  // with what is not the same in every run

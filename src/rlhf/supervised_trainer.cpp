@@ -76,9 +76,9 @@ void SupervisedTrainer::run() {
     learn(step);
     const bool last = step == steps_;
     if (heldout_ && (last || (options_.evaluate_every && step % options_.evaluate_every == 0))) evaluate(step);
-    const bool stop = session_.stop_here();
-    if (!last && (stop || (options_.checkpoint_every && step % options_.checkpoint_every == 0))) save(step, false);
-    if (!last && stop) session_.stop();
+    ++session_.steps_done;
+    if (!last && (session_.stop_due() || (options_.checkpoint_every && step % options_.checkpoint_every == 0))) save(step, false);
+    if (!last && session_.stop_due()) session_.stop();
   }
   session_.timings(JsonLine().add("stage", "sft").add("stage_seconds", watch.seconds()));
   session_.summary.set("sft.state_hash", hash_text(engine_->store(), session_.device));
@@ -89,9 +89,7 @@ void SupervisedTrainer::learn(std::int64_t step) {
   const auto seed = static_cast<std::uint64_t>(session_.options.run.seed);
   const auto samples = take(data_.size(), seed, (step - 1) * options_.batch, options_.batch, options_.shuffle);
   const Batch batch(load(data_, samples), session_.options.machine.grain_tokens, session_.data());
-  if (batch.grains() < session_.data().size() && step == first_ + 1)
-    session_.log.warning("{} of {} ranks are idle: a batch has {} grains; lower batch.grain_tokens or raise sft.batch",
-                         session_.data().size() - batch.grains(), session_.data().size(), batch.grains());
+  if (step == first_ + 1) session_.warn_of_idle_ranks("sft", batch.grains());
   const TokenCounts counts = count_tokens(batch.learned_lengths());
   const Dropout dropout{source_.card.config.dropout, seed, step};
   engine_->begin_step(batch.first());

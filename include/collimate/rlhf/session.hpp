@@ -38,9 +38,11 @@ struct Session {
   void sample(const JsonLine& line) const;
   std::int64_t most_rows() const;  ///< rows of a grain, padding included
 
-  std::int64_t steps_done = 0;     ///< optimizer steps and PPO iterations since this start
-  bool stop_here();                ///< counts one; true if run.stop_after is reached
+  std::int64_t steps_done = 0;  ///< optimizer steps and PPO iterations since this start
+  bool stop_due() const { return options.run.stop_after > 0 && steps_done >= options.run.stop_after; }
   [[noreturn]] void stop() const;  ///< ends the run in order with exit code 75, after a checkpoint
+  /// Warns, at a stage's first step, of ranks that have no grain to compute.
+  void warn_of_idle_ranks(const std::string& stage, std::int64_t grains) const;
 };
 
 /// Where a model comes from.
