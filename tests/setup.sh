@@ -8,7 +8,7 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cores=$(nproc)
 
-program_packages=(g++ cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-dev libfmt-dev libdnnl-dev
+program_packages=(g++ cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-dev libfmt-dev
   nlohmann-json3-dev libpcre2-dev libsentencepiece-dev libboost-program-options-dev zlib1g-dev)
 test_packages=(libgtest-dev libgmock-dev)
 
@@ -33,7 +33,7 @@ missing_programs() {
 
 cluster_hint="On a cluster load the modules and try again, for example
   module load gcc cmake openmpi hdf5 boost
-Needed: a C++20 compiler (g++ 12 or later), CMake 3.25, Open MPI, HDF5 (C), Boost.Program_options, fmt, oneDNN,
+Needed: a C++20 compiler (g++ 12 or later), CMake 3.25, Open MPI, HDF5 (C), Boost.Program_options, fmt,
 nlohmann-json, PCRE2, SentencePiece, zlib, for the tests GoogleTest. CMake finds what lies in CMAKE_PREFIX_PATH,
 pkg-config what lies in PKG_CONFIG_PATH."
 

@@ -1,6 +1,5 @@
 #include "app/build_info.hpp"
 
-#include <dnnl.h>
 #include <fmt/format.h>
 #include <hdf5.h>
 #include <mpi.h>
@@ -25,8 +24,10 @@ std::string processor_name() {
 
 std::string instruction_set() {
   std::string text;
-  for (const Feature* feature = needed_features(); feature->name != nullptr; ++feature) text += fmt::format("{} ", feature->name);
-  return fmt::format("{}oneDNN-isa-{:#x}", text, static_cast<unsigned>(dnnl_get_effective_cpu_isa()));
+  for (const Feature* feature = needed_features(); feature->name != nullptr; ++feature) {
+    text += fmt::format("{}{}", text.empty() ? "" : " ", feature->name);
+  }
+  return text.empty() ? "baseline" : text;
 }
 
 std::string mpi_version() {
@@ -40,10 +41,8 @@ std::string mpi_version() {
 std::string libraries() {
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);
-  const dnnl_version_t* dnnl = dnnl_version();
-  return fmt::format("{}, HDF5 {}.{}.{}, oneDNN {}.{}.{}, fmt {}.{}.{}, Boost {}.{}.{}", mpi_version(), major, minor, release, dnnl->major,
-                     dnnl->minor, dnnl->patch, FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100, BOOST_VERSION / 100000,
-                     BOOST_VERSION / 100 % 1000, BOOST_VERSION % 100);
+  return fmt::format("{}, HDF5 {}.{}.{}, fmt {}.{}.{}, Boost {}.{}.{}", mpi_version(), major, minor, release, FMT_VERSION / 10000,
+                     FMT_VERSION / 100 % 100, FMT_VERSION % 100, BOOST_VERSION / 100000, BOOST_VERSION / 100 % 1000, BOOST_VERSION % 100);
 }
 
 }  // namespace

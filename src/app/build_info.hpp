@@ -7,7 +7,7 @@ namespace collimate {
 struct BuildInfo {
   std::string program;          ///< version, compiler, build type
   std::string processor;        ///< model name of this node's processor
-  std::string instruction_set;  ///< what the program was compiled for, and what oneDNN uses here: equal bits need equal text
+  std::string instruction_set;  ///< the extensions that the compiler was allowed to use; a restart asks for equal text
   std::string libraries;        ///< versions found at run time
 };
 

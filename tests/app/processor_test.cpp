@@ -51,7 +51,7 @@ TEST(Processor, NeededFeaturesAreThoseThatThisFileWasCompiledWith) {
 TEST(BuildInfo, NamesProcessorInstructionsAndLibraries) {
   const BuildInfo info = build_info();
   const std::string line = describe(info);
-  for (const char* part : {"collimate ", "march=", "MPI ", "HDF5 1.", "oneDNN ", "fmt ", "Boost 1.", "oneDNN-isa-0x"}) {
+  for (const char* part : {"collimate ", "march=", "MPI ", "HDF5 1.", "fmt ", "Boost 1.", "[sse3 "}) {
     EXPECT_NE(line.find(part), std::string::npos) << part << " in: " << line;
   }
   EXPECT_EQ(line.find('\n'), std::string::npos);
