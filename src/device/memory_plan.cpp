@@ -63,8 +63,9 @@ void MemoryPlan::commit(std::size_t limit) {
     std::string names;
     for (std::size_t i = 0; i < std::min<std::size_t>(3, largest.size()); ++i)
       names += fmt::format("{}{} ({:.1f} MiB)", i ? ", " : "", largest[i].name, mebibytes(largest[i].bytes));
-    fail_with(ExitCode::does_not_fit, "the run needs {:.1f} MiB on the device and device.memory allows {:.1f} MiB; the largest parts are {}",
-              mebibytes(needed), mebibytes(limit), names);
+    fail_with(ExitCode::does_not_fit,
+              "the run needs {:.1f} MiB on the device and device.memory allows {:.1f} MiB; the largest parts are {}", mebibytes(needed),
+              mebibytes(limit), names);
   }
   for (const Memory memory : memories) buffers_[static_cast<int>(memory)] = Buffer(*device_, planned_bytes(memory), memory);
   committed_ = true;
@@ -73,8 +74,8 @@ void MemoryPlan::commit(std::size_t limit) {
 Tensor MemoryPlan::at(Slot slot, Shape shape, DType dtype) const {
   ensure(committed_ && slot, "a tensor was asked of a plan that is not committed");
   const Entry& entry = entries_[slot.index];
-  ensure(static_cast<std::size_t>(shape.count()) * size_of(dtype) <= entry.bytes, "'{}' holds {} bytes, too few for {} of shape {}", entry.name,
-         entry.bytes, name_of(dtype), shape.text());
+  ensure(static_cast<std::size_t>(shape.count()) * size_of(dtype) <= entry.bytes, "'{}' holds {} bytes, too few for {} of shape {}",
+         entry.name, entry.bytes, name_of(dtype), shape.text());
   const std::size_t base = entry.lifetime == Lifetime::always ? 0 : bytes_of(entry.memory, Lifetime::always);
   auto* data = static_cast<std::byte*>(buffers_[static_cast<int>(entry.memory)].data()) + base + entry.offset;
   return {data, dtype, shape, *device_};

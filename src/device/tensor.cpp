@@ -22,8 +22,8 @@ Buffer::~Buffer() {
 }
 
 Tensor Tensor::slice(std::int64_t begin, std::int64_t count) const {
-  ensure(shape_.rank() >= 1 && begin >= 0 && count >= 0 && begin + count <= shape_[0],
-         "rows [{}, {}) are not in a tensor of shape {}", begin, begin + count, shape_.text());
+  ensure(shape_.rank() >= 1 && begin >= 0 && count >= 0 && begin + count <= shape_[0], "rows [{}, {}) are not in a tensor of shape {}",
+         begin, begin + count, shape_.text());
   const std::int64_t row = shape_[0] ? shape_.count() / shape_[0] : 0;
   Shape shape = shape_;
   switch (shape_.rank()) {

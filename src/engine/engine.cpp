@@ -70,8 +70,8 @@ Engine::Score Engine::take_score(Arena& arena) const {
 
 GrainView Engine::upload(const GrainBuffers& buffers, const Grain& grain) {
   const auto rows = static_cast<std::int64_t>(grain.tokens.size());
-  ensure(buffers.tokens && rows <= buffers.tokens[0] && kernels::padded_rows(rows) == rows, "a grain of {} rows does not fit an engine planned for {}", rows,
-         use_.rows);
+  ensure(buffers.tokens && rows <= buffers.tokens[0] && kernels::padded_rows(rows) == rows,
+         "a grain of {} rows does not fit an engine planned for {}", rows, use_.rows);
   const ModelConfig& config = transformer_.config();
   for (std::int64_t r = 0; r < rows; ++r) {  // what a kernel would take for padding, or read behind a table
     require(grain.tokens[r] < config.vocabulary && grain.targets[r] < config.vocabulary,

@@ -163,18 +163,17 @@ void PpoTrainer::evaluate(std::int64_t iteration, const std::string& when) {
 }
 
 void PpoTrainer::save(std::int64_t iteration, bool complete) {
-  nlohmann::json progress = {{"step", iteration},  {"actor_steps", actor_optimizer_->steps()}, {"critic_steps", critic_optimizer_->steps()},
-                             {"beta", kl_.beta()}, {"gain", scores_->normalisation().gain},    {"bias", scores_->normalisation().bias}};
-  if (session_.folder) progress["positions"] = nlohmann::json::parse(session_.folder->positions().to_json());
-  progress["summary"] = nlohmann::json::parse(session_.summary.text());
-  const std::string folder = complete ? session_.checkpoint("ppo") : session_.checkpoint(fmt::format("ppo-{}", iteration));
+  const nlohmann::json progress = {{"actor_steps", actor_optimizer_->steps()},
+                                   {"critic_steps", critic_optimizer_->steps()},
+                                   {"beta", kl_.beta()},
+                                   {"gain", scores_->normalisation().gain},
+                                   {"bias", scores_->normalisation().bias}};
   ModelCard critic = critic_source_.card;
   critic.head = Head::value;
   critic.normalisation = {};
-  save_models(folder, {{"policy", actor_source_.card, &actor_->store(), !complete}, {"critic", critic, &critic_->store(), !complete}},
-              {"ppo", complete, progress.dump(), session_.deck, session_.build, actor_source_.text}, session_.ranks());
-  drop_steps(session_, "ppo", complete ? 0 : 2);
-  session_.log.info("ppo    checkpoint {}", folder);
+  save_stage(session_, "ppo", iteration, complete,
+             {{"policy", actor_source_.card, &actor_->store(), !complete}, {"critic", critic, &critic_->store(), !complete}},
+             actor_source_.text, progress.dump());
 }
 
 void PpoTrainer::resume(const std::string& folder) {

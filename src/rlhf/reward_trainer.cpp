@@ -168,14 +168,7 @@ void RewardTrainer::normalise() {
 }
 
 void RewardTrainer::save(std::int64_t step, bool complete) {
-  nlohmann::json progress = {{"step", step}};
-  if (session_.folder) progress["positions"] = nlohmann::json::parse(session_.folder->positions().to_json());
-  progress["summary"] = nlohmann::json::parse(session_.summary.text());
-  const std::string folder = complete ? session_.checkpoint("reward") : session_.checkpoint(fmt::format("reward-{}", step));
-  save_models(folder, {{"reward", source_.card, &engine_->store(), !complete}},
-              {"reward", complete, progress.dump(), session_.deck, session_.build, source_.text}, session_.ranks());
-  drop_steps(session_, "reward", complete ? 0 : 2);
-  session_.log.info("reward checkpoint {}", folder);
+  save_stage(session_, "reward", step, complete, {{"reward", source_.card, &engine_->store(), !complete}}, source_.text);
 }
 
 void RewardTrainer::resume(const std::string& folder) {

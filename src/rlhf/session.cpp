@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "collimate/base/text.hpp"
 #include "collimate/kernels/rows.hpp"
@@ -124,8 +125,16 @@ std::int64_t grain_bound(std::int64_t samples, std::int64_t tokens, std::int64_t
   return std::max<std::int64_t>(1, std::min(samples, 2 * tokens / grain_tokens + 1));
 }
 
-void drop_steps(const Session& session, const std::string& stage, int keep) {
-  if (session.first()) remove_old_checkpoints(session.options.run.folder + "/checkpoints", keep, stage + "-");
+void save_stage(const Session& session, const std::string& stage, std::int64_t step, bool complete, const std::vector<ModelToSave>& models,
+                const TextRules& text, const std::string& progress) {
+  nlohmann::json notes = nlohmann::json::parse(progress);
+  notes["step"] = step;
+  notes["summary"] = nlohmann::json::parse(session.summary.text());
+  if (session.folder) notes["positions"] = nlohmann::json::parse(session.folder->positions().to_json());
+  const std::string folder = session.checkpoint(complete ? stage : fmt::format("{}-{}", stage, step));
+  save_models(folder, models, {stage, complete, notes.dump(), session.deck, session.build, text}, session.ranks());
+  if (session.first()) remove_old_checkpoints(session.options.run.folder + "/checkpoints", complete ? 0 : 2, stage + "-");
+  session.log.info("{:<6} checkpoint {}", stage, folder);
 }
 
 }  // namespace collimate::rlhf

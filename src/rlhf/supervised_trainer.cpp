@@ -150,14 +150,7 @@ void SupervisedTrainer::evaluate(std::int64_t step) {
 }
 
 void SupervisedTrainer::save(std::int64_t step, bool complete) {
-  nlohmann::json progress = {{"step", step}};
-  if (session_.folder) progress["positions"] = nlohmann::json::parse(session_.folder->positions().to_json());
-  progress["summary"] = nlohmann::json::parse(session_.summary.text());
-  const std::string folder = complete ? session_.checkpoint("sft") : session_.checkpoint(fmt::format("sft-{}", step));
-  save_models(folder, {{"policy", source_.card, &engine_->store(), !complete}},
-              {"sft", complete, progress.dump(), session_.deck, session_.build, source_.text}, session_.ranks());
-  drop_steps(session_, "sft", complete ? 0 : 2);
-  session_.log.info("sft    checkpoint {}", folder);
+  save_stage(session_, "sft", step, complete, {{"policy", source_.card, &engine_->store(), !complete}}, source_.text);
 }
 
 void SupervisedTrainer::resume(const std::string& folder) {

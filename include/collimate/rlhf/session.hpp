@@ -91,7 +91,9 @@ class Progress {
 /// Upper bound of the grains of one optimizer step of `samples` samples with `tokens` tokens in all (next-fit packing).
 std::int64_t grain_bound(std::int64_t samples, std::int64_t tokens, std::int64_t grain_tokens);
 
-/// Removes all but the last `keep` checkpoints of an unfinished stage.
-void drop_steps(const Session& session, const std::string& stage, int keep);
+/// Publishes a checkpoint of a stage: checkpoints/<stage> of a finished one, checkpoints/<stage>-<step> (of which the last two are kept) of
+/// one that can go on. progress: a JSON object, what the stage needs to go on; step, file positions and the summary are added. Collective.
+void save_stage(const Session& session, const std::string& stage, std::int64_t step, bool complete, const std::vector<ModelToSave>& models,
+                const TextRules& text, const std::string& progress = "{}");
 
 }  // namespace collimate::rlhf

@@ -20,7 +20,8 @@ class CpuDevice final : public Device {
     constexpr std::size_t page = 4096;
     void* pointer = std::aligned_alloc(page, (bytes + page - 1) / page * page);
     if (!pointer)
-      fail_with(ExitCode::does_not_fit, "the host has no {:.1f} MiB to give: lower the model size, batch.grain_tokens or the ranks per node",
+      fail_with(ExitCode::does_not_fit,
+                "the host has no {:.1f} MiB to give: lower the model size, batch.grain_tokens or the ranks per node",
                 static_cast<double>(bytes) / 1048576.0);
     std::memset(pointer, 0, bytes);
     return pointer;
