@@ -217,7 +217,8 @@ TEST(Packing, ASampleWithoutWeightLeavesTheGradientOfTheOthers) {
     const auto behind = gradient(one);
     learn(one, packed(samples, {5, 4, 12, 2, 3, 6}), {}, weight);
     const auto between = gradient(one);
-    const float largest = std::abs(*std::max_element(expected.begin(), expected.end(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
+    const float largest =
+        std::abs(*std::max_element(expected.begin(), expected.end(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
     ASSERT_GT(largest, 0.01f);
     std::size_t unequal = 0;
     for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -234,7 +235,8 @@ TEST(Packing, DropoutMasksFollowTheSample) {
     const auto samples = some_sequences(c.config.vocabulary, lengths);
     const Dropout dropout{0.25, 77, 3};
     Said alone;
-    for (std::size_t s = 0; s < samples.size(); ++s) alone.push_back(learn(one, packed(samples, {static_cast<int>(s)}), dropout, some_weight)[0]);
+    for (std::size_t s = 0; s < samples.size(); ++s)
+      alone.push_back(learn(one, packed(samples, {static_cast<int>(s)}), dropout, some_weight)[0]);
     for (const auto& order : random_packings(2, 7)) {
       const Said together = learn(one, packed(samples, order), dropout, some_weight);
       for (std::size_t i = 0; i < order.size(); ++i) EXPECT_TRUE(same(together[i], alone[order[i]])) << c.name << " place " << i;

@@ -7,9 +7,7 @@
 namespace collimate {
 namespace {
 
-float partial(int shard, std::int64_t i) {
-  return static_cast<float>(std::sin(1.3 + 2.7 * shard + 0.9 * static_cast<double>(i)));
-}
+float partial(int shard, std::int64_t i) { return static_cast<float>(std::sin(1.3 + 2.7 * shard + 0.9 * static_cast<double>(i))); }
 
 float tree(int first, int shards, std::int64_t i) {
   return shards == 1 ? partial(first, i) : tree(first, shards / 2, i) + tree(first + shards / 2, shards / 2, i);

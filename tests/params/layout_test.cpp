@@ -134,9 +134,9 @@ TEST(Layout, WrongDeclarationsAreRefused) {
   layout.open_chunk("a");
   layout.add("x", {3}, false, {});
   EXPECT_THROW(layout.add("x", {3}, false, {}), Error);
-  EXPECT_THROW(layout.add("y", {4, 3}, Split::rows, {0, 1, 3}, false, {}), Error);      // borders end before the last row
-  EXPECT_THROW(layout.add("z", {4, 3}, Split::rows, {0, 4}, false, {}), Error);         // borders of one shard only
-  EXPECT_THROW(layout.add("w", {4}, Split::columns, {0, 2, 4}, false, {}), Error);      // a vector has no columns
+  EXPECT_THROW(layout.add("y", {4, 3}, Split::rows, {0, 1, 3}, false, {}), Error);  // borders end before the last row
+  EXPECT_THROW(layout.add("z", {4, 3}, Split::rows, {0, 4}, false, {}), Error);     // borders of one shard only
+  EXPECT_THROW(layout.add("w", {4}, Split::columns, {0, 2, 4}, false, {}), Error);  // a vector has no columns
   EXPECT_THROW(layout.open_chunk("b"), Error);
   layout.close_chunk();
   EXPECT_THROW(layout.parameter("nobody"), Error);

@@ -33,8 +33,7 @@ std::vector<std::uint64_t> on_one_rank(const ModelConfig& config, int shards, st
 
 std::vector<std::uint64_t> on_all_ranks(const ModelConfig& config, int shards, std::int64_t grains, std::int64_t dropped = -1) {
   Pupil pupil(small_task(), config, shards, grains, ranks().size());
-  for (std::int64_t step = 1; step <= steps; ++step)
-    pupil.step(step, grains, ranks(), rate, dropout, step == 2 ? dropped : -1);
+  for (std::int64_t step = 1; step <= steps; ++step) pupil.step(step, grains, ranks(), rate, dropout, step == 2 ? dropped : -1);
   return state(pupil);
 }
 
@@ -103,7 +102,8 @@ TEST(Training, APlainSumOverRanksDiffers) {
 
 TEST(Training, ADroppedGradientIsCaught) {
   const ModelConfig config = small_task().llama();
-  for (const std::int64_t dropped : {0, 3, 6}) EXPECT_NE(on_all_ranks(config, 1, 7, dropped), on_one_rank(config, 1, 7)) << "grain " << dropped;
+  for (const std::int64_t dropped : {0, 3, 6})
+    EXPECT_NE(on_all_ranks(config, 1, 7, dropped), on_one_rank(config, 1, 7)) << "grain " << dropped;
 }
 
 TEST(Generation, EveryRankSaysTheSame) {
