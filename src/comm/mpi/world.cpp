@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <set>
+#include <thread>
 
 #include "comm/mpi/mpi_communicator.hpp"
 
@@ -81,7 +83,9 @@ void World::abort(int code) {
 }
 
 int run_program(World& world, const std::function<int()>& program) {
+  // Nobody else knows of this error, unless all ranks have met it at once: then rank 0 says it and ends the others before they do.
   const auto alone = [&](ExitCode code, const char* sentence) {
+    if (world.rank() > 0) std::this_thread::sleep_for(std::chrono::seconds(1));
     if (world.size() > 1) fmt::print(stderr, "error: [rank {}] {}\n", world.rank(), sentence);
     else fmt::print(stderr, "error: {}\n", sentence);
     if (world.size() > 1) world.abort(static_cast<int>(code));
