@@ -54,8 +54,7 @@ std::string MemoryPlan::report() const {
   return out;
 }
 
-void MemoryPlan::commit(std::size_t limit) {
-  ensure(!committed_, "the memory plan was committed twice");
+void MemoryPlan::check_limit(std::size_t limit) const {
   const std::size_t needed = planned_bytes(Memory::device);
   if (limit && needed > limit) {
     std::vector<Entry> largest = entries_;
@@ -67,6 +66,11 @@ void MemoryPlan::commit(std::size_t limit) {
               "the run needs {:.1f} MiB on the device and device.memory allows {:.1f} MiB; the largest parts are {}", mebibytes(needed),
               mebibytes(limit), names);
   }
+}
+
+void MemoryPlan::commit(std::size_t limit) {
+  ensure(!committed_, "the memory plan was committed twice");
+  check_limit(limit);
   for (const Memory memory : memories) buffers_[static_cast<int>(memory)] = Buffer(*device_, planned_bytes(memory), memory);
   committed_ = true;
 }

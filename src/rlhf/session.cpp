@@ -12,7 +12,7 @@ namespace collimate::rlhf {
 std::string Session::path(const std::string& text) const {
   const std::string mark = "{run}";
   std::string out = text;
-  for (auto at = out.find(mark); at != std::string::npos; at = out.find(mark)) out.replace(at, mark.size(), options.run.folder);
+  for (auto at = out.find(mark); at != std::string::npos; at = out.find(mark)) out.replace(at, mark.size(), prepared_in.empty() ? options.run.folder : prepared_in);
   return out;
 }
 
@@ -53,7 +53,7 @@ Source find_source(const Session& session, const std::string& name, Head head, c
   }
   const bool stage = name == "sft" || name == "reward" || name == "ppo";
   const std::string folder = stage ? session.checkpoint(name) : session.path(name);
-  if (!std::filesystem::exists(folder)) {
+  if ((stage && session.replacing) || !std::filesystem::exists(folder)) {
     const auto& stages = o.run.stages;
     require(stage && std::find(stages.begin(), stages.end(), name) != stages.end(), "{} '{}' does not exist: {}",
             stage ? "the checkpoint of stage" : "the checkpoint", folder,

@@ -25,9 +25,9 @@ std::size_t peak_memory() {  // of this process, in bytes
 }
 
 void prepare(Session& session) {
-  const std::string folder = session.options.run.folder + "/data";
+  const std::string folder = session.path("{run}/data");
   agree_on(session.ranks(), [&] {
-    if (!session.first() || std::filesystem::exists(folder + "/heldout-prompts.h5")) return;
+    if (!session.first() || (session.options.run.restart == "auto" && std::filesystem::exists(folder + "/heldout-prompts.h5"))) return;
     session.log.info("{}",
                      prepare_example(folder, session.options.prepare.vocabulary, static_cast<std::uint64_t>(session.options.prepare.seed)));
   });

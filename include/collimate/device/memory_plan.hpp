@@ -27,7 +27,8 @@ class MemoryPlan {
   std::size_t allocated_bytes() const;             ///< what commit has allocated, over all memories
   std::string report() const;                      ///< one line per reservation with its bytes, then the totals
   /// Refuses with exit code 3, naming the largest reservations, if the device needs more than `limit` bytes (0: none).
-  void commit(std::size_t limit = 0);
+  void check_limit(std::size_t limit) const;
+  void commit(std::size_t limit = 0);  ///< after check_limit, allocates
   bool committed() const { return committed_; }
   /// A view of the slot's first elements; the slot must be large enough.
   Tensor at(Slot slot, Shape shape, DType dtype = DType::f32) const;
