@@ -51,20 +51,34 @@ std::unique_ptr<rlhf::Scorer> make_scorer(const Session& session) {
 }
 
 // An external scorer must be started before MPI; only then is the rank not known but by the launcher's word.
-std::unique_ptr<rlhf::Scorer> start_process_scorer(const std::vector<std::string>& arguments) {
+struct ProcessScorer {
+  std::unique_ptr<rlhf::Scorer> scorer;  // rank 0
+  std::string error;                     // why there is none
+};
+
+bool needs_scorer(const Options& o) {
+  const auto named = [&](const char* stage) { return std::find(o.run.stages.begin(), o.run.stages.end(), stage) != o.run.stages.end(); };
+  return o.ppo.scorer.kind != "model" && (named("ppo") || named("evaluate"));
+}
+
+ProcessScorer start_process_scorer(const std::vector<std::string>& arguments) {
   for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"})
-    if (const char* rank = std::getenv(variable); rank && std::string(rank) != "0") return nullptr;
+    if (const char* rank = std::getenv(variable); rank && std::string(rank) != "0") return {};
+  Options options;
   try {
-    Options options;
     std::string deck;
     OptionTable table = table_of(options, deck);
     read(table, arguments, deck);
-    const auto& o = options.ppo.scorer;
-    if (o.kind == "process" && !options.run.check) return rlhf::make_process_scorer(o.command, o.deadline);
   } catch (const Error&) {
-    // Said once, by all ranks together, when the deck is read again below.
+    return {};  // said once, by all ranks together, when the deck is read again below
   }
-  return nullptr;
+  const auto& o = options.ppo.scorer;
+  if (o.kind != "process" || options.run.check || !needs_scorer(options)) return {};
+  try {
+    return {rlhf::make_process_scorer(o.command, o.deadline), ""};
+  } catch (const Error& error) {
+    return {nullptr, error.what()};
+  }
 }
 
 void check_combinations(const Options& o, int ranks) {
@@ -74,7 +88,7 @@ void check_combinations(const Options& o, int ranks) {
           o.machine.data, o.machine.data, ranks);
 }
 
-int run(World& world, const std::vector<std::string>& arguments, rlhf::Scorer* process) {
+int run(World& world, const std::vector<std::string>& arguments, const ProcessScorer& process) {
   Options options;
   std::string deck;
   OptionTable table = table_of(options, deck);
@@ -96,29 +110,36 @@ int run(World& world, const std::vector<std::string>& arguments, rlhf::Scorer* p
                                  {"libraries", build.libraries}}
                       .dump();
   session.deck = table.resolved_deck(free_options);
+  const std::string& restart = options.run.restart;
+  agree_on(world.ranks(), [&] {
+    require(process.error.empty(), "ppo.scorer_command: {}", process.error);
+    if (world.rank() == 0 && needs_scorer(options)) scorer = make_scorer(session);
+  });
+  // Everything that can be wrong is looked at before the run folder is touched; where the run makes its own data, after these.
+  session.replacing = restart == "replace";
+  if (options.run.check) {
+    log.info("{}\n{}\n{}", describe(build), placement_report(places), rlhf::check_stages(session));
+    return static_cast<int>(ExitCode::done);
+  }
+  if (options.run.stages.empty() || options.run.stages[0] != "prepare") rlhf::check_stages(session);
+  session.replacing = false;
   agree_on(world.ranks(), [&] {
     if (world.rank() != 0) return;
-    const std::string& restart = options.run.restart;
-    if (!options.run.check) {
-      folder = std::make_unique<RunFolder>(options.run.folder, restart == "auto"      ? Existing::go_on
-                                                               : restart == "replace" ? Existing::replace
-                                                                                      : Existing::refuse);
-      folder->write_deck(table.resolved_deck());
-      log.open(folder->log(), restart == "auto");
-    }
-    if (options.ppo.scorer.kind != "model" &&
-        std::find(options.run.stages.begin(), options.run.stages.end(), "ppo") != options.run.stages.end())
-      scorer = make_scorer(session);
+    folder = std::make_unique<RunFolder>(options.run.folder, restart == "auto"      ? Existing::go_on
+                                                             : restart == "replace" ? Existing::replace
+                                                                                    : Existing::refuse);
   });
   session.folder = folder.get();
-  session.scorer = process ? process : scorer.get();
+  if (restart == "auto") rlhf::take_up(session);
+  agree_on(world.ranks(), [&] {
+    if (!folder) return;
+    folder->write_deck(table.resolved_deck());
+    log.open(folder->log(), restart == "auto");
+  });
+  session.scorer = process.scorer ? process.scorer.get() : scorer.get();
   log.info("{}", describe(build));
   log.info("{}", placement_report(places));
   for (const std::string& warning : placement_warnings(places)) log.warning("{}", warning);
-  if (options.run.check) {
-    log.info("{}", rlhf::check_stages(session));
-    return static_cast<int>(ExitCode::done);
-  }
   rlhf::run_stages(session);
   log.info("{}", rlhf::summary_table(session));
   return static_cast<int>(ExitCode::done);
@@ -136,7 +157,7 @@ int run_command(const std::vector<std::string>& arguments) {
     }
   const auto process = start_process_scorer(arguments);
   World world;
-  return run_program(world, [&] { return run(world, arguments, process.get()); });
+  return run_program(world, [&] { return run(world, arguments, process); });
 }
 
 }  // namespace collimate

@@ -86,6 +86,7 @@ PpoTrainer::PpoTrainer(Session& session)
   if (model) reward_ = std::make_unique<Engine>("reward", reward_source_.card.config, Head::value, shards, look, data, workspace_);
   scores_ = std::make_unique<ScoreSource>(session, reward_.get(), reward_source_.card.normalisation);
   workspace_.reserve();
+  plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
 }
 
 std::string PpoTrainer::describe() const {

@@ -32,6 +32,7 @@ RewardTrainer::RewardTrainer(Session& session)
   engine_ = std::make_unique<Engine>("reward", source_.card.config, Head::value, source_.card.shards,
                                      EngineUse{.rows = session.most_rows(), .most_grains = grains}, session.data().size(), workspace_);
   workspace_.reserve();
+  plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
 }
 
 std::string RewardTrainer::describe() const {

@@ -11,8 +11,9 @@ namespace collimate::rlhf {
 
 std::string Session::path(const std::string& text) const {
   const std::string mark = "{run}";
+  const std::string& folder = prepared_in.empty() ? options.run.folder : prepared_in;
   std::string out = text;
-  for (auto at = out.find(mark); at != std::string::npos; at = out.find(mark)) out.replace(at, mark.size(), prepared_in.empty() ? options.run.folder : prepared_in);
+  for (auto at = out.find(mark); at != std::string::npos; at = out.find(mark, at + folder.size())) out.replace(at, mark.size(), folder);
   return out;
 }
 

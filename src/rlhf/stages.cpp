@@ -1,8 +1,11 @@
 #include "collimate/rlhf/stages.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -28,8 +31,9 @@ void prepare(Session& session) {
   const std::string folder = session.path("{run}/data");
   agree_on(session.ranks(), [&] {
     if (!session.first() || (session.options.run.restart == "auto" && std::filesystem::exists(folder + "/heldout-prompts.h5"))) return;
-    session.log.info("{}",
-                     prepare_example(folder, session.options.prepare.vocabulary, static_cast<std::uint64_t>(session.options.prepare.seed)));
+    const auto& o = session.options;
+    const std::string report = prepare_example(folder, o.prepare.vocabulary, static_cast<std::uint64_t>(o.prepare.seed));
+    if (!o.run.check) session.log.info("{}", report);
   });
 }
 
@@ -104,23 +108,92 @@ void check_restart(const Session& session, const SavedModels& saved) {
           folder, saved.instruction_set(), now);
 }
 
-// Takes up what the last usable checkpoint says of the run: where its files were, and the summary. Returns its stage's index, or -1.
-void take_up(Session& session) {
-  std::optional<Resume> last;
-  for (const std::string& stage : session.options.run.stages) {
-    if (stage == "prepare" || stage == "evaluate") continue;
-    const auto found = find_resume(session, stage);
-    if (!found) break;
-    last = found;
-    if (!found->complete) break;
+bool contains(const std::vector<std::string>& list, const std::string& word) {
+  return std::find(list.begin(), list.end(), word) != list.end();
+}
+
+// A stage starts from what an earlier one leaves; the data are made before all.
+void check_order(const Options& o) {
+  const std::map<std::string, std::vector<std::pair<std::string, std::string>>> sources = {
+      {"sft", {{"sft.init", o.sft.init}}},
+      {"reward", {{"reward.init", o.reward.init}}},
+      {"ppo",
+       {{"ppo.actor", o.ppo.actor},
+        {"ppo.critic", o.ppo.critic},
+        {"ppo.reference", o.ppo.reference},
+        {"ppo.reward", o.ppo.scorer.kind == "model" ? o.ppo.reward : ""}}},
+      {"evaluate", {{"evaluate.model", o.evaluate.model}}}};
+  const auto& stages = o.run.stages;
+  for (auto stage = stages.begin(); stage != stages.end(); ++stage) {
+    require(*stage != "prepare" || stage == stages.begin(), "run.stages: prepare makes the data and must be the first stage");
+    require(std::find(stages.begin(), stage, *stage) == stage, "run.stages names the stage {} twice: name it once", *stage);
+    const auto found = sources.find(*stage);
+    if (found == sources.end()) continue;
+    for (const auto& [key, name] : found->second) {
+      const auto maker = std::find(stages.begin(), stages.end(), name);
+      require(maker == stages.end() || maker < stage,
+              "{} = {} does not exist when the stage {} starts: in run.stages, {} must come before {}", key, name, *stage, name,
+              *stage == name ? "the stages that use it" : *stage);
+    }
   }
-  RunPositions positions;
-  if (last) {
-    const SavedModels saved(last->folder);
-    check_restart(session, saved);
-    const json progress = json::parse(saved.progress());
-    positions = RunPositions::from_json(progress["positions"].dump());
-    for (const auto& [key, value] : progress["summary"].items()) {
+}
+
+// The folder in which --check makes the data that the stage prepare would make; gone when the check is.
+class PlaceForCheck {
+ public:
+  explicit PlaceForCheck(Session& session) : session_(session) {
+    std::string name;
+    agree_on(session.ranks(), [&] {
+      if (!session.first()) return;
+      auto place = std::filesystem::absolute(session.options.run.folder);
+      while (!std::filesystem::is_directory(place) && place.has_relative_path()) place = place.parent_path();
+      folder_ = name = (place / fmt::format(".collimate-check-{}", getpid())).string();
+    });
+    broadcast(session.ranks(), name);
+    session.prepared_in = name;
+  }
+  ~PlaceForCheck() {
+    session_.prepared_in.clear();
+    std::error_code ignored;
+    if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
+  }
+  PlaceForCheck(const PlaceForCheck&) = delete;
+  PlaceForCheck& operator=(const PlaceForCheck&) = delete;
+
+ private:
+  Session& session_;
+  std::string folder_;  // rank 0
+};
+
+// Trainers read files and plan memory when they are made: what fails there fails on all ranks together.
+template <class Trainer>
+std::unique_ptr<Trainer> make(Session& session) {
+  return agree(session.ranks(), [&] { return std::make_unique<Trainer>(session); });
+}
+
+template <class Trainer>
+std::string check(Session& session) {
+  return agree(session.ranks(), [&] { return Trainer(session).describe(); });
+}
+
+}  // namespace
+
+void take_up(Session& session) {
+  agree_on(session.ranks(), [&] {
+    RunPositions positions;
+    json summary = json::object();
+    for (const std::string stage : {"sft", "reward", "ppo"}) {
+      const auto found = find_resume(session, stage);
+      if (!found) continue;
+      const SavedModels saved(found->folder);
+      check_restart(session, saved);
+      const json progress = json::parse(saved.progress());
+      const RunPositions there = RunPositions::from_json(progress["positions"].dump());
+      if (there.metrics < positions.metrics) continue;
+      positions = there;
+      summary = progress["summary"];
+    }
+    for (const auto& [key, value] : summary.items()) {
       if (value.is_string())
         session.summary.set(key, value.get<std::string>());
       else if (value.is_number_float())
@@ -128,25 +201,26 @@ void take_up(Session& session) {
       else
         session.summary.set(key, value.get<std::int64_t>());
     }
-  }
-  if (session.folder) session.folder->restart_at(positions);
+    if (session.folder) session.folder->restart_at(positions);
+  });
 }
 
-}  // namespace
-
 void run_stages(Session& session) {
-  if (session.options.run.restart == "auto") agree_on(session.ranks(), [&] { take_up(session); });
   for (const std::string& stage : session.options.run.stages) {
-    const auto found = stage == "prepare" || stage == "evaluate" ? std::nullopt : find_resume(session, stage);
+    const auto found =
+        stage == "prepare" || stage == "evaluate" ? std::nullopt : agree(session.ranks(), [&] { return find_resume(session, stage); });
     if (found && found->complete) {
       session.log.info("{:<6} is done: {}", stage, found->folder);
       continue;
     }
     const Stopwatch watch;
-    if (stage == "prepare") prepare(session);
-    if (stage == "sft") SupervisedTrainer(session).run();
-    if (stage == "reward") RewardTrainer(session).run();
-    if (stage == "ppo") PpoTrainer(session).run();
+    if (stage == "prepare") {
+      prepare(session);
+      check_stages(session);
+    }
+    if (stage == "sft") make<SupervisedTrainer>(session)->run();
+    if (stage == "reward") make<RewardTrainer>(session)->run();
+    if (stage == "ppo") make<PpoTrainer>(session)->run();
     if (stage == "evaluate") evaluate(session);
     session.timings(JsonLine().add("stage", stage).add("seconds", watch.seconds()));
     session.seconds[stage] = watch.seconds();
@@ -165,12 +239,18 @@ void run_stages(Session& session) {
 }
 
 std::string check_stages(Session& session) {
+  agree_on(session.ranks(), [&] { check_order(session.options); });
+  const auto& stages = session.options.run.stages;
+  std::optional<PlaceForCheck> place;
+  if (session.options.run.check && contains(stages, "prepare")) {
+    place.emplace(session);
+    prepare(session);
+  }
   std::string out;
-  for (const std::string& stage : session.options.run.stages) {
-    if (stage == "prepare") prepare(session);
-    if (stage == "sft") out += SupervisedTrainer(session).describe();
-    if (stage == "reward") out += RewardTrainer(session).describe();
-    if (stage == "ppo") out += PpoTrainer(session).describe();
+  for (const std::string& stage : stages) {
+    if (stage == "sft") out += check<SupervisedTrainer>(session);
+    if (stage == "reward") out += check<RewardTrainer>(session);
+    if (stage == "ppo") out += check<PpoTrainer>(session);
   }
   return out;
 }

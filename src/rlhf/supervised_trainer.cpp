@@ -44,6 +44,7 @@ SupervisedTrainer::SupervisedTrainer(Session& session)
   engine_ = std::make_unique<Engine>("policy", source_.card.config, Head::policy, source_.card.shards,
                                      EngineUse{.rows = session.most_rows(), .most_grains = grains}, session.data().size(), workspace_);
   workspace_.reserve();
+  plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
 }
 
 std::string SupervisedTrainer::describe() const {

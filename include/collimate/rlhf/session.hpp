@@ -24,8 +24,8 @@ struct Session {
   RunFolder* folder = nullptr;                 ///< rank 0 only
   Scorer* scorer = nullptr;                    ///< rank 0 only, where ppo.scorer is not model
   std::string build = "{}";                    ///< JSON, for checkpoints
-  std::string prepared_in = {};  ///< what {run} stands for; empty: run.folder
-  bool replacing = false;        ///< what run.folder holds still counts for nothing
+  std::string prepared_in = {};                ///< what {run} stands for; empty: run.folder
+  bool replacing = false;                      ///< what run.folder holds still counts for nothing
   std::string deck = {};                       ///< resolved, without what changes no number
   Summary summary = {};                        ///< equal on every rank
   std::map<std::string, double> seconds = {};  ///< of each stage

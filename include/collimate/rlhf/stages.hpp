@@ -3,6 +3,9 @@
 
 namespace collimate::rlhf {
 
+/// With --restart auto: goes back to the last checkpoint of the run folder, which must be of the same deck and instruction set.
+void take_up(Session& session);
+
 /// Runs the stages of the deck in order; with --restart auto it passes over what is done and goes on from the last checkpoint. The summary
 /// is complete afterwards.
 void run_stages(Session& session);
