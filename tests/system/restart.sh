@@ -2,10 +2,11 @@
 # A run that is stopped and goes on, each time on another number of ranks, writes the bytes of one that is not.
 # restart.sh stops: at steps in the middle of every stage and at their edges;   restart.sh kills: killed at any moment.
 source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
-every=(--sft.checkpoint_every=2 --reward.checkpoint_every=2 --ppo.checkpoint_every=1)
 export OMP_NUM_THREADS=1
+options=()
+[ "$1" = stops ] || options=(--sft.steps=20 --sft.checkpoint_every=3 --reward.steps=15 --reward.checkpoint_every=3 --ppo.iterations=10 --ppo.checkpoint_every=1)
 
-train 1 whole
+train 1 whole "${options[@]}"
 must_end_with 0
 
 if [ "$1" = stops ]; then
@@ -39,9 +40,9 @@ else
   kills=0
   for ranks in 2 1 2 3 1 2 1 2; do
     # shellcheck disable=SC2086
-    $MPIRUN -np "$ranks" "$COLLIMATE" run "$here/small.ini" --run.folder=killed --restart auto "${every[@]}" >out.txt 2>err.txt </dev/null &
+    $MPIRUN -np "$ranks" "$COLLIMATE" run "$here/small.ini" --run.folder=killed --restart auto "${options[@]}" >out.txt 2>err.txt </dev/null &
     job=$!
-    sleep "$((RANDOM % 3)).$((RANDOM % 10))"
+    sleep "$((RANDOM % 2)).$((RANDOM % 10))"
     # The ranks first: those that outlive mpirun would go on writing for a moment.
     # shellcheck disable=SC2046
     kill -9 $(pgrep -P "$job") "$job" 2>/dev/null || true
@@ -52,7 +53,7 @@ else
   done
   echo "killed $kills times; checkpoints at the last: $(ls killed/checkpoints 2>/dev/null | tr '\n' ' ')"
   [ "$kills" -gt 0 ] || wrong "the run was too fast to be killed"
-  train 2 killed --restart auto "${every[@]}"
+  train 2 killed --restart auto "${options[@]}"
   must_end_with 0
   same_run whole killed
 fi
