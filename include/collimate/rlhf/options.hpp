@@ -54,7 +54,7 @@ struct OptimizerOptions {
 
 struct SupervisedOptions {
   std::string init = "random", data, heldout;
-  std::int64_t steps = 0, batch = 32, evaluate_every = 0, checkpoint_every = 0, log_every = 1;
+  std::int64_t steps = 0, batch = 32, evaluate_every = 0, checkpoint_every = 200, log_every = 1;
   double epochs = 1;
   bool shuffle = true;
   OptimizerOptions optimizer{.rate = 2e-5};
@@ -63,7 +63,7 @@ struct SupervisedOptions {
 
 struct RewardOptions {
   std::string init = "sft", data, heldout;
-  std::int64_t steps = 0, batch = 32, evaluate_every = 0, checkpoint_every = 0, log_every = 1;
+  std::int64_t steps = 0, batch = 32, evaluate_every = 0, checkpoint_every = 200, log_every = 1;
   double epochs = 1;
   OptimizerOptions optimizer{.rate = 9e-6};
   void declare(OptionTable& table);
@@ -80,7 +80,7 @@ struct ScorerOptions {
 struct PpoOptions {
   std::string actor = "sft", critic = "reward", reference = "sft", reward = "reward", prompts;
   std::int64_t iterations = 100, batch = 128, minibatch = 64, epochs = 1, max_new = 128, slots = 128, freeze_actor = 0;
-  std::int64_t evaluate_every = 0, checkpoint_every = 0, normalise_samples = 0, samples_logged = 4;
+  std::int64_t evaluate_every = 0, checkpoint_every = 10, normalise_samples = 0, samples_logged = 4;
   double temperature = 1, gamma = 1, lambda = 0.95, target_kl = 0;
   std::string aggregation = "token-mean", kl_estimator = "k1", missing_eos = "ignore";
   bool whiten_rewards = false, whiten = true;
