@@ -1,6 +1,7 @@
 #include "kernels/cpu/matmul.hpp"
 
 #include <algorithm>
+#include <memory>
 
 #include "collimate/kernels/rows.hpp"
 #include "kernels/cpu/packed_product.hpp"
@@ -80,8 +81,17 @@ void sum_rows(float* sums, const float* x, bool add, Index rows, Index columns) 
 
 namespace {
 
-/// Dot products of Rows rows of x with 16 / Rows rows of w, of which `columns` exist. Each keeps its own 16 lanes over k in order,
-/// so that a result is the same whatever else is computed beside it.
+/// Rows rows of x in parts of 16 columns, and in each part one row after the other (zeros behind k): the inner loop of `dots` then
+/// needs one pointer for all of them.
+template <int Rows>
+void interleave(float* packed, const float* x, Index k) {
+  for (Index i = 0; i < k; i += lanes)
+    for (Index r = 0; r < Rows; ++r, packed += lanes) store(packed, load(x + r * k + i, k - i));
+}
+
+/// Dot products of Rows interleaved rows of x with 16 / Rows rows of w, of which `columns` exist. Each keeps its own 16 lanes over k in
+/// order, so that a result is the same whatever else is computed beside it. The next rows of w come to the nearest cache
+/// meanwhile: measured, without that several rows of x cost the time of memory and of arithmetic, one after the other.
 template <int Rows>
 void dots(float* y, const float* x, const float* w, const float* bias, Index columns, Index n, Index k) {
   constexpr int wide = lanes / Rows;
@@ -93,9 +103,12 @@ void dots(float* y, const float* x, const float* w, const float* bias, Index col
     Lanes b[wide];
 #pragma GCC unroll 16
     for (int c = 0; c < wide; ++c) b[c] = load(weights[c] + i, left...);
+    if constexpr (Rows > 1)
+#pragma GCC unroll 16
+      for (int c = 0; c < wide; ++c) __builtin_prefetch(weights[c] + i + wide * k);
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
-      const Lanes a = load(x + r * k + i, left...);
+      const Lanes a = load(x + Rows * i + r * lanes);
 #pragma GCC unroll 16
       for (int c = 0; c < wide; ++c) partial[r * wide + c] = fma(a, b[c], partial[r * wide + c]);
     }
@@ -119,14 +132,18 @@ void dot_rows(float* y, const float* x, const float* w, const float* bias, Index
 
 void linear_decode(float* y, const float* x, const float* w, const float* bias, Index rows, Index n, Index k) {
   constexpr Index strip = lanes;
+  const Index row = tiles_of(k, lanes) * lanes, fours = rows / 4 * 4, twos = rows / 2 * 2;
+  const auto packed = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(rows * row));
+  for (Index r = 0; r < fours; r += 4) interleave<4>(packed.get() + r * row, x + r * k, k);
+  if (fours < twos) interleave<2>(packed.get() + fours * row, x + fours * k, k);
+  if (twos < rows) interleave<1>(packed.get() + twos * row, x + twos * k, k);
   parallel_tiles(tiles_of(n, strip), rows * n * k > 100000, [&](Index tile) {
     const Index column = tile * strip, columns = std::min(strip, n - column);
     const float* part = w + column * k;
     const float* shift = bias ? bias + column : nullptr;
-    Index r = 0;
-    for (; r + 4 <= rows; r += 4) dot_rows<4>(y + r * n + column, x + r * k, part, shift, columns, n, k);
-    for (; r + 2 <= rows; r += 2) dot_rows<2>(y + r * n + column, x + r * k, part, shift, columns, n, k);
-    if (r < rows) dot_rows<1>(y + r * n + column, x + r * k, part, shift, columns, n, k);
+    for (Index r = 0; r < fours; r += 4) dot_rows<4>(y + r * n + column, packed.get() + r * row, part, shift, columns, n, k);
+    if (fours < twos) dot_rows<2>(y + fours * n + column, packed.get() + fours * row, part, shift, columns, n, k);
+    if (twos < rows) dot_rows<1>(y + twos * n + column, packed.get() + twos * row, part, shift, columns, n, k);
   });
 }
 
