@@ -51,6 +51,12 @@ std::string MemoryPlan::report() const {
     if (planned_bytes(memory))
       out += fmt::format("  total {:<38} {:>12.3f} MiB  (rollout and update overlay)\n", memory_names[static_cast<int>(memory)],
                          mebibytes(planned_bytes(memory)));
+  if (committed_) {
+    std::size_t planned = 0;
+    for (const Memory memory : memories) planned += planned_bytes(memory);
+    ensure(allocated_bytes() == planned, "{} bytes are allocated and {} were planned", allocated_bytes(), planned);
+    out += fmt::format("  {:<44} {:>12.3f} MiB, as planned\n", "allocated", mebibytes(planned));
+  }
   return out;
 }
 

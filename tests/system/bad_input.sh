@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Wrong decks, datasets and checkpoints: on 1 and 2 ranks one sentence, exit code 2, and no run folder.
+source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
+limit=60
+
+# bad OPTION... -- TEXT...: the small deck with these options is refused with all of the texts.
+bad() {
+  local options=() ranks
+  while [ "$1" != -- ]; do options+=("$1"); shift; done
+  shift
+  for ranks in ${counts:-2}; do
+    train "$ranks" bad "${options[@]}"
+    refused "$@"
+    [ ! -e bad ] || wrong "a run folder is left: ${options[*]}"
+  done
+}
+
+# The deck.
+counts="1 2"
+bad --sft.rat=1 -- sft.rat sft.rate
+bad --sft.rate=-1 -- sft.rate "at least 0"
+bad --sft.rate=fast -- sft.rate fast
+bad --ppo.clip_low=1.5 -- ppo.clip_low "at most 1"
+bad --run.stages=sft,pretrain -- run.stages pretrain
+counts=2
+bad --run.stages=sft,sft -- run.stages twice
+bad --model.family=bert -- model.family llama
+bad --model.heads=5 -- model.width model.heads
+bad --grid.tensor=2 -- grid.tensor
+bad --grid.pipeline=2 -- grid.pipeline
+bad --grid.data=7 -- grid.data
+bad --numerics.tensor_shards=3 -- numerics.tensor_shards "power of two"
+printf '[sft]\nrate = 1\n[sfd]\nrate = 1\n' >wrong.ini
+for ranks in 1 2; do
+  run "$ranks" run wrong.ini
+  refused "wrong.ini" "sfd.rate" "4"
+  run "$ranks" run no-such.ini
+  refused "no-such.ini"
+  run "$ranks" run
+  refused "deck"
+done
+
+# Stages that need each other.
+bad --run.stages=ppo -- "stage" "sft" "run.stages"
+bad --run.stages=reward,sft,ppo -- reward.init "before"
+bad --sft.init=sft -- sft.init
+bad --sft.init=ppo -- sft.init
+bad --sft.init=no/such/checkpoint -- "no/such/checkpoint"
+bad --run.stages=sft,ppo -- "reward"
+
+# Datasets.
+d=prepared/data
+bad --sft.data=no-such.h5 -- "no-such.h5"
+bad --evaluate.prompts=no-such.h5 -- "no-such.h5"
+bad --sft.data=$d/preference.h5 -- "$d/preference.h5" supervised
+bad --reward.data=$d/sft.h5 -- "$d/sft.h5" preference
+bad --ppo.prompts=$d/sft.h5 -- "$d/sft.h5" prompts
+bad --sft.data="$here/small.ini" -- "small.ini"
+head -c 20000 $d/sft.h5 >short.h5
+bad --sft.data=short.h5 -- "short.h5"
+"$COLLIMATE" prepare $d/heldout-sft.jsonl --output other-tokenizer.h5 >out.txt 2>&1 || wrong "$(tail -n 3 out.txt)"
+bad --sft.heldout=other-tokenizer.h5 -- "other-tokenizer.h5" tokenizer
+"$COLLIMATE" prepare $d/heldout-preference.jsonl --output other-template.h5 --tokenizer $d/sft.h5 --prompt-template 'Q: {prompt} A:' >out.txt 2>&1 ||
+  wrong "$(tail -n 3 out.txt)"
+bad --reward.data=other-template.h5 -- reward.data template
+
+# Lengths.
+bad --model.context=16 -- "context" "16"
+bad --batch.grain_tokens=16 -- "batch.grain_tokens"
+bad --ppo.max_new=60 -- "ppo.max_new" "context"
+
+# Scorers.
+bad --ppo.scorer=lexicon --ppo.scorer_lexicon=no-such.txt -- "no-such.txt"
+bad --ppo.scorer=regex "--ppo.scorer_pattern=(" -- "("
+bad --ppo.scorer=process -- "command"

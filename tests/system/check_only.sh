@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# --check looks at everything, prints the memory and leaves nothing behind.
+source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
+for ranks in 1 2; do
+  train "$ranks" none/yet --check
+  must_end_with 0
+  for text in "sft: 360 samples" "reward: 480 prompt groups" "ppo: 180 prompts" "total device"; do must_print "$text"; done
+  [ ! -e none ] || wrong "--check has written"
+  # The quickstart as it is shipped: its data do not exist yet.
+  run "$ranks" run "$here/../../inputs/quickstart/quickstart.ini" --run.folder=none/yet --restart none --check
+  must_end_with 0
+  must_print "sft: 6000 samples"
+  must_print "ppo: 180 prompts"
+  [ "$(ls -A | tr '\n' ' ')" = "err.txt out.txt prepared " ] || wrong "--check has left $(ls -A)"
+done
+train 1 none --check --device.memory=1000000
+refusal=3 refused "device.memory"
+[ ! -e none ] || wrong "--check has written"
+
+# What the plan says is what is allocated.
+train 2 done --run.stages=sft --sft.steps=1
+must_end_with 0
+grep -q "allocated  *[0-9.]* MiB, as planned" done/log.txt || wrong "the log does not say what was allocated"
