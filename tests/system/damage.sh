@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Damaged checkpoints and full disks: a sentence, no hang, and what was good stays good.
+source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
+limit=60
+only=(--run.stages=sft --sft.heldout=)
+
+flip() { # FILE: the bytes in its middle
+  local size
+  size=$(stat -c %s "$1")
+  printf '\377\001\377\001\377\001\377\001' | dd of="$1" bs=1 seek=$((size / 2)) conv=notrunc status=none
+}
+
+train 1 whole "${only[@]}"
+must_end_with 0
+
+# A checkpoint that others start from.
+for ranks in 1 2; do
+  cp -r whole damaged
+  flip "$(ls damaged/checkpoints/sft/*.h5 | head -n 1)"
+  train "$ranks" next --run.stages=reward --reward.init=damaged/checkpoints/sft --restart replace
+  refused "damaged/checkpoints/sft"
+  head -c 500 whole/checkpoints/sft/manifest.json >damaged/checkpoints/sft/manifest.json
+  train "$ranks" next --run.stages=reward --reward.init=damaged/checkpoints/sft --restart replace
+  refused "damaged/checkpoints/sft"
+  rm -r damaged
+done
+
+# Of a run that goes on: the last checkpoint is damaged, and the one before it takes its place.
+train 2 stopped "${only[@]}" --sft.checkpoint_every=2 --run.stop_after=5
+must_end_with 75
+rm stopped/checkpoints/sft-5/manifest.json
+train 1 stopped "${only[@]}" --sft.checkpoint_every=2 --restart auto
+must_end_with 0
+must_print "goes on after step 4"
+same_run whole stopped
+
+# An unfinished stage is no model to start from, and other shards are other numbers.
+train 1 part "${only[@]}" --run.stop_after=2
+must_end_with 75
+train 2 next --run.stages=reward --reward.init=part/checkpoints/sft-2 --restart replace
+refused "part/checkpoints/sft-2" "unfinished"
+train 2 next --run.stages=reward --reward.init=whole/checkpoints/sft --numerics.tensor_shards=2 --restart replace
+refused "numerics.tensor_shards = 1" "2"
+
+# A full disk: the run stops; once there is room it goes on from what was written before.
+mkdir disk
+mount -t tmpfs -o size=1m tmpfs disk 2>/dev/null || { echo "no small disk can be mounted here: not tested"; exit 0; }
+trap 'umount disk' EXIT
+for ranks in 1 2; do
+  train "$ranks" disk/full "${only[@]}" --run.stop_after=2 --restart replace
+  must_end_with 75
+  dd if=/dev/zero of=disk/filler bs=1k status=none 2>/dev/null || true
+  train "$ranks" disk/full "${only[@]}" --restart auto
+  refused "disk/full" "o space left"
+  [ ! -e disk/full/checkpoints/sft ] || wrong "half a checkpoint is left under its own name"
+  rm disk/filler
+  mount -o remount,size=16m disk
+  train "$ranks" disk/full "${only[@]}" --restart auto
+  must_end_with 0
+  same_run whole disk/full
+  rm -r disk/full
+  mount -o remount,size=1m disk
+done
