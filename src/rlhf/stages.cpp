@@ -270,6 +270,7 @@ std::string summary_table(const Session& session) {
   if (s.contains("ppo.reward_before")) row("mean score, held-out", number("ppo.reward_before"), number("ppo.reward_after"));
   if (s.contains("ppo.kl")) row("KL to the reference, nats per sample", "0", number("ppo.kl"));
   if (s.contains("sft.eval_loss")) row("SFT loss, held-out, nats per token", number("sft.eval_loss"), "");
+  if (s.contains("sft.eval_nats_per_byte")) row("SFT loss, held-out, nats per byte", number("sft.eval_nats_per_byte"), "");
   if (s.contains("reward.accuracy")) row("reward model's pair accuracy, held-out", number("reward.accuracy"), "");
   for (int i = 1; s.contains(fmt::format("ppo.sample{}_prompt", i)); ++i) {
     const auto text = [&](const char* what) { return s.value(fmt::format("ppo.sample{}_{}", i, what), ""); };

@@ -129,12 +129,15 @@ void SupervisedTrainer::learn(std::int64_t step) {
 
 void SupervisedTrainer::evaluate(std::int64_t step) {
   double nats = 0;
-  std::int64_t tokens = 0;
+  std::int64_t tokens = 0, bytes = 0;  // of what is learned; a response may be cut, so its bytes are those of its tokens
   std::vector<float> entropy;
+  const auto tokenizer = source_.text.make_tokenizer();
   for (std::int64_t begin = 0; begin < heldout_->size(); begin += 1024) {
     std::vector<std::int64_t> samples(std::min<std::int64_t>(1024, heldout_->size() - begin));
     std::iota(samples.begin(), samples.end(), begin);
     const Batch batch(load(*heldout_, samples), session_.options.machine.grain_tokens, session_.data());
+    for (const Sequence& sequence : batch.sequences())
+      bytes += static_cast<std::int64_t>(tokenizer->decode(std::span(sequence.tokens).last(static_cast<std::size_t>(sequence.learned()))).size());
     for (const float logprob : per_token(batch, session_.data(), [&](const Grain&grain, std::span<float> out) {
            entropy.resize(out.size());
            engine_->score(grain, 1.0f, out, entropy);
@@ -146,8 +149,17 @@ void SupervisedTrainer::evaluate(std::int64_t step) {
   const double loss = nats / static_cast<double>(tokens);
   session_.summary.set("sft.eval_loss", loss);
   session_.summary.set("sft.eval_perplexity", std::exp(loss));
-  session_.metrics(JsonLine().add("stage", "sft").add("step", step).add("eval_loss", loss).add("eval_tokens", tokens));
-  session_.log.info("sft    held-out loss {:.4f} nats per token, perplexity {:.3f}, {} tokens", loss, std::exp(loss), tokens);
+  JsonLine line;
+  line.add("stage", "sft").add("step", step).add("eval_loss", loss).add("eval_tokens", tokens);
+  std::string per_byte;
+  if (bytes > 0) {  // comparable between tokenizers
+    const double nats_per_byte = nats / static_cast<double>(bytes);
+    session_.summary.set("sft.eval_nats_per_byte", nats_per_byte);
+    line.add("eval_nats_per_byte", nats_per_byte).add("eval_bytes", bytes);
+    per_byte = fmt::format(", {:.4f} nats per byte", nats_per_byte);
+  }
+  session_.metrics(line);
+  session_.log.info("sft    held-out loss {:.4f} nats per token{}, perplexity {:.3f}, {} tokens", loss, per_byte, std::exp(loss), tokens);
 }
 
 void SupervisedTrainer::save(std::int64_t step, bool complete) {

@@ -131,6 +131,31 @@ TEST(Trainers, Detail02EndOfTextIsLearned) {
   if (session.first()) EXPECT_LT(bench.metrics().back()["loss"].get<double>(), 0.01);
 }
 
+// Two bytes are left of every response, and the end of text is cut with the rest: nats per byte counts what is learned.
+TEST(Trainers, NatsPerByteCountTheBytesThatAreLearned) {
+  Bench bench("bytes");
+  agree_on(bench.world.ranks(), [&] {
+    if (bench.world.rank() != 0) return;
+    PrepareOptions cut;
+    cut.inputs = {bench.file("sft.jsonl")};
+    cut.rules.max_response_tokens = 2;
+    cut.rules.response_rule = TooLong::cut;
+    cut.output = bench.file("cut.h5");
+    collimate::prepare(cut);
+  });
+  bench.options.sft.data = bench.options.sft.heldout = bench.file("cut.h5");
+  bench.options.sft.steps = 2;
+  Session session = bench.session();
+  SupervisedTrainer(session).run();
+  const auto summary = nlohmann::json::parse(session.summary.text());
+  EXPECT_NEAR(summary["sft.eval_nats_per_byte"].get<double>(), summary["sft.eval_loss"].get<double>(), 1e-12);
+  if (!session.first()) return;
+  const auto line = bench.metrics().back();
+  EXPECT_EQ(line["eval_tokens"], 64);
+  EXPECT_EQ(line["eval_bytes"], 64);
+  EXPECT_EQ(line["eval_nats_per_byte"], summary["sft.eval_nats_per_byte"]);
+}
+
 TEST(Trainers, Detail21NormalisedScoresHaveMeanZeroAndDeviationOne) {
   Bench bench("detail21");
   bench.options.sft.steps = 2;
