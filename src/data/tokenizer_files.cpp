@@ -160,7 +160,13 @@ void save_tokenizer(const Tokenizer& tokenizer, const std::string& folder) {
   put("pad_token", tokenizer.pad());
   put("unk_token", tokenizer.unknown());
   config["clean_up_tokenization_spaces"] = false;
-  config["tokenizer_class"] = tokenizer.file_name() == "tokenizer.json" ? "PreTrainedTokenizerFast" : "LlamaTokenizer";
+  // Other programs know two classes; llama2.c's tok*.bin is none of theirs, and a wrong name gives them a tokenizer without tokens.
+  if (tokenizer.file_name() == "tokenizer.json") config["tokenizer_class"] = "PreTrainedTokenizerFast";
+  if (tokenizer.file_name() == "tokenizer.model") {
+    config["tokenizer_class"] = "LlamaTokenizer";
+    config["add_bos_token"] = tokenizer.bos().has_value();  // else some versions of transformers begin a prompt without it
+    config["add_eos_token"] = false;
+  }
   write_file((fs::path(folder) / tokenizer.file_name()).string(), tokenizer.file_bytes());
   write_file((fs::path(folder) / "tokenizer_config.json").string(), config.dump(2) + "\n");
 }

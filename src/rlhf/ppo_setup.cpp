@@ -134,6 +134,8 @@ void PpoTrainer::evaluate(std::int64_t iteration, const std::string& when) {
   if (!heldout_) return;
   const Evaluation e = evaluate_policy(session_, *actor_, reference_.get(), actor_source_.text, *heldout_, *scores_);
   session_.summary.set("ppo.reward_" + when, e.reward);
+  if (const ScoreNormalisation& n = scores_->normalisation(); !scores_->is_model())  // what the scorer itself said
+    session_.summary.set("ppo.raw_reward_" + when, (e.reward - n.bias) / n.gain);
   if (when == "after") session_.summary.set("ppo.kl", e.kl);
   if (session_.options.evaluate.preferred) session_.summary.set("ppo.preferred_" + when, e.preferred);
   JsonLine line;

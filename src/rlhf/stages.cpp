@@ -268,6 +268,7 @@ std::string summary_table(const Session& session) {
   if (s.contains("ppo.preferred_before"))
     row("share of preferred answers, held-out", number("ppo.preferred_before"), number("ppo.preferred_after"));
   if (s.contains("ppo.reward_before")) row("mean score, held-out", number("ppo.reward_before"), number("ppo.reward_after"));
+  if (s.contains("ppo.raw_reward_before")) row("the same, as the scorer gives it", number("ppo.raw_reward_before"), number("ppo.raw_reward_after"));
   if (s.contains("ppo.kl")) row("KL to the reference, nats per sample", "0", number("ppo.kl"));
   if (s.contains("sft.eval_loss")) row("SFT loss, held-out, nats per token", number("sft.eval_loss"), "");
   if (s.contains("sft.eval_nats_per_byte")) row("SFT loss, held-out, nats per byte", number("sft.eval_nats_per_byte"), "");
@@ -277,10 +278,11 @@ std::string summary_table(const Session& session) {
     out += fmt::format("\n  {}\n    before: {}\n    after:  {}\n", trim(text("prompt")), trim(text("before")), trim(text("after")));
   }
   const std::string& folder = session.options.run.folder;
-  return out + fmt::format(
-                   "\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, summary.json, checkpoints/\n"
-                   "Talk to it: collimate generate --checkpoint {}/checkpoints/{} --prompt \"...\"\n",
-                   folder, folder, s.contains("ppo.state_hash") ? "ppo" : "sft");
+  out += fmt::format("\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, summary.json, checkpoints/\n", folder);
+  for (const std::string stage : {"ppo", "sft"})
+    if (s.contains(stage + ".state_hash"))
+      return out + fmt::format("Talk to it: collimate generate --checkpoint {}/checkpoints/{} --prompt \"...\"\n", folder, stage);
+  return out;
 }
 
 }  // namespace collimate::rlhf

@@ -145,6 +145,10 @@ TEST(TokenizerSentencePiece, FilesAreKeptByteForByte) {
     save_tokenizer(*tokenizer, saved.path());
     EXPECT_EQ(read_file(saved.path() + "/" + tokenizer->file_name()), bytes);
     EXPECT_EQ(load_tokenizer(saved.path())->fingerprint(), tokenizer->fingerprint());
+    // transformers makes a tokenizer without tokens of a class whose file is missing, and begins with BOS only where told to.
+    const std::string config = read_file(saved.path() + "/tokenizer_config.json");
+    EXPECT_EQ(config.find("LlamaTokenizer") != std::string::npos, name == "tokenizer.model");
+    EXPECT_EQ(config.find("\"add_bos_token\": true") != std::string::npos, name == "tokenizer.model");
   }
   EXPECT_EQ(load_tokenizer(folder.path())->kind(), "sentencepiece");  // of both, the model
 }
