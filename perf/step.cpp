@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "collimate/base/threads.hpp"
 #include "collimate/base/timer.hpp"
 #include "collimate/engine/engine.hpp"
 #include "collimate/kernels/elementwise.hpp"
@@ -280,6 +281,7 @@ int usage() {
 }  // namespace
 
 int main(int count, char** arguments) {
+  spin_briefly(arguments);
   const kernels::cpu::FlushSubnormals flush;
   const auto number = [&](int i) { return i < count ? std::atoll(arguments[i]) : 0; };
   const std::string what = count > 1 ? arguments[1] : "";

@@ -11,6 +11,7 @@
 #include "collimate/app/commands.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
+#include "collimate/base/threads.hpp"
 
 namespace {
 
@@ -88,6 +89,7 @@ int report(ExitCode code, const char* sentence) {
 
 int main(int count, char** words) {
   require_processor();
+  spin_briefly(words);
   try {
     const int code = dispatch({words + 1, words + count});
     if (std::fflush(stdout) != 0) fail_with(ExitCode::failure, "standard output cannot be written; is its disk full, or its reader gone?");

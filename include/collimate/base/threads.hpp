@@ -15,4 +15,10 @@ int threads_for(int cores, int ranks_sharing, const char* omp_num_threads);
 /// denormal numbers (numerics contract R6) is a matter of each thread: the kernels set it where their threads start.
 int set_threads(int ranks_sharing);
 
+/// Lets threads that wait for each other spin for microseconds and then sleep, unless OMP_WAIT_POLICY or GOMP_SPINCOUNT says otherwise.
+/// GNU OpenMP spins for milliseconds, and takes the cores from the thread it waits for as soon as anything else runs on the machine:
+/// perf/README.md has the figures. It reads its environment before main, so the program starts itself again once, with the same
+/// `words` (argv); where the system refuses that, nothing happens. Call it first in main.
+void spin_briefly(char** words);
+
 }  // namespace collimate
