@@ -154,6 +154,16 @@ std::int64_t Dataset::rows(std::int64_t sample) const {
   return rows;
 }
 
+std::int64_t Dataset::longest(std::int64_t sample) const {
+  const Columns& c = *columns_;
+  if (c.kind != DatasetKind::preference) return rows(sample);
+  c.check_index(sample, c.kind);
+  std::int64_t longest = 0;
+  for (std::int64_t pair = c.pair_offsets[sample]; pair < c.pair_offsets[sample + 1]; ++pair)
+    longest = std::max(longest, c.prompt->length(sample) + std::max(c.chosen->length(pair), c.rejected->length(pair)));
+  return longest;
+}
+
 SupervisedSample Dataset::supervised(std::int64_t sample) const {
   const Columns& c = *columns_;
   c.check_index(sample, DatasetKind::supervised);

@@ -21,12 +21,14 @@ RewardTrainer::RewardTrainer(Session& session)
       rate_(options_.optimizer.learning_rate(steps_)) {
   data_.check_kind(DatasetKind::preference);
   match_text(source_, data_, "reward.init = " + options_.init);
+  check_lengths(session, data_, source_.card.config);
   source_.card.head = Head::value;
   source_.card.normalisation = {};
   if (!options_.heldout.empty()) {
     heldout_.emplace(session.path(options_.heldout));
     heldout_->check_kind(DatasetKind::preference);
     match_text(source_, *heldout_, "reward.data");
+    check_lengths(session, *heldout_, source_.card.config);
   }
   const std::int64_t grains = grain_bound(options_.batch, most_tokens(data_, options_.batch), session.options.machine.grain_tokens);
   engine_ = std::make_unique<Engine>("reward", source_.card.config, Head::value, source_.card.shards,

@@ -92,6 +92,18 @@ void match_text(Source& source, const Dataset& data, const std::string& whose) {
   data.check_rules(source.text.rules, source.text.make_tokenizer()->fingerprint(), whose);
 }
 
+void check_lengths(const Session& session, const Dataset& data, const ModelConfig& config) {
+  const std::int64_t grain_tokens = session.options.machine.grain_tokens;
+  for (std::int64_t i = 0; i < data.size(); ++i) {
+    require(data.longest(i) <= config.context,
+            "sample {} of '{}' has {} tokens, more than the model's context of {}: prepare it with --max-prompt-tokens and "
+            "--max-response-tokens, or take a model with a larger model.context",
+            i, data.path(), data.longest(i), config.context);
+    require(data.rows(i) <= grain_tokens, "sample {} of '{}' adds {} tokens to a grain, more than batch.grain_tokens = {}: raise it", i,
+            data.path(), data.rows(i), grain_tokens);
+  }
+}
+
 void load_source(const Session& session, const Source& source, ParameterStore& store) {
   store.initialise(static_cast<std::uint64_t>(session.options.run.seed));
   if (!source.checkpoint.empty()) SavedModels(source.checkpoint).load(source.model, store);

@@ -37,14 +37,31 @@ void prepare(Session& session) {
   });
 }
 
+Source policy_to_evaluate(const Session& session, const Dataset& prompts) {
+  prompts.check_kind(DatasetKind::prompts);
+  const std::string& name = session.options.evaluate.model;
+  Source policy = find_source(session, name, Head::policy, prompts);
+  match_text(policy, prompts, "evaluate.model = " + name);
+  return policy;
+}
+
+void check_evaluation(const Session& session) {
+  const Options& o = session.options;
+  require(!o.evaluate.prompts.empty(), "the stage evaluate needs evaluate.prompts: name a dataset of prompts");
+  const Dataset prompts(session.path(o.evaluate.prompts));
+  const Source policy = policy_to_evaluate(session, prompts);
+  const std::int64_t longest = longest_prompt(prompts) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
+  require(longest <= std::min(policy.card.config.context, o.machine.grain_tokens),
+          "the longest prompt of '{}' and the new tokens are {} tokens, more than the model's context of {} or batch.grain_tokens = {}: "
+          "lower evaluate.max_new or prepare the prompts with --max-prompt-tokens",
+          prompts.path(), longest, policy.card.config.context, o.machine.grain_tokens);
+}
+
 // Evaluates one model on held-out prompts; the score is that of ppo.reward or ppo.scorer where the deck has one.
 void evaluate(Session& session) {
   const Options& o = session.options;
-  require(!o.evaluate.prompts.empty(), "the stage evaluate needs evaluate.prompts");
   const Dataset prompts(session.path(o.evaluate.prompts));
-  prompts.check_kind(DatasetKind::prompts);
-  Source policy = find_source(session, o.evaluate.model, Head::policy, prompts);
-  match_text(policy, prompts, "evaluate.model = " + o.evaluate.model);
+  const Source policy = policy_to_evaluate(session, prompts);
   const bool model = o.ppo.scorer.kind == "model";
   Source reward;
   MemoryPlan plan(session.device);
@@ -251,6 +268,7 @@ std::string check_stages(Session& session) {
     if (stage == "sft") out += check<SupervisedTrainer>(session);
     if (stage == "reward") out += check<RewardTrainer>(session);
     if (stage == "ppo") out += check<PpoTrainer>(session);
+    if (stage == "evaluate") agree_on(session.ranks(), [&] { check_evaluation(session); });
   }
   return out;
 }
@@ -274,7 +292,12 @@ std::string summary_table(const Session& session) {
   if (s.contains("sft.eval_nats_per_byte")) row("SFT loss, held-out, nats per byte", number("sft.eval_nats_per_byte"), "");
   if (s.contains("reward.accuracy")) row("reward model's pair accuracy, held-out", number("reward.accuracy"), "");
   for (int i = 1; s.contains(fmt::format("ppo.sample{}_prompt", i)); ++i) {
-    const auto text = [&](const char* what) { return s.value(fmt::format("ppo.sample{}_{}", i, what), ""); };
+    const auto text = [&](const char* what) {  // on one line, and harmless to a terminal
+      std::string shown = s.value(fmt::format("ppo.sample{}_{}", i, what), "");
+      std::replace_if(
+          shown.begin(), shown.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
+      return shown;
+    };
     out += fmt::format("\n  {}\n    before: {}\n    after:  {}\n", trim(text("prompt")), trim(text("before")), trim(text("after")));
   }
   const std::string& folder = session.options.run.folder;

@@ -35,10 +35,12 @@ SupervisedTrainer::SupervisedTrainer(Session& session)
       rate_(options_.optimizer.learning_rate(steps_)) {
   data_.check_kind(DatasetKind::supervised);
   match_text(source_, data_, "sft.init = " + options_.init);
+  check_lengths(session, data_, source_.card.config);
   if (!options_.heldout.empty()) {
     heldout_.emplace(session.path(options_.heldout));
     heldout_->check_kind(DatasetKind::supervised);
     match_text(source_, *heldout_, "sft.data");
+    check_lengths(session, *heldout_, source_.card.config);
   }
   const std::int64_t grains = grain_bound(options_.batch, most_tokens(data_, options_.batch), session.options.machine.grain_tokens);
   engine_ = std::make_unique<Engine>("policy", source_.card.config, Head::policy, source_.card.shards,

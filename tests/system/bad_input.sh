@@ -69,7 +69,16 @@ bad --model.context=16 -- "context" "16"
 bad --batch.grain_tokens=16 -- "batch.grain_tokens"
 bad --ppo.max_new=60 -- "ppo.max_new" "context"
 
+bad --run.stages=sft --model.context=16 -- "sample" "$d/heldout-sft.h5" "model.context"
+bad --run.stages=sft --batch.grain_tokens=16 -- "sample" "$d/heldout-sft.h5" "batch.grain_tokens = 16"
+"$COLLIMATE" prepare $d/heldout-prompts.jsonl --kind prompts --output long.h5 --tokenizer $d/sft.h5 >out.txt 2>&1 --prompt-template \
+  "$(printf 'very %.0s' {1..60}){prompt}" || wrong "$(tail -n 3 out.txt)"
+bad --run.stages=ppo --ppo.actor=random --ppo.critic=random --ppo.reference=random --ppo.scorer=length --ppo.prompts=long.h5 \
+  --evaluate.prompts= -- "prompt" "context"
+bad --run.stages=evaluate --evaluate.model=random --evaluate.prompts= -- evaluate.prompts
+bad --run.stages=evaluate --evaluate.model=no/such/model -- "no/such/model"
+
 # Scorers.
 bad --ppo.scorer=lexicon --ppo.scorer_lexicon=no-such.txt -- "no-such.txt"
 bad --ppo.scorer=regex "--ppo.scorer_pattern=(" -- "("
-bad --ppo.scorer=process -- "command"
+bad --run.stages=sft,ppo --ppo.critic=sft --ppo.scorer=process -- "command"

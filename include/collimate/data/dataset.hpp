@@ -84,7 +84,8 @@ class Dataset {
   std::uint64_t tokenizer_fingerprint() const;
   const std::string& checksum() const;  ///< of the whole content, 16 hexadecimal digits
 
-  std::int64_t rows(std::int64_t sample) const;  ///< what the sample adds to a grain
+  std::int64_t rows(std::int64_t sample) const;     ///< what the sample adds to a grain
+  std::int64_t longest(std::int64_t sample) const;  ///< tokens of the longest of its sequences
   SupervisedSample supervised(std::int64_t sample) const;
   PreferenceGroup preference(std::int64_t group) const;
   PromptSample prompt(std::int64_t sample) const;

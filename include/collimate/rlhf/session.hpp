@@ -61,6 +61,8 @@ struct Source {
 Source find_source(const Session& session, const std::string& name, Head head, const Dataset& data);
 /// Stops unless tokenizer and template of the dataset are those of the source; an imported source takes the dataset's template.
 void match_text(Source& source, const Dataset& data, const std::string& whose);
+/// Stops where a sample of the dataset does not fit into the model's context or into a grain.
+void check_lengths(const Session& session, const Dataset& data, const ModelConfig& config);
 /// Fills a store from a source, or with random numbers.
 void load_source(const Session& session, const Source& source, ParameterStore& store);
 
