@@ -84,8 +84,8 @@ void MemoryPlan::commit(std::size_t limit) {
 Tensor MemoryPlan::at(Slot slot, Shape shape, DType dtype) const {
   ensure(committed_ && slot, "a tensor was asked of a plan that is not committed");
   const Entry& entry = entries_[slot.index];
-  ensure(static_cast<std::size_t>(shape.count()) * size_of(dtype) <= entry.bytes, "'{}' holds {} bytes, too few for {} of shape {}",
-         entry.name, entry.bytes, name_of(dtype), shape.text());
+  if (static_cast<std::size_t>(shape.count()) * size_of(dtype) > entry.bytes)
+    fail_with(ExitCode::failure, "'{}' holds {} bytes, too few for {} of shape {}", entry.name, entry.bytes, name_of(dtype), shape.text());
   const std::size_t base = entry.lifetime == Lifetime::always ? 0 : bytes_of(entry.memory, Lifetime::always);
   auto* data = static_cast<std::byte*>(buffers_[static_cast<int>(entry.memory)].data()) + base + entry.offset;
   return {data, dtype, shape, *device_};

@@ -22,8 +22,8 @@ Buffer::~Buffer() {
 }
 
 Tensor Tensor::slice(std::int64_t begin, std::int64_t count) const {
-  ensure(shape_.rank() >= 1 && begin >= 0 && count >= 0 && begin + count <= shape_[0], "rows [{}, {}) are not in a tensor of shape {}",
-         begin, begin + count, shape_.text());
+  if (shape_.rank() < 1 || begin < 0 || count < 0 || begin + count > shape_[0])  // the shape is written only where it is wrong
+    fail_with(ExitCode::failure, "rows [{}, {}) are not in a tensor of shape {}", begin, begin + count, shape_.text());
   const std::int64_t row = shape_[0] ? shape_.count() / shape_[0] : 0;
   Shape shape = shape_;
   switch (shape_.rank()) {
@@ -36,7 +36,8 @@ Tensor Tensor::slice(std::int64_t begin, std::int64_t count) const {
 }
 
 Tensor Tensor::reshape(Shape shape) const {
-  ensure(shape.count() == count(), "shape {} does not hold the elements of shape {}", shape.text(), shape_.text());
+  if (shape.count() != count())
+    fail_with(ExitCode::failure, "shape {} does not hold the elements of shape {}", shape.text(), shape_.text());
   return {data_, dtype_, shape, *device_};
 }
 

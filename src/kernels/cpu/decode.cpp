@@ -99,7 +99,7 @@ void attention_decode(float* out, const float* qkv, const Cache& cache, const st
   }
   Index positions = 0;
   for (Index b = 0; b < sequences; ++b) positions += lengths[b] + 1;
-  parallel_tiles(sequences * heads.query, positions * heads.query * size > serial_elements, [&](Index work) {
+  parallel_tiles(sequences * heads.query, positions * heads.query * size > 8 * serial_elements, [&](Index work) {
     const Index b = work / heads.query, h = work % heads.query;
     const Index key_head = (heads.first_query + h) / heads.group - heads.first_key_value;
     const Index at = slots[b] * cache.capacity * width + key_head * size;

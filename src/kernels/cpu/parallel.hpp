@@ -22,7 +22,12 @@ class FlushSubnormals {
 /// The body must not throw. With `fork` false the calling thread does them all: for work too small to share.
 template <class Body>
 void parallel_tiles(std::int64_t tiles, bool fork, const Body& body) {
-#pragma omp parallel if (fork && tiles > 1)
+  if (!fork || tiles <= 1) {  // without OpenMP, which takes memory even for a team of one
+    const FlushSubnormals flush;
+    for (std::int64_t tile = 0; tile < tiles; ++tile) body(tile);
+    return;
+  }
+#pragma omp parallel
   {
     const FlushSubnormals flush;
 #pragma omp for schedule(dynamic, 1)
