@@ -40,6 +40,7 @@ std::string mpi_version() {
 
 std::string libraries() {
   unsigned major = 0, minor = 0, release = 0;
+  H5dont_atexit();  // its exit handler can crash after a write has failed on a full disk; must come before any other call
   H5get_libversion(&major, &minor, &release);
   return fmt::format("{}, HDF5 {}.{}.{}, fmt {}.{}.{}, Boost {}.{}.{}", mpi_version(), major, minor, release, FMT_VERSION / 10000,
                      FMT_VERSION / 100 % 100, FMT_VERSION % 100, BOOST_VERSION / 100000, BOOST_VERSION / 100 % 1000, BOOST_VERSION % 100);

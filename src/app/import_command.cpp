@@ -73,7 +73,7 @@ void read_weights(const Source& source, ParameterStore& store) {
 int import_command(const std::vector<std::string>& arguments) {
   std::string model, output, tokenizer_name = "auto";
   Template defaults;
-  defaults.prompt = "{prompt}";
+  defaults.prompt = "{prompt}[[\n{input}]]";
   TemplateOptions text(defaults);
   OptionTable table;
   table.add("model", model, "the Hugging Face folder");

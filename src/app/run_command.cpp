@@ -43,8 +43,8 @@ const std::vector<std::string> free_options = {"run.folder",
 
 std::unique_ptr<rlhf::Scorer> make_scorer(const Session& session) {
   const rlhf::ScorerOptions& o = session.options.ppo.scorer;
-  if (o.kind == "lexicon") return rlhf::make_lexicon_scorer(session.path(o.lexicon), o.sign);
-  if (o.kind == "regex") return rlhf::make_expression_scorer(o.pattern, o.sign, rlhf::ExpressionCount::every);
+  if (o.kind == "lexicon") return rlhf::make_lexicon_scorer(session.path(o.lexicon));
+  if (o.kind == "regex") return rlhf::make_expression_scorer(o.pattern, 1, rlhf::ExpressionCount::every);
   if (o.kind == "length") return rlhf::make_length_scorer(o.length, rlhf::LengthUnit::characters);
   if (o.kind == "exact") return rlhf::make_final_number_scorer();
   return nullptr;
@@ -86,6 +86,12 @@ void check_combinations(const Options& o, int ranks) {
           "grid.tensor = {} and grid.pipeline = {}: this version runs 1 and 1 with any grid.data", o.machine.tensor, o.machine.pipeline);
   require(o.machine.data == 0 || o.machine.data == ranks, "grid.data = {} needs {} ranks, and there are {}: use grid.data = 0 for all",
           o.machine.data, o.machine.data, ranks);
+  require(!o.run.stages.empty(), "run.stages is empty: name at least one of prepare, sft, reward, ppo, evaluate");
+  require(o.ppo.policy.dual_clip == 0 || o.ppo.policy.dual_clip > 1, "ppo.dual_clip = {} must be 0 (off) or more than 1",
+          o.ppo.policy.dual_clip);
+  require(o.ppo.minibatch <= o.ppo.batch, "ppo.minibatch = {} is more than ppo.batch = {}", o.ppo.minibatch, o.ppo.batch);
+  require(o.ppo.kl.target == 0 || o.ppo.kl.beta > 0, "ppo.kl_target = {} cannot steer a coefficient ppo.kl = 0: start it above 0",
+          o.ppo.kl.target);
 }
 
 int run(World& world, const std::vector<std::string>& arguments, const ProcessScorer& process) {

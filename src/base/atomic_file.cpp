@@ -54,6 +54,8 @@ void sync_path(const std::string& path, int flags) {
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   require(!path_.empty(), "the name of an output file is empty");
   require(!fs::is_directory(path_), "'{}' is a folder, not a file to write; give a file name", path_);
+  require(!fs::exists(path_) || fs::is_regular_file(path_),
+          "'{}' is a device or another special file and would be replaced; give a file name", path_);
   std::error_code error;
   const fs::path folder = folder_of(path_);
   fs::create_directories(folder, error);
@@ -66,8 +68,7 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   }
 }
 
-AtomicFile::AtomicFile(AtomicFile&& other) noexcept
-    : path_(std::move(other.path_)), temporary_(std::exchange(other.temporary_, {})) {}
+AtomicFile::AtomicFile(AtomicFile&& other) noexcept : path_(std::move(other.path_)), temporary_(std::exchange(other.temporary_, {})) {}
 
 AtomicFile& AtomicFile::operator=(AtomicFile&& other) noexcept {
   if (this != &other) {

@@ -28,9 +28,9 @@ PpoTrainer::PpoTrainer(Session& session)
     : session_(session),
       options_(session.options.ppo),
       prompts_(session.path(options_.prompts)),
-      actor_source_(find_source(session, options_.actor, Head::policy, prompts_)),
-      reference_source_(find_source(session, options_.reference, Head::policy, prompts_)),
-      critic_source_(find_source(session, options_.critic, Head::value, prompts_)),
+      actor_source_(find_source(session, "ppo.actor", options_.actor, Head::policy, Accept::exact, prompts_)),
+      reference_source_(find_source(session, "ppo.reference", options_.reference, Head::policy, Accept::exact, prompts_)),
+      critic_source_(find_source(session, "ppo.critic", options_.critic, Head::value, Accept::any_or_random, prompts_)),
       plan_(session.device),
       workspace_(plan_),
       actor_rate_(options_.actor_optimizer.learning_rate(
@@ -52,7 +52,7 @@ PpoTrainer::PpoTrainer(Session& session)
           actor_source_.card.config.vocabulary);
   const bool model = options_.scorer.kind == "model";
   if (model) {
-    reward_source_ = find_source(session, options_.reward, Head::value, prompts_);
+    reward_source_ = find_source(session, "ppo.reward", options_.reward, Head::value, Accept::exact, prompts_);
     match_text(reward_source_, prompts_, "ppo.reward = " + options_.reward);
     require(reward_source_.card.head == Head::value, "ppo.reward = {} is no reward model: name one, or choose another ppo.scorer",
             options_.reward);
@@ -136,7 +136,7 @@ void PpoTrainer::evaluate(std::int64_t iteration, const std::string& when) {
   session_.summary.set("ppo.reward_" + when, e.reward);
   if (const ScoreNormalisation& n = scores_->normalisation(); !scores_->is_model())  // what the scorer itself said
     session_.summary.set("ppo.raw_reward_" + when, (e.reward - n.bias) / n.gain);
-  if (when == "after") session_.summary.set("ppo.kl", e.kl);
+  session_.summary.set(when == "after" ? "ppo.kl" : "ppo.kl_before", e.kl);
   if (session_.options.evaluate.preferred) session_.summary.set("ppo.preferred_" + when, e.preferred);
   JsonLine line;
   line.add("stage", "ppo")
@@ -174,9 +174,11 @@ void PpoTrainer::save(std::int64_t iteration, bool complete) {
   ModelCard critic = critic_source_.card;
   critic.head = Head::value;
   critic.normalisation = {};
+  ModelCard policy = actor_source_.card;
+  policy.normalisation = scores_->normalisation();  // so that an evaluation of its own scores alike
   save_stage(session_, "ppo", iteration, complete,
-             {{"policy", actor_source_.card, &actor_->store(), !complete}, {"critic", critic, &critic_->store(), !complete}},
-             actor_source_.text, progress.dump());
+             {{"policy", policy, &actor_->store(), !complete}, {"critic", critic, &critic_->store(), !complete}}, actor_source_.text,
+             progress.dump());
 }
 
 void PpoTrainer::resume(const std::string& folder) {

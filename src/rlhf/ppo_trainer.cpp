@@ -126,6 +126,8 @@ void PpoTrainer::update(std::int64_t iteration, const Rollout& rollout, const Ex
   metrics_.add("stage", "ppo").add("iteration", iteration).add("actor_steps", actor_steps).add("stopped_early", stopped);
   metrics_.add("first_ratio", first_ratio).add("policy_loss", policy.loss / std::max<double>(1, static_cast<double>(actor_steps)));
   metrics_.add("clip_fraction", static_cast<double>(policy.clipped) / tokens).add("approx_kl", policy.approx_kl / tokens);
+  metrics_.add("dual_clip_fraction", static_cast<double>(policy.dual_clipped) / tokens);
+  if (options_.policy.kl_coefficient > 0) metrics_.add("loss_kl", policy.reference_kl / tokens);
   metrics_.add("entropy", policy.entropy / tokens).add("max_abs_log_ratio", policy.max_abs_log_ratio);
   metrics_.add("value_loss", value.loss / static_cast<double>(critic_steps))
       .add("value_clip_fraction", static_cast<double>(value.clipped) / values);
@@ -224,6 +226,9 @@ void PpoTrainer::report(std::int64_t iteration, const Rollout& rollout, const Ex
   const MeanStd raw = mean_std(e.raw_score), score = mean_std(e.score), kl = mean_std(e.kl);
   const LengthStatistics length = length_statistics(rollout.lengths());
   const LogprobDistance gap = logprob_distance(rollout.sampler_logprob, e.old_logprob, rollout.where());
+  if (gap.mult_prob_error > 1.05)
+    session_.log.warning("the sampler and the trainer disagree on the log-probabilities of iteration {} (mean exp |difference| {:.3f})",
+                         iteration, gap.mult_prob_error);
   double ended = 0;
   for (std::int64_t i = 0; i < rollout.size(); ++i) ended += rollout.ended(i);
   ended /= static_cast<double>(rollout.size());

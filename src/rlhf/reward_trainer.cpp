@@ -14,7 +14,7 @@ RewardTrainer::RewardTrainer(Session& session)
     : session_(session),
       options_(session.options.reward),
       data_(session.path(options_.data)),
-      source_(find_source(session, options_.init, Head::policy, data_)),
+      source_(find_source(session, "reward.init", options_.init, Head::policy, Accept::any_or_random, data_)),
       steps_(steps_of(options_.steps, options_.epochs, data_.size(), options_.batch)),
       plan_(session.device),
       workspace_(plan_),

@@ -44,9 +44,51 @@ std::string hash_text(const ParameterStore& store, Device& device) {
   return fmt::format("{:016x}", hash_of(store.value(), device.stream()));
 }
 
-Source find_source(const Session& session, const std::string& name, Head head, const Dataset& data) {
+namespace {
+
+const char* kind_of(Head head) { return head == Head::policy ? "a language model" : "a model with a value head, such as a reward model"; }
+
+// A stage of this run that has not run yet: described by what it will start from.
+Source pending_source(const Session& session, const std::string& stage, Head head, const Dataset& data) {
+  const Options& o = session.options;
+  const std::string option = stage == "sft" ? "sft.init" : stage == "reward" ? "reward.init" : "ppo.actor";
+  const std::string& init = stage == "sft" ? o.sft.init : stage == "reward" ? o.reward.init : o.ppo.actor;
+  require(init != stage, "{} = {} starts from itself: name random, an earlier stage or a checkpoint folder", option, init);
+  const Accept accept = stage == "sft" ? Accept::exact_or_random : stage == "reward" ? Accept::any_or_random : Accept::exact;
+  Source source = find_source(session, option, init, Head::policy, accept, data);
+  source.checkpoint.clear();
+  source.card.head = stage == "reward" ? Head::value : stage == "ppo" ? head : Head::policy;
+  return source;
+}
+
+Source stored_source(const Session& session, const std::string& folder, Head head) {
+  const SavedModels saved(folder);
+  require(saved.complete(), "the checkpoint '{}' is of an unfinished stage: let it finish with --restart auto", folder);
+  const auto models = saved.models();
+  const bool has = std::any_of(models.begin(), models.end(), [&](const std::string& model) { return saved.card(model).head == head; });
+  Source source;
+  source.checkpoint = folder;
+  source.model = main_model_of(saved, has ? head : head == Head::policy ? Head::value : Head::policy);
+  source.card = saved.card(source.model);
+  source.text = saved.text_rules();
+  source.fresh_text = saved.stage() == "import";
+  const std::int64_t shards = session.options.machine.tensor_shards;
+  require(source.card.shards == shards || source.fresh_text,
+          "the checkpoint '{}' was trained with numerics.tensor_shards = {}, and the deck says {}: use the same, it is part of the "
+          "numbers' definition",
+          folder, source.card.shards, shards);
+  source.card.shards = static_cast<int>(shards);
+  return source;
+}
+
+}  // namespace
+
+Source find_source(const Session& session, const std::string& option, const std::string& name, Head head, Accept accept,
+                   const Dataset& data) {
   const Options& o = session.options;
   if (name == "random") {
+    require(accept != Accept::exact, "{} = random: this needs {} that has learned something; name a stage or a checkpoint folder", option,
+            kind_of(head));
     Source source;
     source.card = {o.model.config(data.vocabulary()), head, static_cast<int>(o.machine.tensor_shards), {}};
     source.text = {data.tokenizer(), data.rules()};
@@ -54,31 +96,14 @@ Source find_source(const Session& session, const std::string& name, Head head, c
   }
   const bool stage = name == "sft" || name == "reward" || name == "ppo";
   const std::string folder = stage ? session.checkpoint(name) : session.path(name);
-  if ((stage && session.replacing) || !std::filesystem::exists(folder)) {
-    const auto& stages = o.run.stages;
-    require(stage && std::find(stages.begin(), stages.end(), name) != stages.end(), "{} '{}' does not exist: {}",
-            stage ? "the checkpoint of stage" : "the checkpoint", folder,
-            stage ? "add the stage to run.stages or name a checkpoint folder" : "name a checkpoint folder, or a stage of this run");
-    Source source = find_source(session, name == "sft" ? o.sft.init : name == "reward" ? o.reward.init : o.ppo.actor, head, data);
-    source.checkpoint.clear();
-    source.card.head = name == "reward" ? Head::value : Head::policy;
-    return source;
-  }
-  const SavedModels saved(folder);
-  require(saved.complete(), "the checkpoint '{}' is of an unfinished stage: let it finish with --restart auto", folder);
-  Source source;
-  source.checkpoint = folder;
-  const auto models = saved.models();
-  const bool any = std::any_of(models.begin(), models.end(), [&](const std::string& model) { return saved.card(model).head == head; });
-  source.model = main_model_of(saved, any ? head : head == Head::policy ? Head::value : Head::policy);
-  source.card = saved.card(source.model);
-  source.text = saved.text_rules();
-  source.fresh_text = saved.stage() == "import";
-  require(source.card.shards == o.machine.tensor_shards || source.fresh_text,
-          "the checkpoint '{}' was trained with numerics.tensor_shards = {}, and the deck says {}: use the same, it is part of the "
-          "numbers' definition",
-          folder, source.card.shards, o.machine.tensor_shards);
-  source.card.shards = static_cast<int>(o.machine.tensor_shards);
+  const bool pending = (stage && session.replacing) || !std::filesystem::exists(folder);
+  const auto& stages = o.run.stages;
+  require(!pending || (stage && std::find(stages.begin(), stages.end(), name) != stages.end()), "{} = {}: '{}' does not exist; {}", option,
+          name, folder,
+          stage ? "add the stage to run.stages or name a checkpoint folder" : "name a checkpoint folder, or a stage of this run");
+  const Source source = pending ? pending_source(session, name, head, data) : stored_source(session, folder, head);
+  require(accept == Accept::any_or_random || source.card.head == head, "{} = {} is {}, and {} is needed", option, name,
+          kind_of(source.card.head), kind_of(head));
   return source;
 }
 

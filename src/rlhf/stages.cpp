@@ -72,7 +72,7 @@ void evaluate(Session& session) {
                 {.rows = session.most_rows(), .slots = o.ppo.slots, .capacity = capacity}, 1, workspace);
   std::unique_ptr<Engine> scorer;
   if (model) {
-    reward = find_source(session, o.ppo.reward, Head::value, prompts);
+    reward = find_source(session, "ppo.reward", o.ppo.reward, Head::value, Accept::exact, prompts);
     match_text(reward, prompts, "ppo.reward = " + o.ppo.reward);
     scorer =
         std::make_unique<Engine>("reward", reward.card.config, Head::value, shards, EngineUse{.rows = session.most_rows()}, 1, workspace);
@@ -85,8 +85,11 @@ void evaluate(Session& session) {
     scorer->prepare();
     load_source(session, reward, scorer->store());
   }
-  const Evaluation e =
-      evaluate_policy(session, engine, nullptr, policy.text, prompts, ScoreSource(session, scorer.get(), reward.card.normalisation));
+  const ScoreNormalisation own = policy.card.normalisation;  // of a policy that PPO has trained: what its scores were then
+  const bool trained = own.gain != 1 || own.bias != 0;
+  const Evaluation e = evaluate_policy(session, engine, nullptr, policy.text, prompts,
+                                       ScoreSource(session, scorer.get(), trained ? own : reward.card.normalisation));
+  session.metrics(JsonLine().add("stage", "evaluate").add("eval_reward", e.reward).add("eval_ended", e.ended).add("eval_length", e.length));
   session.summary.set("evaluate.reward", e.reward);
   session.summary.set("evaluate.ended", e.ended);
   session.summary.set("evaluate.length", e.length);
@@ -286,8 +289,9 @@ std::string summary_table(const Session& session) {
   if (s.contains("ppo.preferred_before"))
     row("share of preferred answers, held-out", number("ppo.preferred_before"), number("ppo.preferred_after"));
   if (s.contains("ppo.reward_before")) row("mean score, held-out", number("ppo.reward_before"), number("ppo.reward_after"));
-  if (s.contains("ppo.raw_reward_before")) row("the same, as the scorer gives it", number("ppo.raw_reward_before"), number("ppo.raw_reward_after"));
-  if (s.contains("ppo.kl")) row("KL to the reference, nats per sample", "0", number("ppo.kl"));
+  if (s.contains("ppo.raw_reward_before"))
+    row("the same, as the scorer gives it", number("ppo.raw_reward_before"), number("ppo.raw_reward_after"));
+  if (s.contains("ppo.kl")) row("KL to the reference, nats per sample", number("ppo.kl_before"), number("ppo.kl"));
   if (s.contains("sft.eval_loss")) row("SFT loss, held-out, nats per token", number("sft.eval_loss"), "");
   if (s.contains("sft.eval_nats_per_byte")) row("SFT loss, held-out, nats per byte", number("sft.eval_nats_per_byte"), "");
   if (s.contains("reward.accuracy")) row("reward model's pair accuracy, held-out", number("reward.accuracy"), "");

@@ -28,7 +28,7 @@ SupervisedTrainer::SupervisedTrainer(Session& session)
     : session_(session),
       options_(session.options.sft),
       data_(session.path(options_.data)),
-      source_(find_source(session, options_.init, Head::policy, data_)),
+      source_(find_source(session, "sft.init", options_.init, Head::policy, Accept::exact_or_random, data_)),
       steps_(steps_of(options_.steps, options_.epochs, data_.size(), options_.batch)),
       plan_(session.device),
       workspace_(plan_),

@@ -56,9 +56,14 @@ struct Source {
   bool fresh_text = false;  ///< the checkpoint was imported: it has a tokenizer, and takes its template from the first dataset it meets
 };
 
-/// Resolves "random", a stage's name or a checkpoint's folder. A stage that has not run yet is described by where it will start from.
-/// data: a dataset that names the vocabulary of a model that starts from random numbers.
-Source find_source(const Session& session, const std::string& name, Head head, const Dataset& data);
+/// What a stage takes as a start: a model with exactly the head that it asks for, or one with another head too (the body is taken), and
+/// perhaps random numbers.
+enum class Accept { exact, exact_or_random, any_or_random };
+
+/// Resolves "random", a stage's name or a checkpoint's folder; `option` is named in errors. A stage that has not run yet is described by
+/// where it will start from. data: a dataset that names the vocabulary of a model that starts from random numbers.
+Source find_source(const Session& session, const std::string& option, const std::string& name, Head head, Accept accept,
+                   const Dataset& data);
 /// Stops unless tokenizer and template of the dataset are those of the source; an imported source takes the dataset's template.
 void match_text(Source& source, const Dataset& data, const std::string& whose);
 /// Stops where a sample of the dataset does not fit into the model's context or into a grain.
