@@ -40,7 +40,7 @@ void prepare(Session& session) {
 Source policy_to_evaluate(const Session& session, const Dataset& prompts) {
   prompts.check_kind(DatasetKind::prompts);
   const std::string& name = session.options.evaluate.model;
-  Source policy = find_source(session, name, Head::policy, prompts);
+  Source policy = find_source(session, "evaluate.model", name, Head::policy, Accept::exact, prompts);
   match_text(policy, prompts, "evaluate.model = " + name);
   return policy;
 }
