@@ -54,7 +54,7 @@ Source pending_source(const Session& session, const std::string& stage, Head hea
   const std::string option = stage == "sft" ? "sft.init" : stage == "reward" ? "reward.init" : "ppo.actor";
   const std::string& init = stage == "sft" ? o.sft.init : stage == "reward" ? o.reward.init : o.ppo.actor;
   require(init != stage, "{} = {} starts from itself: name random, an earlier stage or a checkpoint folder", option, init);
-  const Accept accept = stage == "sft" ? Accept::exact_or_random : stage == "reward" ? Accept::any_or_random : Accept::exact;
+  const Accept accept = stage == "reward" ? Accept::any_or_random : Accept::exact_or_random;
   Source source = find_source(session, option, init, Head::policy, accept, data);
   source.checkpoint.clear();
   source.card.head = stage == "reward" ? Head::value : stage == "ppo" ? head : Head::policy;
