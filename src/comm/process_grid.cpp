@@ -58,12 +58,16 @@ GridShape complete(GridShape shape, int ranks) {
   return shape;
 }
 
+ProcessGrid::ProcessGrid() : alone_(make_single_communicator()), world_(alone_.get()) {
+  for (auto& line : along_) line = make_single_communicator();
+}
+
 ProcessGrid::ProcessGrid(World& world, GridShape shape)
     : shape_(complete(shape, world.size())), coord_(coord_of(world.rank(), shape_)), world_(&world.ranks()) {
   for (const Axis axis : {Axis::tensor, Axis::data, Axis::pipeline}) {
     // The ranks of one line along an axis share the coordinates of the other two: the line's first rank names it.
     GridCoord first = coord_;
-    (axis == Axis::tensor ? first.tensor : axis == Axis::data ? first.data : first.pipeline) = 0;
+    first.set(axis, 0);
     along_[static_cast<int>(axis)] = world.split(rank_of(first, shape_), coord_.along(axis));
   }
 }

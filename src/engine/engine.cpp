@@ -2,21 +2,25 @@
 
 #include <algorithm>
 
+#include "collimate/engine/schedule.hpp"
 #include "collimate/kernels/rows.hpp"
 
 namespace collimate {
 
-Engine::Engine(const std::string& name, const ModelConfig& config, Head head, int shards, const EngineUse& use, int data_ranks,
+Engine::Engine(const std::string& name, const ModelConfig& config, Head head, const Division& division, const EngineUse& use,
                Workspace& workspace)
     : use_(use),
       workspace_(&workspace),
       stream_(&workspace.plan().device().stream()),
-      transformer_(config, head, shards, workspace.plan()),
-      store_(name, transformer_.layout(), workspace.plan(), use.most_grains, data_ranks) {
-  if (head == Head::policy)
-    policy_.emplace(transformer_);
-  else
-    value_.emplace(transformer_);
+      division_(division),
+      transformer_(config, head, division, workspace.plan(), use.recompute),
+      store_(name, transformer_.layout(), workspace.plan(), division, {use.most_grains, use.slots > 0}) {
+  if (division.last_stage()) {
+    if (head == Head::policy)
+      policy_.emplace(transformer_);
+    else
+      value_.emplace(transformer_);
+  }
   const auto measure = [&](auto take) {
     Arena arena(workspace.plan().device());
     take(arena);
@@ -45,12 +49,15 @@ Engine::GrainBuffers Engine::take_grain(Arena& arena, std::int64_t rows) const {
 
 Engine::Learn Engine::take_learn(Arena& arena) const {
   Learn learn;
-  learn.grain = take_grain(arena, use_.rows);
-  learn.activations = transformer_.take(arena, use_.rows, Transformer::Keep::all);
+  const int flights = static_cast<int>(std::min<std::int64_t>(grains_in_flight(division_.stage(), division_.stages()), use_.most_grains));
+  for (int i = 0; i < flights; ++i) {
+    InFlight& flight = learn.flights.emplace_back();
+    flight.buffers = take_grain(arena, use_.rows);
+    flight.activations = transformer_.take(arena, use_.rows, Transformer::Keep::all, i ? &learn.flights[0].activations : nullptr);
+  }
   learn.dhidden = arena.take({use_.rows, transformer_.config().width});
-  if (policy_) {
-    learn.head = policy_->take(arena, Transformer::Keep::all);
-  } else {
+  if (policy_) learn.head = policy_->take(arena, Transformer::Keep::all);
+  if (value_) {
     learn.values = arena.take({use_.rows});
     learn.dvalues = arena.take({use_.rows});
   }
@@ -61,16 +68,14 @@ Engine::Score Engine::take_score(Arena& arena) const {
   Score score;
   score.grain = take_grain(arena, use_.rows);
   score.activations = transformer_.take(arena, use_.rows, Transformer::Keep::nothing);
-  if (policy_)
-    score.head = policy_->take(arena, Transformer::Keep::nothing);
-  else
-    score.values = arena.take({use_.rows});
+  if (policy_) score.head = policy_->take(arena, Transformer::Keep::nothing);
+  if (value_) score.values = arena.take({use_.rows});
   return score;
 }
 
 GrainView Engine::upload(const GrainBuffers& buffers, const Grain& grain) {
   const auto rows = static_cast<std::int64_t>(grain.tokens.size());
-  ensure(buffers.tokens && rows <= buffers.tokens[0] && kernels::padded_rows(rows) == rows,
+  ensure(buffers.tokens && rows <= buffers.tokens[0] && (rows == 0 || kernels::padded_rows(rows) == rows),
          "a grain of {} rows does not fit an engine planned for {}", rows, use_.rows);
   const ModelConfig& config = transformer_.config();
   for (std::int64_t r = 0; r < rows; ++r) {  // what a kernel would take for padding, or read behind a table
@@ -89,21 +94,67 @@ GrainView Engine::upload(const GrainBuffers& buffers, const Grain& grain) {
           put(buffers.samples, grain.samples), put(buffers.offsets, grain.offsets)};
 }
 
+// Between stages: what a forward gives goes on, what a backward gives goes back; every rank speaks with the one of its own place among
+// those that share its layers.
+std::unique_ptr<Transfer> Engine::send_stage(Tensor data, int to) {
+  const Message message{data, to};
+  return division_.along(Axis::pipeline).start({&message, 1}, {}, *stream_);
+}
+
+void Engine::receive_stage(Tensor data, int from) { division_.along(Axis::pipeline).receive(data, from, *stream_); }
+
+void Engine::score_all(std::span<const Grain> grains, const std::function<void(std::size_t, const Grain&, Tensor)>& head) {
+  for (std::size_t g = 0; g < grains.size(); ++g) {
+    const GrainView view = upload(score_.grain, grains[g]);
+    const std::int64_t rows = view.rows();
+    score_.sent.reset();  // what was sent may lie where the next one comes
+    if (rows && !division_.first_stage()) receive_stage(score_.activations.x[0].slice(0, rows), division_.stage() - 1);
+    const Tensor out = transformer_.forward(score_.activations, store_, {.stream = *stream_, .grain = view});
+    if (division_.last_stage())
+      head(g, grains[g], out);
+    else if (rows)
+      score_.sent = send_stage(out, division_.stage() + 1);
+  }
+  score_.sent.reset();
+}
+
+void Engine::score(std::span<const Grain> grains, float temperature, const EachScored& each) {
+  ensure(transformer_.head() == Head::policy, "model {} has another head", store_.model());
+  std::vector<float> logprob, entropy;
+  score_all(grains, [&](std::size_t g, const Grain& grain, Tensor hidden) {
+    const Lease lease = store_.fetch(transformer_.head_chunk());
+    logprob.resize(grain.tokens.size());
+    entropy.resize(grain.tokens.size());
+    if (grain.tokens.empty()) return;
+    policy_->score(hidden, grain.targets, temperature, score_.head, lease, *stream_, logprob, entropy);
+    each(g, logprob, entropy);
+  });
+}
+
+void Engine::values(std::span<const Grain> grains, const EachValued& each) {
+  ensure(transformer_.head() == Head::value, "model {} has another head", store_.model());
+  std::vector<float> values;
+  score_all(grains, [&](std::size_t g, const Grain& grain, Tensor hidden) {
+    const Lease lease = store_.fetch(transformer_.head_chunk());
+    values.resize(grain.tokens.size());
+    if (grain.tokens.empty()) return;
+    const Tensor out = score_.values.slice(0, hidden[0]);
+    value_->forward(out, hidden, lease, *stream_);
+    out.device().copy(values.data(), out.data(), out.bytes(), *stream_);
+    stream_->wait();
+    each(g, values);
+  });
+}
+
 void Engine::score(const Grain& grain, float temperature, std::span<float> logprob, std::span<float> entropy) {
-  ensure(policy_.has_value(), "model {} has another head", store_.model());
-  const GrainView view = upload(score_.grain, grain);
-  const Tensor hidden = transformer_.forward(score_.activations, store_, {.stream = *stream_, .grain = view});
-  policy_->score(hidden, view.targets, temperature, score_.head, store_.fetch(transformer_.head_chunk()), *stream_, logprob, entropy);
+  score({&grain, 1}, temperature, [&](std::size_t, auto l, auto e) {
+    std::copy(l.begin(), l.end(), logprob.begin());
+    std::copy(e.begin(), e.end(), entropy.begin());
+  });
 }
 
 void Engine::values(const Grain& grain, std::span<float> values) {
-  ensure(value_.has_value(), "model {} has another head", store_.model());
-  const GrainView view = upload(score_.grain, grain);
-  const Tensor hidden = transformer_.forward(score_.activations, store_, {.stream = *stream_, .grain = view});
-  const Tensor out = score_.values.slice(0, view.rows());
-  value_->forward(out, hidden, store_.fetch(transformer_.head_chunk()), *stream_);
-  out.device().copy(values.data(), out.data(), out.bytes(), *stream_);
-  stream_->wait();
+  this->values({&grain, 1}, [&](std::size_t, auto v) { std::copy(v.begin(), v.end(), values.begin()); });
 }
 
 // The key of a step's dropout: the seed moved by the step, so that every step has its own masks.
@@ -112,37 +163,83 @@ Pass Engine::learning_pass(const GrainView& grain, const Dropout& dropout) {
   return {.stream = *stream_, .grain = grain, .dropout = dropout.probability, .key = RandomKey(seed, Purpose::dropout)};
 }
 
-void Engine::forward_backward(const Grain& grain, float temperature, const Dropout& dropout, const TokenLoss& loss) {
-  ensure(policy_ && store_.learns(), "model {} has another head or was not planned to learn", store_.model());
-  const GrainView view = upload(learn_.grain, grain);
-  const Pass pass = learning_pass(view, dropout);
-  store_.open_grain();
-  const Tensor hidden = transformer_.forward(learn_.activations, store_, pass);
-  const Tensor dhidden = learn_.dhidden.slice(0, view.rows());
-  policy_->forward_backward(dhidden, hidden, view.targets, temperature, learn_.head, store_.fetch(transformer_.head_chunk()), *stream_,
-                            loss);
-  transformer_.backward(dhidden, learn_.activations, store_, pass);
+void Engine::train_forward(InFlight& flight, const Grain& grain, const Dropout& dropout) {
+  flight.view = upload(flight.buffers, grain);
+  const std::int64_t rows = flight.view.rows();
+  flight.sent.reset();
+  if (rows && !division_.first_stage()) receive_stage(flight.activations.x[0].slice(0, rows), division_.stage() - 1);
+  const Tensor out = transformer_.forward(flight.activations, store_, learning_pass(flight.view, dropout));
+  if (rows && !division_.last_stage()) flight.sent = send_stage(out, division_.stage() + 1);
+}
+
+void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& grain, const Dropout& dropout,
+                            const std::function<void(std::size_t, const Grain&, Tensor, Tensor)>& head) {
+  const std::int64_t rows = flight.view.rows();
+  const Tensor dhidden = learn_.dhidden.slice(0, rows), gradient = flight.activations.gradient.slice(0, rows);
+  store_.open_grain(rows > 0);
+  learn_.sent.reset();
+  if (division_.last_stage()) {
+    head(index, grain, dhidden, flight.activations.final_norm.y.slice(0, rows));
+    store_.reduce(transformer_.head_chunk());
+  } else if (rows) {
+    receive_stage(gradient, division_.stage() + 1);
+  }
+  transformer_.backward(dhidden, flight.activations, store_, learning_pass(flight.view, dropout));
+  if (rows && !division_.first_stage()) learn_.sent = send_stage(gradient, division_.stage() - 1);
   store_.close_grain();
 }
 
+void Engine::train(std::span<const Grain> grains, const Dropout& dropout,
+                   const std::function<void(std::size_t, const Grain&, Tensor, Tensor)>& head) {
+  ensure(store_.learns(), "model {} was not planned to learn", store_.model());
+  for (const Action& action :
+       one_forward_one_backward(division_.stage(), division_.stages(), static_cast<int>(grains.size()))) {
+    const auto g = static_cast<std::size_t>(action.grain);
+    InFlight& flight = learn_.flights[g % learn_.flights.size()];
+    if (action.forward)
+      train_forward(flight, grains[g], dropout);
+    else
+      train_backward(flight, g, grains[g], dropout, head);
+  }
+  learn_.sent.reset();
+  for (InFlight& flight : learn_.flights) flight.sent.reset();
+}
+
+void Engine::forward_backward(std::span<const Grain> grains, float temperature, const Dropout& dropout, const GrainTokenLoss& loss) {
+  ensure(transformer_.head() == Head::policy, "model {} has another head", store_.model());
+  train(grains, dropout, [&](std::size_t g, const Grain& grain, Tensor dhidden, Tensor hidden) {
+    const Lease lease = store_.fetch(transformer_.head_chunk());
+    if (grain.tokens.empty()) return;
+    policy_->forward_backward(dhidden, hidden, grain.targets, temperature, learn_.head, lease, *stream_,
+                              [&](std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
+                                loss(g, row, logprob, entropy, dlogprob, dentropy);
+                              });
+  });
+}
+
+void Engine::forward_backward(std::span<const Grain> grains, const Dropout& dropout, const GrainValueLoss& loss) {
+  ensure(transformer_.head() == Head::value, "model {} has another head", store_.model());
+  train(grains, dropout, [&](std::size_t g, const Grain& grain, Tensor dhidden, Tensor hidden) {
+    const Lease lease = store_.fetch(transformer_.head_chunk());
+    if (grain.tokens.empty()) return;
+    const Tensor values = learn_.values.slice(0, hidden[0]), dvalues = learn_.dvalues.slice(0, hidden[0]);
+    value_->forward(values, hidden, lease, *stream_);
+    std::vector<float> host(grain.tokens.size()), gradient(grain.tokens.size());
+    values.device().copy(host.data(), values.data(), values.bytes(), *stream_);
+    stream_->wait();
+    loss(g, host, gradient);
+    values.device().copy(dvalues.data(), gradient.data(), dvalues.bytes(), *stream_);
+    value_->backward(dhidden, dvalues, hidden, lease, *stream_);
+  });
+}
+
+void Engine::forward_backward(const Grain& grain, float temperature, const Dropout& dropout, const TokenLoss& loss) {
+  forward_backward({&grain, 1}, temperature, dropout, [&](std::size_t, std::int64_t row, auto logprob, auto entropy, auto dlogprob,
+                                                          auto dentropy) { loss(row, logprob, entropy, dlogprob, dentropy); });
+}
+
 void Engine::forward_backward(const Grain& grain, const Dropout& dropout, const ValueLoss& loss) {
-  ensure(value_ && store_.learns(), "model {} has another head or was not planned to learn", store_.model());
-  const GrainView view = upload(learn_.grain, grain);
-  const Pass pass = learning_pass(view, dropout);
-  const std::int64_t rows = view.rows();
-  store_.open_grain();
-  const Tensor hidden = transformer_.forward(learn_.activations, store_, pass);
-  const Tensor values = learn_.values.slice(0, rows), dvalues = learn_.dvalues.slice(0, rows), dhidden = learn_.dhidden.slice(0, rows);
-  const Lease head = store_.fetch(transformer_.head_chunk());
-  value_->forward(values, hidden, head, *stream_);
-  std::vector<float> host(rows), gradient(rows);
-  values.device().copy(host.data(), values.data(), values.bytes(), *stream_);
-  stream_->wait();
-  loss(host, gradient);
-  values.device().copy(dvalues.data(), gradient.data(), dvalues.bytes(), *stream_);
-  value_->backward(dhidden, dvalues, hidden, head, *stream_);
-  transformer_.backward(dhidden, learn_.activations, store_, pass);
-  store_.close_grain();
+  forward_backward({&grain, 1}, dropout, [&](std::size_t, auto values, auto dvalues) { loss(values, dvalues); });
 }
 
 std::vector<float> Engine::logits(const Grain& grain) {

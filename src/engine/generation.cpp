@@ -1,6 +1,6 @@
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <utility>
 
 #include "collimate/engine/engine.hpp"
 #include "collimate/kernels/rows.hpp"
@@ -14,9 +14,12 @@ Engine::Generate Engine::take_generate(Arena& arena) const {
   g.grain = take_grain(arena, use_.rows);
   g.activations = transformer_.take(arena, std::max(use_.rows, batch), Transformer::Keep::nothing);
   g.hidden = arena.take({batch, transformer_.config().width});
-  g.logits = arena.take({batch, vocabulary});
-  g.scratch = arena.take({batch * vocabulary});
+  if (policy_) {
+    g.logits = arena.take({batch, vocabulary});
+    g.scratch = arena.take({policy_->decode_scratch(batch)});
+  }
   g.tokens = arena.take({batch}, DType::i32);
+  g.drawn = arena.take({batch}, DType::i32);
   g.slots = arena.take({batch}, DType::i32);
   g.positions = arena.take({batch}, DType::i32);
   g.uniforms = arena.take({batch}, DType::f64);
@@ -24,14 +27,77 @@ Engine::Generate Engine::take_generate(Arena& arena) const {
   return g;
 }
 
-// Draws the next token of each active sequence from hidden[0..n) and appends it to its continuation.
-void Engine::draw(std::span<Active> active, const GenerateOptions& how, std::span<const Prompt> prompts, std::vector<Continuation>& out) {
-  const auto n = static_cast<std::int64_t>(active.size());
+// A group's next work: prompts that fit into one grain, or one token more for all of its active sequences.
+//
+// Stages work on the groups in turn, so that each has something to do while the tokens of a group's last work are drawn at the end of the
+// pipeline and come back. All ranks of a replica keep the same books, because they learn the same tokens.
+class Engine::Group {
+ public:
+  Group(std::size_t next, std::size_t end, std::int32_t first_slot, std::int32_t slots) : next_(next), end_(end), slots_(slots) {
+    for (std::int32_t slot = first_slot + slots; slot-- > first_slot;) free_.push_back(slot);
+  }
+  bool done() const { return next_ == end_ && admitted_.empty() && active_.empty(); }
+  bool waits() const { return !work.empty(); }
+
+  /// Chooses the next work; true: prompts, false: a token each.
+  bool choose(std::span<const Prompt> prompts, std::int64_t rows) {
+    // Few free slots are not worth a forward of their own.
+    if (admitted_.empty() && next_ < end_ && (active_.empty() || free_.size() * 4 >= static_cast<std::size_t>(slots_)))
+      for (; next_ < end_ && !free_.empty(); ++next_) {
+        admitted_.push_back({next_, free_.back(), static_cast<std::int32_t>(prompts[next_].tokens.size()), 0});
+        free_.pop_back();
+      }
+    if (admitted_.empty()) {
+      work = std::exchange(active_, {});
+      return false;
+    }
+    std::int64_t tokens = 0;
+    std::size_t count = 0;
+    for (; count < admitted_.size(); ++count) {
+      tokens += admitted_[count].length;
+      if (count && kernels::padded_rows(tokens) > rows) break;
+    }
+    work.assign(admitted_.begin(), admitted_.begin() + static_cast<std::ptrdiff_t>(count));
+    admitted_.erase(admitted_.begin(), admitted_.begin() + static_cast<std::ptrdiff_t>(count));
+    return true;
+  }
+
+  /// Takes the tokens of the last work; sequences that ended give their slots back.
+  void settle(std::span<const std::int32_t> tokens, const GenerateOptions& how, std::vector<Continuation>& out) {
+    for (std::size_t i = 0; i < work.size(); ++i) {
+      Active& a = work[i];
+      a.last = tokens[i];
+      Continuation& c = out[a.index];
+      c.tokens.push_back(a.last);
+      const bool ended = std::find(how.stop.begin(), how.stop.end(), a.last) != how.stop.end();
+      if (ended) c.finish = Finish::end_of_text;
+      if (ended || static_cast<std::int64_t>(c.tokens.size()) >= how.max_new)
+        free_.push_back(a.slot);
+      else
+        active_.push_back(a);
+    }
+    work.clear();
+  }
+
+  std::vector<Active> work;           ///< what is under way
+  std::vector<std::int32_t> drawn;    ///< last stage: its tokens
+  std::unique_ptr<Transfer> sending;  ///< last stage: of them
+
+ private:
+  std::size_t next_, end_;
+  std::int32_t slots_;
+  std::vector<std::int32_t> free_;
+  std::vector<Active> active_, admitted_;
+};
+
+// Draws the next token of each sequence from hidden[0..n), on the last stage.
+std::vector<std::int32_t> Engine::draw(std::span<const Active> work, const GenerateOptions& how, std::span<const Prompt> prompts,
+                                       std::vector<Continuation>& out) {
+  const auto n = static_cast<std::int64_t>(work.size());
   Device& device = workspace_->plan().device();
   std::vector<double> uniforms(n);
   for (std::int64_t b = 0; b < n; ++b)
-    uniforms[b] =
-        how.key.uniform(prompts[active[b].index].sample, static_cast<std::uint32_t>(out[active[b].index].tokens.size()), how.round);
+    uniforms[b] = how.key.uniform(prompts[work[b].index].sample, static_cast<std::uint32_t>(out[work[b].index].tokens.size()), how.round);
   device.copy(generate_.uniforms.data(), uniforms.data(), n * sizeof(double), *stream_);
   const Tensor logits = generate_.logits.slice(0, n), tokens = generate_.tokens.slice(0, n), logprobs = generate_.logprobs.slice(0, n);
   policy_->decode(logits, generate_.hidden.slice(0, n), generate_.scratch, store_.fetch(transformer_.head_chunk()), *stream_);
@@ -42,79 +108,84 @@ void Engine::draw(std::span<Active> active, const GenerateOptions& how, std::spa
   device.copy(logprob.data(), logprobs.data(), n * sizeof(float), *stream_);
   stream_->wait();
   for (std::int64_t b = 0; b < n; ++b) {
-    const Prompt& prompt = prompts[active[b].index];
+    const Prompt& prompt = prompts[work[b].index];
     if (!std::isfinite(logprob[b]))
       fail_with(ExitCode::failure, "model {}: sample {} has logits that are not finite at token {}: its weights are broken", store_.model(),
-                prompt.sample, prompt.tokens.size() + out[active[b].index].tokens.size());
-    active[b].last = drawn[b];
-    out[active[b].index].tokens.push_back(drawn[b]);
-    out[active[b].index].logprobs.push_back(logprob[b]);
+                prompt.sample, prompt.tokens.size() + out[work[b].index].tokens.size());
+    out[work[b].index].logprobs.push_back(logprob[b]);
   }
+  return drawn;
 }
 
-// Packs the admitted prompts into grains, fills their cache slots and draws their first tokens.
-void Engine::prefill(std::span<const Prompt> prompts, std::span<Active> admitted, const GenerateOptions& how,
-                     std::vector<Continuation>& out) {
+// This stage's part of a work; on the last stage the hidden states of the last tokens come out of it.
+void Engine::prefill(std::span<const Active> work, std::span<const Prompt> prompts) {
   Device& device = workspace_->plan().device();
-  const std::int64_t width = transformer_.config().width;
-  for (std::size_t begin = 0; begin < admitted.size();) {
-    std::vector<std::int32_t> tokens, positions, offsets{0}, slots;
-    std::size_t end = begin;
-    while (end < admitted.size()) {
-      const auto& prompt = prompts[admitted[end].index].tokens;
-      if (end > begin && kernels::padded_rows(static_cast<std::int64_t>(tokens.size() + prompt.size())) > use_.rows) break;
-      tokens.insert(tokens.end(), prompt.begin(), prompt.end());
-      for (std::size_t t = 0; t < prompt.size(); ++t) positions.push_back(static_cast<std::int32_t>(t));
-      offsets.push_back(static_cast<std::int32_t>(tokens.size()));
-      slots.push_back(admitted[end++].slot);
-    }
-    const auto rows = static_cast<std::size_t>(kernels::padded_rows(static_cast<std::int64_t>(tokens.size())));
-    tokens.resize(rows, -1);
-    positions.resize(rows, -1);
-    const std::vector<std::int32_t> targets(rows, -1);
-    const std::vector<std::int64_t> samples(rows, 0);
-    const GrainView view = upload(generate_.grain, {tokens, positions, targets, offsets, samples});
-    const auto count = static_cast<std::int64_t>(end - begin);
-    device.copy(generate_.slots.data(), slots.data(), slots.size() * sizeof(std::int32_t), *stream_);
-    const Tensor hidden =
-        transformer_.forward(generate_.activations, store_,
-                             {.stream = *stream_, .grain = view, .cache = &generate_.cache, .slots = generate_.slots.slice(0, count)});
-    for (std::int64_t s = 0; s < count; ++s)
-      device.copy(generate_.hidden.slice(s, 1).data(), hidden.slice(offsets[s + 1] - 1, 1).data(), width * sizeof(float), *stream_);
-    draw(admitted.subspan(begin, count), how, prompts, out);
-    begin = end;
+  std::vector<std::int32_t> tokens, positions, offsets{0}, slots;
+  for (const Active& a : work) {
+    const auto& prompt = prompts[a.index].tokens;
+    tokens.insert(tokens.end(), prompt.begin(), prompt.end());
+    for (std::size_t t = 0; t < prompt.size(); ++t) positions.push_back(static_cast<std::int32_t>(t));
+    offsets.push_back(static_cast<std::int32_t>(tokens.size()));
+    slots.push_back(a.slot);
   }
+  const auto rows = static_cast<std::size_t>(kernels::padded_rows(static_cast<std::int64_t>(tokens.size())));
+  tokens.resize(rows, -1);
+  positions.resize(rows, -1);
+  const std::vector<std::int32_t> targets(rows, -1);
+  const std::vector<std::int64_t> samples(rows, 0);
+  const GrainView view = upload(generate_.grain, {tokens, positions, targets, offsets, samples});
+  const auto count = static_cast<std::int64_t>(work.size());
+  device.copy(generate_.slots.data(), slots.data(), slots.size() * sizeof(std::int32_t), *stream_);
+  if (!division_.first_stage()) receive_stage(generate_.activations.x[0].slice(0, view.rows()), division_.stage() - 1);
+  const Tensor hidden =
+      transformer_.forward(generate_.activations, store_,
+                           {.stream = *stream_, .grain = view, .cache = &generate_.cache, .slots = generate_.slots.slice(0, count)});
+  if (!division_.last_stage()) {
+    generate_.sent = send_stage(hidden, division_.stage() + 1);
+    return;
+  }
+  const std::size_t bytes = transformer_.config().width * sizeof(float);
+  for (std::int64_t s = 0; s < count; ++s)
+    device.copy(generate_.hidden.slice(s, 1).data(), hidden.slice(offsets[s + 1] - 1, 1).data(), bytes, *stream_);
 }
 
-void Engine::decode(std::span<Active> active, const GenerateOptions& how, std::span<const Prompt> prompts, std::vector<Continuation>& out) {
-  const auto n = static_cast<std::int64_t>(active.size());
+void Engine::decode(std::span<Active> work) {
+  const auto n = static_cast<std::int64_t>(work.size());
   Device& device = workspace_->plan().device();
   std::vector<std::int32_t> tokens, slots, positions;
-  for (const Active& a : active) {
+  for (Active& a : work) {
     tokens.push_back(a.last);
     slots.push_back(a.slot);
-    positions.push_back(a.length);
+    positions.push_back(a.length++);
   }
   device.copy(generate_.tokens.data(), tokens.data(), n * sizeof(std::int32_t), *stream_);
   device.copy(generate_.slots.data(), slots.data(), n * sizeof(std::int32_t), *stream_);
   device.copy(generate_.positions.data(), positions.data(), n * sizeof(std::int32_t), *stream_);
+  if (!division_.first_stage()) receive_stage(generate_.activations.x[0].slice(0, n), division_.stage() - 1);
   const Tensor hidden = transformer_.decode(generate_.activations, store_, generate_.cache, generate_.tokens.slice(0, n),
                                             generate_.slots.slice(0, n), generate_.positions.slice(0, n), *stream_);
-  device.copy(generate_.hidden.data(), hidden.data(), hidden.bytes(), *stream_);
-  for (Active& a : active) ++a.length;
-  draw(active, how, prompts, out);
+  if (!division_.last_stage())
+    generate_.sent = send_stage(hidden, division_.stage() + 1);
+  else
+    device.copy(generate_.hidden.data(), hidden.data(), hidden.bytes(), *stream_);
 }
 
-std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, const GenerateOptions& how) {
-  ensure(use_.slots > 0 && policy_, "model {} was not planned to generate", store_.model());
-  std::vector<Continuation> out(prompts.size());
+// The last stage tells the others what it drew.
+void Engine::send_drawn(Group& group) {
+  const Tensor tokens(group.drawn.data(), DType::i32, {static_cast<std::int64_t>(group.drawn.size())}, workspace_->plan().device());
+  std::vector<Message> messages;
+  for (int stage = 0; stage + 1 < division_.stages(); ++stage) messages.push_back({tokens, stage});
+  if (!messages.empty()) group.sending = division_.along(Axis::pipeline).start(messages, {}, *stream_);
+}
+
+void Engine::check(std::span<const Prompt> prompts, const GenerateOptions& how) const {
+  const ModelConfig& config = transformer_.config();
   for (const Prompt& prompt : prompts) {
     const auto length = static_cast<std::int64_t>(prompt.tokens.size());
     require(length > 0, "sample {} has an empty prompt: give it at least a BOS token", prompt.sample);
     require(length + how.max_new <= use_.capacity && kernels::padded_rows(length) <= use_.rows,
             "sample {} has a prompt of {} tokens, and {} new ones do not fit the {} tokens planned for a sequence", prompt.sample, length,
             how.max_new, use_.capacity);
-    const ModelConfig& config = transformer_.config();
     require(length + how.max_new <= config.context + 1,  // the last new token is not read
             "sample {} has a prompt of {} tokens, and {} new ones do not fit the model's context of {}", prompt.sample, length, how.max_new,
             config.context);
@@ -122,36 +193,44 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
       require(token >= 0 && token < config.vocabulary, "sample {} has the token {} in its prompt, and the model's vocabulary has {}",
               prompt.sample, token, config.vocabulary);
   }
-  if (how.max_new == 0) return out;
-  std::vector<std::int32_t> free(use_.slots);
-  std::iota(free.rbegin(), free.rend(), 0);
-  std::vector<Active> active;
-  const auto retire = [&] {  // sequences that ended give their slots back
-    std::erase_if(active, [&](const Active& a) {
-      Continuation& c = out[a.index];
-      const bool ended = std::find(how.stop.begin(), how.stop.end(), a.last) != how.stop.end();
-      if (ended) c.finish = Finish::end_of_text;
-      if (!ended && static_cast<std::int64_t>(c.tokens.size()) < how.max_new) return false;
-      free.push_back(a.slot);
-      return true;
-    });
-  };
-  std::size_t next = 0;
-  while (next < prompts.size() || !active.empty()) {
-    // Few free slots are not worth a forward of their own.
-    if (next < prompts.size() && (active.empty() || free.size() * 4 >= static_cast<std::size_t>(use_.slots))) {
-      std::vector<Active> admitted;
-      for (; next < prompts.size() && !free.empty(); ++next) {
-        admitted.push_back({next, free.back(), static_cast<std::int32_t>(prompts[next].tokens.size()), 0});
-        free.pop_back();
-      }
-      prefill(prompts, admitted, how, out);
-      active.insert(active.end(), admitted.begin(), admitted.end());
-    } else {
-      decode(active, how, prompts, out);
-    }
-    retire();
+}
+
+std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, const GenerateOptions& how) {
+  ensure(use_.slots > 0 && transformer_.head() == Head::policy, "model {} was not planned to generate", store_.model());
+  check(prompts, how);
+  std::vector<Continuation> out(prompts.size());
+  store_.hold_all();
+  std::vector<Group> groups;
+  const int count = static_cast<int>(std::min<std::int64_t>(division_.stages(), use_.slots));
+  for (int g = 0; how.max_new > 0 && g < count; ++g) {
+    const Part share = part_of(std::ssize(prompts), g, count), slots = part_of(use_.slots, g, count);
+    groups.emplace_back(share.begin, share.begin + share.count, static_cast<std::int32_t>(slots.begin), static_cast<std::int32_t>(slots.count));
   }
+  while (std::any_of(groups.begin(), groups.end(), [](const Group& group) { return !group.done() || group.waits(); }))
+    for (Group& group : groups) {
+      if (group.waits()) {
+        if (!division_.last_stage()) {
+          const Tensor tokens = generate_.drawn.slice(0, std::ssize(group.work));
+          receive_stage(tokens, division_.stages() - 1);
+          group.drawn.resize(group.work.size());
+          tokens.device().copy(group.drawn.data(), tokens.data(), tokens.bytes(), *stream_);
+          stream_->wait();
+        }
+        group.settle(group.drawn, how, out);
+      }
+      if (group.done()) continue;
+      generate_.sent.reset();  // what was sent may lie where the next one comes
+      if (group.choose(prompts, use_.rows))
+        prefill(group.work, prompts);
+      else
+        decode(group.work);
+      if (!division_.last_stage()) continue;
+      group.sending.reset();
+      group.drawn = draw(group.work, how, prompts, out);
+      send_drawn(group);
+    }
+  generate_.sent.reset();
+  store_.release_all();
   return out;
 }
 

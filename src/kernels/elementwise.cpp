@@ -18,6 +18,14 @@ void add_bias(Tensor y, Tensor bias, Stream&) {
   cpu::add_bias(y.as<float>(), bias.as<float>(), y[0], y[1]);
 }
 
+void copy_columns(Tensor y, std::int64_t y_first, Tensor x, std::int64_t x_first, std::int64_t columns, Stream&) {
+  check_rank("copy_columns", "y", y, 2);
+  check_rank("copy_columns", "x", x, 2);
+  require(y[0] == x[0] && y_first >= 0 && x_first >= 0 && columns >= 0 && y_first + columns <= y[1] && x_first + columns <= x[1],
+          "copy_columns cannot copy {} columns from {} of {} to {} of {}", columns, x_first, x.shape().text(), y_first, y.shape().text());
+  cpu::copy_columns(y.as<float>() + y_first, y[1], x.as<float>() + x_first, x[1], y[0], columns);
+}
+
 void gelu_forward(Tensor y, Tensor x, Stream&) {
   check("gelu_forward", "x", x, x.shape());
   check("gelu_forward", "y", y, x.shape());

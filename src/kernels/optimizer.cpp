@@ -32,10 +32,10 @@ void block_squares(Tensor sums, Tensor x, Stream&) {
   cpu::block_squares(sums.as<double>(), x.as<float>(), blocks);
 }
 
-void block_hashes(Tensor hashes, Tensor x, Stream&) {
-  const auto blocks = whole_blocks("block_hashes", x);
-  check("block_hashes", "hashes", hashes, {blocks}, DType::u64);
-  cpu::block_hashes(hashes.as<std::uint64_t>(), x.as<float>(), blocks);
+void element_hash(Tensor hash, Tensor x, std::int64_t first, Stream&) {
+  check("element_hash", "x", x, x.shape());
+  check("element_hash", "hash", hash, {1}, DType::u64);
+  *hash.as<std::uint64_t>() = cpu::element_hash(x.as<float>(), first, x.count());
 }
 
 }  // namespace collimate::kernels

@@ -17,8 +17,8 @@ void drop(Tensor x, std::uint32_t where, const Pass& pass) {
 
 }  // namespace
 
-void Block::declare(const ModelConfig& config, ParameterLayout& layout, int index) {
-  layout.open_chunk(prefix(index));
+void Block::declare(const ModelConfig& config, ParameterLayout& layout, int index, Held held) {
+  layout.open_chunk(prefix(index), held);
   NormLayer::declare(config, layout, prefix(index) + ".norm1");
   AttentionLayer::declare(config, layout, prefix(index));
   NormLayer::declare(config, layout, prefix(index) + ".norm2");
@@ -51,6 +51,35 @@ Block::Saved Block::take(Arena& arena, std::int64_t rows) const {
   saved.mlp = mlp_.take(arena, rows);
   saved.mid = arena.take(saved.norm1.y.shape());
   return saved;
+}
+
+Block::Saved Block::take(Arena& arena, std::int64_t rows, Recompute how, const Saved& shared) const {
+  if (how == Recompute::full) return shared;
+  if (how == Recompute::none) return take(arena, rows);
+  Saved saved = shared;  // qkv and the inner rows of the MLP
+  saved.norm1 = norm1_.take(arena, rows);
+  saved.norm2 = norm2_.take(arena, rows);
+  for (Tensor& out : saved.attention.out) out = arena.take(out.shape());
+  for (Tensor& lse : saved.attention.lse) lse = arena.take(lse.shape());
+  saved.mid = arena.take(saved.norm1.y.shape());
+  return saved;
+}
+
+void Block::recompute(Recompute how, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+                      const Pass& pass) const {
+  const std::int64_t rows = x[0];
+  const Tensor mid = saved.mid.slice(0, rows), branch = scratch.branch.slice(0, rows);
+  if (how == Recompute::none) return;
+  if (how == Recompute::selective) {
+    attention_.recompute_inner(saved.norm1.y.slice(0, rows), saved.attention, lease, scratch, rotary, pass);
+  } else {
+    norm1_.forward(saved.norm1, x, lease, pass.stream);
+    attention_.forward(branch, saved.norm1.y.slice(0, rows), saved.attention, lease, scratch, rotary, pass, index_);
+    drop(branch, site(index_, 0), pass);
+    kernels::add(mid, x, branch, pass.stream);
+    norm2_.forward(saved.norm2, mid, lease, pass.stream);
+  }
+  mlp_.recompute_inner(saved.norm2.y.slice(0, rows), saved.mlp, lease, pass.stream);
 }
 
 void Block::forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,

@@ -30,7 +30,7 @@ void MlpLayer::declare(const ModelConfig& config, ParameterLayout& layout, const
 MlpLayer::MlpLayer(const ModelConfig& config, const ParameterLayout& layout, const std::string& name) : activation_(config.activation) {
   const auto bounds = shard_bounds(config.mlp, layout.shards());
   const bool gated = activation_ == Activation::swiglu;
-  for (int v = 0; v < layout.shards(); ++v) {
+  for (int v = static_cast<int>(layout.held().begin), end = v + static_cast<int>(layout.held().count); v < end; ++v) {
     inner_.push_back(bounds[v + 1] - bounds[v]);
     up_weight_.push_back(gated ? layout.fused({name + ".gate.weight", name + ".up.weight"}, v) : layout.view(name + ".up.weight", v));
     if (config.bias)
@@ -52,17 +52,27 @@ MlpLayer::Saved MlpLayer::take(Arena& arena, std::int64_t rows) const {
   return saved;
 }
 
+/// saved.up and saved.inner of shard v.
+void MlpLayer::inner(int v, Tensor x, const Saved& saved, const Lease& lease, Stream& stream) const {
+  const Tensor up = saved.up[v].slice(0, x[0]), inner = saved.inner[v].slice(0, x[0]);
+  kernels::linear_forward(up, x, lease.at(up_weight_[v]), up_bias_.empty() ? Tensor() : lease.at(up_bias_[v]), kernels::Write::replace,
+                          stream);
+  if (activation_ == Activation::swiglu)
+    kernels::swiglu_forward(inner, up, stream);
+  else
+    kernels::gelu_forward(inner, up, stream);
+}
+
+void MlpLayer::recompute_inner(Tensor x, const Saved& saved, const Lease& lease, Stream& stream) const {
+  for (int v = 0; v < static_cast<int>(inner_.size()); ++v)
+    if (inner_[v]) inner(v, x, saved, lease, stream);
+}
+
 void MlpLayer::forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Stream& stream) const {
-  sum_over_shards(y, scratch.tree, static_cast<int>(inner_.size()), stream, [&](int v, Tensor partial) {
+  sum_over_shards(y, scratch.tree, stream, [&](int v, Tensor partial) {
     if (inner_[v] == 0) return partial.zero(stream);
-    const Tensor up = saved.up[v].slice(0, x[0]), inner = saved.inner[v].slice(0, x[0]);
-    kernels::linear_forward(up, x, lease.at(up_weight_[v]), up_bias_.empty() ? Tensor() : lease.at(up_bias_[v]), kernels::Write::replace,
-                            stream);
-    if (activation_ == Activation::swiglu)
-      kernels::swiglu_forward(inner, up, stream);
-    else
-      kernels::gelu_forward(inner, up, stream);
-    kernels::linear_forward(partial, inner, lease.at(down_weight_[v]), {}, kernels::Write::replace, stream);
+    inner(v, x, saved, lease, stream);
+    kernels::linear_forward(partial, saved.inner[v].slice(0, x[0]), lease.at(down_weight_[v]), {}, kernels::Write::replace, stream);
   });
   if (!up_bias_.empty()) kernels::add_bias(y, lease.at(down_bias_), stream);
 }
@@ -72,7 +82,7 @@ void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, cons
                         Stream& stream) const {
   const std::int64_t rows = x[0];
   if (!up_bias_.empty()) kernels::linear_backward_bias(lease.gradient_at(down_bias_), dy, kernels::Write::replace, stream);
-  sum_over_shards(dx, scratch.tree, static_cast<int>(inner_.size()), stream, [&](int v, Tensor partial) {
+  sum_over_shards(dx, scratch.tree, stream, [&](int v, Tensor partial) {
     if (inner_[v] == 0) return partial.zero(stream);
     const Tensor up = saved.up[v].slice(0, rows), inner = saved.inner[v].slice(0, rows);
     const Tensor dinner = part_of(scratch.narrow, rows, inner_[v]), dup = part_of(scratch.wide, rows, up[1]);
@@ -89,7 +99,7 @@ void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, cons
 }
 
 void MlpLayer::decode(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Stream& stream) const {
-  sum_over_shards(y, scratch.tree, static_cast<int>(inner_.size()), stream, [&](int v, Tensor partial) {
+  sum_over_shards(y, scratch.tree, stream, [&](int v, Tensor partial) {
     if (inner_[v] == 0) return partial.zero(stream);
     const Tensor up = saved.up[v].slice(0, x[0]), inner = saved.inner[v].slice(0, x[0]);
     kernels::linear_decode(up, x, lease.at(up_weight_[v]), up_bias_.empty() ? Tensor() : lease.at(up_bias_[v]), stream);

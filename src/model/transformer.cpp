@@ -1,5 +1,6 @@
 #include "collimate/model/transformer.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 
@@ -9,35 +10,69 @@
 namespace collimate {
 namespace {
 
-const ModelConfig& checked(const ModelConfig& config, int shards) {
+const ModelConfig& checked(const ModelConfig& config, const Division& division) {
   config.check();
-  require(shards >= 1 && std::has_single_bit(static_cast<unsigned>(shards)), "numerics.tensor_shards = {} is not a power of two", shards);
+  require(division.shards >= 1 && std::has_single_bit(static_cast<unsigned>(division.shards)),
+          "numerics.tensor_shards = {} is not a power of two", division.shards);
+  const int tensor = division.ranks(Axis::tensor);
+  require(division.shards % tensor == 0,
+          "grid.tensor = {} does not divide numerics.tensor_shards = {}: a rank computes whole shards; set grid.tensor to a power of two of at "
+          "most {}, or numerics.tensor_shards to a larger one (it is a part of the numbers' definition)",
+          tensor, division.shards, division.shards);
   return config;
+}
+
+double block_products(const ModelConfig& c) {
+  const double heads = static_cast<double>(c.head_size) * static_cast<double>(2 * c.heads + 2 * c.kv_heads);
+  return static_cast<double>(c.width) * (heads + static_cast<double>(c.mlp) * (c.activation == Activation::swiglu ? 3 : 2));
 }
 
 }  // namespace
 
-ParameterLayout Transformer::make_layout(const ModelConfig& config, Head head, int shards, int& head_chunk) {
-  ParameterLayout layout(shards);
-  const auto rows = shard_bounds(config.vocabulary, shards);
+Part stage_blocks(const ModelConfig& config, Head head, int stage, int stages) {
+  require(stages <= config.layers, "grid.pipeline = {}, and a model has {} blocks: a stage needs at least one; use at most {} stages", stages,
+          config.layers, config.layers);
+  if (stages == 1) return {0, config.layers};
+  // The head's products, in blocks; its backward needs no third product's recomputation, so the same factor holds.
+  const double weight = head == Head::policy ? static_cast<double>(config.vocabulary * config.width) / block_products(config) : 0;
+  std::int64_t last = 1;
+  double best = -1;
+  for (std::int64_t n = 1; n <= config.layers - (stages - 1); ++n) {
+    const double others = std::ceil(static_cast<double>(config.layers - n) / (stages - 1));
+    const double largest = std::max(others, static_cast<double>(n) + weight);
+    if (best < 0 || largest <= best) {
+      best = largest;
+      last = n;
+    }
+  }
+  if (stage == stages - 1) return {config.layers - last, last};
+  return part_of(config.layers - last, stage, stages - 1);
+}
+
+ParameterLayout Transformer::make_layout(const ModelConfig& config, Head head, const Division& division, int& head_chunk) {
+  ParameterLayout layout(division.shards, division.held_shards());
+  const auto rows = shard_bounds(config.vocabulary, division.shards);
   const Shape table{config.vocabulary, config.width};
-  layout.open_chunk("embedding");
+  const bool first = division.first_stage(), last = division.last_stage(), tied = head == Head::policy && config.tied;
+  const Part mine = stage_blocks(config, head, division.stage(), division.stages());
+  const auto on = [](bool here) { return here ? Held::yes : Held::no; };
+  layout.open_chunk("embedding", first ? Held::yes : last && tied ? Held::copy : Held::no);
   layout.add("embedding.weight", table, Split::rows, rows, true, {0.02});
   layout.close_chunk();
   if (config.positions == Positions::learned) {
-    layout.open_chunk("position");
+    layout.open_chunk("position", on(first));
     layout.add("position.weight", {config.context, config.width}, true, {0.02});
     layout.close_chunk();
   }
-  for (int i = 0; i < config.layers; ++i) Block::declare(config, layout, i);
-  layout.open_chunk("final");
+  for (int i = 0; i < config.layers; ++i) Block::declare(config, layout, i, on(i >= mine.begin && i < mine.begin + mine.count));
+  layout.open_chunk("final", on(last));
   NormLayer::declare(config, layout, "final_norm");
   layout.close_chunk();
-  if (head == Head::policy && config.tied) {
-    head_chunk = layout.tie(0);
+  if (tied) {
+    head_chunk = layout.tie(0, last);
     return layout;
   }
-  layout.open_chunk("head");
+  layout.open_chunk("head", on(last));
   if (head == Head::policy) {
     layout.add("head.weight", table, Split::rows, rows, true, {0.02});
   } else {
@@ -48,13 +83,16 @@ ParameterLayout Transformer::make_layout(const ModelConfig& config, Head head, i
   return layout;
 }
 
-Transformer::Transformer(const ModelConfig& config, Head head, int shards, MemoryPlan& plan)
-    : config_(checked(config, shards)),
+Transformer::Transformer(const ModelConfig& config, Head head, const Division& division, MemoryPlan& plan, RecomputePlan recompute)
+    : config_(checked(config, division)),
       head_(head),
-      layout_(make_layout(config_, head, shards, head_chunk_)),
-      plan_(&plan),
-      final_norm_(config_, layout_, "final_norm") {
-  for (int i = 0; i < config_.layers; ++i) blocks_.emplace_back(config_, layout_, i);
+      division_(division),
+      recompute_(recompute),
+      mine_(stage_blocks(config_, head, division.stage(), division.stages())),
+      layout_(make_layout(config_, head, division, head_chunk_)),
+      plan_(&plan) {
+  for (std::int64_t i = 0; i < mine_.count; ++i) blocks_.emplace_back(config_, layout_, static_cast<int>(mine_.begin + i));
+  if (division.last_stage()) final_norm_.emplace(config_, layout_, "final_norm");
   if (config_.positions == Positions::rotary) rotary_ = plan.reserve("rotary table", Shape{config_.context, config_.head_size}, DType::f32);
 }
 
@@ -64,90 +102,149 @@ void Transformer::prepare(Stream& stream) const {
 
 Tensor Transformer::rotary() const { return rotary_ ? plan_->at(rotary_, {config_.context, config_.head_size}) : Tensor(); }
 
-Activations Transformer::take(Arena& arena, std::int64_t rows, Keep keep) const {
+ShardTree Transformer::shard_tree() const {
+  return {static_cast<int>(layout_.held().count), division_.ranks(Axis::tensor) > 1 ? &division_.along(Axis::tensor) : nullptr,
+          division_.ordered};
+}
+
+Activations Transformer::take(Arena& arena, std::int64_t rows, Keep keep, const Activations* like) const {
   const bool all = keep == Keep::all;
   const Shape hidden{rows, config_.width};
+  const auto block = [&](std::size_t i) { return recompute_.of(static_cast<int>(mine_.begin + static_cast<std::int64_t>(i))); };
   Activations a;
   const std::size_t count = all ? blocks_.size() : std::min<std::size_t>(1, blocks_.size());
-  for (std::size_t i = 0; i < count; ++i) a.blocks.push_back(blocks_[i].take(arena, rows));
+  bool again = false;
+  for (std::size_t i = 0; all && i < count; ++i) again |= block(i) != Recompute::none;
+  if (like) {
+    a.again = like->again;
+    a.scratch = like->scratch;
+    a.gradient = like->gradient;
+  } else {
+    if (again) a.again = blocks_[0].take(arena, rows);
+    a.scratch.tree = a.scratch.key_value = shard_tree();
+    for (int v = 1; v < a.scratch.tree.shards; v *= 2) a.scratch.tree.room.push_back(arena.take(hidden));
+    a.scratch.branch = arena.take(hidden);
+    if (!blocks_.empty()) blocks_[0].attention().take_scratch(arena, rows, all, a.scratch);
+    if (all) {
+      const Block::Widths widths = blocks_.empty() ? Block::Widths{} : blocks_.front().widths();
+      a.scratch.norm = arena.take(hidden);
+      a.scratch.wide = arena.take({rows * widths.fused});
+      a.scratch.narrow = arena.take({rows * widths.inner});
+      a.scratch.delta = arena.take({rows * widths.heads});
+      a.gradient = arena.take(hidden);
+    }
+  }
+  for (std::size_t i = 0; i < count; ++i)
+    a.blocks.push_back(blocks_[i].take(arena, rows, all ? block(i) : Recompute::none, a.again));
   for (std::size_t i = 0; i <= count; ++i) a.x.push_back(arena.take(hidden));
-  a.final_norm = final_norm_.take(arena, rows);
-  for (int v = 1; v < layout_.shards(); v *= 2) a.scratch.tree.push_back(arena.take(hidden));
-  a.scratch.branch = arena.take(hidden);
-  if (!all || blocks_.empty()) return a;
-  const Block::Widths widths = blocks_.front().widths();
-  a.scratch.norm = arena.take(hidden);
-  a.scratch.wide = arena.take({rows * widths.fused});
-  a.scratch.narrow = arena.take({rows * widths.inner});
-  a.scratch.delta = arena.take({rows * widths.heads});
-  a.gradient = arena.take(hidden);
+  if (final_norm_) a.final_norm = final_norm_->take(arena, rows);
   return a;
 }
 
-Tensor Transformer::forward(const Activations& a, const ParameterStore& store, const Pass& pass) const {
+Tensor Transformer::forward(const Activations& a, ParameterStore& store, const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = pass.grain.rows();
-  const bool all = a.blocks.size() == blocks_.size();
+  const bool all = a.blocks.size() == blocks_.size(), last = final_norm_.has_value();
   const auto input = [&](std::size_t i) { return a.x[all ? i : i % 2].slice(0, rows); };
-  embed(input(0), store, pass.grain.tokens, pass.grain.positions, stream);
-  if (pass.dropout > 0) kernels::dropout(input(0), input(0), pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
-  for (std::size_t i = 0; i < blocks_.size(); ++i)
-    blocks_[i].forward(input(i + 1), input(i), a.blocks[all ? i : 0], store.fetch(first_block() + static_cast<int>(i)), a.scratch, rotary(),
-                       pass);
-  final_norm_.forward(a.final_norm, input(blocks_.size()), store.fetch(final_chunk()), stream);
+  if (division_.first_stage()) {
+    embed(input(0), store, pass.grain.tokens, pass.grain.positions, stream);
+    if (pass.dropout > 0 && rows)
+      kernels::dropout(input(0), input(0), pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
+  }
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const int next = i + 1 < blocks_.size() ? chunk_of_block(i + 1) : last ? final_chunk() : -1;
+    const Lease lease = store.fetch(chunk_of_block(i), next);
+    if (rows) blocks_[i].forward(input(i + 1), input(i), a.blocks[all ? i : 0], lease, a.scratch, rotary(), pass);
+  }
+  if (!last) return input(blocks_.size());
+  const Lease lease = store.fetch(final_chunk(), head_chunk_);
+  if (rows) final_norm_->forward(a.final_norm, input(blocks_.size()), lease, stream);
   return a.final_norm.y.slice(0, rows);
 }
 
-void Transformer::backward(Tensor dhidden, const Activations& a, const ParameterStore& store, const Pass& pass) const {
+void Transformer::backward(Tensor dhidden, const Activations& a, ParameterStore& store, const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = pass.grain.rows();
   const Tensor gradient = a.gradient.slice(0, rows);
-  gradient.zero(stream);
-  final_norm_.backward(gradient, dhidden, a.x.back().slice(0, rows), a.final_norm, store.fetch(final_chunk()), stream);
-  for (std::size_t i = blocks_.size(); i-- > 0;)
-    blocks_[i].backward(gradient, a.x[i].slice(0, rows), a.blocks[i], store.fetch(first_block() + static_cast<int>(i)), a.scratch, rotary(),
-                        pass);
-  if (pass.dropout > 0) kernels::dropout(gradient, gradient, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
+  if (final_norm_) {
+    const Lease lease = store.fetch(final_chunk(), chunk_of_block(blocks_.size() - 1));
+    if (rows) {
+      gradient.zero(stream);
+      final_norm_->backward(gradient, dhidden, a.x.back().slice(0, rows), a.final_norm, lease, stream);
+    }
+    store.reduce(final_chunk());
+  }
+  for (std::size_t i = blocks_.size(); i-- > 0;) {
+    const Lease lease = store.fetch(chunk_of_block(i), i > 0 ? chunk_of_block(i - 1) : division_.first_stage() ? 0 : -1);
+    const Tensor x = a.x[i].slice(0, rows);
+    if (rows) {
+      blocks_[i].recompute(recompute_.of(static_cast<int>(mine_.begin + static_cast<std::int64_t>(i))), x, a.blocks[i], lease, a.scratch, rotary(),
+                           pass);
+      blocks_[i].backward(gradient, x, a.blocks[i], lease, a.scratch, rotary(), pass);
+    }
+    store.reduce(chunk_of_block(i));
+  }
+  if (division_.first_stage()) backward_embedding(a, store, pass);
+}
+
+void Transformer::backward_embedding(const Activations& a, ParameterStore& store, const Pass& pass) const {
+  Stream& stream = pass.stream;
+  const std::int64_t rows = pass.grain.rows();
+  const Tensor gradient = a.gradient.slice(0, rows);
+  if (pass.dropout > 0 && rows)
+    kernels::dropout(gradient, gradient, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
   const Lease embedding = store.fetch(0);
   const Parameter& table = layout_.parameter("embedding.weight");
-  for (int v = 0; v < layout_.shards(); ++v)
-    kernels::embedding_backward(embedding.gradient_at(table.parts[v]), gradient, pass.grain.tokens, table.bounds[v], stream);
+  for (std::size_t v = 0; rows && v < table.parts.size(); ++v)
+    if (table.parts[v].held())
+      kernels::embedding_backward(embedding.gradient_at(table.parts[v]), gradient, pass.grain.tokens, table.bounds[v], stream);
+  store.reduce(0);
   if (config_.positions != Positions::learned) return;
   const Lease positions = store.fetch(1);
-  kernels::embedding_backward(positions.gradient_at(layout_.view("position.weight")), gradient, pass.grain.positions, 0, stream);
+  if (rows) kernels::embedding_backward(positions.gradient_at(layout_.view("position.weight")), gradient, pass.grain.positions, 0, stream);
+  store.reduce(1);
 }
 
-void Transformer::embed(Tensor x, const ParameterStore& store, Tensor tokens, Tensor positions, Stream& stream) const {
-  const Lease embedding = store.fetch(0);
+void Transformer::embed(Tensor x, ParameterStore& store, Tensor tokens, Tensor positions, Stream& stream) const {
+  const bool rows = x[0] > 0, learned = config_.positions == Positions::learned;
+  const Lease embedding = store.fetch(0, learned ? 1 : chunk_of_block(0));
   const Parameter& table = layout_.parameter("embedding.weight");
-  x.zero(stream);
-  for (int v = 0; v < layout_.shards(); ++v) kernels::embedding_forward(x, embedding.at(table.parts[v]), tokens, table.bounds[v], stream);
-  if (config_.positions == Positions::learned)
-    kernels::embedding_add(x, store.fetch(1).at(layout_.view("position.weight")), positions, stream);
+  if (rows) {
+    x.zero(stream);
+    for (std::size_t v = 0; v < table.parts.size(); ++v)
+      if (table.parts[v].held()) kernels::embedding_forward(x, embedding.at(table.parts[v]), tokens, table.bounds[v], stream);
+    // One rank has each row, the others zeros: as whole numbers their sum is the row, also where it is -0.
+    if (division_.ranks(Axis::tensor) > 1)
+      division_.along(Axis::tensor).all_reduce(Tensor(x.data(), DType::i32, x.shape(), x.device()), Reduce::sum, stream);
+  }
+  if (!learned) return;
+  const Lease lease = store.fetch(1, chunk_of_block(0));
+  if (rows) kernels::embedding_add(x, lease.at(layout_.view("position.weight")), positions, stream);
 }
 
-Tensor Transformer::decode(const Activations& a, const ParameterStore& store, const KvCache& cache, Tensor tokens, Tensor slots,
-                           Tensor positions, Stream& stream) const {
+Tensor Transformer::decode(const Activations& a, ParameterStore& store, const KvCache& cache, Tensor tokens, Tensor slots, Tensor positions,
+                           Stream& stream) const {
   const std::int64_t rows = tokens[0];
-  embed(a.x[0].slice(0, rows), store, tokens, positions, stream);
+  if (division_.first_stage()) embed(a.x[0].slice(0, rows), store, tokens, positions, stream);
   for (std::size_t i = 0; i < blocks_.size(); ++i)
-    blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0],
-                      store.fetch(first_block() + static_cast<int>(i)), a.scratch, rotary(), cache, slots, positions, stream);
-  final_norm_.forward(a.final_norm, a.x[blocks_.size() % 2].slice(0, rows), store.fetch(final_chunk()), stream);
+    blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0], store.fetch(chunk_of_block(i)), a.scratch, rotary(),
+                      cache, slots, positions, stream);
+  const Tensor out = a.x[blocks_.size() % 2].slice(0, rows);
+  if (!final_norm_) return out;
+  final_norm_->forward(a.final_norm, out, store.fetch(final_chunk()), stream);
   return a.final_norm.y.slice(0, rows);
 }
 
 KvCache Transformer::take_cache(Arena& arena, std::int64_t slots, std::int64_t capacity) const {
   KvCache cache;
-  for (const Block& block : blocks_) {
-    cache.keys.emplace_back();
-    cache.values.emplace_back();
-    for (const kernels::Heads& heads : block.attention().heads()) {
+  cache.keys.resize(config_.layers);
+  cache.values.resize(config_.layers);
+  for (std::size_t i = 0; i < blocks_.size(); ++i)
+    for (const kernels::Heads& heads : blocks_[i].attention().heads()) {
       const Shape shape{slots, capacity, heads.key_value * heads.size};
-      cache.keys.back().push_back(arena.take(shape));
-      cache.values.back().push_back(arena.take(shape));
+      cache.keys[mine_.begin + static_cast<std::int64_t>(i)].push_back(arena.take(shape));
+      cache.values[mine_.begin + static_cast<std::int64_t>(i)].push_back(arena.take(shape));
     }
-  }
   return cache;
 }
 

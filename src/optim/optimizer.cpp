@@ -21,7 +21,7 @@ Optimizer::Optimizer(ParameterStore& store, kernels::AdamW how, double clip) : s
   for (const Parameter& parameter : layout.parameters()) {
     if (!parameter.decays) continue;
     for (const View& part : parameter.parts)
-      if (part.count()) decaying.push_back({layout.chunks()[parameter.chunk].offset + part.offset, part.count(), true});
+      if (part.held() && part.count()) decaying.push_back({layout.chunks()[parameter.chunk].offset + part.offset, part.count(), true});
   }
   std::sort(decaying.begin(), decaying.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
   std::int64_t end = 0;
@@ -37,9 +37,7 @@ Optimizer::Optimizer(ParameterStore& store, kernels::AdamW how, double clip) : s
 }
 
 StepReport Optimizer::step(double rate, Stream& stream) {
-  const Tensor gradient = store_->gradient(), value = store_->value();
-  const Tensor first = store_->first_moment(), second = store_->second_moment();
-  const double norm = std::sqrt(squares_of(gradient, stream));
+  const double norm = std::sqrt(store_->gradient_squares());
   if (!std::isfinite(norm))
     fail_with(ExitCode::failure,
               "the gradient norm of {} is {} at optimizer step {}: lower the learning rate or look at the samples of this step",
@@ -47,11 +45,15 @@ StepReport Optimizer::step(double rate, Stream& stream) {
   kernels::AdamW how = how_;
   how.rate = rate;
   how.gradient_scale = clip_ > 0 && norm > clip_ ? clip_ / norm : 1;
-  for (const Range& range : ranges_) {
-    how.decay = range.decays ? how_.decay : 0;
-    kernels::adamw(value.slice(range.begin, range.count), gradient.slice(range.begin, range.count), first.slice(range.begin, range.count),
-                   second.slice(range.begin, range.count), how, stream);
-  }
+  for (const ParameterStore::Piece& piece : store_->pieces())
+    for (const Range& range : ranges_) {
+      const std::int64_t begin = std::max(range.begin, piece.begin), end = std::min(range.begin + range.count, piece.begin + piece.count);
+      if (begin >= end) continue;
+      const auto part = [&](const Tensor& tensor) { return tensor.slice(begin - piece.begin, end - begin); };
+      how.decay = range.decays ? how_.decay : 0;
+      kernels::adamw(part(piece.value), part(piece.gradient), part(piece.first_moment), part(piece.second_moment), how, stream);
+    }
+  store_->spread_values();
   ++how_.step;
   return {norm, rate};
 }

@@ -17,12 +17,12 @@ std::vector<std::int64_t> shard_bounds(std::int64_t n, int shards, std::int64_t 
   return bounds;
 }
 
-void ParameterLayout::open_chunk(std::string name) {
+void ParameterLayout::open_chunk(std::string name, Held held) {
   ensure(!open_ && ties_.empty(), "chunk '{}' was opened inside another or after a tie", name);
   open_ = true;
   first_open_ = parameters_.size();
   fill_.assign(shards_ + 1, 0);
-  chunks_.push_back({std::move(name), size_, 0, {}});
+  chunks_.push_back({std::move(name), size_, 0, {}, held != Held::no, held == Held::copy});
 }
 
 void ParameterLayout::add(std::string name, Shape shape, bool decays, Initial initial) {
@@ -50,20 +50,26 @@ void ParameterLayout::add(std::string name, Shape shape, Split split, std::vecto
 int ParameterLayout::close_chunk() {
   Chunk& chunk = chunks_.back();
   chunk.sections.assign(1, 0);
-  for (const std::int64_t n : fill_) chunk.sections.push_back(chunk.sections.back() + whole_blocks(n));
+  const auto holds = [&](std::size_t section) { return chunk.held && (section == 0 || held(static_cast<int>(section) - 1)); };
+  for (std::size_t section = 0; section < fill_.size(); ++section)
+    chunk.sections.push_back(chunk.sections.back() + (holds(section) ? whole_blocks(fill_[section]) : 0));
   chunk.size = chunk.sections.back();
   for (std::size_t i = first_open_; i < parameters_.size(); ++i)
-    for (std::size_t v = 0; v < parameters_[i].parts.size(); ++v)
-      parameters_[i].parts[v].offset += chunk.sections[parameters_[i].split == Split::none ? 0 : v + 1];
+    for (std::size_t v = 0; v < parameters_[i].parts.size(); ++v) {
+      const std::size_t section = parameters_[i].split == Split::none ? 0 : v + 1;
+      std::int64_t& offset = parameters_[i].parts[v].offset;
+      offset = holds(section) ? offset + chunk.sections[section] : -1;
+    }
   size_ += chunk.size;
   gradient_size_ = size_;
   open_ = false;
   return static_cast<int>(chunks_.size()) - 1;
 }
 
-int ParameterLayout::tie(int chunk) {
-  ties_.push_back({chunk, gradient_size_});
-  gradient_size_ += chunks_[chunk].size;
+int ParameterLayout::tie(int chunk, bool here) {
+  const bool apart = here && chunks_[chunk].held && !chunks_[chunk].copy;
+  ties_.push_back({chunk, apart ? gradient_size_ : chunks_[chunk].offset, apart});
+  if (apart) gradient_size_ += chunks_[chunk].size;
   return static_cast<int>(chunks_.size() + ties_.size()) - 1;
 }
 
@@ -88,6 +94,12 @@ std::int64_t ParameterLayout::parameter_count() const {
   return n;
 }
 
+std::int64_t ParameterLayout::largest_chunk() const {
+  std::int64_t largest = 0;
+  for (const Chunk& chunk : chunks_) largest = std::max(largest, chunk.size);
+  return largest;
+}
+
 View ParameterLayout::fused(const std::vector<std::string>& names, int shard) const {
   View all = view(names.front(), shard);
   for (std::size_t i = 1; i < names.size(); ++i) {
@@ -103,11 +115,12 @@ void ParameterLayout::for_each_run(const Parameter& parameter, std::int64_t begi
          parameter.name);
   const std::int64_t base = chunks_[parameter.chunk].offset, end = begin + count;
   if (parameter.split == Split::none) {
-    if (count) run(begin, base + parameter.parts[0].offset + begin, count);
+    if (count && parameter.parts[0].held()) run(begin, base + parameter.parts[0].offset + begin, count);
     return;
   }
   const std::int64_t width = parameter.shape.rank() == 1 ? 1 : parameter.shape[1];
   for (std::size_t v = 0; v < parameter.parts.size(); ++v) {
+    if (!parameter.parts[v].held()) continue;
     const std::int64_t low = parameter.bounds[v], high = parameter.bounds[v + 1], part = base + parameter.parts[v].offset;
     if (parameter.split == Split::rows) {
       const std::int64_t from = std::max(begin, low * width), to = std::min(end, high * width);

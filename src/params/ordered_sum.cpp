@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "collimate/kernels/elementwise.hpp"
+#include "collimate/params/division.hpp"
 
 namespace collimate {
 namespace {
@@ -52,14 +53,23 @@ std::int64_t OrderedSum::buffers_needed(std::int64_t most_grains, int ranks) {
   return levels + 1;
 }
 
-OrderedSum::OrderedSum(MemoryPlan& plan, const std::string& name, std::int64_t elements, std::int64_t most_grains, int ranks)
-    : plan_(&plan), name_(name), elements_(elements), stride_((elements + 15) / 16 * 16), most_grains_(most_grains), ranks_(ranks) {
+OrderedSum::OrderedSum(MemoryPlan& plan, const std::string& name, std::int64_t elements, std::int64_t most_grains, int ranks,
+                       std::vector<Part> ranges, bool ordered)
+    : plan_(&plan),
+      name_(name),
+      elements_(elements),
+      stride_((elements + 15) / 16 * 16),
+      most_grains_(most_grains),
+      buffers_(ordered ? buffers_needed(most_grains, ranks) : std::clamp<std::int64_t>(most_grains, 1, 2)),
+      ranks_(ranks),
+      ranges_(std::move(ranges)),
+      ordered_(ordered) {
+  if (ranges_.empty()) ranges_.push_back({0, elements});
   ensure(elements >= 0 && most_grains >= 0 && ranks >= 1, "'{}' cannot sum {} elements of {} grains on {} ranks", name, elements,
          most_grains, ranks);
-  const std::int64_t buffers = buffers_needed(most_grains, ranks);
   scratch_elements_ = 0;
-  slot_ = plan.reserve(name + " sums", {buffers, stride_}, DType::f32, Lifetime::update);
-  if (ranks > 1) {
+  slot_ = plan.reserve(name + " sums", {buffers_, stride_}, DType::f32, Lifetime::update);
+  if (ranks > 1 && ordered) {
     const std::int64_t nodes = ranks * most_nodes((most_grains + ranks - 1) / ranks);
     scratch_elements_ = std::max(std::min(usual_scratch, nodes * stride_), nodes * least_piece);
     scratch_ = plan.reserve(name + " exchange", {scratch_elements_}, DType::f32, Lifetime::update);
@@ -67,7 +77,7 @@ OrderedSum::OrderedSum(MemoryPlan& plan, const std::string& name, std::int64_t e
 }
 
 Tensor OrderedSum::buffer(int index) const {
-  const Tensor all = plan_->at(slot_, {buffers_needed(most_grains_, ranks_), stride_});
+  const Tensor all = plan_->at(slot_, {buffers_, stride_});
   return all.slice(index, 1).reshape({stride_}).slice(0, elements_);
 }
 
@@ -80,7 +90,7 @@ int OrderedSum::take() {
 
 void OrderedSum::begin(std::int64_t first_grain) {
   held_.clear();
-  free_.resize(static_cast<std::size_t>(buffers_needed(most_grains_, ranks_)));
+  free_.resize(static_cast<std::size_t>(buffers_));
   std::iota(free_.rbegin(), free_.rend(), 0);  // buffer 0 is taken first
   next_ = first_grain;
   open_ = -1;
@@ -98,7 +108,7 @@ void OrderedSum::push(Stream& stream) {
   ensure(open_ >= 0, "grain {} of '{}' was pushed but not opened", next_, name_);
   held_.push_back({{next_++, 0}, open_});
   open_ = -1;
-  while (held_.size() > 1 && joins(held_[held_.size() - 2].node, held_.back().node)) {
+  while (held_.size() > 1 && (!ordered_ || joins(held_[held_.size() - 2].node, held_.back().node))) {
     const int newer = held_.back().buffer;
     held_.pop_back();
     const Tensor older = buffer(held_.back().buffer);
@@ -130,29 +140,36 @@ Tensor OrderedSum::merge(std::vector<SumNode> nodes, std::vector<Tensor> terms, 
   return sum;
 }
 
-/// Brings each shard's pieces of all nodes to the shard's owner, a bounded piece per round, and merges them into the owner's
-/// shard of `sum`; the other shards of `sum` are left as they are.
+/// Brings each share's pieces of all nodes to the share's owner, and merges them into the owner's share of `sum`; the others are left as
+/// they are.
 void OrderedSum::collect(Communicator& data, std::int64_t grains, Tensor sum, Stream& stream) {
-  const int ranks = data.size(), me = data.rank();
   std::vector<std::vector<SumNode>> nodes;
+  for (int rank = 0; rank < ranks_; ++rank) nodes.push_back(nodes_of(part_of(grains, rank, ranks_)));
+  nodes_sent_ = static_cast<std::int64_t>(held_.size());
+  for (const Part& range : ranges_) collect(data, nodes, range, sum, stream);
+}
+
+/// One range of the gradient, a bounded piece per round.
+void OrderedSum::collect(Communicator& data, const std::vector<std::vector<SumNode>>& nodes, Part range, Tensor sum, Stream& stream) {
+  const int me = data.rank();
   std::vector<SumNode> all_nodes;
-  for (int rank = 0; rank < ranks; ++rank) {
-    nodes.push_back(nodes_of(part_of(grains, rank, ranks)));
-    all_nodes.insert(all_nodes.end(), nodes.back().begin(), nodes.back().end());
+  std::int64_t longest = 0;
+  for (int rank = 0; rank < ranks_; ++rank) {
+    all_nodes.insert(all_nodes.end(), nodes[rank].begin(), nodes[rank].end());
+    longest = std::max(longest, owned_part(range.count, rank, ranks_).count);
   }
   const Tensor scratch = plan_->at(scratch_, {scratch_elements_});
   const std::int64_t piece = scratch_elements_ / static_cast<std::int64_t>(all_nodes.size());
-  const std::int64_t longest = (elements_ + ranks - 1) / ranks;
   for (std::int64_t offset = 0; offset < longest; offset += piece) {
     const auto cut = [&](int owner) {
-      const Part shard = part_of(elements_, owner, ranks);
-      return Part{shard.begin + offset, std::clamp(shard.count - offset, std::int64_t{0}, piece)};
+      const Part share = owned_part(range.count, owner, ranks_);
+      return Part{range.begin + share.begin + offset, std::clamp(share.count - offset, std::int64_t{0}, piece)};
     };
     const Part mine = cut(me);
     std::vector<Message> sends, receives;
     std::vector<Tensor> terms;
-    for (int peer = 0; peer < ranks; ++peer) {
-      for (std::size_t i = 0; i < nodes[peer].size(); ++i) {
+    for (int peer = 0; peer < ranks_; ++peer) {
+      for (std::size_t i = 0; i < nodes[peer].size() && mine.count > 0; ++i) {
         const bool own = peer == me;
         terms.push_back(own ? buffer(held_[i].buffer).slice(mine.begin, mine.count)
                             : scratch.slice(static_cast<std::int64_t>(terms.size()) * piece, mine.count));
@@ -167,26 +184,29 @@ void OrderedSum::collect(Communicator& data, std::int64_t grains, Tensor sum, St
   }
 }
 
-Tensor OrderedSum::finish(Communicator& data, std::int64_t grains, Stream& stream) {
-  const int ranks = data.size();
-  ensure(ranks == ranks_ && open_ < 0, "'{}' was planned for {} ranks, not {}, or a grain is still open", name_, ranks_, ranks);
+Tensor OrderedSum::finish(Communicator& data, std::int64_t grains, Stream& stream, bool gather) {
+  ensure(data.size() == ranks_ && open_ < 0, "'{}' was planned for {} ranks, not {}, or a grain is still open", name_, ranks_, data.size());
+  const Tensor sum = buffer(0);
+  if (!ordered_) {
+    if (held_.empty()) sum.zero(stream);
+    data.all_reduce_unordered(sum, stream);
+    held_.clear();
+    return sum;
+  }
   std::vector<SumNode> present;
   for (const Held& held : held_) present.push_back(held.node);
-  const Part run = part_of(grains, data.rank(), ranks);
+  const Part run = part_of(grains, data.rank(), ranks_);
   ensure(present == nodes_of(run), "'{}' did not get the grains [{}, {}) of rank {}", name_, run.begin, run.begin + run.count, data.rank());
-  const Tensor sum = buffer(0);
   if (grains == 0) {
     sum.zero(stream);
-  } else if (ranks == 1) {
+  } else if (ranks_ == 1) {
     std::vector<Tensor> terms;
     for (const Held& held : held_) terms.push_back(buffer(held.buffer));
     merge(present, terms, sum, stream);
   } else {
     collect(data, grains, sum, stream);
-    std::vector<std::int64_t> counts;
-    for (int rank = 0; rank < ranks; ++rank) counts.push_back(part_of(elements_, rank, ranks).count);
-    const Part mine = part_of(elements_, data.rank(), ranks);
-    data.all_gather(sum, sum.slice(mine.begin, mine.count), counts, stream);
+    if (gather)
+      for (const Part& range : ranges_) gather_shares(data, sum.slice(range.begin, range.count), stream);
   }
   held_.clear();
   return sum;

@@ -1,8 +1,10 @@
 #include "collimate/params/store.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
+#include "collimate/base/exact_sum.hpp"
 #include "collimate/base/random.hpp"
 #include "collimate/kernels/elementwise.hpp"
 #include "collimate/kernels/optimizer.hpp"
@@ -16,97 +18,206 @@ std::uint32_t hash_of_name(const std::string& name) {  // FNV-1a
   return hash;
 }
 
-std::uint64_t mix(std::uint64_t x) {  // the finaliser of splitmix64
-  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-  return x ^ x >> 31;
-}
-
 }  // namespace
 
-ParameterStore::ParameterStore(std::string model, ParameterLayout layout, MemoryPlan& plan, std::int64_t most_grains, int data_ranks)
-    : model_(std::move(model)), layout_(std::move(layout)), plan_(&plan) {
-  const Shape all{layout_.size()};
-  value_ = plan.reserve(model_ + " values", all, DType::f32);
-  if (!most_grains) return;
-  first_moment_ = plan.reserve(model_ + " first moment", all, DType::f32);
-  second_moment_ = plan.reserve(model_ + " second moment", all, DType::f32);
-  grains_ = std::make_unique<OrderedSum>(plan, model_ + " gradient", layout_.gradient_size(), most_grains, data_ranks);
+ParameterStore::ParameterStore(std::string model, ParameterLayout layout, MemoryPlan& plan, const Division& division, const StoreUse& use)
+    : model_(std::move(model)), layout_(std::move(layout)), plan_(&plan), division_(division), use_(use) {
+  const int data = division.ranks(Axis::data), rank = division.rank(Axis::data);
+  owned_.push_back(0);
+  for (const Chunk& chunk : layout_.chunks()) owned_.push_back(owned_.back() + owned_part(chunk.size, rank, data).count);
+  const Placement& placement = division.placement();
+  const Shape all{layout_.size()}, share{owned_size()}, largest{layout_.largest_chunk()};
+  value_ = plan.reserve(model_ + " values", placement.values ? share : all, DType::f32);
+  if (placement.values) {
+    for (Slot& slot : fetched_slot_) slot = plan.reserve(model_ + " fetched chunk", largest, DType::f32);
+    if (use.generates) whole_ = plan.reserve(model_ + " values, whole, to generate", all, DType::f32, Lifetime::rollout);
+  }
+  for (const auto& tie : layout_.ties())
+    if (learns() && !tie.apart && layout_.chunks()[tie.chunk].held && division.stages() > 1)
+      tie_room_ = plan.reserve(model_ + " tied gradient", {tie_room_elements}, DType::f32, Lifetime::update);
+  if (!learns()) return;
+  first_moment_ = plan.reserve(model_ + " first moment", placement.moments ? share : all, DType::f32);
+  second_moment_ = plan.reserve(model_ + " second moment", placement.moments ? share : all, DType::f32);
+  if (placement.gradients) {
+    std::vector<ShardedSum::Range> ranges;
+    for (const Chunk& chunk : layout_.chunks()) ranges.push_back({chunk.size});
+    for (const auto& tie : layout_.ties()) ranges.push_back({tie.apart ? layout_.chunks()[tie.chunk].size : 0});
+    shared_sum_ = std::make_unique<ShardedSum>(plan, model_ + " gradient", std::move(ranges), use.most_grains, rank, data, division.ordered);
+    chunk_gradient_ = plan.reserve(model_ + " gradient of a chunk", largest, DType::f32, Lifetime::update);
+    return;
+  }
+  std::vector<Part> ranges;
+  for (const Chunk& chunk : layout_.chunks()) ranges.push_back({chunk.offset, chunk.size});
+  for (const auto& tie : layout_.ties())
+    if (tie.apart) ranges.push_back({tie.offset, layout_.chunks()[tie.chunk].size});
+  run_sum_ = std::make_unique<OrderedSum>(plan, model_ + " gradient", layout_.gradient_size(), use.most_grains, data, std::move(ranges),
+                                          division.ordered);
 }
 
-Lease ParameterStore::fetch(int index) const {
+Part ParameterStore::owned_of(int chunk) const {
+  return owned_part(layout_.chunks()[chunk].size, division_.rank(Axis::data), division_.ranks(Axis::data));
+}
+
+bool ParameterStore::sharded(Kind kind) const {
+  const Placement& placement = division_.placement();
+  return kind == Kind::value ? placement.values : kind == Kind::gradient ? placement.gradients : placement.moments;
+}
+
+int ParameterStore::chunk_of(int index) const {
   const int chunks = static_cast<int>(layout_.chunks().size());
-  const Chunk& chunk = layout_.chunks()[index < chunks ? index : layout_.ties()[index - chunks].chunk];
-  Lease lease{value().slice(chunk.offset, chunk.size), {}};
-  if (open_) lease.gradient = open_.slice(layout_.gradient_offset(index), chunk.size);
+  return index < chunks ? index : layout_.ties()[index - chunks].chunk;
+}
+
+Tensor ParameterStore::all(Kind kind) const {
+  if (kind == Kind::gradient) return sum_of_step_.slice(0, sharded(kind) ? owned_size() : layout_.size());
+  const Slot slot = kind == Kind::value ? value_ : kind == Kind::first_moment ? first_moment_ : second_moment_;
+  return plan_->at(slot, {sharded(kind) ? owned_size() : layout_.size()});
+}
+
+Lease ParameterStore::fetch(int index, int next) {
+  const Chunk& chunk = layout_.chunks()[chunk_of(index)];
+  ensure(chunk.held, "{}: the chunk {} lies on another stage", model_, chunk.name);
+  Lease lease;
+  if (!sharded(Kind::value)) {
+    lease.value = value().slice(chunk.offset, chunk.size);
+  } else if (holds_all_) {
+    lease.value = plan_->at(whole_, {layout_.size()}).slice(chunk.offset, chunk.size);
+  } else {
+    lease.value = gathered(chunk_of(index));
+    if (next >= 0) start_gather(place(chunk_of(next), last_fetched_), chunk_of(next));
+  }
+  if (!grain_open_ || !grain_present_) return lease;
+  if (open_) {
+    lease.gradient = open_.slice(layout_.gradient_offset(index), chunk.size);
+    return lease;
+  }
+  lease.gradient = plan_->at(chunk_gradient_, {chunk.size});
+  if (in_backward_ != index) {
+    ensure(in_backward_ < 0, "{}: the gradient of chunk {} is wanted before another one was reduced", model_, chunk.name);
+    in_backward_ = index;
+    lease.gradient.zero(plan_->device().stream());
+  }
   return lease;
 }
 
-void ParameterStore::begin_step(std::int64_t first_grain) {
+void ParameterStore::begin_step(std::int64_t grains) {
   ensure(learns(), "model {} was not planned to learn", model_);
-  grains_->begin(first_grain);
-}
-void ParameterStore::open_grain() { open_ = grains_->open(plan_->device().stream()); }
-void ParameterStore::close_grain() {
-  grains_->push(plan_->device().stream());
-  open_ = {};
+  grains_ = grains;
+  micro_step_ = 0;
+  if (run_sum_)
+    run_sum_->begin(part_of(grains, division_.rank(Axis::data), division_.ranks(Axis::data)).begin);
+  else
+    shared_sum_->begin();
 }
 
-void ParameterStore::finish_step(Communicator& data, std::int64_t grains) {
-  Stream& stream = plan_->device().stream();
-  sum_of_step_ = grains_->finish(data, grains, stream);
-  for (const auto& tie : layout_.ties()) {
-    const Chunk& chunk = layout_.chunks()[tie.chunk];
-    const Tensor first = sum_of_step_.slice(chunk.offset, chunk.size);
-    kernels::add(first, first, sum_of_step_.slice(tie.offset, chunk.size), stream);
+void ParameterStore::open_grain(bool present) {
+  ensure(!grain_open_, "{}: a grain is open already", model_);
+  grain_open_ = true;
+  grain_present_ = present;
+  if (run_sum_) {
+    open_ = run_sum_->open(plan_->device().stream());
+    return;
   }
+  const int ranks = division_.ranks(Axis::data);
+  grains_present_ = static_cast<int>(std::clamp<std::int64_t>(grains_ - micro_step_ * ranks, 0, ranks));
+}
+
+void ParameterStore::close_grain() {
+  if (run_sum_) run_sum_->push(plan_->device().stream());
+  open_ = {};
+  grain_open_ = false;
+  ++micro_step_;
+}
+
+double ParameterStore::gradient_squares() const {
+  ExactSum sum;
+  std::vector<double> blocks;
+  Stream& stream = plan_->device().stream();
+  const Tensor gradient = all(Kind::gradient);
+  for (int c = 0; c < static_cast<int>(layout_.chunks().size()); ++c)
+    if (const Part share = counted(c); share.count > 0) {
+      const std::int64_t begin = sharded(Kind::gradient) ? owned_[c] + share.begin - owned_of(c).begin : layout_.chunks()[c].offset + share.begin;
+      blocks.resize(share.count / kernels::chunk_block);
+      kernels::block_squares(Tensor(blocks.data(), DType::f64, {static_cast<std::int64_t>(blocks.size())}, gradient.device()),
+                             gradient.slice(begin, share.count), stream);
+      for (const double block : blocks) sum.add(block);
+    }
+  if (division_.grid)
+    division_.grid->world().all_reduce(
+        Tensor(sum.limbs().data(), DType::i64, {static_cast<std::int64_t>(sum.limbs().size())}, gradient.device()), Reduce::sum, stream);
+  return sum.value();
+}
+
+// A chunk's elements are counted by the owner of their share; the shared section by the first of the ranks that share its layers; a tied
+// copy by nobody.
+Part ParameterStore::counted(int index) const {
+  const Chunk& chunk = layout_.chunks()[index];
+  if (!chunk.held || chunk.copy) return {};
+  const Part own = owned_of(index);
+  const std::int64_t begin = std::max(own.begin, division_.rank(Axis::tensor) == 0 ? 0 : chunk.sections[1]);
+  return {begin, std::max<std::int64_t>(0, own.begin + own.count - begin)};
+}
+
+std::vector<ParameterStore::Piece> ParameterStore::pieces() const {
+  const auto view = [&](Kind kind, std::int64_t whole_at, std::int64_t owned_at, std::int64_t count) {
+    return all(kind).slice(sharded(kind) ? owned_at : whole_at, count);
+  };
+  std::vector<Piece> out;
+  const auto add = [&](std::int64_t begin, std::int64_t owned_at, std::int64_t count) {
+    if (count == 0) return;
+    out.push_back({begin, count, view(Kind::value, begin, owned_at, count), view(Kind::gradient, begin, owned_at, count),
+                   view(Kind::first_moment, begin, owned_at, count), view(Kind::second_moment, begin, owned_at, count)});
+  };
+  if (!division_.placement().moments) {
+    add(0, 0, layout_.size());
+    return out;
+  }
+  for (int c = 0; c < static_cast<int>(layout_.chunks().size()); ++c)
+    add(layout_.chunks()[c].offset + owned_of(c).begin, owned_[c], owned_of(c).count);
+  return out;
 }
 
 void ParameterStore::initialise(std::uint64_t seed) {
   const RandomKey key(seed, Purpose::initialise);
-  float* values = value().as<float>();
   for (const Parameter& parameter : layout_.parameters()) {
     const std::uint32_t name = hash_of_name(parameter.name);
-    layout_.for_each_run(parameter, 0, parameter.shape.count(), [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
+    for_each_run(Kind::value, parameter, 0, parameter.shape.count(), Extent::held, [&](std::int64_t element, float* data, std::int64_t length) {
       const double deviation = parameter.initial.deviation;
       const float constant = static_cast<float>(parameter.initial.constant);
 #pragma omp parallel for
       for (std::int64_t i = 0; i < length; ++i)
-        values[offset + i] = deviation > 0 ? static_cast<float>(deviation * key.normal(element + i, name)) : constant;
+        data[i] = deviation > 0 ? static_cast<float>(deviation * key.normal(element + i, name)) : constant;
     });
   }
 }
 
-void ParameterStore::read(const Tensor& range, const std::string& name, std::int64_t begin, std::span<float> elements) const {
-  const auto* data = range.as<float>();
-  layout_.for_each_run(layout_.parameter(name), begin, elements.size(),
-                       [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
-                         std::memcpy(elements.data() + element - begin, data + offset, length * sizeof(float));
-                       });
+void ParameterStore::for_each_run(Kind kind, const Parameter& parameter, std::int64_t begin, std::int64_t count, Extent extent,
+                                  const Run& run) const {
+  if (kind == Kind::value)
+    for (Fetched& fetched : fetched_) fetched = {};  // the values may be changed here
+  auto* data = all(kind).as<float>();
+  const int chunk = parameter.chunk;
+  const Part own = owned_of(chunk), wanted = extent == Extent::counted ? counted(chunk)
+                                             : sharded(kind)           ? own
+                                                                       : Part{0, layout_.chunks()[chunk].size};
+  const std::int64_t base = layout_.chunks()[chunk].offset, low = base + wanted.begin, high = low + wanted.count;
+  const std::int64_t shift = sharded(kind) ? owned_[chunk] - (base + own.begin) : 0;
+  layout_.for_each_run(parameter, begin, count, [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
+    const std::int64_t from = std::max(offset, low), to = std::min(offset + length, high);
+    if (from < to) run(element + from - offset, data + from + shift, to - from);
+  });
 }
 
-void ParameterStore::write(const Tensor& range, const std::string& name, std::int64_t begin, std::span<const float> elements) const {
-  auto* data = range.as<float>();
-  layout_.for_each_run(layout_.parameter(name), begin, elements.size(),
-                       [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
-                         std::memcpy(data + offset, elements.data() + element - begin, length * sizeof(float));
-                       });
+void ParameterStore::read(Kind kind, const std::string& name, std::int64_t begin, std::span<float> elements) const {
+  for_each_run(kind, layout_.parameter(name), begin, std::ssize(elements), Extent::held, [&](std::int64_t element, float* data, std::int64_t length) {
+    std::memcpy(elements.data() + element - begin, data, length * sizeof(float));
+  });
 }
 
-std::uint64_t hash_of(const Tensor& range, Stream& stream, std::uint64_t seed) {
-  std::vector<std::uint64_t> hashes(range.count() / kernels::chunk_block);
-  kernels::block_hashes(Tensor(hashes.data(), DType::u64, {static_cast<std::int64_t>(hashes.size())}, range.device()), range, stream);
-  std::uint64_t hash = mix(seed + 0x9e3779b97f4a7c15ull);
-  for (const std::uint64_t block : hashes) hash = mix((hash + 0x9e3779b97f4a7c15ull) ^ block);
-  return hash;
-}
-
-double squares_of(const Tensor& range, Stream& stream) {
-  std::vector<double> sums(range.count() / kernels::chunk_block);
-  kernels::block_squares(Tensor(sums.data(), DType::f64, {static_cast<std::int64_t>(sums.size())}, range.device()), range, stream);
-  double sum = 0;
-  for (const double block : sums) sum += block;
-  return sum;
+void ParameterStore::write(Kind kind, const std::string& name, std::int64_t begin, std::span<const float> elements) const {
+  for_each_run(kind, layout_.parameter(name), begin, std::ssize(elements), Extent::held, [&](std::int64_t element, float* data, std::int64_t length) {
+    std::memcpy(data, elements.data() + element - begin, length * sizeof(float));
+  });
 }
 
 }  // namespace collimate

@@ -30,6 +30,13 @@ struct Part {
 /// The rank-th of `ranks` parts of n elements: [n*rank/ranks, n*(rank+1)/ranks). Parts differ by one at most and may be empty.
 Part part_of(std::int64_t n, int rank, int ranks);
 
+/// Messages under way. Their tensors must stay as they are until wait() (or the destructor, which waits too).
+class Transfer {
+ public:
+  virtual ~Transfer() = default;
+  virtual void wait() = 0;
+};
+
 /// Some ranks that work together. Every rank of it must make the same calls in the same order.
 ///
 /// Tensor operations are enqueued on a stream and name their output first. Results never depend on message timing, and sums are
@@ -45,6 +52,8 @@ class Communicator {
 
   /// Sends and receives all of these at once; between two ranks messages match in order. A rank may send to itself.
   virtual void exchange(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) = 0;
+  /// The same without waiting for it: between two ranks all messages match in the order in which they were started.
+  virtual std::unique_ptr<Transfer> start(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) = 0;
   virtual void broadcast(Tensor data, int root, Stream& stream) = 0;
   /// all = the ranks' pieces one after the other, counts[r] elements from rank r; `mine` may be its own place in `all`.
   virtual void all_gather(Tensor all, Tensor mine, std::span<const std::int64_t> counts, Stream& stream) = 0;
@@ -59,6 +68,11 @@ class Communicator {
   /// Rank r gets send_counts[r] consecutive elements of `sent`; receive_counts[r] elements come from it, in rank order.
   void all_to_all(Tensor received, std::span<const std::int64_t> receive_counts, Tensor sent, std::span<const std::int64_t> send_counts,
                   Stream& stream);
+
+  /// The sum over the ranks in whatever order the library takes: only for numerics.mode = fast.
+  virtual void all_reduce_unordered(Tensor data, Stream& stream) = 0;
+  /// Bytes of tensors that this rank has sent to others by the operations above; an all_gather counts a piece once for each other rank.
+  virtual std::int64_t sent_bytes() const = 0;
 
   // Host data, at once and of any size; for set-up, verdicts and small arrays.
   virtual std::vector<std::vector<std::byte>> gather_bytes(std::span<const std::byte> mine) = 0;

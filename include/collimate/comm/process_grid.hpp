@@ -23,6 +23,7 @@ struct GridShape {
 struct GridCoord {
   int tensor = 0, data = 0, pipeline = 0;
   int along(Axis axis) const;
+  void set(Axis axis, int place) { (axis == Axis::tensor ? tensor : axis == Axis::data ? data : pipeline) = place; }
   bool operator==(const GridCoord&) const = default;
 };
 
@@ -37,13 +38,17 @@ GridShape complete(GridShape shape, int ranks);
 /// Who this rank is among tensor x data x pipeline, and with whom it shares each axis.
 class ProcessGrid {
  public:
+  ProcessGrid();  ///< one rank; needs no MPI
   ProcessGrid(World& world, GridShape shape);
   const GridShape& shape() const { return shape_; }
   const GridCoord& coord() const { return coord_; }
   Communicator& along(Axis axis) const { return *along_[static_cast<int>(axis)]; }
   Communicator& world() const { return *world_; }
+  /// Whether this rank speaks for its replica: it holds the last layers, and the first of the ranks that share them.
+  bool speaks() const { return coord_.tensor == 0 && coord_.pipeline == shape_.pipeline - 1; }
 
  private:
+  std::unique_ptr<Communicator> alone_;
   GridShape shape_;
   GridCoord coord_;
   Communicator* world_;

@@ -12,7 +12,8 @@
 
 namespace collimate {
 
-/// A grain as it arrives: host arrays of R rows (padding rows last, with token, target and position -1) and S+1 offsets.
+/// A grain as it arrives: host arrays of R rows (padding rows last, with token, target and position -1) and S+1 offsets. One without rows
+/// stands for a micro-step in which only other replicas have a grain.
 struct Grain {
   std::span<const std::int32_t> tokens, positions, targets, offsets;
   std::span<const std::int64_t> samples;
@@ -39,6 +40,7 @@ struct EngineUse {
   std::int64_t most_grains = 0;  ///< most grains of an optimizer step, over all ranks; 0: the model does not learn
   std::int64_t slots = 0;        ///< sequences generated at once; 0: the model does not generate
   std::int64_t capacity = 0;     ///< most tokens of a generated sequence, prompt included
+  RecomputePlan recompute = {};
 };
 
 /// How an optimizer step treats dropout.
@@ -70,13 +72,21 @@ struct GenerateOptions {
   std::uint32_t round = 0;  ///< third part of the key: the PPO iteration
 };
 
+/// The loss of a grain (its index in the list given): see TokenLoss.
+using GrainTokenLoss = std::function<void(std::size_t grain, std::int64_t first_row, std::span<const float> logprob,
+                                          std::span<const float> entropy, std::span<float> dlogprob, std::span<float> dentropy)>;
 /// Gives per-token gradients of a loss on values; rows of the whole grain (0 in padding rows).
 using ValueLoss = std::function<void(std::span<const float> values, std::span<float> dvalues)>;
+using GrainValueLoss = std::function<void(std::size_t grain, std::span<const float> values, std::span<float> dvalues)>;
+/// What a forward gives for a grain: a number (or two) per row.
+using EachScored = std::function<void(std::size_t grain, std::span<const float> logprob, std::span<const float> entropy)>;
+using EachValued = std::function<void(std::size_t grain, std::span<const float> values)>;
 
-/// Runs one model: the same class for actor, critic, reference and reward model.
+/// Runs one model: the same class for actor, critic, reference and reward model. On a grid it runs this rank's part of it: all ranks of a
+/// replica make the same calls with the same grains; results and losses appear on the last stage only.
 class Engine {
  public:
-  Engine(const std::string& name, const ModelConfig& config, Head head, int shards, const EngineUse& use, int data_ranks,
+  Engine(const std::string& name, const ModelConfig& config, Head head, const Division& division, const EngineUse& use,
          Workspace& workspace);
   void prepare();  ///< after the plan is committed: lays out the buffers
 
@@ -84,16 +94,20 @@ class Engine {
   const ParameterStore& store() const { return store_; }
   const Transformer& transformer() const { return transformer_; }
 
-  /// Forward only. Policy: log-probability and entropy of each row's target. Value head: a number per row.
-  void score(const Grain& grain, float temperature, std::span<float> logprob, std::span<float> entropy);
-  void values(const Grain& grain, std::span<float> values);
+  /// Forward only, several grains through the pipeline. Policy: log-probability and entropy of each row's target. Value head: a number per row.
+  void score(std::span<const Grain> grains, float temperature, const EachScored& each);
+  void values(std::span<const Grain> grains, const EachValued& each);
+  void score(const Grain& grain, float temperature, std::span<float> logprob, std::span<float> entropy);  ///< one grain, one stage
+  void values(const Grain& grain, std::span<float> values);                                              ///< one grain, one stage
 
-  /// One optimizer step's gradient: begin_step with the global index of this rank's first grain, forward_backward for each of its grains in
-  /// order, finish_step with the number of grains of all ranks. A rank computes part_of(grains, rank, ranks).
-  void begin_step(std::int64_t first_grain) { store_.begin_step(first_grain); }
-  void forward_backward(const Grain& grain, float temperature, const Dropout& dropout, const TokenLoss& loss);
-  void forward_backward(const Grain& grain, const Dropout& dropout, const ValueLoss& loss);
-  void finish_step(Communicator& data, std::int64_t grains) { store_.finish_step(data, grains); }
+  /// One optimizer step's gradient: begin_step with the number of grains over all replicas, forward_backward with those of this replica
+  /// (division().grains) in order, finish_step.
+  void begin_step(std::int64_t grains) { store_.begin_step(grains); }
+  void forward_backward(std::span<const Grain> grains, float temperature, const Dropout& dropout, const GrainTokenLoss& loss);
+  void forward_backward(std::span<const Grain> grains, const Dropout& dropout, const GrainValueLoss& loss);
+  void forward_backward(const Grain& grain, float temperature, const Dropout& dropout, const TokenLoss& loss);  ///< one grain
+  void forward_backward(const Grain& grain, const Dropout& dropout, const ValueLoss& loss);                     ///< one grain
+  void finish_step() { store_.finish_step(); }
 
   /// Continues every prompt; a sample's tokens do not depend on the others or on the number of slots.
   std::vector<Continuation> generate(std::span<const Prompt> prompts, const GenerateOptions& how);
@@ -104,24 +118,34 @@ class Engine {
   struct GrainBuffers {
     Tensor tokens, positions, targets, samples, offsets;
   };
-  struct Learn {
-    GrainBuffers grain;
+  /// A grain between its forward and its backward.
+  struct InFlight {
+    GrainBuffers buffers;
     Activations activations;
+    GrainView view;
+    std::unique_ptr<Transfer> sent;  ///< to the next stage
+  };
+  struct Learn {
+    std::vector<InFlight> flights;
     PolicyHead::Buffers head;
     Tensor dhidden, values, dvalues;
+    std::unique_ptr<Transfer> sent;  ///< to the stage before
   };
   struct Score {
     GrainBuffers grain;
     Activations activations;
     PolicyHead::Buffers head;
     Tensor values;
+    std::unique_ptr<Transfer> sent;
   };
   struct Generate {
     KvCache cache;
     GrainBuffers grain;
     Activations activations;
-    Tensor hidden, logits, scratch;                       // [B,C], [B,V], flat B x V
+    Tensor hidden, logits, scratch;                       // [B,C], [B,V], flat
     Tensor tokens, slots, positions, uniforms, logprobs;  // [B]
+    Tensor drawn;                                         // [B], tokens that come from the last stage
+    std::unique_ptr<Transfer> sent;
   };
   struct Active {
     std::size_t index;
@@ -133,13 +157,26 @@ class Engine {
   Generate take_generate(Arena& arena) const;
   GrainView upload(const GrainBuffers& buffers, const Grain& grain);
   Pass learning_pass(const GrainView& grain, const Dropout& dropout);
-  void prefill(std::span<const Prompt> prompts, std::span<Active> admitted, const GenerateOptions& how, std::vector<Continuation>& out);
-  void decode(std::span<Active> active, const GenerateOptions& how, std::span<const Prompt> prompts, std::vector<Continuation>& out);
-  void draw(std::span<Active> active, const GenerateOptions& how, std::span<const Prompt> prompts, std::vector<Continuation>& out);
+  std::unique_ptr<Transfer> send_stage(Tensor data, int to);
+  void receive_stage(Tensor data, int from);
+  void score_all(std::span<const Grain> grains, const std::function<void(std::size_t, const Grain&, Tensor hidden)>& head);
+  void train(std::span<const Grain> grains, const Dropout& dropout,
+             const std::function<void(std::size_t, const Grain&, Tensor dhidden, Tensor hidden)>& head);
+  void train_forward(InFlight& flight, const Grain& grain, const Dropout& dropout);
+  void train_backward(InFlight& flight, std::size_t index, const Grain& grain, const Dropout& dropout,
+                      const std::function<void(std::size_t, const Grain&, Tensor dhidden, Tensor hidden)>& head);
+  class Group;
+  void check(std::span<const Prompt> prompts, const GenerateOptions& how) const;
+  void prefill(std::span<const Active> work, std::span<const Prompt> prompts);
+  void decode(std::span<Active> work);
+  std::vector<std::int32_t> draw(std::span<const Active> work, const GenerateOptions& how, std::span<const Prompt> prompts,
+                                 std::vector<Continuation>& out);
+  void send_drawn(Group& group);
 
   EngineUse use_;
   Workspace* workspace_;
   Stream* stream_;
+  Division division_;
   Transformer transformer_;
   ParameterStore store_;
   std::optional<PolicyHead> policy_;

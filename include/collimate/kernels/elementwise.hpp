@@ -10,6 +10,9 @@ void add(Tensor y, Tensor a, Tensor b, Stream& stream);
 /// y[R,N] += bias[N] in every row.
 void add_bias(Tensor y, Tensor bias, Stream& stream);
 
+/// Columns [y_first, y_first + columns) of y[R,.] become columns [x_first, x_first + columns) of x[R,.].
+void copy_columns(Tensor y, std::int64_t y_first, Tensor x, std::int64_t x_first, std::int64_t columns, Stream& stream);
+
 /// GELU in its tanh form: y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))  (Hendrycks and Gimpel, 2016)
 void gelu_forward(Tensor y, Tensor x, Stream& stream);
 void gelu_backward(Tensor dx, Tensor dy, Tensor x, Stream& stream);  ///< dx may be dy

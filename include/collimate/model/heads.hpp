@@ -6,18 +6,22 @@
 
 namespace collimate {
 
-/// A token-wise loss, called for consecutive rows: reads log-probabilities and entropies, writes the gradient with respect to both (0 for
-/// rows that do not count). Rows are those of the grain, from first_row on; padding rows and rows without a target come too, with 0.
+/// A token-wise loss, called for consecutive rows that have a target: reads log-probabilities and entropies, writes the gradient with respect
+/// to both (0 for rows that do not count). Rows are those of the grain, from first_row on.
 using TokenLoss = std::function<void(std::int64_t first_row, std::span<const float> logprob, std::span<const float> entropy,
                                      std::span<float> dlogprob, std::span<float> dentropy)>;
 
-/// Hidden states to log-probabilities, 256 rows at a time: the R x V matrix of logits never exists.
+/// Hidden states to log-probabilities: the rows that have a target are gathered, 256 at a time, so that prompts cost nothing here and the
+/// R x V matrix of logits never exists. Each rank has its shards of the vocabulary; per row, four numbers cross the ranks.
 class PolicyHead {
  public:
   struct Buffers {
     std::vector<Tensor> logits;      ///< per shard [256, V_v]
     std::vector<Tensor> statistics;  ///< [256,4], the result first, then one per level of the shard tree
-    std::vector<Tensor> tree;        ///< log2(V) x [256,C]; only to learn
+    Tensor all_statistics;           ///< of all ranks that share the vocabulary
+    ShardTree tree;                  ///< of tensors [256,C]; only to learn
+    Tensor hidden, dhidden;          ///< [256,C], the gathered rows; dhidden only to learn
+    Tensor rows, targets;            ///< [256] i32, where they come from, and their targets
     Tensor logprob, entropy, lse;    ///< [256]
     Tensor dlogprob, dentropy;       ///< [256]; only to learn
     std::vector<float> host[4];      ///< staging of the four arrays above for the loss
@@ -25,23 +29,32 @@ class PolicyHead {
   explicit PolicyHead(const Transformer& model);
   Buffers take(Arena& arena, Transformer::Keep keep) const;
 
-  /// logprob[R] and entropy[R] (host) of the targets under softmax(logits / temperature).
-  void score(Tensor hidden, Tensor targets, float temperature, Buffers& buffers, const Lease& lease, Stream& stream,
+  /// logprob[R] and entropy[R] (host) of the targets[R] (host) under softmax(logits / temperature); 0 where there is no target.
+  void score(Tensor hidden, std::span<const std::int32_t> targets, float temperature, Buffers& buffers, const Lease& lease, Stream& stream,
              std::span<float> logprob, std::span<float> entropy) const;
   /// Writes dhidden[R,C] and the gradient of the head's weight; logits, loss and both gradients form block by block in one pass.
-  void forward_backward(Tensor dhidden, Tensor hidden, Tensor targets, float temperature, Buffers& buffers, const Lease& lease,
-                        Stream& stream, const TokenLoss& loss) const;
-  /// All logits of the rows (host, R x V, in vocabulary order); padding rows too.
+  void forward_backward(Tensor dhidden, Tensor hidden, std::span<const std::int32_t> targets, float temperature, Buffers& buffers,
+                        const Lease& lease, Stream& stream, const TokenLoss& loss) const;
+  /// All logits of the rows (host, R x V, in vocabulary order); padding rows too. For one rank with the whole vocabulary.
   void logits(Tensor hidden, Buffers& buffers, const Lease& lease, Stream& stream, std::span<float> out) const;
-  /// logits[B,V] of few rows with the decode kernel, gathered in vocabulary order; scratch: flat, B x V.
+  /// logits[B,V] of few rows with the decode kernel, gathered in vocabulary order.
   void decode(Tensor logits, Tensor hidden, Tensor scratch, const Lease& lease, Stream& stream) const;
+  std::int64_t decode_scratch(std::int64_t rows) const;  ///< elements of decode's scratch
 
  private:
-  void block_statistics(Tensor hidden, Tensor targets, float temperature, Buffers& buffers, const Lease& lease, Stream& stream) const;
-  void merge(int first, int shards, std::size_t depth, std::int64_t rows, Tensor targets, float temperature, Buffers& buffers,
-             Stream& stream) const;
+  struct Block {
+    std::vector<std::int32_t> rows;  // of the grain; padded with -1
+    std::int64_t count = 0;
+  };
+  std::vector<Block> blocks(std::span<const std::int32_t> targets) const;
+  void gather(const Block& block, Tensor hidden, std::span<const std::int32_t> targets, Buffers& b, Stream& stream) const;
+  void block_statistics(std::int64_t rows, float temperature, Buffers& buffers, const Lease& lease, Stream& stream) const;
+  void merge(int first, int shards, std::size_t depth, std::int64_t rows, float temperature, Buffers& buffers, Stream& stream) const;
+  void merge_ranks(std::int64_t rows, Buffers& buffers, Stream& stream) const;
   std::int64_t width_;
-  std::vector<std::int64_t> bounds_;  // vocabulary borders of the shards
+  ShardTree tree_;
+  std::vector<std::int64_t> all_bounds_;  // vocabulary borders of all shards
+  std::vector<std::int64_t> bounds_;      // of this rank's
   std::vector<View> weight_;
 };
 

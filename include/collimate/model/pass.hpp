@@ -34,16 +34,33 @@ struct Pass {
   Tensor slots = {};                   ///< [S] i32, the cache slot of each sample
 };
 
-/// Adds the V partial results of a sum over virtual shards in a binary tree (numerics contract R2). compute(v, out) writes partial v.
-/// scratch: log2(V) tensors of out's columns and at least its rows.
+/// The sum over the virtual shards of a layer (numerics contract R2): this rank's shards first, then the ranks that share the layer, one
+/// binary tree over all of them.
+struct ShardTree {
+  int shards = 1;                 ///< of this rank
+  Communicator* ranks = nullptr;  ///< those that have the others; null: none
+  bool ordered = true;            ///< false: numerics.mode = fast
+  std::vector<Tensor> room = {};  ///< log2(shards) tensors of the columns and at least the rows of what is summed
+  bool shared() const { return ranks && ranks->size() > 1; }
+};
+
+/// Adds partial results in a binary tree. compute(v, out) writes partial v of this rank's shards.
 template <class Compute>
-void sum_over_shards(Tensor out, const std::vector<Tensor>& scratch, int shards, Stream& stream, const Compute& compute, int first = 0,
-                     std::size_t depth = 0) {
+void sum_over_own_shards(Tensor out, const ShardTree& tree, int shards, Stream& stream, const Compute& compute, int first, std::size_t depth) {
   if (shards == 1) return compute(first, out);
-  sum_over_shards(out, scratch, shards / 2, stream, compute, first, depth + 1);
-  const Tensor right = scratch[depth].slice(0, out[0]);
-  sum_over_shards(right, scratch, shards / 2, stream, compute, first + shards / 2, depth + 1);
+  sum_over_own_shards(out, tree, shards / 2, stream, compute, first, depth + 1);
+  const Tensor right = tree.room[depth].slice(0, out[0]);
+  sum_over_own_shards(right, tree, shards / 2, stream, compute, first + shards / 2, depth + 1);
   kernels::add(out, out, right, stream);
+}
+template <class Compute>
+void sum_over_shards(Tensor out, const ShardTree& tree, Stream& stream, const Compute& compute) {
+  sum_over_own_shards(out, tree, tree.shards, stream, compute, 0, 0);
+  if (!tree.shared()) return;
+  if (tree.ordered)
+    tree.ranks->all_reduce(out, Reduce::sum, stream);
+  else
+    tree.ranks->all_reduce_unordered(out, stream);
 }
 
 }  // namespace collimate

@@ -1,5 +1,6 @@
 #pragma once
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "collimate/kernels/attention.hpp"
@@ -34,13 +35,21 @@ class NormLayer {
 
 /// Buffers that a backward (or the shard tree of a forward) writes and nobody keeps.
 struct Scratch {
-  std::vector<Tensor> tree;  ///< log2(V) x [R,C]
+  ShardTree tree;            ///< of tensors [R,C]
+  ShardTree key_value;       ///< of the gradients of key/value weights that shards share; only for a backward
+  std::vector<Tensor> dkey_value;  ///< per shard, flat: R x the columns of keys and values, where they are shared; only for a backward
+  Tensor part;               ///< flat: R x the columns of query (or of key) heads of a shard, where key/value heads are shared
   Tensor branch, norm;       ///< [R,C]; norm only for a backward
   Tensor wide, narrow;       ///< flat: R x the widest fused product of a shard, and R x its inner width; only for a backward
   Tensor delta;              ///< flat: R x the most heads of a shard; only for a backward
 };
 
-/// Multi-head causal self-attention with grouped key/value heads: y = softmax(q k^T / sqrt(D)) v Wo^T.
+/// What is computed again in the backward instead of being kept: nothing; what is widest (the inputs of attention and activation, by two
+/// products of a block); or everything but the input of a block. Changes no number.
+enum class Recompute { none, selective, full };
+
+/// Multi-head causal self-attention with grouped key/value heads: y = softmax(q k^T / sqrt(D)) v Wo^T. Where the shards would cut a group
+/// of query heads, its key/value head is shared: it lies in the chunk's shared section, and its gradient is a sum over the shards.
 class AttentionLayer {
  public:
   struct Saved {
@@ -49,20 +58,34 @@ class AttentionLayer {
   AttentionLayer(const ModelConfig& config, const ParameterLayout& layout, const std::string& name);
   static void declare(const ModelConfig& config, ParameterLayout& layout, const std::string& name);
   Saved take(Arena& arena, std::int64_t rows) const;
+  void take_scratch(Arena& arena, std::int64_t rows, bool backward, Scratch& scratch) const;
   void forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass,
                int layer) const;
+  /// Computes saved.qkv again from x.
+  void recompute_inner(Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass) const;
   void backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
                 const Pass& pass) const;
   /// One new token for each of B sequences at positions[B] in slots[B]: y[B,C] from x[B,C].
   void decode(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const KvCache& cache,
               int layer, Tensor slots, Tensor positions, Stream& stream) const;
-  const std::vector<kernels::Heads>& heads() const { return heads_; }
+  const std::vector<kernels::Heads>& heads() const { return heads_; }  ///< of this rank's shards
 
  private:
+  struct Shared {  // where shards share key/value heads: query alone per shard, keys and values whole
+    std::vector<View> query, query_bias;
+    View weight[2], bias[2];  // key, value
+  };
+  template <class Product>
+  void project(Tensor qkv, int v, const Lease& lease, const Scratch& scratch, Stream& stream, const Product& product) const;
+  void backward_shared(Tensor partial, int v, Tensor dqkv, Tensor x, const Lease& lease, const Scratch& scratch, Stream& stream) const;
+  void reduce_shared(Tensor x, const Lease& lease, const Scratch& scratch, Stream& stream) const;
+  Tensor dkey_value(int v, int which, std::int64_t rows, const Scratch& scratch) const;
+
   std::int64_t width_;
-  bool rotary_;
+  bool rotary_, bias_;
   std::vector<kernels::Heads> heads_;
   std::vector<View> in_weight_, in_bias_, out_weight_;
+  std::optional<Shared> shared_;
   View out_bias_;
 };
 
@@ -75,6 +98,7 @@ class MlpLayer {
   MlpLayer(const ModelConfig& config, const ParameterLayout& layout, const std::string& name);
   static void declare(const ModelConfig& config, ParameterLayout& layout, const std::string& name);
   Saved take(Arena& arena, std::int64_t rows) const;
+  void recompute_inner(Tensor x, const Saved& saved, const Lease& lease, Stream& stream) const;  ///< saved.up and .inner again from x
   void forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Stream& stream) const;
   void backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Stream& stream) const;
   void decode(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Stream& stream) const;
@@ -82,6 +106,7 @@ class MlpLayer {
   std::int64_t widest_inner() const;
 
  private:
+  void inner(int v, Tensor x, const Saved& saved, const Lease& lease, Stream& stream) const;
   Activation activation_;
   std::vector<std::int64_t> inner_;
   std::vector<View> up_weight_, up_bias_, down_weight_;
@@ -98,8 +123,12 @@ class Block {
     Tensor mid;  ///< [R,C]
   };
   Block(const ModelConfig& config, const ParameterLayout& layout, int index);
-  static void declare(const ModelConfig& config, ParameterLayout& layout, int index);
+  static void declare(const ModelConfig& config, ParameterLayout& layout, int index, Held held);
   Saved take(Arena& arena, std::int64_t rows) const;
+  /// What a block keeps that computes `how` again: its own buffers, and those of `shared` for the rest.
+  Saved take(Arena& arena, std::int64_t rows, Recompute how, const Saved& shared) const;
+  void recompute(Recompute how, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+                 const Pass& pass) const;
   void forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass) const;
   /// Turns dy into dx in place.
   void backward(Tensor dy_dx, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
@@ -128,51 +157,74 @@ enum class Head {
 
 /// Everything a forward keeps. In score mode all blocks share one set.
 struct Activations {
-  std::vector<Tensor> x;  ///< [R,C]: inputs of the blocks, then the input of the final norm
+  std::vector<Tensor> x;  ///< [R,C]: inputs of this stage's blocks, then the input of the final norm (or of the next stage)
   std::vector<Block::Saved> blocks;
   NormSaved final_norm;
+  Block::Saved again;  ///< what blocks that compute again share
   Scratch scratch;
   Tensor gradient;  ///< [R,C], flows backwards
 };
 
-/// A decoder-only Transformer without its head: tokens -> normalised hidden states, and back.
+/// Which blocks compute again: every `every`-th one.
+struct RecomputePlan {
+  Recompute how = Recompute::none;
+  int every = 1;
+  Recompute of(int block) const { return block % every == 0 ? how : Recompute::none; }
+};
+
+/// The blocks of a pipeline stage: contiguous, at least one each, so that the largest stage, by products, is as small as can be; the
+/// head's products count on the last stage. Throws where there are more stages than blocks.
+Part stage_blocks(const ModelConfig& config, Head head, int stage, int stages);
+
+/// A decoder-only Transformer without its head: tokens -> normalised hidden states, and back. On a grid, the part of it that a rank has:
+/// its shards of the blocks of its stage.
 class Transformer {
  public:
-  Transformer(const ModelConfig& config, Head head, int shards, MemoryPlan& plan);
+  Transformer(const ModelConfig& config, Head head, const Division& division, MemoryPlan& plan, RecomputePlan recompute = {});
 
   const ModelConfig& config() const { return config_; }
   const ParameterLayout& layout() const { return layout_; }
+  const Division& division() const { return division_; }
   Head head() const { return head_; }
   int head_chunk() const { return head_chunk_; }  ///< a chunk, or the tie of the embedding
+  ShardTree shard_tree() const;                   ///< without room
+  std::size_t blocks() const { return blocks_.size(); }  ///< of this stage
 
   enum class Keep { all, nothing };  ///< what a forward keeps for a backward
-  Activations take(Arena& arena, std::int64_t rows, Keep keep) const;
+  /// like: activations of another grain in flight, whose scratch and shared buffers these use too.
+  Activations take(Arena& arena, std::int64_t rows, Keep keep, const Activations* like = nullptr) const;
   void prepare(Stream& stream) const;  ///< fills tables, once the plan is committed
 
-  /// Hidden states [R,C] = activations.final_norm.y.
-  Tensor forward(const Activations& activations, const ParameterStore& store, const Pass& pass) const;
-  /// dhidden [R,C] = gradient of the hidden states; every gradient of the grain but the head's is written.
-  void backward(Tensor dhidden, const Activations& activations, const ParameterStore& store, const Pass& pass) const;
-  /// One token (tokens[B], positions[B]) for each sequence in slots[B]: hidden [B,C].
-  Tensor decode(const Activations& activations, const ParameterStore& store, const KvCache& cache, Tensor tokens, Tensor slots,
-                Tensor positions, Stream& stream) const;
+  /// Hidden states [R,C] = activations.final_norm.y on the last stage; elsewhere what the next stage reads. On all stages but the first
+  /// activations.x[0] holds what the one before gave. A grain without rows computes nothing but takes part in what replicas do together.
+  Tensor forward(const Activations& activations, ParameterStore& store, const Pass& pass) const;
+  /// On the last stage dhidden [R,C] = gradient of the hidden states; elsewhere activations.gradient holds the gradient of what the next stage
+  /// reads. Every gradient of the grain but the head's is written; activations.gradient becomes that of this stage's input.
+  void backward(Tensor dhidden, const Activations& activations, ParameterStore& store, const Pass& pass) const;
+  /// One token (tokens[B], positions[B]) for each sequence in slots[B]: as forward.
+  Tensor decode(const Activations& activations, ParameterStore& store, const KvCache& cache, Tensor tokens, Tensor slots, Tensor positions,
+                Stream& stream) const;
   /// A cache of `slots` sequences of at most `capacity` tokens.
   KvCache take_cache(Arena& arena, std::int64_t slots, std::int64_t capacity) const;
 
  private:
-  static ParameterLayout make_layout(const ModelConfig& config, Head head, int shards, int& head_chunk);
+  static ParameterLayout make_layout(const ModelConfig& config, Head head, const Division& division, int& head_chunk);
   Tensor rotary() const;
-  int first_block() const { return config_.positions == Positions::learned ? 2 : 1; }
-  int final_chunk() const { return first_block() + static_cast<int>(config_.layers); }
-  void embed(Tensor x, const ParameterStore& store, Tensor tokens, Tensor positions, Stream& stream) const;
+  int chunk_of_block(std::size_t i) const { return (config_.positions == Positions::learned ? 2 : 1) + static_cast<int>(mine_.begin + i); }
+  int final_chunk() const { return (config_.positions == Positions::learned ? 2 : 1) + static_cast<int>(config_.layers); }
+  void embed(Tensor x, ParameterStore& store, Tensor tokens, Tensor positions, Stream& stream) const;
+  void backward_embedding(const Activations& activations, ParameterStore& store, const Pass& pass) const;
   ModelConfig config_;
   Head head_;
+  Division division_;
+  RecomputePlan recompute_;
+  Part mine_;  // blocks of this stage
   int head_chunk_ = 0;
   ParameterLayout layout_;
   MemoryPlan* plan_;
   Slot rotary_;
   std::vector<Block> blocks_;
-  NormLayer final_norm_;
+  std::optional<NormLayer> final_norm_;
 };
 
 }  // namespace collimate

@@ -27,7 +27,7 @@ class Optimizer {
  public:
   /// how: betas, epsilon, form and decay; rate, step and scale are set each step. clip: largest global gradient norm (0: none).
   Optimizer(ParameterStore& store, kernels::AdamW how, double clip);
-  /// One update from store.gradient(). Throws (exit 1) where the gradient norm is not finite, before anything is changed.
+  /// One update, of what this rank updates, from the step's gradient. Collective. Throws (exit 1) where the gradient norm is not finite, before anything is changed.
   StepReport step(double rate, Stream& stream);
   std::int64_t steps() const { return how_.step - 1; }
   void set_steps(std::int64_t steps) { how_.step = steps + 1; }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "collimate/base/shape.hpp"
+#include "collimate/comm/communicator.hpp"
 #include "collimate/kernels/optimizer.hpp"
 
 namespace collimate {
@@ -14,9 +15,10 @@ enum class Split { none, rows, columns };
 
 /// Where a parameter, or one shard's part of it, lies in its chunk, and the part's own shape.
 struct View {
-  std::int64_t offset = 0;
+  std::int64_t offset = 0;  ///< -1: another rank holds it
   Shape shape;
   std::int64_t count() const { return shape.count(); }
+  bool held() const { return offset >= 0; }
 };
 
 /// How a parameter starts: normal numbers of this standard deviation, or (0) a constant.
@@ -37,32 +39,48 @@ struct Parameter {
 };
 
 /// All parameters of one block (or the embedding, the head ...) in one flat range: a shared section, then one section per virtual
-/// shard, each padded with zeros to whole blocks of 1,024 elements. Elements are fp32.
+/// shard, each padded with zeros to whole blocks of 1,024 elements. Elements are fp32. A rank holds the shared section and its own
+/// shards' sections of the chunks of its pipeline stage; sections that it does not hold have no length there.
 struct Chunk {
   std::string name;
   std::int64_t offset = 0;  ///< in the store's flat range
-  std::int64_t size = 0;
-  std::vector<std::int64_t> sections;  ///< V+2 borders within the chunk
+  std::int64_t size = 0;    ///< as held
+  std::vector<std::int64_t> sections;  ///< V+2 borders within the chunk, as held
+  bool held = true;
+  bool copy = false;  ///< held here to be used once more; another stage counts it
 };
 
 /// The borders n*v/V, in units of `unit` elements, that divide n things over V virtual shards.
 std::vector<std::int64_t> shard_bounds(std::int64_t n, int shards, std::int64_t unit = 1);
 
-/// The order and place of all parameters of a model.
+/// Which of a chunk's places a rank has.
+enum class Held {
+  yes,
+  no,
+  copy  ///< values and state are held, but another pipeline stage counts them (a tied embedding beside its head)
+};
+
+/// The order of all parameters of a model, and the place of those that a rank holds: the shards `held` of each layer (all of them on one
+/// rank), in the chunks of its pipeline stage.
 class ParameterLayout {
  public:
-  explicit ParameterLayout(int shards) : shards_(shards) {}
+  explicit ParameterLayout(int shards) : ParameterLayout(shards, {0, shards}) {}
+  ParameterLayout(int shards, Part held) : shards_(shards), held_(held) {}
 
   /// Starts a chunk; its parameters follow, then close_chunk(), which returns the chunk's index.
-  void open_chunk(std::string name);
+  void open_chunk(std::string name, Held held = Held::yes);
   void add(std::string name, Shape shape, bool decays, Initial initial);  ///< into the shared section
   void add(std::string name, Shape shape, Split split, std::vector<std::int64_t> bounds, bool decays, Initial initial);
   int close_chunk();
   /// Declares that a chunk is used in a second place whose gradient is summed apart; the two sums are added once, at the end of a
   /// step (numerics contract R3). Returns the index of that place, which only gradients have. All chunks come before all ties.
-  int tie(int chunk);
+  /// Where the two places are on different pipeline stages, each has its gradient in the chunk's own range. here: the second place is
+  /// on this stage.
+  int tie(int chunk, bool here = true);
 
   int shards() const { return shards_; }
+  const Part& held() const { return held_; }  ///< the shards of this rank
+  bool held(int shard) const { return shard >= held_.begin && shard < held_.begin + held_.count; }
   const std::vector<Chunk>& chunks() const { return chunks_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const Parameter& parameter(const std::string& name) const;
@@ -73,19 +91,22 @@ class ParameterLayout {
   struct Tie {
     int chunk;
     std::int64_t offset;  ///< in the flat gradient
+    bool apart;           ///< both places are on this stage
   };
   const std::vector<Tie>& ties() const { return ties_; }
-  std::int64_t parameter_count() const;  ///< without padding
+  std::int64_t parameter_count() const;  ///< of the whole model, without padding
+  std::int64_t largest_chunk() const;    ///< elements, as held
 
   View view(const std::string& name, int shard = 0) const { return parameter(name).parts[shard]; }
   /// Parameters that lie one after the other in a shard, seen as one matrix (or vector) with the rows of all.
   View fused(const std::vector<std::string>& names, int shard) const;
-  /// Visits elements [begin, begin + count) of the flattened global parameter as runs of consecutive memory.
+  /// Visits those of the elements [begin, begin + count) of the flattened global parameter that are held, as runs of consecutive memory.
   using Run = std::function<void(std::int64_t element, std::int64_t offset_in_store, std::int64_t length)>;
   void for_each_run(const Parameter& parameter, std::int64_t begin, std::int64_t count, const Run& run) const;
 
  private:
   int shards_;
+  Part held_;
   std::vector<Chunk> chunks_;
   std::vector<Parameter> parameters_;
   std::vector<Tie> ties_;

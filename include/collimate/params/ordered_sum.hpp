@@ -30,18 +30,22 @@ std::vector<SumNode> nodes_of(Part run);
 class OrderedSum {
  public:
   /// Reserves buffers of `elements` floats for steps of at most `most_grains` grains over `ranks` data-parallel ranks, and
-  /// scratch for the exchange.
-  OrderedSum(MemoryPlan& plan, const std::string& name, std::int64_t elements, std::int64_t most_grains, int ranks);
+  /// scratch for the exchange. ranges: the parts of the gradient of which each rank owns owned_part(); none: all of it is one.
+  /// ordered: false adds in whatever order is quickest (numerics.mode = fast).
+  OrderedSum(MemoryPlan& plan, const std::string& name, std::int64_t elements, std::int64_t most_grains, int ranks,
+             std::vector<Part> ranges = {}, bool ordered = true);
 
   void begin(std::int64_t first_grain);  ///< the step's first grain of this rank; forgets the last step
   Tensor open(Stream& stream);           ///< zeros [elements] for the next grain's gradient
   void push(Stream& stream);             ///< the gradient in the open tensor is complete
-  /// The sum [elements] over all `grains` of the step, on every rank; valid until the next begin. Collective.
-  Tensor finish(Communicator& data, std::int64_t grains, Stream& stream);
+  /// The sum [elements] over all `grains` of the step, valid until the next begin: everything on every rank, or (gather = false) what each
+  /// rank owns. Collective.
+  Tensor finish(Communicator& data, std::int64_t grains, Stream& stream, bool gather = true);
 
   /// Buffers of `elements` floats that a rank needs: (1 + log2 grains) on one rank; up to twice that where a rank's run may
   /// start anywhere.
   static std::int64_t buffers_needed(std::int64_t most_grains, int ranks);
+  std::int64_t nodes_sent() const { return nodes_sent_; }  ///< of the last step, by this rank
 
  private:
   struct Held {
@@ -51,12 +55,17 @@ class OrderedSum {
   Tensor buffer(int index) const;
   int take();
   void collect(Communicator& data, std::int64_t grains, Tensor sum, Stream& stream);
+  void collect(Communicator& data, const std::vector<std::vector<SumNode>>& nodes, Part range, Tensor sum, Stream& stream);
   Tensor merge(std::vector<SumNode> nodes, std::vector<Tensor> terms, Tensor sum, Stream& stream) const;
 
   MemoryPlan* plan_;
   std::string name_;
   std::int64_t elements_, stride_, most_grains_, scratch_elements_;
+  std::int64_t buffers_;
   int ranks_;
+  std::vector<Part> ranges_;
+  bool ordered_;
+  std::int64_t nodes_sent_ = 0;
   Slot slot_, scratch_;
   std::vector<Held> held_;
   std::vector<int> free_;

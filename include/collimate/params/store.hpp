@@ -1,12 +1,13 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 
-#include "collimate/comm/communicator.hpp"
 #include "collimate/device/memory_plan.hpp"
+#include "collimate/params/division.hpp"
 #include "collimate/params/layout.hpp"
-#include "collimate/params/ordered_sum.hpp"
+#include "collimate/params/sharded_sum.hpp"
 
 namespace collimate {
 
@@ -19,50 +20,123 @@ struct Lease {
   Tensor gradient_at(const View& view) const { return gradient.slice(view.offset, view.count()).reshape(view.shape); }
 };
 
-/// The values of a model's parameters and, where it learns, its gradients and optimizer moments: flat fp32 ranges in chunk order.
+/// The flat ranges of a model.
+enum class Kind { value, first_moment, second_moment, gradient };
+
+/// What of a model a rank is asked for: all that it holds, or what it counts, so that over all ranks each element comes once.
+enum class Extent { held, counted };
+
+/// What a store is for.
+struct StoreUse {
+  std::int64_t most_grains = 0;  ///< of an optimizer step, over all replicas; 0: the model does not learn
+  bool generates = false;        ///< sharded values will be asked for whole, once per rollout
+};
+
+/// The values of a model's parameters and, where it learns, its gradients and optimizer moments: flat fp32 ranges in chunk order. What a
+/// rank holds of them follows from its Division: its shards of the layers of its stage, and of these everything or (ZeRO) its share.
 class ParameterStore {
  public:
-  /// Reserves its memory. most_grains: the most grains of an optimizer step over all ranks; 0 makes a model that does not learn.
-  ParameterStore(std::string model, ParameterLayout layout, MemoryPlan& plan, std::int64_t most_grains, int data_ranks);
+  ParameterStore(std::string model, ParameterLayout layout, MemoryPlan& plan, const Division& division = {}, const StoreUse& use = {});
 
   const ParameterLayout& layout() const { return layout_; }
+  const Division& division() const { return division_; }
   const std::string& model() const { return model_; }
-  bool learns() const { return grains_ != nullptr; }
+  bool learns() const { return use_.most_grains > 0; }
 
-  /// A chunk, or the second place of a tied one (its values are the chunk's, its gradient is its own).
-  Lease fetch(int chunk_or_tie) const;
+  /// A chunk, or the second place of a tied one (its values are the chunk's, its gradient is its own). Sharded values are gathered: the
+  /// lease is valid until the next fetch but one, and `next` (a chunk, or -1) is brought meanwhile. Collective along the data axis where
+  /// values are sharded: all replicas fetch the same chunks in the same order, also without a grain.
+  Lease fetch(int chunk_or_tie, int next = -1);
+  /// Gathers sharded values whole for a rollout; fetch() then needs nobody, until release(). Where values are not sharded it does nothing.
+  void hold_all();
+  void release_all() { holds_all_ = false; }
 
-  /// One optimizer step: begin_step, then for each grain of this rank open_grain, backward, close_grain; then finish_step.
-  void begin_step(std::int64_t first_grain);
-  void open_grain();
+  /// One optimizer step over `grains` grains: begin_step; for each grain of this rank (division().grains) open_grain, backward with
+  /// reduce() after the last write into each chunk's gradient, close_grain; finish_step. Collective where gradients are sharded.
+  void begin_step(std::int64_t grains);
+  void open_grain(bool present = true);  ///< present: false in a micro-step in which only other replicas have a grain
+  void reduce(int chunk_or_tie);
   void close_grain();
-  /// Sums the gradients of the step's grains over all ranks in the fixed order; every rank then holds the sum. Collective.
-  void finish_step(Communicator& data, std::int64_t grains);
+  /// Sums the gradients of the step's grains over all ranks in the fixed order. Collective.
+  void finish_step();
+  /// After an update of this rank's shares of the values: brings the others' shares (ZeRO 1 and 2). Collective.
+  void spread_values();
 
-  Tensor value() const { return plan_->at(value_, {layout_.size()}); }
-  Tensor gradient() const { return sum_of_step_.slice(0, layout_.size()); }  ///< [size] f32, after finish_step
-  Tensor first_moment() const { return plan_->at(first_moment_, {layout_.size()}); }
-  Tensor second_moment() const { return plan_->at(second_moment_, {layout_.size()}); }
+  /// A piece of the flat ranges that this rank updates: elements [begin, begin + count) of the layout as held.
+  struct Piece {
+    std::int64_t begin = 0, count = 0;
+    Tensor value, gradient, first_moment, second_moment;
+  };
+  /// Everything, or this rank's share of each chunk; after finish_step.
+  std::vector<Piece> pieces() const;
+  /// Sum of squares of the step's gradient, each parameter counted once; equal on every rank and every division. Collective.
+  double gradient_squares() const;
+
+  /// All that is held of a kind: [layout size], or the shares of the chunks one after the other.
+  Tensor all(Kind kind) const;
+  Tensor value() const { return all(Kind::value); }
+  Tensor gradient() const { return all(Kind::gradient); }  ///< after finish_step
 
   /// Fills the values by their Initial: element i of a parameter depends on (seed, its name, i) only.
   void initialise(std::uint64_t seed);
-  /// Copies elements [begin, begin + size) of a flattened global parameter out of, or into, one of the flat ranges above.
-  void read(const Tensor& range, const std::string& name, std::int64_t begin, std::span<float> elements) const;
-  void write(const Tensor& range, const std::string& name, std::int64_t begin, std::span<const float> elements) const;
+  /// Visits what this rank has of elements [begin, begin + count) of a flattened global parameter, as runs of memory. All replicas must
+  /// do so between the same fetches.
+  using Run = std::function<void(std::int64_t element, float* data, std::int64_t length)>;
+  void for_each_run(Kind kind, const Parameter& parameter, std::int64_t begin, std::int64_t count, Extent extent, const Run& run) const;
+  /// Copies what is held of elements [begin, begin + size) of a flattened global parameter out of, or into, a range.
+  void read(Kind kind, const std::string& name, std::int64_t begin, std::span<float> elements) const;
+  void write(Kind kind, const std::string& name, std::int64_t begin, std::span<const float> elements) const;
+
+  /// The part of a chunk (as held) that this rank counts: over all ranks, each element is counted once.
+  Part counted(int chunk) const;
+
+  /// A hash of each parameter (in the layout's order) of a kind, whatever the division; replicas are compared first: where a rank holds
+  /// other bits than another that should hold the same, an error names parameter and rank. Collective.
+  std::vector<std::uint64_t> hashes(Kind kind) const;
 
  private:
+  struct Fetched {
+    int chunk = -1;
+    std::unique_ptr<Transfer> transfer;
+  };
+  std::int64_t owned_size() const { return owned_.empty() ? 0 : owned_.back(); }
+  Part owned_of(int chunk) const;
+  bool sharded(Kind kind) const;
+  int chunk_of(int chunk_or_tie) const;
+  Tensor gathered(int chunk);
+  int place(int chunk, int keep);
+  void start_gather(int place, int chunk);
+  void exchange_ties();
+  std::vector<std::uint64_t> held_hashes(Kind kind, Extent extent) const;
+  std::string disagreement(const std::vector<std::uint64_t>& mine, Axis axis,
+                           const std::function<bool(const Parameter&, int rank)>& concerned) const;
+
+  static constexpr std::int64_t tie_room_elements = 1 << 20;
   std::string model_;
   ParameterLayout layout_;
   MemoryPlan* plan_;
-  Slot value_, first_moment_, second_moment_;
-  std::unique_ptr<OrderedSum> grains_;
-  Tensor open_;         // the gradient of the grain being computed
-  Tensor sum_of_step_;  // ties included
+  Division division_;
+  StoreUse use_;
+  std::vector<std::int64_t> owned_;  // [chunks + 1] places of the shares of the chunks, one after the other
+  Slot value_, first_moment_, second_moment_, whole_, chunk_gradient_, tie_room_, fetched_slot_[2];
+  std::unique_ptr<OrderedSum> run_sum_;     // whole gradients (ZeRO 0 and 1)
+  std::unique_ptr<ShardedSum> shared_sum_;  // shares of them (ZeRO 2 and 3)
+  mutable Fetched fetched_[2];
+  int last_fetched_ = 0;
+  bool holds_all_ = false;
+  bool grain_open_ = false, grain_present_ = false;
+  int grains_present_ = 0;        // in this micro-step
+  std::int64_t grains_ = 0, micro_step_ = 0;
+  int in_backward_ = -1;          // whose gradient is in the one chunk buffer of ZeRO 2 and 3
+  Tensor open_;                   // the gradient of the grain being computed, where it is whole
+  Tensor sum_of_step_;
 };
 
-/// 64-bit hash of a flat range of whole blocks, in block order: equal on every layout, different after one changed bit.
+/// One number of all hashes: the state hash.
+std::uint64_t combine(const ParameterLayout& layout, const std::vector<std::uint64_t>& hashes);
+/// 64-bit hash of a flat range, different after one changed bit.
 std::uint64_t hash_of(const Tensor& range, Stream& stream, std::uint64_t seed = 0);
-/// Sum of squares of a flat range of whole blocks: fp64, in block order.
+/// Sum of squares of a flat range of whole blocks, in fp64.
 double squares_of(const Tensor& range, Stream& stream);
 
 }  // namespace collimate

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <utility>
 
 #include "comm/mpi/short_messages.hpp"
 #include "comm/reduction.hpp"
@@ -11,6 +12,21 @@ namespace collimate {
 namespace {
 
 constexpr std::size_t scratch_bytes = std::size_t{4} << 20;  // per communicator of several ranks
+
+class MpiTransfer final : public Transfer {
+ public:
+  explicit MpiTransfer(std::vector<MPI_Request> requests) : requests_(std::move(requests)) {}
+  ~MpiTransfer() override {
+    if (!requests_.empty()) MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE);
+  }
+  void wait() override {
+    check_mpi(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
+    requests_.clear();
+  }
+
+ private:
+  std::vector<MPI_Request> requests_;
+};
 
 class MpiCommunicator final : public Communicator {
  public:
@@ -28,6 +44,9 @@ class MpiCommunicator final : public Communicator {
   int size() const override { return size_; }
   void barrier() override { check_mpi(MPI_Barrier(handle_), "MPI_Barrier"); }
   void exchange(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) override;
+  std::unique_ptr<Transfer> start(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) override;
+  void all_reduce_unordered(Tensor data, Stream& stream) override;
+  std::int64_t sent_bytes() const override { return sent_; }
   void broadcast(Tensor data, int root, Stream& stream) override;
   void all_gather(Tensor all, Tensor mine, std::span<const std::int64_t> counts, Stream& stream) override;
   void all_reduce(Tensor data, Reduce operation, Stream& stream) override;
@@ -39,6 +58,7 @@ class MpiCommunicator final : public Communicator {
   void send_raw(const std::byte* data, std::size_t bytes, int peer);
   void receive_raw(std::byte* data, std::size_t bytes, int peer);
   void wait_all();
+  void post(std::span<const Message> sends, std::span<const Message> receives);
   void broadcast_raw(std::byte* data, std::size_t bytes, int root);
   void gather_raw(std::byte* all, const std::byte* mine, std::span<const std::size_t> bytes);
   void reduce_part(std::byte* whole, std::span<const std::int64_t> begins, std::span<const std::int64_t> counts, DType dtype,
@@ -49,11 +69,13 @@ class MpiCommunicator final : public Communicator {
   int rank_ = 0, size_ = 1;
   std::vector<std::byte> scratch_;
   std::vector<MPI_Request> requests_;
+  std::int64_t sent_ = 0;
 };
 
 std::byte* bytes_of(const Tensor& tensor) { return static_cast<std::byte*>(tensor.data()); }
 
 void MpiCommunicator::send_raw(const std::byte* data, std::size_t bytes, int peer) {
+  sent_ += static_cast<std::int64_t>(bytes);
   for (std::size_t begin = 0; begin < bytes; begin += message_limit_) {
     const int length = static_cast<int>(std::min(message_limit_, bytes - begin));
     check_mpi(MPI_Isend(data + begin, length, MPI_BYTE, peer, 0, handle_, &requests_.emplace_back()), "MPI_Isend");
@@ -72,8 +94,8 @@ void MpiCommunicator::wait_all() {
   requests_.clear();
 }
 
-void MpiCommunicator::exchange(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) {
-  stream.wait();
+/// Starts the messages of an exchange as requests_.
+void MpiCommunicator::post(std::span<const Message> sends, std::span<const Message> receives) {
   for (const Message& message : receives)
     if (message.peer != rank_) receive_raw(bytes_of(message.data), message.data.bytes(), message.peer);
   for (const Message& message : sends)
@@ -86,7 +108,18 @@ void MpiCommunicator::exchange(std::span<const Message> sends, std::span<const M
            rank_);
     std::memmove(receives[next++].data.data(), message.data.data(), message.data.bytes());
   }
+}
+
+void MpiCommunicator::exchange(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) {
+  stream.wait();
+  post(sends, receives);
   wait_all();
+}
+
+std::unique_ptr<Transfer> MpiCommunicator::start(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) {
+  stream.wait();
+  post(sends, receives);
+  return std::make_unique<MpiTransfer>(std::exchange(requests_, {}));
 }
 
 void MpiCommunicator::broadcast_raw(std::byte* data, std::size_t bytes, int root) {
@@ -96,6 +129,7 @@ void MpiCommunicator::broadcast_raw(std::byte* data, std::size_t bytes, int root
 
 void MpiCommunicator::broadcast(Tensor data, int root, Stream& stream) {
   stream.wait();
+  if (rank_ == root) sent_ += static_cast<std::int64_t>(data.bytes()) * (size_ - 1);
   broadcast_raw(bytes_of(data), data.bytes(), root);
 }
 
@@ -105,6 +139,7 @@ void MpiCommunicator::gather_raw(std::byte* all, const std::byte* mine, std::spa
   std::exclusive_scan(bytes.begin(), bytes.end(), begins.begin(), std::size_t{0});
   std::byte* const own = all + begins[rank_];
   if (begins.back() + bytes.back() <= message_limit_) {
+    sent_ += static_cast<std::int64_t>(bytes[rank_]) * (size_ - 1);
     const std::vector<int> counts(bytes.begin(), bytes.end()), displacements(begins.begin(), begins.end());
     const void* source = own == mine ? MPI_IN_PLACE : mine;
     check_mpi(MPI_Allgatherv(source, counts[rank_], MPI_BYTE, all, counts.data(), displacements.data(), MPI_BYTE, handle_),
@@ -192,12 +227,25 @@ void MpiCommunicator::reduce_scatter(Tensor mine, Tensor whole, std::span<const 
   if (own != bytes_of(mine) && mine.bytes()) std::memmove(mine.data(), own, mine.bytes());
 }
 
+void MpiCommunicator::all_reduce_unordered(Tensor data, Stream& stream) {
+  if (size_ == 1) return;
+  stream.wait();
+  sent_ += 2 * static_cast<std::int64_t>(data.bytes()) * (size_ - 1) / size_;  // a ring's
+  const std::int64_t most = static_cast<std::int64_t>(message_limit_ / sizeof(float));
+  for (std::int64_t begin = 0; begin < data.count(); begin += most)
+    check_mpi(MPI_Allreduce(MPI_IN_PLACE, data.as<float>() + begin, static_cast<int>(std::min(most, data.count() - begin)), MPI_FLOAT, MPI_SUM,
+                            handle_),
+              "MPI_Allreduce");
+}
+
 std::vector<std::vector<std::byte>> MpiCommunicator::gather_bytes(std::span<const std::byte> mine) {
   std::vector<std::size_t> bytes(static_cast<std::size_t>(size_));
   const std::size_t own = mine.size();
   check_mpi(MPI_Allgather(&own, sizeof own, MPI_BYTE, bytes.data(), sizeof own, MPI_BYTE, handle_), "MPI_Allgather");
   std::vector<std::byte> all(std::accumulate(bytes.begin(), bytes.end(), std::size_t{0}));
+  const std::int64_t sent = sent_;
   if (!all.empty()) gather_raw(all.data(), mine.data(), bytes);
+  sent_ = sent;  // host data are not counted
   std::vector<std::vector<std::byte>> parts;
   for (auto begin = all.begin(); const std::size_t length : bytes) {
     parts.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(length));

@@ -30,6 +30,10 @@ void add_bias(float* y, const float* bias, Index rows, Index columns) {
   });
 }
 
+void copy_columns(float* y, Index y_stride, const float* x, Index x_stride, Index rows, Index columns) {
+  parallel_rows(rows, columns, [=](Index row) { std::copy_n(x + row * x_stride, columns, y + row * y_stride); });
+}
+
 void gelu_forward(float* y, const float* x, Index count) {
   parallel_elements(count, [=](Index begin, Index end) {
     for (Index i = begin; i < end; i += lanes) {

@@ -7,6 +7,7 @@ namespace collimate::kernels::cpu {
 
 void add(float* y, const float* a, const float* b, std::int64_t count);
 void add_bias(float* y, const float* bias, std::int64_t rows, std::int64_t columns);
+void copy_columns(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t columns);
 void gelu_forward(float* y, const float* x, std::int64_t count);
 void gelu_backward(float* dx, const float* dy, const float* x, std::int64_t count);
 void swiglu_forward(float* y, const float* gate_up, std::int64_t rows, std::int64_t columns);

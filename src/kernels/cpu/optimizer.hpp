@@ -7,6 +7,6 @@ namespace collimate::kernels::cpu {
 
 void adamw(float* value, const float* gradient, float* first_moment, float* second_moment, const AdamW& how, std::int64_t count);
 void block_squares(double* sums, const float* x, std::int64_t blocks);
-void block_hashes(std::uint64_t* hashes, const float* x, std::int64_t blocks);
+std::uint64_t element_hash(const float* x, std::int64_t first, std::int64_t count);
 
 }  // namespace collimate::kernels::cpu

@@ -1,0 +1,41 @@
+#pragma once
+#include "collimate/comm/process_grid.hpp"
+
+namespace collimate {
+
+/// What of a model's numbers each data-parallel rank holds: its share (true) or everything (false). The ZeRO stages are the rows of a
+/// table (Rajbhandari et al., 2020).
+struct Placement {
+  bool moments = false, gradients = false, values = false;
+};
+constexpr Placement placements[] = {{false, false, false}, {true, false, false}, {true, true, false}, {true, true, true}};
+
+/// How a model is divided over the ranks of a grid. None of it but `shards` changes a number (numerics contract).
+struct Division {
+  const ProcessGrid* grid = nullptr;  ///< null: one rank
+  int shards = 1;       ///< V, virtual shards of each layer; grid.tensor divides it
+  int zero = 0;         ///< ZeRO stage: a row of `placements`
+  bool ordered = true;  ///< false: numerics.mode = fast, sums in whatever order is quickest
+
+  const Placement& placement() const { return placements[zero]; }
+  Communicator& along(Axis axis) const;
+  int ranks(Axis axis) const { return grid ? grid->shape().along(axis) : 1; }
+  int rank(Axis axis) const { return grid ? grid->coord().along(axis) : 0; }
+  /// The shards of each layer that this rank computes.
+  Part held_shards() const { return part_of(shards, rank(Axis::tensor), ranks(Axis::tensor)); }
+  int stage() const { return rank(Axis::pipeline); }
+  int stages() const { return ranks(Axis::pipeline); }
+  bool first_stage() const { return stage() == 0; }
+  bool last_stage() const { return stage() == stages() - 1; }
+
+  /// The grains of a step (or of a scoring) that this rank's replica computes, in order: a contiguous run, or with sharded gradients every
+  /// d-th one, one in each micro-step; -1 where it has none in a micro-step that others have.
+  std::vector<std::int64_t> grains(std::int64_t total) const;
+};
+
+/// The rank-th share of a range of a flat gradient or of values: whole blocks of 1,024 elements.
+Part owned_part(std::int64_t elements, int rank, int ranks);
+/// Every rank's share of `whole` on every rank; each has its own in place.
+void gather_shares(Communicator& data, Tensor whole, Stream& stream);
+
+}  // namespace collimate

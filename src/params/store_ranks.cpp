@@ -1,0 +1,204 @@
+// What a store does together with the other ranks that hold parts of the same model.
+#include <algorithm>
+
+#include "collimate/base/error.hpp"
+#include "collimate/kernels/elementwise.hpp"
+#include "collimate/kernels/optimizer.hpp"
+#include "collimate/params/store.hpp"
+
+namespace collimate {
+namespace {
+
+std::uint64_t mix(std::uint64_t x) {  // the finaliser of splitmix64
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+  return x ^ x >> 31;
+}
+
+}  // namespace
+
+/// Which of the two places a chunk may take: the one that has it, or the one that is not `keep`.
+int ParameterStore::place(int chunk, int keep) {
+  for (int p = 0; p < 2; ++p)
+    if (fetched_[p].chunk == chunk) return p;
+  return 1 - keep;
+}
+
+/// Sends this rank's share of a chunk to all replicas and receives theirs; the place is ready when the transfer is.
+void ParameterStore::start_gather(int place, int chunk) {
+  Fetched& fetched = fetched_[place];
+  if (fetched.chunk == chunk) return;
+  fetched.transfer.reset();
+  fetched.chunk = chunk;
+  const std::int64_t size = layout_.chunks()[chunk].size;
+  const int ranks = division_.ranks(Axis::data), me = division_.rank(Axis::data);
+  Stream& stream = plan_->device().stream();
+  const Tensor target = plan_->at(fetched_slot_[place], {size});
+  const Tensor mine = value().slice(owned_[chunk], owned_of(chunk).count);
+  const Tensor own = target.slice(owned_of(chunk).begin, owned_of(chunk).count);
+  own.device().copy(own.data(), mine.data(), mine.bytes(), stream);
+  if (ranks == 1) return;
+  std::vector<Message> sends, receives;
+  for (int step = 1; step < ranks; ++step) {
+    const int to = (me + step) % ranks, from = (me + ranks - step) % ranks;
+    if (mine.count()) sends.push_back({mine, to});
+    if (const Part part = owned_part(size, from, ranks); part.count) receives.push_back({target.slice(part.begin, part.count), from});
+  }
+  fetched.transfer = division_.along(Axis::data).start(sends, receives, stream);
+}
+
+Tensor ParameterStore::gathered(int chunk) {
+  const int p = place(chunk, last_fetched_);
+  start_gather(p, chunk);
+  last_fetched_ = p;
+  if (fetched_[p].transfer) fetched_[p].transfer->wait();
+  fetched_[p].transfer.reset();
+  return plan_->at(fetched_slot_[p], {layout_.chunks()[chunk].size});
+}
+
+void ParameterStore::hold_all() {
+  if (!sharded(Kind::value)) return;
+  ensure(whole_ && !holds_all_, "model {} was not planned to be held whole, or is already", model_);
+  const Tensor whole = plan_->at(whole_, {layout_.size()});
+  for (int c = 0; c < static_cast<int>(layout_.chunks().size()); ++c) {
+    const Chunk& chunk = layout_.chunks()[c];
+    if (!chunk.size) continue;
+    const Tensor value = gathered(c);
+    whole.device().copy(whole.slice(chunk.offset, chunk.size).data(), value.data(), value.bytes(), plan_->device().stream());
+  }
+  holds_all_ = true;
+}
+
+void ParameterStore::reduce(int index) {
+  if (run_sum_) return;
+  ensure(!grain_present_ || in_backward_ == index, "{}: chunk {} is reduced before its gradient was written", model_, index);
+  in_backward_ = -1;
+  const Tensor gradient = grain_present_ ? plan_->at(chunk_gradient_, {layout_.chunks()[chunk_of(index)].size}) : Tensor();
+  // A tied chunk whose two places are on two stages has one range, the chunk's own.
+  const int chunks = static_cast<int>(layout_.chunks().size());
+  const bool own_range = index < chunks || layout_.ties()[index - chunks].apart;
+  shared_sum_->add(own_range ? index : chunk_of(index), gradient, grains_present_, division_.along(Axis::data), plan_->device().stream());
+}
+
+void ParameterStore::finish_step() {
+  Stream& stream = plan_->device().stream();
+  if (run_sum_)
+    sum_of_step_ = run_sum_->finish(division_.along(Axis::data), grains_, stream, !division_.placement().moments);
+  else
+    sum_of_step_ = shared_sum_->finish(stream);
+  for (Fetched& fetched : fetched_) fetched.chunk = -1;  // values will change
+  exchange_ties();
+}
+
+/// Adds the gradients of a tied chunk's two places, the first place's first. On two stages each ends with the same sum.
+void ParameterStore::exchange_ties() {
+  Stream& stream = plan_->device().stream();
+  const int chunks = static_cast<int>(layout_.chunks().size());
+  for (int t = 0; t < static_cast<int>(layout_.ties().size()); ++t) {
+    const auto& tie = layout_.ties()[t];
+    const Chunk& chunk = layout_.chunks()[tie.chunk];
+    if (!chunk.held) continue;
+    const Part own = division_.placement().moments ? owned_of(tie.chunk) : Part{0, chunk.size};  // what this rank will update
+    const auto part = [&](std::int64_t offset, int range) {
+      return sum_of_step_.slice(shared_sum_ ? shared_sum_->offset(range) : offset + own.begin, own.count);
+    };
+    const Tensor sum = part(chunk.offset, tie.chunk);
+    if (tie.apart) {
+      kernels::add(sum, sum, part(tie.offset, chunks + t), stream);
+    } else if (tie_room_) {
+      const Tensor room = plan_->at(tie_room_, {tie_room_elements});
+      const int peer = chunk.copy ? 0 : division_.stages() - 1;
+      for (std::int64_t begin = 0; begin < sum.count(); begin += tie_room_elements) {
+        const Tensor mine = sum.slice(begin, std::min(tie_room_elements, sum.count() - begin)), theirs = room.slice(0, mine.count());
+        const Message send{mine, peer}, receive{theirs, peer};
+        division_.along(Axis::pipeline).exchange({&send, 1}, {&receive, 1}, stream);
+        chunk.copy ? kernels::add(mine, theirs, mine, stream) : kernels::add(mine, mine, theirs, stream);
+      }
+    }
+  }
+}
+
+void ParameterStore::spread_values() {
+  if (!division_.placement().moments || division_.placement().values || division_.ranks(Axis::data) == 1) return;
+  for (const Chunk& chunk : layout_.chunks())
+    if (chunk.size) gather_shares(division_.along(Axis::data), value().slice(chunk.offset, chunk.size), plan_->device().stream());
+}
+
+/// Hashes of what this rank holds of each parameter: all of it, or only what it counts.
+std::vector<std::uint64_t> ParameterStore::held_hashes(Kind kind, Extent extent) const {
+  std::vector<std::uint64_t> out(layout_.parameters().size());
+  Stream& stream = plan_->device().stream();
+  Device& device = plan_->device();
+  for (std::size_t p = 0; p < out.size(); ++p) {
+    const Parameter& parameter = layout_.parameters()[p];
+    for_each_run(kind, parameter, 0, parameter.shape.count(), extent, [&](std::int64_t element, float* data, std::int64_t length) {
+      std::uint64_t hash = 0;
+      kernels::element_hash(Tensor(&hash, DType::u64, {1}, device), Tensor(data, DType::f32, {length}, device), element, stream);
+      out[p] += hash;
+    });
+  }
+  return out;
+}
+
+/// A sentence where another rank of a line holds other bits than its first one, though it should hold the same.
+std::string ParameterStore::disagreement(const std::vector<std::uint64_t>& mine, Axis axis,
+                                         const std::function<bool(const Parameter&, int rank)>& concerned) const {
+  const auto all = gather_all(division_.along(axis), mine);
+  for (int rank = 1; rank < static_cast<int>(all.size()); ++rank)
+    for (std::size_t p = 0; p < mine.size(); ++p) {
+      if (!concerned(layout_.parameters()[p], rank) || all[rank][p] == all[0][p]) continue;
+      GridCoord one = division_.grid->coord(), other = one;
+      one.set(axis, 0);
+      other.set(axis, rank);
+      const GridShape& shape = division_.grid->shape();
+      return fmt::format("the ranks {} and {} hold other bits of the tensor {} of {}, which must be the same: a message or a memory went wrong",
+                         rank_of(one, shape), rank_of(other, shape), layout_.parameters()[p].name, model_);
+    }
+  return "";
+}
+
+std::vector<std::uint64_t> ParameterStore::hashes(Kind kind) const {
+  if (!division_.grid) return held_hashes(kind, Extent::held);
+  // The sum of a step is whole only where every rank updates everything.
+  if (!sharded(kind) && !(kind == Kind::gradient && division_.placement().moments)) {
+    const std::vector<std::uint64_t> held = held_hashes(kind, Extent::held);
+    const int last = division_.stages() - 1;
+    const auto tied = [&](const Parameter& p) {
+      return std::any_of(layout_.ties().begin(), layout_.ties().end(), [&](const auto& tie) { return tie.chunk == p.chunk; });
+    };
+    std::string found = disagreement(held, Axis::data, [](const Parameter&, int) { return true; });
+    for (const std::string& more : {disagreement(held, Axis::tensor, [](const Parameter& p, int) { return p.split == Split::none; }),
+                                    disagreement(held, Axis::pipeline, [&](const Parameter& p, int rank) { return rank == last && tied(p); })})
+      if (found.empty()) found = more;
+    agree_on(division_.grid->world(), [&] {
+      if (!found.empty()) fail_with(ExitCode::failure, "{}", found);
+    });
+  }
+  std::vector<std::uint64_t> sums = held_hashes(kind, Extent::counted);
+  Device& device = plan_->device();
+  division_.grid->world().all_reduce(Tensor(sums.data(), DType::u64, {static_cast<std::int64_t>(sums.size())}, device), Reduce::sum,
+                                     device.stream());
+  return sums;
+}
+
+std::uint64_t combine(const ParameterLayout& layout, const std::vector<std::uint64_t>& hashes) {
+  std::uint64_t hash = 0;
+  for (std::size_t p = 0; p < hashes.size(); ++p) hash = mix((hash + 0x9e3779b97f4a7c15ull * (layout.parameters()[p].chunk + 1)) ^ hashes[p]);
+  return hash;
+}
+
+std::uint64_t hash_of(const Tensor& range, Stream& stream, std::uint64_t seed) {
+  std::uint64_t hash = 0;
+  kernels::element_hash(Tensor(&hash, DType::u64, {1}, range.device()), range, 0, stream);
+  return mix(hash + 0x9e3779b97f4a7c15ull * (seed + 1));
+}
+
+double squares_of(const Tensor& range, Stream& stream) {
+  std::vector<double> sums(range.count() / kernels::chunk_block);
+  kernels::block_squares(Tensor(sums.data(), DType::f64, {static_cast<std::int64_t>(sums.size())}, range.device()), range, stream);
+  double sum = 0;
+  for (const double block : sums) sum += block;
+  return sum;
+}
+
+}  // namespace collimate
