@@ -60,24 +60,6 @@ std::vector<std::int64_t> Batch::learned_lengths() const {
 
 Grain view_of(const PackedGrain& grain) { return {grain.tokens, grain.positions, grain.targets, grain.offsets, grain.samples}; }
 
-std::vector<std::vector<double>> over_grains(const Batch& batch, Communicator& data,
-                                             const std::function<std::vector<double>(std::int64_t)>& each) {
-  std::vector<double> mine;
-  for (std::int64_t g = batch.first(); g < batch.last(); ++g) {
-    const std::vector<double> values = each(g);
-    mine.push_back(static_cast<double>(values.size()));
-    mine.insert(mine.end(), values.begin(), values.end());
-  }
-  std::vector<std::vector<double>> all;
-  for (const auto& rank : gather_all(data, mine))
-    for (std::size_t i = 0; i < rank.size();) {
-      const auto size = static_cast<std::size_t>(rank[i]);
-      all.emplace_back(rank.begin() + static_cast<std::ptrdiff_t>(i + 1), rank.begin() + static_cast<std::ptrdiff_t>(i + 1 + size));
-      i += 1 + size;
-    }
-  return all;
-}
-
 namespace {
 
 // Grains hold consecutive sequences and ranks consecutive grains, so what the ranks found, one after the other, is in sequence order.

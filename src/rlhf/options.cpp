@@ -95,11 +95,16 @@ namespace {
 
 const char* const init_help = "where the weights start: random, a stage of this run (sft, reward, ppo) or a checkpoint folder";
 
-void declare_training(OptionTable& t, const std::string& p, std::int64_t& steps, double& epochs, std::int64_t& batch,
-                      const std::string& unit) {
-  t.add(p + "steps", steps, "optimizer steps (0: as many as the epochs need)", at_least(0), "steps");
-  t.add(p + "epochs", epochs, "passes over the data where steps is 0", more_than(0));
-  t.add(p + "batch", batch, unit + " of one optimizer step, over all ranks", at_least(1), unit);
+void declare_length(OptionTable& t, const std::string& p, TrainingOptions& o, const std::string& unit) {
+  t.add(p + "steps", o.steps, "optimizer steps (0: as many as the epochs need)", at_least(0), "steps");
+  t.add(p + "epochs", o.epochs, "passes over the data where steps is 0", more_than(0));
+  t.add(p + "batch", o.batch, unit + " of one optimizer step, over all ranks", at_least(1), unit);
+}
+
+void declare_schedule(OptionTable& t, const std::string& p, TrainingOptions& o) {
+  t.add(p + "evaluate_every", o.evaluate_every, "steps between evaluations (0: at the end only)", at_least(0), "steps");
+  t.add(p + "checkpoint_every", o.checkpoint_every, "steps between checkpoints (0: at the end only)", at_least(0), "steps");
+  t.add(p + "log_every", o.log_every, "steps between lines of the log", at_least(1), "steps");
 }
 
 }  // namespace
@@ -108,23 +113,19 @@ void SupervisedOptions::declare(OptionTable& t) {
   t.add("sft.init", init, init_help);
   t.add("sft.data", data, "dataset made by `collimate prepare`; {run} stands for run.folder");
   t.add("sft.heldout", heldout, "dataset for the evaluation loss (empty: none)");
-  declare_training(t, "sft.", steps, epochs, batch, "samples");
+  declare_length(t, "sft.", *this, "samples");
   t.add("sft.shuffle", shuffle, "new order each epoch, from the seed");
   optimizer.declare(t, "sft.");
-  t.add("sft.evaluate_every", evaluate_every, "steps between evaluations (0: at the end only)", at_least(0), "steps");
-  t.add("sft.checkpoint_every", checkpoint_every, "steps between checkpoints (0: at the end only)", at_least(0), "steps");
-  t.add("sft.log_every", log_every, "steps between lines of the log", at_least(1), "steps");
+  declare_schedule(t, "sft.", *this);
 }
 
 void RewardOptions::declare(OptionTable& t) {
   t.add("reward.init", init, init_help);
   t.add("reward.data", data, "preference dataset made by `collimate prepare`");
   t.add("reward.heldout", heldout, "preference dataset for the held-out accuracy (empty: none)");
-  declare_training(t, "reward.", steps, epochs, batch, "prompts");
+  declare_length(t, "reward.", *this, "prompts");
   optimizer.declare(t, "reward.");
-  t.add("reward.evaluate_every", evaluate_every, "steps between evaluations (0: at the end only)", at_least(0), "steps");
-  t.add("reward.checkpoint_every", checkpoint_every, "steps between checkpoints (0: at the end only)", at_least(0), "steps");
-  t.add("reward.log_every", log_every, "steps between lines of the log", at_least(1), "steps");
+  declare_schedule(t, "reward.", *this);
 }
 
 void ScorerOptions::declare(OptionTable& t) {

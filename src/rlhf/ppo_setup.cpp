@@ -1,4 +1,4 @@
-// How a PPO run starts, evaluates, is saved and goes on; the method itself is in ppo_trainer.cpp.
+// How a PPO run starts, is saved and goes on; the method itself is in ppo_trainer.cpp.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -27,15 +27,13 @@ Aggregation aggregation_named(const std::string& name) {
 PpoTrainer::PpoTrainer(Session& session)
     : session_(session),
       options_(session.options.ppo),
+      seed_(static_cast<std::uint64_t>(session.options.run.seed)),
       prompts_(session.path(options_.prompts)),
       actor_source_(find_source(session, "ppo.actor", options_.actor, Head::policy, Accept::exact_or_random, prompts_)),
       reference_source_(find_source(session, "ppo.reference", options_.reference, Head::policy, Accept::exact_or_random, prompts_)),
       critic_source_(find_source(session, "ppo.critic", options_.critic, Head::value, Accept::any_or_random, prompts_)),
       plan_(session.device),
       workspace_(plan_),
-      actor_rate_(options_.actor_optimizer.learning_rate(
-          optimizer_steps(options_, std::max<std::int64_t>(1, options_.iterations - options_.freeze_actor)))),
-      critic_rate_(options_.critic_optimizer.learning_rate(optimizer_steps(options_, options_.iterations))),
       kl_(options_.kl),
       kl_estimator_(estimator_named(options_.kl_estimator)),
       aggregation_(aggregation_named(options_.aggregation)),
@@ -79,10 +77,13 @@ PpoTrainer::PpoTrainer(Session& session)
   const std::int64_t grains = grain_bound(options_.minibatch, options_.minibatch * longest, grain_tokens), rows = session.most_rows();
   const int data = session.data().size(), shards = static_cast<int>(session.options.machine.tensor_shards);
   const EngineUse learn{.rows = rows, .most_grains = grains, .slots = options_.slots, .capacity = longest}, look{.rows = rows};
-  actor_ = std::make_unique<Engine>("actor", actor_source_.card.config, Head::policy, shards, learn, data, workspace_);
+  actor_.rate = options_.actor_optimizer.learning_rate(
+      optimizer_steps(options_, std::max<std::int64_t>(1, options_.iterations - options_.freeze_actor)));
+  critic_.rate = options_.critic_optimizer.learning_rate(optimizer_steps(options_, options_.iterations));
+  actor_.engine = std::make_unique<Engine>("actor", actor_source_.card.config, Head::policy, shards, learn, data, workspace_);
   reference_ = std::make_unique<Engine>("reference", reference_source_.card.config, Head::policy, shards, look, data, workspace_);
-  critic_ = std::make_unique<Engine>("critic", critic_source_.card.config, Head::value, shards,
-                                     EngineUse{.rows = rows, .most_grains = grains}, data, workspace_);
+  critic_.engine = std::make_unique<Engine>("critic", critic_source_.card.config, Head::value, shards,
+                                            EngineUse{.rows = rows, .most_grains = grains}, data, workspace_);
   if (model) reward_ = std::make_unique<Engine>("reward", reward_source_.card.config, Head::value, shards, look, data, workspace_);
   scores_ = std::make_unique<ScoreSource>(session, reward_.get(), reward_source_.card.normalisation);
   workspace_.reserve();
@@ -94,80 +95,55 @@ std::string PpoTrainer::describe() const {
                      options_.batch, options_.minibatch, options_.epochs, plan_.report());
 }
 
-void PpoTrainer::load_models() {
-  for (Engine* engine : {actor_.get(), reference_.get(), critic_.get(), reward_.get()})
-    if (engine) engine->prepare();
-  load_source(session_, actor_source_, actor_->store());
+void PpoTrainer::start() {
+  plan_.commit(static_cast<std::size_t>(session_.options.machine.device_memory));
+  actor_.start(options_.actor_optimizer);
+  critic_.start(options_.critic_optimizer);
+  reference_->prepare();
+  if (reward_) reward_->prepare();
+  load_source(session_, actor_source_, actor_.store());
   load_source(session_, reference_source_, reference_->store());
-  load_source(session_, critic_source_, critic_->store());
+  load_source(session_, critic_source_, critic_.store());
   if (reward_) load_source(session_, reward_source_, reward_->store());
-  actor_optimizer_ = std::make_unique<Optimizer>(actor_->store(), options_.actor_optimizer.how(), options_.actor_optimizer.clip);
-  critic_optimizer_ = std::make_unique<Optimizer>(critic_->store(), options_.critic_optimizer.how(), options_.critic_optimizer.clip);
-  if (critic_source_.card.head == Head::policy) scale_value_head(critic_->store(), 0, 0);  // a critic made of a policy starts at 0
+  if (critic_source_.card.head == Head::policy) scale_value_head(critic_.store(), 0, 0);  // a critic made of a policy starts at 0
   if (const auto found = find_resume(session_, "ppo")) resume(found->folder);
+  session_.log.info("{}", describe());
+  if (done_ > 0) return;
+  normalise_scores();
+  evaluate(0, "before");
+}
+
+void PpoTrainer::finish(double seconds) {
+  session_.timings(JsonLine().add("stage", "ppo").add("stage_seconds", seconds));
+  session_.summary.set("ppo.state_hash", hash_text(actor_.store(), session_.device));
+  session_.summary.set("ppo.critic_hash", hash_text(critic_.store(), session_.device));
+  save(options_.iterations, true);
 }
 
 // Scores get mean 0 and standard deviation 1 over samples of the first policy; a critic that starts from the reward model starts at its
 // normalised score.
 void PpoTrainer::normalise_scores() {
   if (options_.normalise_samples > 0) {
-    const auto seed = static_cast<std::uint64_t>(session_.options.run.seed);
     std::vector<PromptSample> prompts;
     std::vector<std::int64_t> ids;
-    for (const std::int64_t i : take(prompts_.size(), seed, 0, options_.normalise_samples)) {
+    for (const std::int64_t i : take(prompts_.size(), seed_, 0, options_.normalise_samples)) {
       ids.push_back(static_cast<std::int64_t>(prompts.size()));
       prompts.push_back(prompts_.prompt(i));
     }
-    const Rollout rollout = sample_responses(session_, *actor_, actor_source_.text, std::move(prompts), ids,
-                                             {options_.temperature, options_.max_new, RandomKey(seed, Purpose::normalise)});
+    const Rollout rollout = sample_responses(session_, *actor_.engine, actor_source_.text, std::move(prompts), ids,
+                                             {options_.temperature, options_.max_new, RandomKey(seed_, Purpose::normalise)});
     scores_->set_normalisation({});
-    scores_->set_normalisation(
-        normalisation_of(scores_->score(rollout, Batch(rollout.sequences, session_.options.machine.grain_tokens, session_.data()))));
+    scores_->set_normalisation(normalisation_of(scores_->score(rollout, session_.batch(rollout.sequences))));
   }
   const ScoreNormalisation n = scores_->normalisation();
   if (critic_source_.card.head == Head::value && scores_->is_model() && options_.critic == options_.reward)
-    scale_value_head(critic_->store(), n.gain, n.bias);
+    scale_value_head(critic_.store(), n.gain, n.bias);
   session_.metrics(JsonLine().add("stage", "ppo").add("score_gain", n.gain).add("score_bias", n.bias));
 }
 
-void PpoTrainer::evaluate(std::int64_t iteration, const std::string& when) {
-  if (!heldout_) return;
-  const Evaluation e = evaluate_policy(session_, *actor_, reference_.get(), actor_source_.text, *heldout_, *scores_);
-  session_.summary.set("ppo.reward_" + when, e.reward);
-  if (const ScoreNormalisation& n = scores_->normalisation(); !scores_->is_model())  // what the scorer itself said
-    session_.summary.set("ppo.raw_reward_" + when, (e.reward - n.bias) / n.gain);
-  session_.summary.set(when == "after" ? "ppo.kl" : "ppo.kl_before", e.kl);
-  if (session_.options.evaluate.preferred) session_.summary.set("ppo.preferred_" + when, e.preferred);
-  JsonLine line;
-  line.add("stage", "ppo")
-      .add("iteration", iteration)
-      .add("eval_reward", e.reward)
-      .add("eval_kl", e.kl)
-      .add("eval_ended", e.ended)
-      .add("eval_length", e.length);
-  if (session_.options.evaluate.preferred) line.add("eval_preferred", e.preferred);
-  session_.metrics(line);
-  const std::int64_t stride = std::max<std::int64_t>(1, e.rollout.size() / std::max<std::int64_t>(1, session_.options.evaluate.shown));
-  std::int64_t shown = 0;
-  for (std::int64_t i = 0; i < e.rollout.size() && shown < session_.options.evaluate.shown; i += stride, ++shown) {
-    session_.sample(JsonLine()
-                        .add("stage", "evaluate")
-                        .add("iteration", iteration)
-                        .add("sample", i)
-                        .add("prompt", e.rollout.prompts[i].text)
-                        .add("response", e.rollout.responses[i])
-                        .add("score", e.scores[i])
-                        .add("finish", e.rollout.ended(i) ? "eos" : "length"));
-    session_.summary.set(fmt::format("ppo.sample{}_prompt", shown + 1), e.rollout.prompts[i].text);
-    session_.summary.set(fmt::format("ppo.sample{}_{}", shown + 1, when), e.rollout.responses[i]);
-  }
-  session_.log.info("ppo    evaluation {}: reward {:.3f}  KL {:.3f}  ended {:.2f}  length {:.1f}{}", when, e.reward, e.kl, e.ended,
-                    e.length, session_.options.evaluate.preferred ? fmt::format("  preferred {:.3f}", e.preferred) : "");
-}
-
 void PpoTrainer::save(std::int64_t iteration, bool complete) {
-  const nlohmann::json progress = {{"actor_steps", actor_optimizer_->steps()},
-                                   {"critic_steps", critic_optimizer_->steps()},
+  const nlohmann::json progress = {{"actor_steps", actor_.optimizer->steps()},
+                                   {"critic_steps", critic_.optimizer->steps()},
                                    {"beta", kl_.beta()},
                                    {"gain", scores_->normalisation().gain},
                                    {"bias", scores_->normalisation().bias}};
@@ -177,21 +153,21 @@ void PpoTrainer::save(std::int64_t iteration, bool complete) {
   ModelCard policy = actor_source_.card;
   policy.normalisation = scores_->normalisation();  // so that an evaluation of its own scores alike
   save_stage(session_, "ppo", iteration, complete,
-             {{"policy", policy, &actor_->store(), !complete}, {"critic", critic, &critic_->store(), !complete}}, actor_source_.text,
+             {{"policy", policy, &actor_.store(), !complete}, {"critic", critic, &critic_.store(), !complete}}, actor_source_.text,
              progress.dump());
 }
 
 void PpoTrainer::resume(const std::string& folder) {
   const SavedModels saved(folder);
   const auto progress = nlohmann::json::parse(saved.progress());
-  first_ = progress["step"];
-  saved.load("policy", actor_->store(), true);
-  saved.load("critic", critic_->store(), true);
-  actor_optimizer_->set_steps(progress["actor_steps"]);
-  critic_optimizer_->set_steps(progress["critic_steps"]);
+  done_ = progress["step"];
+  saved.load("policy", actor_.store(), true);
+  saved.load("critic", critic_.store(), true);
+  actor_.optimizer->set_steps(progress["actor_steps"]);
+  critic_.optimizer->set_steps(progress["critic_steps"]);
   kl_.restore(progress["beta"]);
   scores_->set_normalisation({progress["gain"], progress["bias"]});
-  session_.log.info("ppo    goes on after iteration {} of {}", first_, folder);
+  session_.log.info("ppo    goes on after iteration {} of {}", done_, folder);
 }
 
 }  // namespace collimate::rlhf

@@ -1,48 +1,25 @@
 #include "collimate/rlhf/reward_trainer.hpp"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "collimate/data/order.hpp"
 #include "collimate/rlhf/losses.hpp"
-#include "collimate/rlhf/supervised_trainer.hpp"
 
 namespace collimate::rlhf {
 
 RewardTrainer::RewardTrainer(Session& session)
-    : session_(session),
-      options_(session.options.reward),
-      data_(session.path(options_.data)),
-      source_(find_source(session, "reward.init", options_.init, Head::policy, Accept::any_or_random, data_)),
-      steps_(steps_of(options_.steps, options_.epochs, data_.size(), options_.batch)),
-      plan_(session.device),
-      workspace_(plan_),
-      rate_(options_.optimizer.learning_rate(steps_)) {
-  data_.check_kind(DatasetKind::preference);
-  match_text(source_, data_, "reward.init = " + options_.init);
-  check_lengths(session, data_, source_.card.config);
+    : BatchTrainer(session, session.options.reward, {"reward", "reward", DatasetKind::preference, Head::value, Accept::any_or_random}),
+      options_(session.options.reward) {
   source_.card.head = Head::value;
   source_.card.normalisation = {};
-  if (!options_.heldout.empty()) {
-    heldout_.emplace(session.path(options_.heldout));
-    heldout_->check_kind(DatasetKind::preference);
-    match_text(source_, *heldout_, "reward.data");
-    check_lengths(session, *heldout_, source_.card.config);
-  }
-  const std::int64_t grains = grain_bound(options_.batch, most_tokens(data_, options_.batch), session.options.machine.grain_tokens);
-  engine_ = std::make_unique<Engine>("reward", source_.card.config, Head::value, source_.card.shards,
-                                     EngineUse{.rows = session.most_rows(), .most_grains = grains}, session.data().size(), workspace_);
-  workspace_.reserve();
-  plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
 }
 
 std::string RewardTrainer::describe() const {
   return fmt::format("reward: {} prompt groups, {} pairs, {} steps of {} groups, {} parameters\n{}", data_.size(), data_.targets(), steps_,
-                     options_.batch, engine_->store().layout().parameter_count(), plan_.report());
+                     options_.batch, model_.store().layout().parameter_count(), plan_.report());
 }
 
-RewardTrainer::Groups RewardTrainer::load(const Dataset& data, std::span<const std::int64_t> groups) const {
+RewardTrainer::Groups RewardTrainer::load(const Dataset& data, std::span<const std::int64_t> groups) {
   Groups out;
   for (const std::int64_t g : groups) {
     const PreferenceGroup group = data.preference(g);
@@ -61,45 +38,16 @@ RewardTrainer::Groups RewardTrainer::load(const Dataset& data, std::span<const s
   return out;
 }
 
-void RewardTrainer::run() {
-  plan_.commit(static_cast<std::size_t>(session_.options.machine.device_memory));
-  engine_->prepare();
-  optimizer_ = std::make_unique<Optimizer>(engine_->store(), options_.optimizer.how(), options_.optimizer.clip);
-  if (const auto found = find_resume(session_, "reward"))
-    resume(found->folder);
-  else
-    load_source(session_, source_, engine_->store());
-  session_.log.info("{}", describe());
-  const Stopwatch watch;
-  progress_ = std::make_unique<Progress>(session_, "reward", first_, steps_, options_.log_every);
-  for (std::int64_t step = first_ + 1; step <= steps_; ++step) {
-    learn(step);
-    const bool last = step == steps_;
-    if (heldout_ && (last || (options_.evaluate_every && step % options_.evaluate_every == 0))) evaluate(step);
-    ++session_.steps_done;
-    if (!last && (session_.stop_due() || (options_.checkpoint_every && step % options_.checkpoint_every == 0))) save(step, false);
-    if (!last && session_.stop_due()) session_.stop();
-  }
-  normalise();
-  session_.timings(JsonLine().add("stage", "reward").add("stage_seconds", watch.seconds()));
-  session_.summary.set("reward.state_hash", hash_text(engine_->store(), session_.device));
-  save(steps_, true);
-}
-
 void RewardTrainer::learn(std::int64_t step) {
-  const auto seed = static_cast<std::uint64_t>(session_.options.run.seed);
-  const auto taken = take(data_.size(), seed, (step - 1) * options_.batch, options_.batch);
-  const Groups groups = load(data_, taken);
-  const Batch batch(groups.sequences, session_.options.machine.grain_tokens, session_.data(), groups.sizes);
+  const Groups groups = load(data_, samples_of(step));
+  const Batch batch = session_.batch(groups.sequences, groups.sizes);
   const double scale = 1.0 / static_cast<double>(groups.sizes.size());
   std::vector<double> weight;  // of each pair: one over the pairs of its prompt
   for (const std::int64_t size : groups.sizes) weight.insert(weight.end(), size / 2, 2.0 / static_cast<double>(size));
-  if (step == first_ + 1) session_.warn_of_idle_ranks("reward", batch.grains());
-  engine_->begin_step(batch.first());
-  const auto grains = over_grains(batch, session_.data(), [&](std::int64_t g) -> std::vector<double> {
+  const auto compute = [&](std::int64_t g) {
     const PackedGrain grain = batch.pack(g);
-    PairTotals totals;
-    engine_->forward_backward(view_of(grain), {source_.card.config.dropout, seed, step}, [&](auto values, auto gradient) {
+    GrainResult<PairTotals> result;
+    model_.engine->forward_backward(view_of(grain), dropout_of(step), [&](auto values, auto gradient) {
       const auto members = batch.members(g);
       std::vector<float> scores, dscores(members.size());
       std::vector<Pair> pairs;
@@ -108,33 +56,20 @@ void RewardTrainer::learn(std::int64_t step) {
         const auto index = static_cast<std::int32_t>(s);
         if (s % 2) pairs.push_back({index - 1, index, groups.margins[members[s] / 2], weight[members[s] / 2]});
       }
-      totals = pair_loss(scores, pairs, scale, dscores);
+      result.totals = pair_loss(scores, pairs, scale, dscores);
       for (std::size_t s = 0; s < members.size(); ++s) gradient[grain.offsets[s + 1] - 1] = dscores[s];
     });
-    const double bad = totals.first_bad_pair < 0 ? -1 : static_cast<double>(grain.ids[2 * totals.first_bad_pair] >> 16);
-    return {totals.loss, static_cast<double>(totals.correct), static_cast<double>(totals.pairs), bad};
+    if (const std::int64_t bad = result.totals.first_bad_pair; bad >= 0) result.bad_sample = grain.ids[2 * bad] >> 16;
+    return result;
+  };
+  const PairTotals totals = update(step, batch, compute, [&](std::int64_t group) {
+    return fmt::format("the score of prompt group {} is not finite at reward step {}: lower reward.rate or look at the group", group, step);
   });
-  double loss = 0, correct = 0, pairs = 0;
-  for (const auto& grain : grains) {
-    if (grain[3] >= 0)
-      throw AgreedError(ExitCode::failure,
-                        fmt::format("the score of prompt group {} is not finite at reward step {}: lower reward.rate or look at the group",
-                                    grain[3], step));
-    loss += grain[0];
-    correct += grain[1];
-    pairs += grain[2];
-  }
-  engine_->finish_step(session_.data(), batch.grains());
-  const StepReport report = optimizer_->step(rate_.at(step), session_.device.stream());
+  const double accuracy = static_cast<double>(totals.correct) / static_cast<double>(totals.pairs);
   JsonLine line;
-  line.add("stage", "reward").add("step", step).add("loss", loss).add("accuracy", correct / pairs).add("rate", report.rate);
-  line.add("gradient_norm", report.gradient_norm).add("groups", step * options_.batch);
-  const std::int64_t every = session_.options.run.hash_every;
-  if (every && step % every == 0) line.add("state_hash", hash_text(engine_->store(), session_.device));
-  session_.metrics(line);
-  progress_->step(
-      step, batch.tokens(),
-      fmt::format("loss {:.4f}  accuracy {:.3f}  norm {:.3f}  rate {:.2e}", loss, correct / pairs, report.gradient_norm, report.rate));
+  line.add("stage", "reward").add("step", step).add("loss", totals.loss).add("accuracy", accuracy).add("rate", model_.last.rate);
+  line.add("gradient_norm", model_.last.gradient_norm).add("groups", step * options_.batch);
+  report(step, line, batch.tokens(), fmt::format("loss {:.4f}  accuracy {:.3f}", totals.loss, accuracy));
 }
 
 std::vector<float> RewardTrainer::scores(const Dataset& data, std::int64_t count) {
@@ -143,9 +78,9 @@ std::vector<float> RewardTrainer::scores(const Dataset& data, std::int64_t count
     std::vector<std::int64_t> index(std::min<std::int64_t>(512, count - begin));
     std::iota(index.begin(), index.end(), begin);
     const Groups groups = load(data, index);
-    const Batch batch(groups.sequences, session_.options.machine.grain_tokens, session_.data());
+    const Batch batch = session_.batch(groups.sequences);
     const auto part =
-        per_sequence(batch, session_.data(), [&](const Grain& grain, std::span<float> values) { engine_->values(grain, values); });
+        per_sequence(batch, session_.data(), [&](const Grain& grain, std::span<float> values) { model_.engine->values(grain, values); });
     out.insert(out.end(), part.begin(), part.end());
   }
   return out;
@@ -164,22 +99,10 @@ void RewardTrainer::evaluate(std::int64_t step) {
 }
 
 // Mean 0 and standard deviation 1 over both sides of the held-out pairs (or of the first training pairs where nothing is held out).
-void RewardTrainer::normalise() {
+void RewardTrainer::finish() {
   const Dataset& data = heldout_ ? *heldout_ : data_;
   const std::vector<float> all = scores(data, std::min<std::int64_t>(data.size(), 4096));
   source_.card.normalisation = normalisation_of(std::vector<double>(all.begin(), all.end()));
-}
-
-void RewardTrainer::save(std::int64_t step, bool complete) {
-  save_stage(session_, "reward", step, complete, {{"reward", source_.card, &engine_->store(), !complete}}, source_.text);
-}
-
-void RewardTrainer::resume(const std::string& folder) {
-  const SavedModels saved(folder);
-  first_ = nlohmann::json::parse(saved.progress())["step"];
-  saved.load("reward", engine_->store(), true);
-  optimizer_->set_steps(first_);
-  session_.log.info("reward goes on after step {} of {}", first_, folder);
 }
 
 }  // namespace collimate::rlhf

@@ -48,6 +48,20 @@ std::vector<std::int64_t> Rollout::lengths() const {
   return out;
 }
 
+std::int64_t Rollout::tokens() const {
+  std::int64_t sum = 0;
+  for (const Sequence& sequence : sequences) sum += static_cast<std::int64_t>(sequence.tokens.size());
+  return sum;
+}
+
+std::vector<float> token_logprobs(const Session& session, Engine& policy, const Batch& batch, float temperature) {
+  std::vector<float> entropy;
+  return per_token(batch, session.data(), [&](const Grain& grain, std::span<float> out) {
+    entropy.resize(out.size());
+    policy.score(grain, temperature, out, entropy);
+  });
+}
+
 std::int64_t longest_prompt(const Dataset& prompts) {
   std::int64_t longest = 0;
   for (std::int64_t i = 0; i < prompts.size(); ++i) longest = std::max(longest, prompts.rows(i));
@@ -110,7 +124,7 @@ Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* refer
                                     {options.temperature, options.max_new ? options.max_new : session.options.ppo.max_new,
                                      RandomKey(static_cast<std::uint64_t>(session.options.run.seed), Purpose::evaluation)});
   const Rollout& rollout = result.rollout;
-  const Batch batch(rollout.sequences, session.options.machine.grain_tokens, session.data());
+  const Batch batch = session.batch(rollout.sequences);
   result.scores = source.score(rollout, batch);
   const auto n = static_cast<double>(rollout.size());
   for (const double score : result.scores) result.reward += score / n;
@@ -121,14 +135,7 @@ Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* refer
   }
   if (!reference) return result;
   const float temperature = options.temperature > 0 ? static_cast<float>(options.temperature) : 1.0f;
-  std::vector<float> entropy;
-  const auto logprobs = [&](Engine& engine) {
-    return per_token(batch, session.data(), [&](const Grain& grain, std::span<float> out) {
-      entropy.resize(out.size());
-      engine.score(grain, temperature, out, entropy);
-    });
-  };
-  const auto ours = logprobs(policy), theirs = logprobs(*reference);
+  const auto ours = token_logprobs(session, policy, batch, temperature), theirs = token_logprobs(session, *reference, batch, temperature);
   for (std::size_t t = 0; t < ours.size(); ++t) result.kl += (static_cast<double>(ours[t]) - theirs[t]) / n;
   return result;
 }

@@ -43,10 +43,14 @@ class Batch {
 /// The engine's view of a packed grain.
 Grain view_of(const PackedGrain& grain);
 
-/// Computes `each(grain)` (a fixed number of values) for this rank's grains and returns the values of all grains in grain order, on every
-/// rank.
-std::vector<std::vector<double>> over_grains(const Batch& batch, Communicator& data,
-                                             const std::function<std::vector<double>(std::int64_t)>& each);
+/// Computes `each(grain)` (plain data) for this rank's grains and returns the results of all grains in grain order, on every rank.
+template <class Each>
+auto over_grains(const Batch& batch, Communicator& data, const Each& each) {
+  std::vector<std::invoke_result_t<Each, std::int64_t>> mine, all;
+  for (std::int64_t g = batch.first(); g < batch.last(); ++g) mine.push_back(each(g));
+  for (const auto& rank : gather_all(data, mine)) all.insert(all.end(), rank.begin(), rank.end());
+  return all;
+}
 
 /// A number for every learned token of the batch, in sequence order, on every rank: `rows(grain, out)` fills a value for each row of a
 /// grain.

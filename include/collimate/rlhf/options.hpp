@@ -52,20 +52,22 @@ struct OptimizerOptions {
   LearningRate learning_rate(std::int64_t steps) const;
 };
 
-struct SupervisedOptions {
-  std::string init = "random", data, heldout;
+/// What supervised and reward training have in common.
+struct TrainingOptions {
+  std::string init, data, heldout;
   std::int64_t steps = 0, batch = 32, evaluate_every = 0, checkpoint_every = 200, log_every = 1;
   double epochs = 1;
+  OptimizerOptions optimizer;
+};
+
+struct SupervisedOptions : TrainingOptions {
   bool shuffle = true;
-  OptimizerOptions optimizer{.rate = 2e-5};
+  SupervisedOptions() { init = "random", optimizer.rate = 2e-5; }
   void declare(OptionTable& table);
 };
 
-struct RewardOptions {
-  std::string init = "sft", data, heldout;
-  std::int64_t steps = 0, batch = 32, evaluate_every = 0, checkpoint_every = 200, log_every = 1;
-  double epochs = 1;
-  OptimizerOptions optimizer{.rate = 9e-6};
+struct RewardOptions : TrainingOptions {
+  RewardOptions() { init = "sft", optimizer.rate = 9e-6; }
   void declare(OptionTable& table);
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 #include "collimate/rlhf/rollout.hpp"
+#include "collimate/rlhf/training.hpp"
 
 namespace collimate::rlhf {
 
@@ -7,6 +8,21 @@ namespace collimate::rlhf {
 struct Experience {
   std::vector<float> old_logprob, reference_logprob, value, reward, advantage, returns;
   std::vector<double> raw_score, score, kl;  ///< before and after clip and missing-EOS rule; sum over a sample's tokens
+};
+
+/// Some samples of a rollout, as one batch.
+struct Minibatch {
+  std::vector<std::int64_t> samples;  ///< indices in the rollout
+  Batch batch;
+};
+
+/// What the updates of an iteration did, added up over its optimizer steps.
+struct Updates {
+  PolicyTotals policy;
+  ValueTotals value;
+  std::int64_t actor_steps = 0, critic_steps = 0;
+  double first_ratio = 1;  ///< the largest of the first step, exactly 1 where training and scoring agree
+  bool stopped = false;    ///< early, by ppo.target_kl
 };
 
 /// Proximal policy optimisation with a critic (Schulman et al., 2017), a KL penalty in the reward and a frozen reference (Ziegler et al.,
@@ -18,43 +34,43 @@ class PpoTrainer {
   void run();
 
  private:
+  void start();
+  void iterate(std::int64_t iteration);
   // The steps of one iteration, in order.
   Rollout generate(std::int64_t iteration);
-  Experience score(const Rollout& rollout, const Batch& batch);
+  Experience score(const Rollout& rollout);
   void estimate_advantages(const Rollout& rollout, Experience& experience);
-  void update(std::int64_t iteration, const Rollout& rollout, const Experience& experience);
-  void report(std::int64_t iteration, const Rollout& rollout, const Experience& experience, const Batch& batch);
+  Updates update(std::int64_t iteration, const Rollout& rollout, const Experience& experience);
+  void report(std::int64_t iteration, const Rollout& rollout, const Experience& experience, const Updates& updates);
 
-  PolicyTotals step_actor(const Batch& batch, const Rollout& rollout, const Experience& experience, std::span<const std::int64_t> samples,
-                          std::int64_t iteration);
-  ValueTotals step_critic(const Batch& batch, const Rollout& rollout, const Experience& experience, std::span<const std::int64_t> samples);
-  /// Per-token numbers of the rollout, put on the rows that predict the tokens; 0 elsewhere.
-  static std::vector<float> spread_over_rows(const Batch& batch, std::int64_t grain_index, const PackedGrain& grain, const Rollout& rollout,
-                                             std::span<const std::int64_t> samples, std::span<const float> flat);
-  void load_models();
+  Minibatch take_minibatch(const Rollout& rollout, const std::vector<std::int64_t>& samples) const;
+  PolicyTotals step_actor(const Minibatch& minibatch, const Rollout& rollout, const Experience& experience, std::int64_t iteration);
+  ValueTotals step_critic(const Minibatch& minibatch, const Rollout& rollout, const Experience& experience);
+  double require_first_ratio_one(const PolicyTotals& first, std::int64_t iteration) const;
+  bool too_far(const PolicyTotals& totals) const;  ///< from the policy that sampled, by ppo.target_kl
   void normalise_scores();
+  void write_samples(std::int64_t iteration, const Rollout& rollout, const Experience& experience) const;
   void evaluate(std::int64_t iteration, const std::string& when);
   void save(std::int64_t iteration, bool complete);
   void resume(const std::string& folder);
+  void finish(double seconds);
 
   Session& session_;
   const PpoOptions& options_;
+  std::uint64_t seed_;
   Dataset prompts_;
   std::optional<Dataset> heldout_;
   Source actor_source_, reference_source_, critic_source_, reward_source_;
-  std::int64_t first_ = 0;
+  std::int64_t done_ = 0;
   MemoryPlan plan_;
   Workspace workspace_;
-  std::unique_ptr<Engine> actor_, reference_, critic_, reward_;
-  std::unique_ptr<Optimizer> actor_optimizer_, critic_optimizer_;
-  LearningRate actor_rate_, critic_rate_;
+  Learner actor_, critic_;
+  std::unique_ptr<Engine> reference_, reward_;
   std::unique_ptr<ScoreSource> scores_;
   KlController kl_;
   KlEstimator kl_estimator_;
   Aggregation aggregation_;
   ScoreOptions score_options_;
-  double actor_norm_ = 0, critic_norm_ = 0;  // of the last step
-  JsonLine metrics_;
   std::unique_ptr<Progress> progress_;
 };
 

@@ -1,16 +1,14 @@
 #pragma once
-#include "collimate/rlhf/batch.hpp"
-#include "collimate/rlhf/session.hpp"
+#include "collimate/rlhf/training.hpp"
 
 namespace collimate::rlhf {
 
 /// Reward-model training: the score of a sequence is the value of its last token; the loss ranks the chosen answers of a prompt over the
 /// rejected ones. Leaves the model "reward" in checkpoints/reward, with the normalisation of its scores.
-class RewardTrainer {
+class RewardTrainer : public BatchTrainer {
  public:
   explicit RewardTrainer(Session& session);
-  std::string describe() const;  ///< data, steps and memory lines
-  void run();
+  std::string describe() const override;
 
  private:
   struct Groups {
@@ -18,27 +16,14 @@ class RewardTrainer {
     std::vector<std::int64_t> sizes;  ///< sequences of each prompt group
     std::vector<float> margins;       ///< one per pair, in order
   };
-  Groups load(const Dataset& data, std::span<const std::int64_t> groups) const;
-  void learn(std::int64_t step);
-  /// Scores of all sequences of a dataset, chosen and rejected alternating.
+  static Groups load(const Dataset& data, std::span<const std::int64_t> groups);
+  void learn(std::int64_t step) override;
+  /// Scores of all sequences of a dataset's first groups, chosen and rejected alternating.
   std::vector<float> scores(const Dataset& data, std::int64_t groups);
-  void evaluate(std::int64_t step);
-  void normalise();
-  void save(std::int64_t step, bool complete);
-  void resume(const std::string& folder);
+  void evaluate(std::int64_t step) override;
+  void finish() override;  ///< normalises the scores
 
-  Session& session_;
   const RewardOptions& options_;
-  Dataset data_;
-  std::optional<Dataset> heldout_;
-  Source source_;
-  std::int64_t steps_, first_ = 0;
-  MemoryPlan plan_;
-  Workspace workspace_;
-  std::unique_ptr<Engine> engine_;
-  std::unique_ptr<Optimizer> optimizer_;
-  LearningRate rate_;
-  std::unique_ptr<Progress> progress_;
 };
 
 }  // namespace collimate::rlhf

@@ -1,6 +1,5 @@
 #pragma once
 #include "collimate/data/dataset.hpp"
-#include "collimate/rlhf/batch.hpp"
 #include "collimate/rlhf/session.hpp"
 
 namespace collimate::rlhf {
@@ -17,6 +16,7 @@ struct Rollout {
   Responses where() const { return {offsets, {}}; }
   bool ended(std::int64_t sample) const { return finish[sample] == Finish::end_of_text; }
   std::vector<std::int64_t> lengths() const;  ///< response tokens
+  std::int64_t tokens() const;                ///< prompts and responses together
 };
 
 /// How a rollout is sampled.
@@ -30,6 +30,9 @@ struct RolloutOptions {
 /// depend on that.
 Rollout sample_responses(const Session& session, Engine& policy, const TextRules& text, std::vector<PromptSample> prompts,
                          std::span<const std::int64_t> ids, const RolloutOptions& how);
+
+/// Log-probability of every response token of a batch, in sequence order, on every rank.
+std::vector<float> token_logprobs(const Session& session, Engine& policy, const Batch& batch, float temperature);
 
 /// The most tokens of a prompt in a dataset.
 std::int64_t longest_prompt(const Dataset& prompts);

@@ -8,6 +8,7 @@
 #include "collimate/base/timer.hpp"
 #include "collimate/comm/process_grid.hpp"
 #include "collimate/io/run_folder.hpp"
+#include "collimate/rlhf/batch.hpp"
 #include "collimate/rlhf/model_card.hpp"
 #include "collimate/rlhf/options.hpp"
 #include "collimate/rlhf/scorer.hpp"
@@ -39,6 +40,10 @@ struct Session {
   void timings(const JsonLine& line) const;
   void sample(const JsonLine& line) const;
   std::int64_t most_rows() const;  ///< rows of a grain, padding included
+  /// The global batch of these sequences, in grains of the deck's size; see Batch.
+  Batch batch(std::vector<Sequence> sequences, std::span<const std::int64_t> groups = {}) const {
+    return {std::move(sequences), options.machine.grain_tokens, data(), groups};
+  }
 
   std::int64_t steps_done = 0;  ///< optimizer steps and PPO iterations since this start
   bool stop_due() const { return options.run.stop_after > 0 && steps_done >= options.run.stop_after; }

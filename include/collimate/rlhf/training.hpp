@@ -1,0 +1,102 @@
+#pragma once
+#include "collimate/rlhf/session.hpp"
+
+namespace collimate::rlhf {
+
+/// A model that learns: its engine, its optimizer and the rate of its steps.
+struct Learner {
+  std::unique_ptr<Engine> engine;
+  LearningRate rate;
+  std::unique_ptr<Optimizer> optimizer;  ///< made once the memory plan is committed
+  StepReport last;                       ///< what the last step did
+
+  ParameterStore& store() const { return engine->store(); }
+  void start(const OptimizerOptions& options);  ///< engine and optimizer, once the memory plan is committed
+};
+
+/// What one grain of an optimizer step found.
+template <class Totals>
+struct GrainResult {
+  Totals totals;
+  std::int64_t bad_sample = -1;  ///< the first whose loss is not finite
+};
+
+/// One optimizer step of a global batch: the gradients of its grains, added in their order, then the update. Every rank calls
+/// `compute(g)` for its own grains, which runs the engine on grain g and gives a GrainResult; the totals of all grains come back on every
+/// rank. A loss that is not finite stops all ranks with `sentence(sample)`, before anything is changed.
+template <class Compute, class Sentence>
+auto optimizer_step(const Session& session, Learner& model, const Batch& batch, const Compute& compute, const Sentence& sentence) {
+  model.engine->begin_step(batch.first());
+  decltype(compute(0).totals) sum;
+  for (const auto& grain : over_grains(batch, session.data(), compute)) {
+    if (grain.bad_sample >= 0) throw AgreedError(ExitCode::failure, sentence(grain.bad_sample));
+    sum += grain.totals;
+  }
+  model.engine->finish_step(session.data(), batch.grains());
+  model.last = model.optimizer->step(model.rate.at(model.optimizer->steps() + 1), session.device.stream());
+  return sum;
+}
+
+/// The weight of each row of a grain in a loss over `counts` tokens; 0 where nothing is learned.
+std::vector<float> row_weights(const Batch& batch, std::int64_t g, const PackedGrain& grain, Aggregation aggregation,
+                               const TokenCounts& counts);
+
+/// The steps that a stage has before it, and what it does now and then.
+struct Schedule {
+  std::int64_t done = 0, steps = 0;
+  std::int64_t evaluate_every = 0, checkpoint_every = 0;  ///< 0: never before the last step
+};
+/// Learns step after step, and evaluates, saves (not after the last step) and stops where schedule and deck say so.
+void run_steps(Session& session, const Schedule& schedule, const std::function<void(std::int64_t)>& learn,
+               const std::function<void(std::int64_t)>& evaluate, const std::function<void(std::int64_t)>& save);
+
+/// A stage that trains one model on one dataset, a batch after the other: data, model, memory, and its run from start or checkpoint to the
+/// last step. What is learned from a batch is the stage's own.
+class BatchTrainer {
+ public:
+  virtual ~BatchTrainer() = default;
+  virtual std::string describe() const = 0;  ///< data, steps and memory lines
+  void run();
+
+ protected:
+  struct Kind {
+    std::string stage, model;
+    DatasetKind data;
+    Head head;
+    Accept start;
+  };
+  BatchTrainer(Session& session, const TrainingOptions& options, Kind kind);
+  virtual void learn(std::int64_t step) = 0;
+  virtual void evaluate(std::int64_t step) = 0;  ///< on the held-out data, which are there
+  virtual void finish() {}                       ///< after the last step, before the checkpoint
+
+  /// Numbers of the samples of a step's batch.
+  std::vector<std::int64_t> samples_of(std::int64_t step, bool shuffle = true) const;
+  Dropout dropout_of(std::int64_t step) const;
+  /// optimizer_step of this stage's model, which is told of ranks without work at its first one.
+  template <class Compute, class Sentence>
+  auto update(std::int64_t step, const Batch& batch, const Compute& compute, const Sentence& sentence) {
+    if (step == done_ + 1) session_.warn_of_idle_ranks(kind_.stage, batch.grains());
+    return optimizer_step(session_, model_, batch, compute, sentence);
+  }
+  void report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details);
+
+  Session& session_;
+  Kind kind_;
+  Dataset data_;
+  std::optional<Dataset> heldout_;
+  Source source_;
+  std::int64_t steps_, done_ = 0;
+  MemoryPlan plan_;
+  Workspace workspace_;
+  Learner model_;
+
+ private:
+  void save(std::int64_t step, bool complete);
+  void resume(const std::string& folder);
+
+  const TrainingOptions& options_;
+  std::unique_ptr<Progress> progress_;
+};
+
+}  // namespace collimate::rlhf

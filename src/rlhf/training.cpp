@@ -1,0 +1,136 @@
+#include "collimate/rlhf/training.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "collimate/data/order.hpp"
+
+namespace collimate::rlhf {
+namespace {
+
+// Optimizer steps of a stage: as many as the deck says, or as the epochs need.
+std::int64_t steps_of(const TrainingOptions& o, std::int64_t samples) {
+  if (o.steps) return o.steps;
+  return std::max<std::int64_t>(1, std::llround(o.epochs * static_cast<double>(samples) / static_cast<double>(o.batch)));
+}
+
+// The most tokens that `batch` samples of a dataset can have together.
+std::int64_t most_tokens(const Dataset& data, std::int64_t batch) {
+  std::vector<std::int64_t> rows(data.size());
+  for (std::int64_t i = 0; i < data.size(); ++i) rows[i] = data.rows(i);
+  std::sort(rows.begin(), rows.end(), std::greater<>());
+  std::int64_t sum = 0;
+  for (std::int64_t i = 0; i < batch; ++i) sum += rows[i % data.size()];
+  return sum;
+}
+
+}  // namespace
+
+void Learner::start(const OptimizerOptions& options) {
+  engine->prepare();
+  optimizer = std::make_unique<Optimizer>(store(), options.how(), options.clip);
+}
+
+std::vector<float> row_weights(const Batch& batch, std::int64_t g, const PackedGrain& grain, Aggregation aggregation,
+                               const TokenCounts& counts) {
+  std::vector<float> weight(grain.tokens.size());
+  for (std::size_t s = 0; s < batch.members(g).size(); ++s)
+    for (std::int32_t r = grain.offsets[s]; r < grain.offsets[s + 1]; ++r)
+      if (grain.targets[r] >= 0) weight[r] = token_weight(aggregation, batch.sequences()[batch.members(g)[s]].learned(), counts);
+  return weight;
+}
+
+void run_steps(Session& session, const Schedule& schedule, const std::function<void(std::int64_t)>& learn,
+               const std::function<void(std::int64_t)>& evaluate, const std::function<void(std::int64_t)>& save) {
+  const auto due = [](std::int64_t step, std::int64_t every) { return every && step % every == 0; };
+  for (std::int64_t step = schedule.done + 1; step <= schedule.steps; ++step) {
+    learn(step);
+    const bool last = step == schedule.steps;
+    if (last || due(step, schedule.evaluate_every)) evaluate(step);
+    ++session.steps_done;
+    if (last) break;
+    if (session.stop_due() || due(step, schedule.checkpoint_every)) save(step);
+    if (session.stop_due()) session.stop();
+  }
+}
+
+BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kind kind)
+    : session_(session),
+      kind_(std::move(kind)),
+      data_(session.path(options.data)),
+      source_(find_source(session, kind_.stage + ".init", options.init, Head::policy, kind_.start, data_)),
+      steps_(steps_of(options, data_.size())),
+      plan_(session.device),
+      workspace_(plan_),
+      options_(options) {
+  data_.check_kind(kind_.data);
+  match_text(source_, data_, kind_.stage + ".init = " + options.init);
+  check_lengths(session, data_, source_.card.config);
+  if (!options.heldout.empty()) {
+    heldout_.emplace(session.path(options.heldout));
+    heldout_->check_kind(kind_.data);
+    match_text(source_, *heldout_, kind_.stage + ".data");
+    check_lengths(session, *heldout_, source_.card.config);
+  }
+  const std::int64_t grains = grain_bound(options.batch, most_tokens(data_, options.batch), session.options.machine.grain_tokens);
+  model_.engine =
+      std::make_unique<Engine>(kind_.model, source_.card.config, kind_.head, source_.card.shards,
+                               EngineUse{.rows = session.most_rows(), .most_grains = grains}, session.data().size(), workspace_);
+  model_.rate = options.optimizer.learning_rate(steps_);
+  workspace_.reserve();
+  plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
+}
+
+void BatchTrainer::run() {
+  plan_.commit(static_cast<std::size_t>(session_.options.machine.device_memory));
+  model_.start(options_.optimizer);
+  if (const auto found = find_resume(session_, kind_.stage))
+    resume(found->folder);
+  else
+    load_source(session_, source_, model_.store());
+  session_.log.info("{}", describe());
+  const Stopwatch watch;
+  progress_ = std::make_unique<Progress>(session_, kind_.stage, done_, steps_, options_.log_every);
+  run_steps(
+      session_, {done_, steps_, options_.evaluate_every, options_.checkpoint_every}, [&](std::int64_t step) { learn(step); },
+      [&](std::int64_t step) {
+        if (heldout_) evaluate(step);
+      },
+      [&](std::int64_t step) { save(step, false); });
+  finish();
+  session_.timings(JsonLine().add("stage", kind_.stage).add("stage_seconds", watch.seconds()));
+  session_.summary.set(kind_.stage + ".state_hash", hash_text(model_.store(), session_.device));
+  save(steps_, true);
+}
+
+std::vector<std::int64_t> BatchTrainer::samples_of(std::int64_t step, bool shuffle) const {
+  const auto seed = static_cast<std::uint64_t>(session_.options.run.seed);
+  return take(data_.size(), seed, (step - 1) * options_.batch, options_.batch, shuffle);
+}
+
+Dropout BatchTrainer::dropout_of(std::int64_t step) const {
+  return {source_.card.config.dropout, static_cast<std::uint64_t>(session_.options.run.seed), step};
+}
+
+void BatchTrainer::report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details) {
+  const std::int64_t every = session_.options.run.hash_every;
+  if (every && step % every == 0) line.add("state_hash", hash_text(model_.store(), session_.device));
+  session_.metrics(line);
+  progress_->step(step, tokens, fmt::format("{}  norm {:.3f}  rate {:.2e}", details, model_.last.gradient_norm, model_.last.rate));
+}
+
+void BatchTrainer::save(std::int64_t step, bool complete) {
+  save_stage(session_, kind_.stage, step, complete, {{kind_.model, source_.card, &model_.store(), !complete}}, source_.text);
+}
+
+void BatchTrainer::resume(const std::string& folder) {
+  const SavedModels saved(folder);
+  done_ = nlohmann::json::parse(saved.progress())["step"];
+  saved.load(kind_.model, model_.store(), true);
+  model_.optimizer->set_steps(done_);
+  session_.log.info("{:<6} goes on after step {} of {}", kind_.stage, done_, folder);
+}
+
+}  // namespace collimate::rlhf
