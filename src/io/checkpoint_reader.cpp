@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
+#include <list>
 #include <map>
 
 #include "collimate/base/checksum.hpp"
@@ -16,11 +18,20 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t most_open_parts = 16;
+constexpr std::size_t most_cached_bytes = std::size_t{1} << 27;
 
-/// A range and the part that holds it.
+/// A piece and the part that holds it.
 struct Location {
   std::size_t part;
-  const StoredRange* range;
+  const StoredPiece* piece;
+  std::int64_t reach = 0;  ///< the largest end() of this piece and those before it
+};
+
+/// A checksum block of a piece.
+struct Block {
+  const StoredPiece* piece;
+  std::int64_t first;
+  std::vector<std::byte> bytes;
 };
 
 }  // namespace
@@ -28,15 +39,16 @@ struct Location {
 struct CheckpointReader::Content {
   std::string folder;
   Manifest manifest;
-  std::map<std::string, std::vector<Location>> ranges;  ///< of each tensor, by begin
+  std::map<std::string, std::vector<Location>> pieces;  ///< of each tensor, by begin
   std::map<std::size_t, Hdf5File> files;
-  std::vector<std::byte> block;  ///< the last one that was needed in part, so that small reads in order check it once
-  const StoredRange* block_range = nullptr;
-  std::int64_t block_first = -1;
+  std::list<Block> blocks;  ///< for each piece the last one that was needed in part, so that small reads in order check it once
+  std::map<const StoredPiece*, std::list<Block>::iterator> block_of;
+  std::size_t cached_bytes = 0;  ///< of `blocks`, whose first was used last
 
   Hdf5File& file(std::size_t part);
-  void read_block(const Location& place, DType dtype, std::int64_t first, std::int64_t count, void* out);
-  const std::byte* cached_block(const Location& place, DType dtype, std::int64_t first, std::int64_t count);
+  void read_block(const Location& location, DType dtype, std::int64_t first, std::int64_t count, void* out);
+  const std::byte* cached_block(const Location& location, DType dtype, std::int64_t first, std::int64_t count);
+  void copy(const Location& location, DType dtype, std::int64_t begin, std::int64_t end, std::byte* out);
 };
 
 CheckpointReader::CheckpointReader(const std::string& folder) : content_(std::make_unique<Content>()) {
@@ -45,11 +57,14 @@ CheckpointReader::CheckpointReader(const std::string& folder) : content_(std::ma
   Manifest& manifest = content_->manifest;
   require(!manifest.parts.empty(), "the checkpoint '{}' has no parts", folder);
   manifest.parts[0].tensors = manifest.tensors;
-  manifest.tensors = check_ranges(manifest.parts, folder);
+  manifest.tensors = check_pieces(manifest.parts, folder);
   for (std::size_t part = 0; part < manifest.parts.size(); ++part)
-    for (const StoredRange& range : manifest.parts[part].ranges) content_->ranges[range.tensor].push_back({part, &range});
-  for (auto& [name, list] : content_->ranges)
-    std::sort(list.begin(), list.end(), [](const Location& a, const Location& b) { return a.range->begin < b.range->begin; });
+    for (const StoredPiece& piece : manifest.parts[part].pieces) content_->pieces[piece.tensor].push_back({part, &piece});
+  for (auto& [name, list] : content_->pieces) {
+    std::sort(list.begin(), list.end(), [](const Location& a, const Location& b) { return a.piece->begin < b.piece->begin; });
+    std::int64_t reach = 0;
+    for (Location& location : list) reach = location.reach = std::max(reach, location.piece->end());
+  }
 }
 
 CheckpointReader::CheckpointReader(CheckpointReader&&) noexcept = default;
@@ -93,25 +108,62 @@ Hdf5File& CheckpointReader::Content::file(std::size_t part) {
   return files.emplace(part, Hdf5File::open((fs::path(folder) / manifest.parts[part].file).string())).first->second;
 }
 
-/// Reads one whole checksum block: elements [first, first + count) of the range.
-void CheckpointReader::Content::read_block(const Location& place, DType dtype, std::int64_t first, std::int64_t count, void* out) {
-  Hdf5File& source = file(place.part);
-  source.read_rows(dataset_name(*place.range), dtype, first, out, count);
-  const std::string found = checksum_text(checksum(out, static_cast<std::size_t>(count) * size_of(dtype)));
-  require(found == place.range->checksums[static_cast<std::size_t>(first / checksum_block)],
-          "'{}' is damaged: elements {} to {} of the tensor {} do not have their checksum, so use an older checkpoint", source.path(),
-          place.range->begin + first, place.range->begin + first + count - 1, place.range->tensor);
+/// Reads one whole checksum block: elements [first, first + count) of the piece.
+void CheckpointReader::Content::read_block(const Location& location, DType dtype, std::int64_t first, std::int64_t count, void* out) {
+  const StoredPiece& piece = *location.piece;
+  Hdf5File& source = file(location.part);
+  source.read_rows(dataset_name(piece), dtype, first, out, count);
+  if (checksum_text(checksum(out, static_cast<std::size_t>(count) * size_of(dtype))) ==
+      piece.checksums[static_cast<std::size_t>(first / checksum_block)])
+    return;
+  const std::int64_t column = piece.begin % piece.stride;
+  fail("'{}' is damaged: elements {} to {}{} of the tensor {} do not have their checksum, so use an older checkpoint", source.path(),
+       piece.place(first), piece.place(first + count - 1),
+       piece.is_box() ? fmt::format(" (in columns {} to {})", column, column + piece.columns - 1) : "", piece.tensor);
 }
 
-const std::byte* CheckpointReader::Content::cached_block(const Location& place, DType dtype, std::int64_t first, std::int64_t count) {
-  if (block_range != place.range || block_first != first) {
-    block_range = nullptr;
-    block.resize(static_cast<std::size_t>(count) * size_of(dtype));
-    read_block(place, dtype, first, count, block.data());
-    block_range = place.range;
-    block_first = first;
+const std::byte* CheckpointReader::Content::cached_block(const Location& location, DType dtype, std::int64_t first, std::int64_t count) {
+  const auto found = block_of.find(location.piece);
+  if (found != block_of.end() && found->second->first == first) {
+    blocks.splice(blocks.begin(), blocks, found->second);
+    return blocks.front().bytes.data();
   }
-  return block.data();
+  const auto drop = [&](std::list<Block>::iterator block) {
+    cached_bytes -= block->bytes.size();
+    block_of.erase(block->piece);
+    blocks.erase(block);
+  };
+  if (found != block_of.end()) drop(found->second);
+  Block block{location.piece, first, std::vector<std::byte>(static_cast<std::size_t>(count) * size_of(dtype))};
+  read_block(location, dtype, first, count, block.bytes.data());
+  cached_bytes += block.bytes.size();
+  blocks.push_front(std::move(block));
+  block_of[location.piece] = blocks.begin();
+  while (cached_bytes > most_cached_bytes && blocks.size() > 1) drop(std::prev(blocks.end()));
+  return blocks.front().bytes.data();
+}
+
+/// Copies what lies in elements [begin, end) of the tensor, of which `out` is the first. Goes through the piece block by block, so that
+/// each is read once, however many rows of a box the elements touch.
+void CheckpointReader::Content::copy(const Location& location, DType dtype, std::int64_t begin, std::int64_t end, std::byte* out) {
+  const StoredPiece& piece = *location.piece;
+  const auto bytes = [&](std::int64_t elements) { return static_cast<std::size_t>(elements) * size_of(dtype); };
+  const std::int64_t last = piece.count_before(end);
+  for (std::int64_t at = piece.count_before(begin); at < last;) {
+    const std::int64_t first = at / checksum_block * checksum_block, size = std::min(checksum_block, piece.count - first);
+    const std::int64_t taken_end = std::min(last, first + size);
+    if (!piece.is_box() && taken_end - at == size) {
+      read_block(location, dtype, first, size, out + bytes(piece.place(at) - begin));
+      at = taken_end;
+      continue;
+    }
+    const std::byte* block = cached_block(location, dtype, first, size);
+    while (at < taken_end) {
+      const std::int64_t run = std::min(piece.columns - at % piece.columns, taken_end - at);
+      std::memcpy(out + bytes(piece.place(at) - begin), block + bytes(at - first), bytes(run));
+      at += run;
+    }
+  }
 }
 
 void CheckpointReader::read_range(const std::string& name, DType dtype, std::int64_t begin, std::int64_t count, void* out) const {
@@ -121,23 +173,10 @@ void CheckpointReader::read_range(const std::string& name, DType dtype, std::int
   require(begin >= 0 && count >= 0 && begin <= tensor.shape.count() - count,
           "elements {} to {} were asked for, but the checkpoint '{}' holds the tensor {} with the shape {}", begin, begin + count - 1,
           content_->folder, name, tensor.shape.text());
-  const std::size_t element = size_of(dtype);
-  auto* place = static_cast<std::byte*>(out);
-  for (const Location& location : content_->ranges[name]) {
-    const StoredRange& range = *location.range;
-    const std::int64_t last = std::min(range.end(), begin + count) - range.begin;  // relative to the range
-    for (std::int64_t at = std::max(range.begin, begin) - range.begin; at < last;) {
-      const std::int64_t first = at / checksum_block * checksum_block, size = std::min(checksum_block, range.count - first);
-      const std::int64_t taken = std::min(last, first + size) - at;
-      if (taken == size)
-        content_->read_block(location, dtype, first, size, place);
-      else
-        std::memcpy(place, content_->cached_block(location, dtype, first, size) + static_cast<std::size_t>(at - first) * element,
-                    static_cast<std::size_t>(taken) * element);
-      place += static_cast<std::size_t>(taken) * element;
-      at += taken;
-    }
-  }
+  const std::vector<Location>& list = content_->pieces[name];
+  auto location = std::partition_point(list.begin(), list.end(), [&](const Location& each) { return each.reach <= begin; });
+  for (; location != list.end() && location->piece->begin < begin + count; ++location)
+    content_->copy(*location, dtype, begin, begin + count, static_cast<std::byte*>(out));
 }
 
 void CheckpointReader::read(const std::string& name, std::int64_t begin, std::int64_t count, float* out) const {

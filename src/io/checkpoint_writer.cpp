@@ -61,7 +61,25 @@ struct CheckpointWriter::Part {
   Hdf5File file;
   StoredPart table;
   std::set<std::string> known;
+
+  void write(StoredPiece piece, const Shape& shape, DType dtype, const void* values);
 };
+
+void CheckpointWriter::Part::write(StoredPiece piece, const Shape& shape, DType dtype, const void* values) {
+  if (known.insert(piece.tensor).second) table.tensors.push_back({piece.tensor, shape, dtype});
+  if (piece.count == 0) return;
+  for (std::int64_t first = 0; first < piece.count; first += checksum_block) {
+    const std::int64_t size = std::min(checksum_block, piece.count - first);
+    const auto* block = static_cast<const std::byte*>(values) + static_cast<std::size_t>(first) * size_of(dtype);
+    piece.checksums.push_back(checksum_text(checksum(block, static_cast<std::size_t>(size) * size_of(dtype))));
+  }
+  const std::string dataset = dataset_name(piece);
+  file.create_dataset(dataset, dtype, {piece.count});
+  file.write_rows(dataset, dtype, 0, values, piece.count);
+  file.set_attribute(dataset, "tensor_shape", shape.text());
+  if (piece.is_box()) file.set_attribute(dataset, "columns", piece.columns);
+  table.pieces.push_back(std::move(piece));
+}
 
 CheckpointWriter::CheckpointWriter(const std::string& folder, int rank, int ranks)
     : folder_(fs::absolute(folder).lexically_normal().string()), rank_(rank), ranks_(ranks) {
@@ -94,24 +112,28 @@ void CheckpointWriter::write(const std::string& name, const Shape& shape, std::i
   write_range(name, shape, DType::i64, begin, values.data(), std::ssize(values));
 }
 
+void CheckpointWriter::write_box(const std::string& name, const Shape& shape, const Box& box, std::span<const float> values) {
+  ensure(part_ != nullptr, "the part of rank {} of '{}' is closed already", rank_, folder_);
+  const auto lies_in = [](std::int64_t begin, std::int64_t count, std::int64_t extent) {
+    return begin >= 0 && count >= 0 && begin <= extent - count;
+  };
+  ensure(shape.rank() == 2, "a box of the tensor {}, whose shape {} does not have two axes", name, shape.text());
+  ensure(lies_in(box.row_begin, box.rows, shape[0]) && lies_in(box.column_begin, box.columns, shape[1]),
+         "{} rows from {} and {} columns from {} do not lie in the tensor {} {}", box.rows, box.row_begin, box.columns, box.column_begin,
+         name, shape.text());
+  ensure(std::ssize(values) == box.rows * box.columns, "{} values for {} rows of {} columns of the tensor {}", values.size(), box.rows,
+         box.columns, name);
+  const std::int64_t begin = box.row_begin * shape[1] + box.column_begin;
+  if (values.empty() || box.rows == 1 || box.columns == shape[1]) return write(name, shape, values.empty() ? 0 : begin, values);
+  part_->write({name, begin, std::ssize(values), box.columns, shape[1], {}}, shape, DType::f32, values.data());
+}
+
 void CheckpointWriter::write_range(const std::string& name, const Shape& shape, DType dtype, std::int64_t begin, const void* values,
                                    std::int64_t count) {
   ensure(part_ != nullptr, "the part of rank {} of '{}' is closed already", rank_, folder_);
   ensure(begin >= 0 && begin + count <= shape.count(), "elements {} to {} do not lie in the tensor {} {}", begin, begin + count, name,
          shape.text());
-  if (part_->known.insert(name).second) part_->table.tensors.push_back({name, shape, dtype});
-  if (count == 0) return;
-  StoredRange range{name, begin, count, {}};
-  for (std::int64_t first = 0; first < count; first += checksum_block) {
-    const std::int64_t size = std::min(checksum_block, count - first);
-    const auto* block = static_cast<const std::byte*>(values) + static_cast<std::size_t>(first) * size_of(dtype);
-    range.checksums.push_back(checksum_text(checksum(block, static_cast<std::size_t>(size) * size_of(dtype))));
-  }
-  const std::string dataset = dataset_name(range);
-  part_->file.create_dataset(dataset, dtype, {count});
-  part_->file.write_rows(dataset, dtype, 0, values, count);
-  part_->file.set_attribute(dataset, "tensor_shape", shape.text());
-  part_->table.ranges.push_back(std::move(range));
+  part_->write({name, begin, count, count, count, {}}, shape, dtype, values);
 }
 
 void CheckpointWriter::attribute(const std::string& json) {
@@ -140,7 +162,7 @@ void CheckpointWriter::publish(const std::string& meta) {
     manifest.parts.push_back(part_from_json(read_file(path), path));
     check_file(manifest.parts.back(), partial_);
   }
-  manifest.tensors = check_ranges(manifest.parts, folder_);
+  manifest.tensors = check_pieces(manifest.parts, folder_);
   try {
     put_in_place(partial_, folder_, manifest);
   } catch (const fs::filesystem_error& error) {

@@ -16,6 +16,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* format_name = "collimate checkpoint 1";
+constexpr const char* format_with_boxes = "collimate checkpoint 2";  // so that versions without boxes refuse it by name
 
 Json to_json(const Shape& shape) {
   Json json = Json::array();
@@ -61,10 +62,31 @@ Json to_json(const std::vector<CheckpointTensor>& tensors) {
   return json;
 }
 
+Json to_json(const StoredPiece& piece) {
+  Json json{{"tensor", piece.tensor}, {"begin", piece.begin}, {"count", piece.count}};
+  if (piece.is_box()) json.update({{"columns", piece.columns}, {"stride", piece.stride}});
+  json["checksums"] = piece.checksums;
+  return json;
+}
+
+StoredPiece piece_of(const Json& json) {
+  StoredPiece piece;
+  piece.tensor = json.at("tensor").get<std::string>();
+  piece.begin = json.at("begin").get<std::int64_t>();
+  piece.count = json.at("count").get<std::int64_t>();
+  piece.columns = json.value("columns", piece.count);
+  piece.stride = json.value("stride", piece.count);
+  piece.checksums = json.at("checksums").get<std::vector<std::string>>();
+  require(piece.begin >= 0 && piece.count > 0 && std::ssize(piece.checksums) == (piece.count + checksum_block - 1) / checksum_block &&
+              piece.columns > 0 && piece.columns <= piece.stride && piece.count % piece.columns == 0 &&
+              (!piece.is_box() || piece.begin % piece.stride + piece.columns <= piece.stride),
+          "an impossible piece of the tensor {}", piece.tensor);
+  return piece;
+}
+
 Json to_json(const StoredPart& part) {
   Json ranges = Json::array();
-  for (const StoredRange& range : part.ranges)
-    ranges.push_back({{"tensor", range.tensor}, {"begin", range.begin}, {"count", range.count}, {"checksums", range.checksums}});
+  for (const StoredPiece& piece : part.pieces) ranges.push_back(to_json(piece));
   return {{"file", part.file}, {"bytes", part.bytes}, {"attribute", part.attribute}, {"ranges", ranges}};
 }
 
@@ -73,13 +95,7 @@ StoredPart part_of(const Json& json) {
   part.file = json.at("file").get<std::string>();
   part.bytes = json.at("bytes").get<std::int64_t>();
   part.attribute = json.at("attribute").get<std::string>();
-  for (const Json& entry : json.at("ranges")) {
-    StoredRange range{entry.at("tensor").get<std::string>(), entry.at("begin").get<std::int64_t>(), entry.at("count").get<std::int64_t>(),
-                      entry.at("checksums").get<std::vector<std::string>>()};
-    require(range.begin >= 0 && range.count > 0 && std::ssize(range.checksums) == (range.count + checksum_block - 1) / checksum_block,
-            "an impossible range of the tensor {}", range.tensor);
-    part.ranges.push_back(std::move(range));
-  }
+  for (const Json& piece : json.at("ranges")) part.pieces.push_back(piece_of(piece));
   return part;
 }
 
@@ -109,7 +125,15 @@ auto unseal(const std::string& text, const std::string& path, Read read) {
 
 std::string part_name(int rank) { return fmt::format("part-{:05}.h5", rank); }
 std::string table_name(int rank) { return fmt::format("part-{:05}.json", rank); }
-std::string dataset_name(const StoredRange& range) { return fmt::format("/tensors/{}/elements_{}", range.tensor, range.begin); }
+
+std::string dataset_name(const StoredPiece& piece) {
+  return fmt::format("/tensors/{}/{}_{}", piece.tensor, piece.is_box() ? "box" : "elements", piece.begin);
+}
+
+std::int64_t StoredPiece::count_before(std::int64_t element) const {
+  const std::int64_t after = std::max<std::int64_t>(element - begin, 0);
+  return std::min(count, after / stride * columns + std::min(after % stride, columns));
+}
 
 std::string part_to_json(const StoredPart& part) {
   Json json = to_json(part);
@@ -126,7 +150,10 @@ StoredPart part_from_json(const std::string& text, const std::string& path) {
 }
 
 std::string manifest_to_json(const Manifest& manifest) {
-  Json json{{"format", format_name}, {"sequence", manifest.sequence}, {"meta", Json::parse(manifest.meta)}};
+  const bool boxes = std::any_of(manifest.parts.begin(), manifest.parts.end(), [](const StoredPart& part) {
+    return std::any_of(part.pieces.begin(), part.pieces.end(), [](const StoredPiece& piece) { return piece.is_box(); });
+  });
+  Json json{{"format", boxes ? format_with_boxes : format_name}, {"sequence", manifest.sequence}, {"meta", Json::parse(manifest.meta)}};
   json["tensors"] = to_json(manifest.tensors);
   json["parts"] = Json::array();
   for (const StoredPart& part : manifest.parts) json["parts"].push_back(to_json(part));
@@ -138,7 +165,9 @@ Manifest read_manifest(const std::string& folder) {
   require(fs::is_directory(folder), "the checkpoint folder '{}' does not exist; check the path", folder);
   require(fs::exists(path), "'{}' is not a complete checkpoint: it has no manifest.json", folder);
   return unseal(read_file(path), path, [](const Json& json) {
-    require(json.at("format") == format_name, "its format is {}, not \"{}\"", json.at("format").dump(), format_name);
+    const Json& format = json.at("format");
+    require(format == format_name || format == format_with_boxes, "its format is {}, not \"{}\" or \"{}\"", format.dump(), format_name,
+            format_with_boxes);
     Manifest manifest;
     manifest.sequence = json.at("sequence").get<std::int64_t>();
     manifest.meta = json.at("meta").dump();
@@ -146,35 +175,6 @@ Manifest read_manifest(const std::string& folder) {
     for (const Json& part : json.at("parts")) manifest.parts.push_back(part_of(part));
     return manifest;
   });
-}
-
-std::vector<CheckpointTensor> check_ranges(const std::vector<StoredPart>& parts, const std::string& where) {
-  std::map<std::string, CheckpointTensor> tensors;
-  std::map<std::string, std::vector<const StoredRange*>> ranges;
-  for (const StoredPart& part : parts) {
-    for (const CheckpointTensor& tensor : part.tensors) {
-      const CheckpointTensor& known = tensors.emplace(tensor.name, tensor).first->second;
-      require(known == tensor, "the checkpoint '{}' holds the tensor {} both as {} {} and as {} {}", where, tensor.name,
-              name_of(known.dtype), known.shape.text(), name_of(tensor.dtype), tensor.shape.text());
-    }
-    for (const StoredRange& range : part.ranges) ranges[range.tensor].push_back(&range);
-  }
-  std::vector<CheckpointTensor> merged;
-  for (const auto& [name, tensor] : tensors) {
-    auto& list = ranges[name];
-    std::sort(list.begin(), list.end(), [](const StoredRange* a, const StoredRange* b) { return a->begin < b->begin; });
-    std::int64_t end = 0;
-    for (const StoredRange* range : list) {
-      require(range->begin >= end, "the checkpoint '{}' holds elements {} to {} of the tensor {} twice", where, range->begin,
-              std::min(end, range->end()) - 1, name);
-      require(range->begin == end, "the checkpoint '{}' lacks elements {} to {} of the tensor {}", where, end, range->begin - 1, name);
-      end = range->end();
-    }
-    require(end >= tensor.shape.count(), "the checkpoint '{}' lacks elements {} to {} of the tensor {}", where, end,
-            tensor.shape.count() - 1, name);
-    merged.push_back(tensor);
-  }
-  return merged;
 }
 
 void check_file(const StoredPart& part, const std::string& folder) {

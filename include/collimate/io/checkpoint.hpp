@@ -11,7 +11,7 @@
 namespace collimate {
 
 // A checkpoint is a folder: manifest.json (parts, tensors, where each element lies, checksums, meta) and one HDF5 file per rank.
-// It holds logical tensors, each element once; who wrote which range does not matter to who reads it.
+// It holds logical tensors, each element once; who wrote which range or box does not matter to who reads it.
 
 /// A logical tensor of a checkpoint.
 struct CheckpointTensor {
@@ -21,6 +21,11 @@ struct CheckpointTensor {
   bool operator==(const CheckpointTensor&) const = default;
 };
 
+/// Rows [row_begin, row_begin + rows) by columns [column_begin, column_begin + columns) of a tensor with two axes.
+struct Box {
+  std::int64_t row_begin, rows, column_begin, columns;
+};
+
 /// Writes one rank's part of a checkpoint into `folder`.partial/, which publish() renames to `folder`:
 ///   every rank: write(...) as often as needed, close_part();   then all agree that all succeeded;   rank 0: publish(meta).
 /// If anything fails on any rank, every rank calls abandon(); what was published before under the same name stays valid until the rename.
@@ -28,11 +33,13 @@ class CheckpointWriter {
  public:
   CheckpointWriter(const std::string& folder, int rank, int ranks);
   ~CheckpointWriter();
-  /// Elements [begin, begin + values.size()) of the flattened tensor `name`. All ranges of all ranks must cover it exactly.
-  /// An empty range only makes the tensor known (every tensor must be made known by some rank).
+  /// Elements [begin, begin + values.size()) of the flattened tensor `name`. All ranges and boxes of all ranks must cover it exactly.
+  /// An empty one only makes the tensor known (every tensor must be made known by some rank).
   void write(const std::string& name, const Shape& shape, std::int64_t begin, std::span<const float> values);
   void write(const std::string& name, const Shape& shape, std::int64_t begin, std::span<const double> values);
   void write(const std::string& name, const Shape& shape, std::int64_t begin, std::span<const std::int64_t> values);
+  /// A box of a tensor with two axes; `values` are its elements row by row.
+  void write_box(const std::string& name, const Shape& shape, const Box& box, std::span<const float> values);
   void attribute(const std::string& json);  ///< something to remember of this rank (host, processor); shown by inspect
   void close_part();                        ///< returns when this rank's part is on the disk
   /// Rank 0, after every rank's close_part(): checks that the parts fit together, writes the manifest and renames. `meta` is JSON.
