@@ -26,7 +26,7 @@ constexpr const char* usage =
 void pack_all(const HuggingFaceTensor& tensor, const ParameterStore& store, std::span<float> stored) {
   std::vector<float> ours(static_cast<std::size_t>(tensor.part_shape().count()));
   for (std::size_t part = 0; part < tensor.parts.size(); ++part) {
-    store.read(store.value(), tensor.parts[part], 0, ours);
+    store.read(Kind::value, tensor.parts[part], 0, ours);
     pack(tensor, static_cast<int>(part), ours, stored);
   }
 }

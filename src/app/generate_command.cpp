@@ -119,7 +119,7 @@ struct Generator {
   Workspace workspace{plan};
   Engine engine;
   Generator(const rlhf::SavedModels& saved, const std::string& model, const EngineUse& use)
-      : engine(model, saved.card(model).config, Head::policy, saved.card(model).shards, use, 1, workspace) {
+      : engine(model, saved.card(model).config, Head::policy, Division{.shards = saved.card(model).shards}, use, workspace) {
     workspace.reserve();
     plan.commit();
     engine.prepare();

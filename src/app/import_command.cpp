@@ -63,7 +63,7 @@ void read_weights(const Source& source, ParameterStore& store) {
     for (std::size_t part = 0; part < tensors[i].parts.size(); ++part) {
       ours.resize(static_cast<std::size_t>(tensors[i].part_shape().count()));
       unpack(tensors[i], static_cast<int>(part), stored, ours);
-      store.write(store.value(), tensors[i].parts[part], 0, ours);
+      store.write(Kind::value, tensors[i].parts[part], 0, ours);
     }
   }
 }

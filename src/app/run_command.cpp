@@ -32,6 +32,8 @@ const std::vector<std::string> free_options = {"run.folder",
                                                "run.stop_after",
                                                "run.stages",
                                                "grid.",
+                                               "params.",
+                                               "engine.",
                                                "device.",
                                                "ppo.slots",
                                                "sft.log_every",
@@ -81,11 +83,13 @@ ProcessScorer start_process_scorer(const std::vector<std::string>& arguments) {
   }
 }
 
+GridShape shape_of(const rlhf::MachineOptions& o) {
+  return {static_cast<int>(o.tensor), static_cast<int>(o.data), static_cast<int>(o.pipeline)};
+}
+
 void check_combinations(const Options& o, int ranks) {
-  require(o.machine.tensor == 1 && o.machine.pipeline == 1,
-          "grid.tensor = {} and grid.pipeline = {}: this version runs 1 and 1 with any grid.data", o.machine.tensor, o.machine.pipeline);
-  require(o.machine.data == 0 || o.machine.data == ranks, "grid.data = {} needs {} ranks, and there are {}: use grid.data = 0 for all",
-          o.machine.data, o.machine.data, ranks);
+  complete(shape_of(o.machine), ranks, static_cast<int>(o.machine.tensor_shards));
+  axis_order(o.machine.order);
   require(!o.run.stages.empty(), "run.stages is empty: name at least one of prepare, sft, reward, ppo, evaluate");
   require(o.ppo.policy.dual_clip == 0 || o.ppo.policy.dual_clip > 1, "ppo.dual_clip = {} must be 0 (off) or more than 1",
           o.ppo.policy.dual_clip);
@@ -104,7 +108,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   });
   Log log(world.rank());
   const auto places = place_threads(world);
-  ProcessGrid grid(world, {1, world.size(), 1});
+  ProcessGrid grid(world, shape_of(options.machine), axis_order(options.machine.order));
   const auto device = make_cpu_device();
   const BuildInfo build = build_info();
   std::unique_ptr<RunFolder> folder;

@@ -11,8 +11,8 @@ class StoredModel {
   StoredModel(const ModelConfig& config, Head head, int shards)
       : device_(make_cpu_device()),
         plan_(*device_),
-        transformer_(config, head, shards, plan_),
-        store_("model", transformer_.layout(), plan_, 0, 1) {
+        transformer_(config, head, Division{.shards = shards}, plan_),
+        store_("model", transformer_.layout(), plan_, Division{.shards = shards}) {
     plan_.commit();
   }
   ParameterStore& store() { return store_; }

@@ -17,10 +17,10 @@ int pick(Axis axis, int tensor, int data, int pipeline) {
 }
 
 /// The two shapes of exactly `ranks` ranks that change the wish least, by the ratios of their sizes.
-std::string nearest_shapes(const GridShape& wish, int ranks) {
+std::string nearest_shapes(const GridShape& wish, int ranks, int shards) {
   std::vector<GridShape> legal;
   for (int tensor = 1; tensor <= ranks; ++tensor)
-    for (int data = 1; ranks % tensor == 0 && data <= ranks / tensor; ++data)
+    for (int data = 1; ranks % tensor == 0 && (shards == 0 || shards % tensor == 0) && data <= ranks / tensor; ++data)
       if (ranks / tensor % data == 0) legal.push_back({tensor, data, ranks / tensor / data});
   // Changing data costs least: it changes no model's layout.
   const auto distance = [&](const GridShape& shape) {
@@ -40,21 +40,46 @@ int GridCoord::along(Axis axis) const { return pick(axis, tensor, data, pipeline
 
 std::string GridShape::text() const { return fmt::format("{} x {} x {} (tensor x data x pipeline)", tensor, data, pipeline); }
 
-GridCoord coord_of(int rank, const GridShape& shape) {
-  return {rank % shape.tensor, rank / shape.tensor % shape.data, rank / shape.tensor / shape.data};
+AxisOrder axis_order(const std::vector<std::string>& names) {
+  AxisOrder order{};
+  std::vector<std::string> sorted = names;
+  std::sort(sorted.begin(), sorted.end());
+  require(sorted == std::vector<std::string>{"data", "pipeline", "tensor"},
+          "grid.order must name tensor, data and pipeline once each, the one that varies fastest from rank to rank first");
+  for (std::size_t i = 0; i < names.size(); ++i)
+    order[i] = names[i] == "tensor" ? Axis::tensor : names[i] == "data" ? Axis::data : Axis::pipeline;
+  return order;
 }
 
-int rank_of(const GridCoord& coord, const GridShape& shape) {
-  return coord.tensor + shape.tensor * (coord.data + shape.data * coord.pipeline);
+GridCoord coord_of(int rank, const GridShape& shape, const AxisOrder& order) {
+  GridCoord coord;
+  for (const Axis axis : order) {
+    coord.set(axis, rank % shape.along(axis));
+    rank /= shape.along(axis);
+  }
+  return coord;
 }
 
-GridShape complete(GridShape shape, int ranks) {
+int rank_of(const GridCoord& coord, const GridShape& shape, const AxisOrder& order) {
+  int rank = 0, stride = 1;
+  for (const Axis axis : order) {
+    rank += stride * coord.along(axis);
+    stride *= shape.along(axis);
+  }
+  return rank;
+}
+
+GridShape complete(GridShape shape, int ranks, int shards) {
   require(shape.tensor >= 0 && shape.data >= 0 && shape.pipeline >= 0, "a grid cannot have the shape {}", shape.text());
   shape.tensor = std::max(1, shape.tensor);
   shape.pipeline = std::max(1, shape.pipeline);
   if (shape.data == 0) shape.data = static_cast<int>(std::max(1LL, ranks / (1LL * shape.tensor * shape.pipeline)));
   require(shape.ranks() == ranks, "the grid {} needs {} ranks, but {} run: start {} (mpirun -np {}), or set grid.* to {}", shape.text(),
-          shape.ranks(), ranks, shape.ranks(), shape.ranks(), nearest_shapes(shape, ranks));
+          shape.ranks(), ranks, shape.ranks(), shape.ranks(), nearest_shapes(shape, ranks, shards));
+  require(shards == 0 || shards % shape.tensor == 0,
+          "grid.tensor = {} does not divide numerics.tensor_shards = {}, and a rank computes whole shards: legal with {} ranks are {}; or set "
+          "numerics.tensor_shards (a part of the numbers' definition) to a multiple",
+          shape.tensor, shards, ranks, nearest_shapes(shape, ranks, shards));
   return shape;
 }
 
@@ -62,13 +87,13 @@ ProcessGrid::ProcessGrid() : alone_(make_single_communicator()), world_(alone_.g
   for (auto& line : along_) line = make_single_communicator();
 }
 
-ProcessGrid::ProcessGrid(World& world, GridShape shape)
-    : shape_(complete(shape, world.size())), coord_(coord_of(world.rank(), shape_)), world_(&world.ranks()) {
+ProcessGrid::ProcessGrid(World& world, GridShape shape, const AxisOrder& order)
+    : shape_(complete(shape, world.size())), order_(order), coord_(coord_of(world.rank())), world_(&world.ranks()) {
   for (const Axis axis : {Axis::tensor, Axis::data, Axis::pipeline}) {
     // The ranks of one line along an axis share the coordinates of the other two: the line's first rank names it.
     GridCoord first = coord_;
     first.set(axis, 0);
-    along_[static_cast<int>(axis)] = world.split(rank_of(first, shape_), coord_.along(axis));
+    along_[static_cast<int>(axis)] = world.split(rank_of(first), coord_.along(axis));
   }
 }
 

@@ -12,9 +12,9 @@ Communicator& Division::along(Axis axis) const {
   return *alone;
 }
 
-std::vector<std::int64_t> Division::grains(std::int64_t total) const {
+std::vector<std::int64_t> Division::grains_of(int rank, std::int64_t total) const {
   std::vector<std::int64_t> mine;
-  const int rank = this->rank(Axis::data), ranks = this->ranks(Axis::data);
+  const int ranks = this->ranks(Axis::data);
   if (!placement().gradients) {
     const Part run = part_of(total, rank, ranks);
     for (std::int64_t g = run.begin; g < run.begin + run.count; ++g) mine.push_back(g);

@@ -150,9 +150,8 @@ std::string ParameterStore::disagreement(const std::vector<std::uint64_t>& mine,
       GridCoord one = division_.grid->coord(), other = one;
       one.set(axis, 0);
       other.set(axis, rank);
-      const GridShape& shape = division_.grid->shape();
       return fmt::format("the ranks {} and {} hold other bits of the tensor {} of {}, which must be the same: a message or a memory went wrong",
-                         rank_of(one, shape), rank_of(other, shape), layout_.parameters()[p].name, model_);
+                         division_.grid->rank_of(one), division_.grid->rank_of(other), layout_.parameters()[p].name, model_);
     }
   return "";
 }

@@ -10,8 +10,8 @@ std::int64_t Sequence::learned() const {
   return prompt ? n - prompt : std::max<std::int64_t>(0, n - 1);
 }
 
-Batch::Batch(std::vector<Sequence> sequences, std::int64_t grain_tokens, const Communicator& data, std::span<const std::int64_t> groups)
-    : sequences_(std::move(sequences)) {
+Batch::Batch(std::vector<Sequence> sequences, std::int64_t grain_tokens, const Division& division, std::span<const std::int64_t> groups)
+    : division_(division), sequences_(std::move(sequences)) {
   std::vector<std::int64_t> ones;
   if (groups.empty()) {
     ones.assign(sequences_.size(), 1);
@@ -31,7 +31,7 @@ Batch::Batch(std::vector<Sequence> sequences, std::int64_t grain_tokens, const C
       for (std::int64_t i = starts[group]; i < starts[group + 1]; ++i) members.push_back(i);
     grains_.push_back(std::move(members));
   }
-  mine_ = part_of(grains(), data.rank(), data.size());
+  mine_ = division.grains(grains());
 }
 
 PackedGrain Batch::pack(std::int64_t grain) const {
@@ -58,40 +58,82 @@ std::vector<std::int64_t> Batch::learned_lengths() const {
   return lengths;
 }
 
-Grain view_of(const PackedGrain& grain) { return {grain.tokens, grain.positions, grain.targets, grain.offsets, grain.samples}; }
+std::vector<PackedGrain> Batch::pack_mine() const {
+  std::vector<PackedGrain> out;
+  for (const std::int64_t g : mine_) out.push_back(g < 0 ? PackedGrain{} : pack(g));
+  return out;
+}
+
+void Batch::gather_bytes(std::span<const std::byte> mine, std::size_t each, const Put& put) const {
+  if (!division_.grid) {
+    for (std::size_t i = 0; i < mine_.size(); ++i) put(mine_[i], mine.subspan(i * each, each));
+    return;
+  }
+  const auto all = division_.grid->world().gather_bytes(division_.grid->speaks() ? mine : std::span<const std::byte>());
+  for (int rank = 0; rank < static_cast<int>(all.size()); ++rank) {
+    if (all[rank].empty()) continue;
+    const std::vector<std::int64_t> theirs = division_.grains_of(division_.grid->coord_of(rank).data, grains());
+    ensure(all[rank].size() == theirs.size() * each, "rank {} found {} bytes for {} grains", rank, all[rank].size(), theirs.size());
+    for (std::size_t i = 0; i < theirs.size(); ++i)
+      if (theirs[i] >= 0) put(theirs[i], std::span(all[rank]).subspan(i * each, each));
+  }
+}
+
+std::vector<Grain> views_of(const std::vector<PackedGrain>& grains) {
+  std::vector<Grain> views;
+  for (const PackedGrain& grain : grains) views.push_back({grain.tokens, grain.positions, grain.targets, grain.offsets, grain.samples});
+  return views;
+}
 
 namespace {
 
-// Grains hold consecutive sequences and ranks consecutive grains, so what the ranks found, one after the other, is in sequence order.
-template <class Pick>
-std::vector<float> gather_rows(const Batch& batch, Communicator& data, const std::function<void(const Grain&, std::span<float>)>& rows,
-                               const Pick& pick) {
-  std::vector<float> mine;
-  for (std::int64_t g = batch.first(); g < batch.last(); ++g) {
-    const PackedGrain grain = batch.pack(g);
-    std::vector<float> values(grain.tokens.size());
-    rows(view_of(grain), values);
-    for (std::size_t s = 0; s < batch.members(g).size(); ++s)
-      pick(mine, batch.sequences()[batch.members(g)[s]],
-           std::span(values).subspan(grain.offsets[s], grain.offsets[s + 1] - grain.offsets[s]));
+/// Picks numbers out of the rows of every sequence, and brings them in sequence order (grains hold consecutive sequences) to every rank.
+/// size(sequence): how many; pick(sequence, rows): which.
+template <class Size, class Pick>
+std::vector<float> gather_rows(const Batch& batch, const Division& division, const Forward& forward, const Size& size, const Pick& pick) {
+  std::vector<std::int64_t> begins{0};  // of each grain's numbers
+  for (std::int64_t g = 0; g < batch.grains(); ++g) {
+    begins.push_back(begins.back());
+    for (const std::int64_t member : batch.members(g)) begins.back() += size(batch.sequences()[member]);
   }
-  std::vector<float> all;
-  for (const auto& rank : gather_all(data, mine)) all.insert(all.end(), rank.begin(), rank.end());
-  return all;
+  const std::vector<PackedGrain> packed = batch.pack_mine();
+  std::vector<float> mine;
+  forward(views_of(packed), [&](std::size_t i, std::span<const float> values) {
+    const auto members = batch.members(batch.mine()[i]);
+    for (std::size_t s = 0; s < members.size(); ++s) {
+      const auto picked = pick(batch.sequences()[members[s]],
+                               values.subspan(packed[i].offsets[s], packed[i].offsets[s + 1] - packed[i].offsets[s]));
+      mine.insert(mine.end(), picked.begin(), picked.end());
+    }
+  });
+  if (!division.grid) return mine;
+  const auto all = gather_all(division.grid->world(), division.grid->speaks() ? mine : std::vector<float>());
+  std::vector<float> out(static_cast<std::size_t>(begins.back()));
+  for (int rank = 0; rank < static_cast<int>(all.size()); ++rank) {
+    if (all[rank].empty()) continue;
+    std::int64_t at = 0;
+    for (const std::int64_t g : division.grains_of(division.grid->coord_of(rank).data, batch.grains())) {
+      if (g < 0) continue;
+      const std::int64_t count = begins[g + 1] - begins[g];
+      std::copy_n(all[rank].begin() + at, count, out.begin() + begins[g]);
+      at += count;
+    }
+  }
+  return out;
 }
 
 }  // namespace
 
-std::vector<float> per_token(const Batch& batch, Communicator& data, const std::function<void(const Grain&, std::span<float>)>& rows) {
-  return gather_rows(batch, data, rows, [](std::vector<float>& out, const Sequence& sequence, std::span<const float> values) {
-    const auto part = values.subspan(sequence.first_row(), sequence.learned());
-    out.insert(out.end(), part.begin(), part.end());
-  });
+std::vector<float> per_token(const Batch& batch, const Division& division, const Forward& forward) {
+  return gather_rows(
+      batch, division, forward, [](const Sequence& sequence) { return sequence.learned(); },
+      [](const Sequence& sequence, std::span<const float> values) { return values.subspan(sequence.first_row(), sequence.learned()); });
 }
 
-std::vector<float> per_sequence(const Batch& batch, Communicator& data, const std::function<void(const Grain&, std::span<float>)>& rows) {
-  return gather_rows(batch, data, rows,
-                     [](std::vector<float>& out, const Sequence&, std::span<const float> values) { out.push_back(values.back()); });
+std::vector<float> per_sequence(const Batch& batch, const Division& division, const Forward& forward) {
+  return gather_rows(
+      batch, division, forward, [](const Sequence&) { return std::int64_t{1}; },
+      [](const Sequence&, std::span<const float> values) { return values.last(1); });
 }
 
 }  // namespace collimate::rlhf

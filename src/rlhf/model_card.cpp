@@ -78,9 +78,9 @@ std::string SavedModels::deck() const { return json::parse(meta_).value("deck", 
 std::string SavedModels::instruction_set() const { return json::parse(meta_).value("build", json::object()).value("instruction_set", ""); }
 
 void SavedModels::load(const std::string& model, ParameterStore& store, bool moments) const {
-  const auto fill = [&](const std::string& kind, const Tensor& range) {
+  const auto fill = [&](const std::string& what, Kind kind) {
     for (const Parameter& parameter : store.layout().parameters()) {
-      const std::string name = model + "/" + kind + "/" + parameter.name;
+      const std::string name = model + "/" + what + "/" + parameter.name;
       const bool head = parameter.name.starts_with("value_head.") || parameter.name == "head.weight";
       if (head && !reader_.has(name)) continue;
       const CheckpointTensor& saved = reader_.find(name);
@@ -89,15 +89,18 @@ void SavedModels::load(const std::string& model, ParameterStore& store, bool mom
       std::vector<float> values;
       for (std::int64_t begin = 0; begin < parameter.shape.count(); begin += slice) {
         values.resize(std::min(slice, parameter.shape.count() - begin));
+        bool held = false;
+        store.for_each_run(kind, parameter, begin, std::ssize(values), Extent::held, [&](auto, float*, auto) { held = true; });
+        if (!held) continue;
         reader_.read(name, begin, static_cast<std::int64_t>(values.size()), values.data());
-        store.write(range, parameter.name, begin, values);
+        store.write(kind, parameter.name, begin, values);
       }
     }
   };
-  fill("value", store.value());
+  fill("value", Kind::value);
   if (!moments) return;
-  fill("first_moment", store.first_moment());
-  fill("second_moment", store.second_moment());
+  fill("first_moment", Kind::first_moment);
+  fill("second_moment", Kind::second_moment);
 }
 
 namespace {
@@ -120,16 +123,35 @@ std::string meta_of(const std::vector<ModelToSave>& models, const CheckpointNote
   return meta.dump();
 }
 
-void write_share(CheckpointWriter& writer, const ModelToSave& model, const std::string& kind, const Tensor& range, int rank, int ranks) {
+/// Writes what this rank counts of every parameter: runs of memory, those that lie in the same columns of consecutive rows as one box.
+void write_share(CheckpointWriter& writer, const ModelToSave& model, const std::string& what, Kind kind) {
   for (const Parameter& parameter : model.store->layout().parameters()) {
-    const Part mine = part_of(parameter.shape.count(), rank, ranks);
-    const std::string name = model.name + "/" + kind + "/" + parameter.name;
-    std::vector<float> values;
-    for (std::int64_t done = 0; done == 0 || done < mine.count; done += slice) {
-      values.resize(std::min(slice, mine.count - done));
-      model.store->read(range, parameter.name, mine.begin + done, values);
-      writer.write(name, parameter.shape, mine.begin + done, std::span<const float>(values));
-    }
+    const std::string name = model.name + "/" + what + "/" + parameter.name;
+    const std::int64_t width = parameter.shape.rank() == 2 ? parameter.shape[1] : 1;
+    std::int64_t first = 0, length = 0, rows = 0;
+    const float* begin = nullptr;
+    const auto flush = [&] {
+      const std::span<const float> values(begin, static_cast<std::size_t>(rows * length));
+      if (rows > 1)
+        writer.write_box(name, parameter.shape, {first / width, rows, first % width, length}, values);
+      else if (rows > 0)
+        writer.write(name, parameter.shape, first, values);
+      rows = 0;
+    };
+    model.store->for_each_run(kind, parameter, 0, parameter.shape.count(), Extent::counted,
+                              [&](std::int64_t element, float* data, std::int64_t n) {
+                                const bool next_row = n == length && element == first + rows * width && data == begin + rows * length;
+                                if (rows > 0 && length < width && next_row) {
+                                  ++rows;
+                                  return;
+                                }
+                                flush();
+                                first = element;
+                                length = n;
+                                rows = 1;
+                                begin = data;
+                              });
+    flush();
   }
 }
 
@@ -141,10 +163,10 @@ void save_models(const std::string& folder, const std::vector<ModelToSave>& mode
     agree_on(ranks, [&] {
       writer = std::make_unique<CheckpointWriter>(folder, ranks.rank(), ranks.size());
       for (const ModelToSave& model : models) {
-        write_share(*writer, model, "value", model.store->value(), ranks.rank(), ranks.size());
+        write_share(*writer, model, "value", Kind::value);
         if (!model.moments) continue;
-        write_share(*writer, model, "first_moment", model.store->first_moment(), ranks.rank(), ranks.size());
-        write_share(*writer, model, "second_moment", model.store->second_moment(), ranks.rank(), ranks.size());
+        write_share(*writer, model, "first_moment", Kind::first_moment);
+        write_share(*writer, model, "second_moment", Kind::second_moment);
       }
       writer->attribute(notes.build);
       writer->close_part();
@@ -159,13 +181,13 @@ void save_models(const std::string& folder, const std::vector<ModelToSave>& mode
 }
 
 void scale_value_head(ParameterStore& store, double gain, double bias) {
-  std::vector<float> weight(store.layout().parameter("value_head.weight").shape.count()), b(1);
-  store.read(store.value(), "value_head.weight", 0, weight);
-  store.read(store.value(), "value_head.bias", 0, b);
-  for (float& w : weight) w = static_cast<float>(gain * w);
-  b[0] = static_cast<float>(gain * b[0] + bias);
-  store.write(store.value(), "value_head.weight", 0, weight);
-  store.write(store.value(), "value_head.bias", 0, b);
+  for (const char* name : {"value_head.weight", "value_head.bias"}) {
+    const Parameter& parameter = store.layout().parameter(name);
+    const double shift = parameter.shape.rank() == 1 ? bias : 0;
+    store.for_each_run(Kind::value, parameter, 0, parameter.shape.count(), Extent::held, [&](std::int64_t, float* data, std::int64_t n) {
+      for (std::int64_t i = 0; i < n; ++i) data[i] = static_cast<float>(gain * data[i] + shift);
+    });
+  }
 }
 
 std::string main_model_of(const SavedModels& saved, Head head) {

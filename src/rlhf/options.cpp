@@ -21,9 +21,20 @@ void RunOptions::declare(OptionTable& t) {
 }
 
 void MachineOptions::declare(OptionTable& t) {
-  t.add("grid.tensor", tensor, "ranks that share each layer (only 1 in this version)", at_least(1), "ranks");
+  t.add("grid.tensor", tensor, "ranks that share each layer; divides numerics.tensor_shards", at_least(1), "ranks");
   t.add("grid.data", data, "replicas that share each batch (0: all ranks)", at_least(0), "ranks");
-  t.add("grid.pipeline", pipeline, "ranks that share the layers of a model (only 1 in this version)", at_least(1), "ranks");
+  t.add("grid.pipeline", pipeline, "stages into which the blocks of each model are divided", at_least(1), "ranks");
+  t.add("grid.order", order, "the axes in the order in which they vary from rank to rank, the fastest first",
+        one_of({"tensor", "data", "pipeline"}));
+  t.add("params.zero", zero,
+        "what each replica holds only its share of: 0 nothing, 1 optimizer state, 2 gradients too, 3 values too (ZeRO)", between(0, 3));
+  t.add("engine.recompute", recompute,
+        "computed again in the backward instead of kept: nothing, the inputs of attention and activation, or all of a block",
+        one_of({"none", "selective", "full"}));
+  t.add("engine.recompute_every", recompute_every, "only every so many-th block computes again", at_least(1), "blocks");
+  t.add("numerics.mode", mode,
+        "exact: the same bits on every grid; fast: sums in whatever order is quickest, so that numbers depend on the ranks",
+        one_of({"exact", "fast"}));
   t.add("numerics.tensor_shards", tensor_shards, "virtual shards V of each layer, a power of two: a part of the numbers' definition",
         between(1, 64));
   t.add("batch.grain_tokens", grain_tokens, "tokens computed at once by one replica: a part of the numbers' definition", at_least(16),

@@ -40,7 +40,7 @@ void PpoTrainer::report(std::int64_t iteration, const Rollout& rollout, const Ex
   line.add("length", length.mean).add("length_p95", length.p95).add("length_max", length.max).add("mult_prob_error", gap.mult_prob_error);
   const std::int64_t every = session_.options.run.hash_every;
   if (every && iteration % every == 0)
-    line.add("state_hash", hash_text(actor_.store(), session_.device)).add("critic_hash", hash_text(critic_.store(), session_.device));
+    line.add("state_hash", hash_text(actor_.store())).add("critic_hash", hash_text(critic_.store()));
   session_.metrics(line);
   write_samples(iteration, rollout, e);
   progress_->step(iteration, rollout.tokens(),

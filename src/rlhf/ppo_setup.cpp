@@ -75,16 +75,17 @@ PpoTrainer::PpoTrainer(Session& session)
   require(longest <= grain_tokens, "the longest prompt ({} tokens) and {} new tokens exceed batch.grain_tokens = {}: raise it", prompt,
           max_new, grain_tokens);
   const std::int64_t grains = grain_bound(options_.minibatch, options_.minibatch * longest, grain_tokens), rows = session.most_rows();
-  const int data = session.data().size(), shards = static_cast<int>(session.options.machine.tensor_shards);
-  const EngineUse learn{.rows = rows, .most_grains = grains, .slots = options_.slots, .capacity = longest}, look{.rows = rows};
+  const Division division = session.division();
+  EngineUse look{.rows = rows}, learn{.rows = rows, .most_grains = grains, .recompute = session.recompute()}, act = learn;
+  act.slots = options_.slots;
+  act.capacity = longest;
   actor_.rate = options_.actor_optimizer.learning_rate(
       optimizer_steps(options_, std::max<std::int64_t>(1, options_.iterations - options_.freeze_actor)));
   critic_.rate = options_.critic_optimizer.learning_rate(optimizer_steps(options_, options_.iterations));
-  actor_.engine = std::make_unique<Engine>("actor", actor_source_.card.config, Head::policy, shards, learn, data, workspace_);
-  reference_ = std::make_unique<Engine>("reference", reference_source_.card.config, Head::policy, shards, look, data, workspace_);
-  critic_.engine = std::make_unique<Engine>("critic", critic_source_.card.config, Head::value, shards,
-                                            EngineUse{.rows = rows, .most_grains = grains}, data, workspace_);
-  if (model) reward_ = std::make_unique<Engine>("reward", reward_source_.card.config, Head::value, shards, look, data, workspace_);
+  actor_.engine = std::make_unique<Engine>("actor", actor_source_.card.config, Head::policy, division, act, workspace_);
+  reference_ = std::make_unique<Engine>("reference", reference_source_.card.config, Head::policy, division, look, workspace_);
+  critic_.engine = std::make_unique<Engine>("critic", critic_source_.card.config, Head::value, division, learn, workspace_);
+  if (model) reward_ = std::make_unique<Engine>("reward", reward_source_.card.config, Head::value, division, look, workspace_);
   scores_ = std::make_unique<ScoreSource>(session, reward_.get(), reward_source_.card.normalisation);
   workspace_.reserve();
   plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
@@ -115,8 +116,8 @@ void PpoTrainer::start() {
 
 void PpoTrainer::finish(double seconds) {
   session_.timings(JsonLine().add("stage", "ppo").add("stage_seconds", seconds));
-  session_.summary.set("ppo.state_hash", hash_text(actor_.store(), session_.device));
-  session_.summary.set("ppo.critic_hash", hash_text(critic_.store(), session_.device));
+  session_.summary.set("ppo.state_hash", hash_text(actor_.store()));
+  session_.summary.set("ppo.critic_hash", hash_text(critic_.store()));
   save(options_.iterations, true);
 }
 

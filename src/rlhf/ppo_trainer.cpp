@@ -56,7 +56,7 @@ Experience PpoTrainer::score(const Rollout& rollout) {
   Experience e;
   e.old_logprob = token_logprobs(session_, *actor_.engine, batch, temperature);
   e.reference_logprob = token_logprobs(session_, *reference_, batch, temperature);
-  e.value = per_token(batch, session_.data(), [&](const Grain& grain, std::span<float> out) { critic_.engine->values(grain, out); });
+  e.value = per_token(batch, session_.division(), [&](auto grains, const EachValued& each) { critic_.engine->values(grains, each); });
   e.raw_score = scores_->score(rollout, batch);
   for (std::int64_t i = 0; i < rollout.size(); ++i) e.score.push_back(shape_score(e.raw_score[i], rollout.ended(i), score_options_));
   return e;

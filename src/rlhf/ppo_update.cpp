@@ -31,24 +31,20 @@ Minibatch PpoTrainer::take_minibatch(const Rollout& rollout, const std::vector<s
 PolicyTotals PpoTrainer::step_actor(const Minibatch& minibatch, const Rollout& rollout, const Experience& e, std::int64_t iteration) {
   const Batch& batch = minibatch.batch;
   const TokenCounts counts = count_tokens(batch.learned_lengths());
-  const auto compute = [&](std::int64_t g) {
-    const PackedGrain grain = batch.pack(g);
+  const auto loss_of = [&](std::int64_t g, const PackedGrain& grain, GrainResult<PolicyTotals>& result) -> TokenLoss {
     const auto spread = [&](std::span<const float> flat) { return spread_over_rows(minibatch, g, grain, rollout, flat); };
-    const std::vector<float> old = spread(e.old_logprob), advantage = spread(e.advantage), reference = spread(e.reference_logprob);
-    const std::vector<float> weight = row_weights(batch, g, grain, aggregation_, counts);
-    GrainResult<PolicyTotals> result;
-    actor_.engine->forward_backward(
-        view_of(grain), static_cast<float>(options_.temperature), {},
-        [&](std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
-          const auto part = [&](const std::vector<float>& rows) { return std::span<const float>(rows).subspan(row, logprob.size()); };
-          const PolicyTotals chunk = policy_loss({logprob, entropy, part(old), part(advantage), part(weight), part(reference)},
-                                                 options_.policy, dlogprob, dentropy);
-          if (chunk.first_bad_row >= 0 && result.bad_sample < 0) result.bad_sample = grain.samples[row + chunk.first_bad_row];
-          result.totals += chunk;
-        });
-    return result;
+    return [&, old = spread(e.old_logprob), advantage = spread(e.advantage), reference = spread(e.reference_logprob),
+            weight = row_weights(batch, g, grain, aggregation_, counts)](std::int64_t row, auto logprob, auto entropy, auto dlogprob,
+                                                                         auto dentropy) {
+      const auto part = [&](const std::vector<float>& rows) { return std::span<const float>(rows).subspan(row, logprob.size()); };
+      const PolicyTotals chunk = policy_loss({logprob, entropy, part(old), part(advantage), part(weight), part(reference)}, options_.policy,
+                                             dlogprob, dentropy);
+      if (chunk.first_bad_row >= 0 && result.bad_sample < 0) result.bad_sample = grain.samples[row + chunk.first_bad_row];
+      result.totals += chunk;
+    };
   };
-  return optimizer_step(session_, actor_, batch, compute, [&](std::int64_t sample) {
+  const StepOptions how{.temperature = static_cast<float>(options_.temperature)};
+  return optimizer_step<PolicyTotals>(session_, actor_, batch, how, loss_of, [&](std::int64_t sample) {
     return fmt::format("the policy loss of sample {} is not finite in iteration {}: lower ppo.actor_rate", sample, iteration);
   });
 }
@@ -56,19 +52,15 @@ PolicyTotals PpoTrainer::step_actor(const Minibatch& minibatch, const Rollout& r
 ValueTotals PpoTrainer::step_critic(const Minibatch& minibatch, const Rollout& rollout, const Experience& e) {
   const Batch& batch = minibatch.batch;
   const TokenCounts counts = count_tokens(batch.learned_lengths());
-  const auto compute = [&](std::int64_t g) {
-    const PackedGrain grain = batch.pack(g);
-    const std::vector<float> old = spread_over_rows(minibatch, g, grain, rollout, e.value);
-    const std::vector<float> returns = spread_over_rows(minibatch, g, grain, rollout, e.returns);
-    const std::vector<float> weight = row_weights(batch, g, grain, aggregation_, counts);
-    GrainResult<ValueTotals> result;
-    critic_.engine->forward_backward(view_of(grain), {}, [&](auto values, auto gradient) {
+  const auto loss_of = [&](std::int64_t g, const PackedGrain& grain, GrainResult<ValueTotals>& result) -> ValueLoss {
+    const auto spread = [&](std::span<const float> flat) { return spread_over_rows(minibatch, g, grain, rollout, flat); };
+    return [&, old = spread(e.value), returns = spread(e.returns), weight = row_weights(batch, g, grain, aggregation_, counts)](auto values,
+                                                                                                                               auto gradient) {
       result.totals = value_loss(values, old, returns, weight, options_.value, gradient);
-    });
-    if (const std::int64_t bad = result.totals.first_bad_row; bad >= 0) result.bad_sample = grain.samples[bad];
-    return result;
+      if (const std::int64_t bad = result.totals.first_bad_row; bad >= 0) result.bad_sample = grain.samples[bad];
+    };
   };
-  return optimizer_step(session_, critic_, batch, compute, [&](std::int64_t sample) {
+  return optimizer_step<ValueTotals>(session_, critic_, batch, {}, loss_of, [&](std::int64_t sample) {
     return fmt::format("the value of sample {} is not finite: lower ppo.critic_rate", sample);
   });
 }

@@ -44,10 +44,8 @@ void RewardTrainer::learn(std::int64_t step) {
   const double scale = 1.0 / static_cast<double>(groups.sizes.size());
   std::vector<double> weight;  // of each pair: one over the pairs of its prompt
   for (const std::int64_t size : groups.sizes) weight.insert(weight.end(), size / 2, 2.0 / static_cast<double>(size));
-  const auto compute = [&](std::int64_t g) {
-    const PackedGrain grain = batch.pack(g);
-    GrainResult<PairTotals> result;
-    model_.engine->forward_backward(view_of(grain), dropout_of(step), [&](auto values, auto gradient) {
+  const auto loss_of = [&](std::int64_t g, const PackedGrain& grain, GrainResult<PairTotals>& result) -> ValueLoss {
+    return [&, g](auto values, auto gradient) {
       const auto members = batch.members(g);
       std::vector<float> scores, dscores(members.size());
       std::vector<Pair> pairs;
@@ -58,11 +56,10 @@ void RewardTrainer::learn(std::int64_t step) {
       }
       result.totals = pair_loss(scores, pairs, scale, dscores);
       for (std::size_t s = 0; s < members.size(); ++s) gradient[grain.offsets[s + 1] - 1] = dscores[s];
-    });
-    if (const std::int64_t bad = result.totals.first_bad_pair; bad >= 0) result.bad_sample = grain.ids[2 * bad] >> 16;
-    return result;
+      if (const std::int64_t bad = result.totals.first_bad_pair; bad >= 0) result.bad_sample = grain.ids[2 * bad] >> 16;
+    };
   };
-  const PairTotals totals = update(step, batch, compute, [&](std::int64_t group) {
+  const auto totals = update<PairTotals>(step, batch, loss_of, [&](std::int64_t group) {
     return fmt::format("the score of prompt group {} is not finite at reward step {}: lower reward.rate or look at the group", group, step);
   });
   const double accuracy = static_cast<double>(totals.correct) / static_cast<double>(totals.pairs);
@@ -80,7 +77,7 @@ std::vector<float> RewardTrainer::scores(const Dataset& data, std::int64_t count
     const Groups groups = load(data, index);
     const Batch batch = session_.batch(groups.sequences);
     const auto part =
-        per_sequence(batch, session_.data(), [&](const Grain& grain, std::span<float> values) { model_.engine->values(grain, values); });
+        per_sequence(batch, session_.division(), [&](auto grains, const EachValued& each) { model_.engine->values(grains, each); });
     out.insert(out.end(), part.begin(), part.end());
   }
   return out;

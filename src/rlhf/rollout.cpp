@@ -55,10 +55,8 @@ std::int64_t Rollout::tokens() const {
 }
 
 std::vector<float> token_logprobs(const Session& session, Engine& policy, const Batch& batch, float temperature) {
-  std::vector<float> entropy;
-  return per_token(batch, session.data(), [&](const Grain& grain, std::span<float> out) {
-    entropy.resize(out.size());
-    policy.score(grain, temperature, out, entropy);
+  return per_token(batch, session.division(), [&](auto grains, const EachValued& each) {
+    policy.score(grains, temperature, [&](std::size_t i, auto logprob, auto) { each(i, logprob); });
   });
 }
 
@@ -84,7 +82,12 @@ Rollout sample_responses(const Session& session, Engine& policy, const TextRules
   std::vector<Prompt> mine;
   for (std::int64_t i = share.begin; i < share.begin + share.count; ++i)
     mine.push_back({rollout.sequences[i].tokens, static_cast<std::uint64_t>(ids[i])});
-  for (const auto& flat : gather_all(session.data(), flatten(policy.generate(mine, options)))) append(rollout, flat, tokenizer.get());
+  const std::vector<Continuation> sampled = policy.generate(mine, options);
+  std::vector<std::vector<std::int32_t>> by_replica(session.data().size());
+  const auto all = gather_all(session.ranks(), session.grid.speaks() ? flatten(sampled) : std::vector<std::int32_t>());
+  for (int rank = 0; rank < static_cast<int>(all.size()); ++rank)
+    if (!all[rank].empty()) by_replica[session.grid.coord_of(rank).data] = all[rank];
+  for (const auto& flat : by_replica) append(rollout, flat, tokenizer.get());
   rollout.prompts = std::move(prompts);
   return rollout;
 }
@@ -93,7 +96,7 @@ std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batc
   std::vector<double> scores;
   if (model_) {
     for (const float raw :
-         per_sequence(batch, session_.data(), [&](const Grain&grain, std::span<float> values) { model_->values(grain, values); }))
+         per_sequence(batch, session_.division(), [&](auto grains, const EachValued& each) { model_->values(grains, each); }))
       scores.push_back(normalisation_(raw));
     return scores;
   }

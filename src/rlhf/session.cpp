@@ -40,8 +40,14 @@ void Session::warn_of_idle_ranks(const std::string& stage, std::int64_t grains) 
                 stage, grains);
 }
 
-std::string hash_text(const ParameterStore& store, Device& device) {
-  return fmt::format("{:016x}", hash_of(store.value(), device.stream()));
+RecomputePlan Session::recompute() const {
+  const std::string& how = options.machine.recompute;
+  return {how == "full" ? Recompute::full : how == "selective" ? Recompute::selective : Recompute::none,
+          static_cast<int>(options.machine.recompute_every)};
+}
+
+std::string hash_text(const ParameterStore& store) {
+  return fmt::format("{:016x}", combine(store.layout(), store.hashes(Kind::value)));
 }
 
 namespace {

@@ -67,15 +67,14 @@ void evaluate(Session& session) {
   MemoryPlan plan(session.device);
   Workspace workspace(plan);
   const std::int64_t capacity = longest_prompt(prompts) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
-  const int shards = static_cast<int>(o.machine.tensor_shards);
-  Engine engine("policy", policy.card.config, Head::policy, shards,
-                {.rows = session.most_rows(), .slots = o.ppo.slots, .capacity = capacity}, 1, workspace);
+  Engine engine("policy", policy.card.config, Head::policy, session.division(),
+                {.rows = session.most_rows(), .slots = o.ppo.slots, .capacity = capacity}, workspace);
   std::unique_ptr<Engine> scorer;
   if (model) {
     reward = find_source(session, "ppo.reward", o.ppo.reward, Head::value, Accept::exact, prompts);
     match_text(reward, prompts, "ppo.reward = " + o.ppo.reward);
     scorer =
-        std::make_unique<Engine>("reward", reward.card.config, Head::value, shards, EngineUse{.rows = session.most_rows()}, 1, workspace);
+        std::make_unique<Engine>("reward", reward.card.config, Head::value, session.division(), EngineUse{.rows = session.most_rows()}, workspace);
   }
   workspace.reserve();
   plan.commit(static_cast<std::size_t>(o.machine.device_memory));

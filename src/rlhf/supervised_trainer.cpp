@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "collimate/rlhf/losses.hpp"
+#include "collimate/rlhf/rollout.hpp"
 
 namespace collimate::rlhf {
 
@@ -30,18 +31,15 @@ Batch SupervisedTrainer::load(const Session& session, const Dataset& data, std::
 void SupervisedTrainer::learn(std::int64_t step) {
   const Batch batch = load(session_, data_, samples_of(step, options_.shuffle));
   const TokenCounts counts = count_tokens(batch.learned_lengths());
-  const auto compute = [&](std::int64_t g) {
-    const PackedGrain grain = batch.pack(g);
-    const std::vector<float> weight = row_weights(batch, g, grain, Aggregation::token_mean, counts);
-    GrainResult<SupervisedTotals> result;
-    model_.engine->forward_backward(view_of(grain), 1.0f, dropout_of(step), [&](std::int64_t row, auto logprob, auto, auto dlogprob, auto) {
+  const auto loss_of = [&](std::int64_t g, const PackedGrain& grain, GrainResult<SupervisedTotals>& result) -> TokenLoss {
+    return [&, weight = row_weights(batch, g, grain, Aggregation::token_mean, counts)](std::int64_t row, auto logprob, auto, auto dlogprob,
+                                                                                      auto) {
       const auto chunk = supervised_loss(logprob, std::span(weight).subspan(row, logprob.size()), dlogprob);
       if (chunk.first_bad_row >= 0 && result.bad_sample < 0) result.bad_sample = grain.samples[row + chunk.first_bad_row];
       result.totals += chunk;
-    });
-    return result;
+    };
   };
-  const SupervisedTotals totals = update(step, batch, compute, [&](std::int64_t sample) {
+  const auto totals = update<SupervisedTotals>(step, batch, loss_of, [&](std::int64_t sample) {
     return fmt::format("the loss of sample {} is not finite at sft step {}: lower sft.rate or look at the sample", sample, step);
   });
   JsonLine line;
@@ -53,7 +51,6 @@ void SupervisedTrainer::learn(std::int64_t step) {
 void SupervisedTrainer::evaluate(std::int64_t step) {
   double nats = 0;
   std::int64_t tokens = 0, bytes = 0;  // of what is learned; a response may be cut, so its bytes are those of its tokens
-  std::vector<float> entropy;
   const auto tokenizer = source_.text.make_tokenizer();
   for (std::int64_t begin = 0; begin < heldout_->size(); begin += 1024) {
     std::vector<std::int64_t> samples(std::min<std::int64_t>(1024, heldout_->size() - begin));
@@ -62,10 +59,7 @@ void SupervisedTrainer::evaluate(std::int64_t step) {
     for (const Sequence& sequence : batch.sequences())
       bytes += static_cast<std::int64_t>(
           tokenizer->decode(std::span(sequence.tokens).last(static_cast<std::size_t>(sequence.learned()))).size());
-    for (const float logprob : per_token(batch, session_.data(), [&](const Grain&grain, std::span<float> out) {
-           entropy.resize(out.size());
-           model_.engine->score(grain, 1.0f, out, entropy);
-         })) {
+    for (const float logprob : token_logprobs(session_, *model_.engine, batch, 1.0f)) {
       nats -= logprob;
       ++tokens;
     }

@@ -76,8 +76,8 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kin
   }
   const std::int64_t grains = grain_bound(options.batch, most_tokens(data_, options.batch), session.options.machine.grain_tokens);
   model_.engine =
-      std::make_unique<Engine>(kind_.model, source_.card.config, kind_.head, source_.card.shards,
-                               EngineUse{.rows = session.most_rows(), .most_grains = grains}, session.data().size(), workspace_);
+      std::make_unique<Engine>(kind_.model, source_.card.config, kind_.head, session.division(),
+                               EngineUse{.rows = session.most_rows(), .most_grains = grains, .recompute = session.recompute()}, workspace_);
   model_.rate = options.optimizer.learning_rate(steps_);
   workspace_.reserve();
   plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
@@ -101,7 +101,7 @@ void BatchTrainer::run() {
       [&](std::int64_t step) { save(step, false); });
   finish();
   session_.timings(JsonLine().add("stage", kind_.stage).add("stage_seconds", watch.seconds()));
-  session_.summary.set(kind_.stage + ".state_hash", hash_text(model_.store(), session_.device));
+  session_.summary.set(kind_.stage + ".state_hash", hash_text(model_.store()));
   save(steps_, true);
 }
 
@@ -116,7 +116,7 @@ Dropout BatchTrainer::dropout_of(std::int64_t step) const {
 
 void BatchTrainer::report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details) {
   const std::int64_t every = session_.options.run.hash_every;
-  if (every && step % every == 0) line.add("state_hash", hash_text(model_.store(), session_.device));
+  if (every && step % every == 0) line.add("state_hash", hash_text(model_.store()));
   session_.metrics(line);
   progress_->step(step, tokens, fmt::format("{}  norm {:.3f}  rate {:.2e}", details, model_.last.gradient_norm, model_.last.rate));
 }

@@ -2,6 +2,7 @@
 #include <array>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "collimate/comm/world.hpp"
 
@@ -27,29 +28,36 @@ struct GridCoord {
   bool operator==(const GridCoord&) const = default;
 };
 
-/// Tensor varies fastest, so that it stays inside a node; pipeline slowest.
-GridCoord coord_of(int rank, const GridShape& shape);
-int rank_of(const GridCoord& coord, const GridShape& shape);
+/// Which axis varies fastest from rank to rank: by default tensor, so that it stays inside a node; pipeline slowest.
+using AxisOrder = std::array<Axis, 3>;
+constexpr AxisOrder usual_order = {Axis::tensor, Axis::data, Axis::pipeline};
+AxisOrder axis_order(const std::vector<std::string>& names);  ///< of the three names, each once
+GridCoord coord_of(int rank, const GridShape& shape, const AxisOrder& order = usual_order);
+int rank_of(const GridCoord& coord, const GridShape& shape, const AxisOrder& order = usual_order);
 
 /// The shape with each 0 replaced: data takes the ranks that are left (1 where no rank count fits), the other axes 1.
 /// Throws a sentence naming the nearest legal shapes if the product is not `ranks`.
-GridShape complete(GridShape shape, int ranks);
+/// shards: tensor must divide it (0: any).
+GridShape complete(GridShape shape, int ranks, int shards = 0);
 
 /// Who this rank is among tensor x data x pipeline, and with whom it shares each axis.
 class ProcessGrid {
  public:
   ProcessGrid();  ///< one rank; needs no MPI
-  ProcessGrid(World& world, GridShape shape);
+  ProcessGrid(World& world, GridShape shape, const AxisOrder& order = usual_order);
   const GridShape& shape() const { return shape_; }
   const GridCoord& coord() const { return coord_; }
   Communicator& along(Axis axis) const { return *along_[static_cast<int>(axis)]; }
   Communicator& world() const { return *world_; }
+  GridCoord coord_of(int rank) const { return collimate::coord_of(rank, shape_, order_); }
+  int rank_of(const GridCoord& coord) const { return collimate::rank_of(coord, shape_, order_); }
   /// Whether this rank speaks for its replica: it holds the last layers, and the first of the ranks that share them.
   bool speaks() const { return coord_.tensor == 0 && coord_.pipeline == shape_.pipeline - 1; }
 
  private:
   std::unique_ptr<Communicator> alone_;
   GridShape shape_;
+  AxisOrder order_ = usual_order;
   GridCoord coord_;
   Communicator* world_;
   std::array<std::unique_ptr<Communicator>, 3> along_;

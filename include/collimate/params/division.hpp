@@ -30,7 +30,8 @@ struct Division {
 
   /// The grains of a step (or of a scoring) that this rank's replica computes, in order: a contiguous run, or with sharded gradients every
   /// d-th one, one in each micro-step; -1 where it has none in a micro-step that others have.
-  std::vector<std::int64_t> grains(std::int64_t total) const;
+  std::vector<std::int64_t> grains(std::int64_t total) const { return grains_of(rank(Axis::data), total); }
+  std::vector<std::int64_t> grains_of(int replica, std::int64_t total) const;  ///< of any replica
 };
 
 /// The rank-th share of a range of a flat gradient or of values: whole blocks of 1,024 elements.

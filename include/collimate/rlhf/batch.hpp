@@ -1,10 +1,10 @@
 #pragma once
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <span>
 #include <vector>
 
-#include "collimate/comm/communicator.hpp"
 #include "collimate/data/packing.hpp"
 #include "collimate/engine/engine.hpp"
 
@@ -19,43 +19,51 @@ struct Sequence {
   std::int64_t first_row() const { return prompt ? prompt - 1 : 0; }  ///< the row that predicts the first learned token
 };
 
-/// A global batch cut into grains, and this rank's run of them. Every rank makes the same batch.
+/// A global batch cut into grains, and those of them that this rank's replica computes. Every rank makes the same batch.
 class Batch {
  public:
   /// groups: how many consecutive sequences each prompt group has, which stay in one grain; empty: each sequence alone.
-  Batch(std::vector<Sequence> sequences, std::int64_t grain_tokens, const Communicator& data, std::span<const std::int64_t> groups = {});
+  Batch(std::vector<Sequence> sequences, std::int64_t grain_tokens, const Division& division, std::span<const std::int64_t> groups = {});
 
   const std::vector<Sequence>& sequences() const { return sequences_; }
   std::int64_t grains() const { return static_cast<std::int64_t>(grains_.size()); }
-  std::int64_t first() const { return mine_.begin; }                                          ///< this rank's first grain
-  std::int64_t last() const { return mine_.begin + mine_.count; }                             ///< one past its last
+  const std::vector<std::int64_t>& mine() const { return mine_; }  ///< this replica's grains in order; -1: a micro-step without one
   std::span<const std::int64_t> members(std::int64_t grain) const { return grains_[grain]; }  ///< indices of its sequences
   PackedGrain pack(std::int64_t grain) const;
+  std::vector<PackedGrain> pack_mine() const;  ///< an empty one for each -1
   std::int64_t tokens() const;  ///< of all sequences
   std::vector<std::int64_t> learned_lengths() const;
 
+  /// What the replicas found for their grains (mine[i] for mine()[i]), for all grains in their order, on every rank. Taken from the ranks
+  /// that speak for their replicas.
+  template <class T>
+    requires std::is_trivially_copyable_v<T>
+  std::vector<T> gather(const std::vector<T>& mine) const {
+    std::vector<T> all(static_cast<std::size_t>(grains()));
+    gather_bytes(std::as_bytes(std::span(mine)), sizeof(T), [&](std::int64_t grain, std::span<const std::byte> bytes) {
+      std::memcpy(&all[static_cast<std::size_t>(grain)], bytes.data(), sizeof(T));
+    });
+    return all;
+  }
+
  private:
+  using Put = std::function<void(std::int64_t grain, std::span<const std::byte> bytes)>;
+  void gather_bytes(std::span<const std::byte> mine, std::size_t each, const Put& put) const;
+  Division division_;
   std::vector<Sequence> sequences_;
   std::vector<std::vector<std::int64_t>> grains_;
-  Part mine_;
+  std::vector<std::int64_t> mine_;
 };
 
-/// The engine's view of a packed grain.
-Grain view_of(const PackedGrain& grain);
+/// The engine's view of packed grains.
+std::vector<Grain> views_of(const std::vector<PackedGrain>& grains);
 
-/// Computes `each(grain)` (plain data) for this rank's grains and returns the results of all grains in grain order, on every rank.
-template <class Each>
-auto over_grains(const Batch& batch, Communicator& data, const Each& each) {
-  std::vector<std::invoke_result_t<Each, std::int64_t>> mine, all;
-  for (std::int64_t g = batch.first(); g < batch.last(); ++g) mine.push_back(each(g));
-  for (const auto& rank : gather_all(data, mine)) all.insert(all.end(), rank.begin(), rank.end());
-  return all;
-}
+/// Runs a forward of some grains: calls `each` for every one of them with a number for each row, where this rank has the model's end.
+using Forward = std::function<void(std::span<const Grain>, const EachValued&)>;
 
-/// A number for every learned token of the batch, in sequence order, on every rank: `rows(grain, out)` fills a value for each row of a
-/// grain.
-std::vector<float> per_token(const Batch& batch, Communicator& data, const std::function<void(const Grain&, std::span<float>)>& rows);
+/// A number for every learned token of the batch, in sequence order, on every rank.
+std::vector<float> per_token(const Batch& batch, const Division& division, const Forward& forward);
 /// A number for every sequence: the value of its last row.
-std::vector<float> per_sequence(const Batch& batch, Communicator& data, const std::function<void(const Grain&, std::span<float>)>& rows);
+std::vector<float> per_sequence(const Batch& batch, const Division& division, const Forward& forward);
 
 }  // namespace collimate::rlhf

@@ -27,6 +27,10 @@ struct RunOptions {
 
 struct MachineOptions {
   std::int64_t tensor = 1, data = 0, pipeline = 1;  ///< data 0: all ranks
+  std::vector<std::string> order = {"tensor", "data", "pipeline"};
+  std::int64_t zero = 0;
+  std::string mode = "exact", recompute = "none";
+  std::int64_t recompute_every = 1;
   std::int64_t tensor_shards = 1, grain_tokens = 1024;
   std::int64_t device_memory = 0;  ///< bytes; 0: no limit
   void declare(OptionTable& table);

@@ -33,6 +33,11 @@ struct Session {
 
   Communicator& data() const { return grid.along(Axis::data); }
   Communicator& ranks() const { return grid.world(); }
+  /// How every model of the run is divided over the ranks.
+  Division division() const {
+    return {&grid, static_cast<int>(options.machine.tensor_shards), static_cast<int>(options.machine.zero), options.machine.mode == "exact"};
+  }
+  RecomputePlan recompute() const;
   bool first() const { return world.rank() == 0; }
   std::string path(const std::string& text) const;  ///< with {run} replaced by run.folder
   std::string checkpoint(const std::string& stage) const { return options.run.folder + "/checkpoints/" + stage; }
@@ -42,7 +47,7 @@ struct Session {
   std::int64_t most_rows() const;  ///< rows of a grain, padding included
   /// The global batch of these sequences, in grains of the deck's size; see Batch.
   Batch batch(std::vector<Sequence> sequences, std::span<const std::int64_t> groups = {}) const {
-    return {std::move(sequences), options.machine.grain_tokens, data(), groups};
+    return {std::move(sequences), options.machine.grain_tokens, division(), groups};
   }
 
   std::int64_t steps_done = 0;  ///< optimizer steps and PPO iterations since this start
@@ -84,7 +89,7 @@ struct Resume {
 std::optional<Resume> find_resume(const Session& session, const std::string& stage);
 
 /// The hash of a store's values as text.
-std::string hash_text(const ParameterStore& store, Device& device);
+std::string hash_text(const ParameterStore& store);
 
 /// Prints one line per step: how far, how long still, how fast.
 class Progress {

@@ -21,18 +21,39 @@ struct GrainResult {
   std::int64_t bad_sample = -1;  ///< the first whose loss is not finite
 };
 
-/// One optimizer step of a global batch: the gradients of its grains, added in their order, then the update. Every rank calls
-/// `compute(g)` for its own grains, which runs the engine on grain g and gives a GrainResult; the totals of all grains come back on every
-/// rank. A loss that is not finite stops all ranks with `sentence(sample)`, before anything is changed.
-template <class Compute, class Sentence>
-auto optimizer_step(const Session& session, Learner& model, const Batch& batch, const Compute& compute, const Sentence& sentence) {
-  model.engine->begin_step(batch.first());
-  decltype(compute(0).totals) sum;
-  for (const auto& grain : over_grains(batch, session.data(), compute)) {
+/// How the forward of an optimizer step runs.
+struct StepOptions {
+  float temperature = 1;
+  Dropout dropout = {};
+};
+
+/// One optimizer step of a global batch: the gradients of its grains, added in their order, then the update.
+/// `loss_of(g, grain, result)` gives the loss of grain g, a TokenLoss or a ValueLoss, which writes what it finds into the GrainResult; it is
+/// called for the grains of this rank's replica, and the losses where the rank has the model's end. The totals of all grains come back on
+/// every rank. A loss that is not finite stops all ranks with `sentence(sample)`, before anything is changed.
+template <class Totals, class LossOf, class Sentence>
+Totals optimizer_step(const Session& session, Learner& model, const Batch& batch, const StepOptions& how, const LossOf& loss_of,
+                      const Sentence& sentence) {
+  const std::vector<PackedGrain> packed = batch.pack_mine();
+  std::vector<GrainResult<Totals>> results(packed.size());
+  std::vector<decltype(loss_of(0, packed[0], results[0]))> losses(packed.size());
+  for (std::size_t i = 0; i < packed.size(); ++i)
+    if (batch.mine()[i] >= 0) losses[i] = loss_of(batch.mine()[i], packed[i], results[i]);
+  model.engine->begin_step(batch.grains());
+  if constexpr (std::is_same_v<decltype(loss_of(0, packed[0], results[0])), TokenLoss>)
+    model.engine->forward_backward(views_of(packed), how.temperature, how.dropout,
+                                   [&](std::size_t i, std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
+                                     losses[i](row, logprob, entropy, dlogprob, dentropy);
+                                   });
+  else
+    model.engine->forward_backward(views_of(packed), how.dropout,
+                                   [&](std::size_t i, auto values, auto dvalues) { losses[i](values, dvalues); });
+  Totals sum;
+  for (const auto& grain : batch.gather(results)) {
     if (grain.bad_sample >= 0) throw AgreedError(ExitCode::failure, sentence(grain.bad_sample));
     sum += grain.totals;
   }
-  model.engine->finish_step(session.data(), batch.grains());
+  model.engine->finish_step();
   model.last = model.optimizer->step(model.rate.at(model.optimizer->steps() + 1), session.device.stream());
   return sum;
 }
@@ -74,10 +95,10 @@ class BatchTrainer {
   std::vector<std::int64_t> samples_of(std::int64_t step, bool shuffle = true) const;
   Dropout dropout_of(std::int64_t step) const;
   /// optimizer_step of this stage's model, which is told of ranks without work at its first one.
-  template <class Compute, class Sentence>
-  auto update(std::int64_t step, const Batch& batch, const Compute& compute, const Sentence& sentence) {
+  template <class Totals, class LossOf, class Sentence>
+  Totals update(std::int64_t step, const Batch& batch, const LossOf& loss_of, const Sentence& sentence) {
     if (step == done_ + 1) session_.warn_of_idle_ranks(kind_.stage, batch.grains());
-    return optimizer_step(session_, model_, batch, compute, sentence);
+    return optimizer_step<Totals>(session_, model_, batch, {.dropout = dropout_of(step)}, loss_of, sentence);
   }
   void report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details);
 
