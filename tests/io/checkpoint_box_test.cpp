@@ -5,7 +5,6 @@
 #include <numeric>
 #include <random>
 
-#include "collimate/base/hdf5_file.hpp"
 #include "collimate/io/checkpoint.hpp"
 #include "io/manifest.hpp"
 #include "io/scratch.hpp"
