@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
-#include <iterator>
 #include <list>
 #include <map>
 
@@ -18,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t most_open_parts = 16;
-constexpr std::size_t most_cached_bytes = std::size_t{1} << 27;
+constexpr std::size_t most_cached_bytes = std::size_t{1} << 28;
 
 /// A piece and the part that holds it.
 struct Location {
@@ -48,6 +47,7 @@ struct CheckpointReader::Content {
   Hdf5File& file(std::size_t part);
   void read_block(const Location& location, DType dtype, std::int64_t first, std::int64_t count, void* out);
   const std::byte* cached_block(const Location& location, DType dtype, std::int64_t first, std::int64_t count);
+  void drop(const StoredPiece* piece);
   void copy(const Location& location, DType dtype, std::int64_t begin, std::int64_t end, std::byte* out);
 };
 
@@ -122,24 +122,27 @@ void CheckpointReader::Content::read_block(const Location& location, DType dtype
        piece.is_box() ? fmt::format(" (in columns {} to {})", column, column + piece.columns - 1) : "", piece.tensor);
 }
 
+void CheckpointReader::Content::drop(const StoredPiece* piece) {
+  const auto found = block_of.find(piece);
+  if (found == block_of.end()) return;
+  cached_bytes -= found->second->bytes.size();
+  blocks.erase(found->second);
+  block_of.erase(found);
+}
+
 const std::byte* CheckpointReader::Content::cached_block(const Location& location, DType dtype, std::int64_t first, std::int64_t count) {
   const auto found = block_of.find(location.piece);
   if (found != block_of.end() && found->second->first == first) {
     blocks.splice(blocks.begin(), blocks, found->second);
     return blocks.front().bytes.data();
   }
-  const auto drop = [&](std::list<Block>::iterator block) {
-    cached_bytes -= block->bytes.size();
-    block_of.erase(block->piece);
-    blocks.erase(block);
-  };
-  if (found != block_of.end()) drop(found->second);
+  drop(location.piece);
   Block block{location.piece, first, std::vector<std::byte>(static_cast<std::size_t>(count) * size_of(dtype))};
   read_block(location, dtype, first, count, block.bytes.data());
   cached_bytes += block.bytes.size();
   blocks.push_front(std::move(block));
   block_of[location.piece] = blocks.begin();
-  while (cached_bytes > most_cached_bytes && blocks.size() > 1) drop(std::prev(blocks.end()));
+  while (cached_bytes > most_cached_bytes && blocks.size() > 1) drop(blocks.back().piece);
   return blocks.front().bytes.data();
 }
 
@@ -164,6 +167,7 @@ void CheckpointReader::Content::copy(const Location& location, DType dtype, std:
       at += run;
     }
   }
+  if (last == piece.count) drop(&piece);  // who reads in order does not come back
 }
 
 void CheckpointReader::read_range(const std::string& name, DType dtype, std::int64_t begin, std::int64_t count, void* out) const {

@@ -38,6 +38,18 @@ TEST(Inspect, Checkpoint) {
   EXPECT_SAYS(refusal([&] { inspect(scratch / "c"); }), "part-00000.h5' has 50 bytes");
 }
 
+TEST(Inspect, CheckpointWithABox) {
+  const Scratch scratch;
+  CheckpointWriter writer(scratch / "c", 0, 1);
+  writer.write_box("w", {2, 3}, {0, 2, 0, 1}, std::vector<float>(2, 1.0f));
+  writer.write_box("w", {2, 3}, {0, 2, 1, 2}, std::vector<float>(4, 1.0f));
+  writer.close_part();
+  writer.publish("{}");
+  EXPECT_SAYS(inspect(scratch / "c"), "in 1 parts, 1 tensors");
+  EXPECT_SAYS(inspect(scratch / "c"), "tensors\n  w f32 [2, 3], 24 B\n");
+  EXPECT_SAYS(inspect(scratch / "c/part-00000.h5"), "box_1: f32 [4]\n        columns = 2\n        tensor_shape = [2, 3]\n");
+}
+
 TEST(Inspect, Run) {
   const Scratch scratch;
   RunFolder run(scratch / "run", Existing::refuse);
