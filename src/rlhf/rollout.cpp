@@ -34,9 +34,9 @@ void append(Rollout& rollout, const std::vector<std::int32_t>& flat, const Token
       tokens.push_back(flat[at]);
       rollout.sampler_logprob.push_back(std::bit_cast<float>(flat[at + 1]));
     }
+    rollout.responses.push_back(tokenizer ? tokenizer->decode_after(sequence.tokens, tokens) : "");
     sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
     rollout.offsets.push_back(rollout.offsets.back() + static_cast<std::int64_t>(count));
-    rollout.responses.push_back(tokenizer ? tokenizer->decode(tokens) : "");
   }
 }
 

@@ -138,8 +138,11 @@ void SupervisedTrainer::evaluate(std::int64_t step) {
     std::vector<std::int64_t> samples(std::min<std::int64_t>(1024, heldout_->size() - begin));
     std::iota(samples.begin(), samples.end(), begin);
     const Batch batch(load(*heldout_, samples), session_.options.machine.grain_tokens, session_.data());
-    for (const Sequence& sequence : batch.sequences())
-      bytes += static_cast<std::int64_t>(tokenizer->decode(std::span(sequence.tokens).last(static_cast<std::size_t>(sequence.learned()))).size());
+    for (const Sequence& sequence : batch.sequences()) {
+      const std::span<const std::int32_t> tokens(sequence.tokens);
+      const std::size_t first = tokens.size() - static_cast<std::size_t>(sequence.learned());
+      bytes += static_cast<std::int64_t>(tokenizer->decode_after(tokens.first(first), tokens.subspan(first)).size());
+    }
     for (const float logprob : per_token(batch, session_.data(), [&](const Grain&grain, std::span<float> out) {
            entropy.resize(out.size());
            engine_->score(grain, 1.0f, out, entropy);
