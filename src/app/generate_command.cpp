@@ -45,7 +45,9 @@ void declare(OptionTable& table, Words& words) {
   table.add("stop", words.stop, "what ends a sample before --max-new", one_of({"eos", "none"}));
   table.add("samples", words.samples, "samples of each prompt", at_least(1));
   table.add("raw", words.raw, "texts are continued as they are: without the template, but with its BOS");
-  table.add("logprobs", words.logprobs, "also prints each new token, its text and its log-probability");
+  table.add("logprobs", words.logprobs,
+            "also prints each new token, its text and its log-probability in the distribution that it was drawn from; with --temperature 0 "
+            "in the model's own (temperature 1)");
   table.add("slots", words.slots, "sequences computed at once; changes speed and memory, not results", between(1, 4096));
 }
 

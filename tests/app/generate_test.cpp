@@ -48,6 +48,15 @@ TEST_F(Generate, SamplesDependOnSeedAndNumberOnly) {
   const std::string greedy = with({"--temperature", "0"});
   EXPECT_NE(greedy, all);
   EXPECT_EQ(tokens_in(greedy), tokens_in(with({"--top-k", "1"})));
+  // The most probable token's log-probability is the model's, as a draw of it at temperature 1 has it.
+  const auto line = [](const std::string& printed) {
+    const std::size_t begin = printed.find("piece\n") + 6;
+    return printed.substr(begin, printed.find('\n', begin) - begin);
+  };
+  std::string drawn;
+  for (int seed = 1; seed < 100 && drawn != line(greedy); ++seed) drawn = line(with({"--seed", std::to_string(seed)}));
+  EXPECT_EQ(drawn, line(greedy));
+  EXPECT_EQ(line(greedy).find("0.000000"), std::string::npos);
 }
 
 TEST_F(Generate, UsesTheWholeContextAndNoMore) {
