@@ -1,6 +1,7 @@
 #include "collimate/rlhf/reward_trainer.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -9,6 +10,17 @@
 #include "collimate/rlhf/supervised_trainer.hpp"
 
 namespace collimate::rlhf {
+
+namespace {
+
+// The sequences of a prompt group are numbered from here: chosen and rejected of its first pair, of its second ...
+std::int64_t first_id(std::int64_t group) { return group << 16; }
+
+std::string pair_name(const Dataset& data, std::int64_t id) {
+  return fmt::format("pair {} of prompt group {} of '{}'", (id & 0xffff) / 2, id >> 16, data.path());
+}
+
+}  // namespace
 
 RewardTrainer::RewardTrainer(Session& session)
     : session_(session),
@@ -47,7 +59,7 @@ RewardTrainer::Groups RewardTrainer::load(const Dataset& data, std::span<const s
   for (const std::int64_t g : groups) {
     const PreferenceGroup group = data.preference(g);
     const auto prompt = static_cast<std::int64_t>(group.prompt.size());
-    std::int64_t id = g << 16;
+    std::int64_t id = first_id(g);
     for (const PreferencePair& pair : group.pairs) {
       for (const auto* answer : {&pair.chosen, &pair.rejected}) {
         std::vector<std::int32_t> tokens = group.prompt;
@@ -111,15 +123,15 @@ void RewardTrainer::learn(std::int64_t step) {
       totals = pair_loss(scores, pairs, scale, dscores);
       for (std::size_t s = 0; s < members.size(); ++s) gradient[grain.offsets[s + 1] - 1] = dscores[s];
     });
-    const double bad = totals.first_bad_pair < 0 ? -1 : static_cast<double>(grain.ids[2 * totals.first_bad_pair] >> 16);
+    const double bad = totals.first_bad_pair < 0 ? -1 : static_cast<double>(grain.ids[2 * totals.first_bad_pair]);
     return {totals.loss, static_cast<double>(totals.correct), static_cast<double>(totals.pairs), bad};
   });
   double loss = 0, correct = 0, pairs = 0;
   for (const auto& grain : grains) {
     if (grain[3] >= 0)
       throw AgreedError(ExitCode::failure,
-                        fmt::format("the score of prompt group {} is not finite at reward step {}: lower reward.rate or look at the group",
-                                    grain[3], step));
+                        fmt::format("the score of {} is not finite at reward step {}: lower reward.rate or look at the pair",
+                                    pair_name(data_, static_cast<std::int64_t>(grain[3])), step));
     loss += grain[0];
     correct += grain[1];
     pairs += grain[2];
@@ -146,6 +158,10 @@ std::vector<float> RewardTrainer::scores(const Dataset& data, std::int64_t count
     const Batch batch(groups.sequences, session_.options.machine.grain_tokens, session_.data());
     const auto part =
         per_sequence(batch, session_.data(), [&](const Grain& grain, std::span<float> values) { engine_->values(grain, values); });
+    for (std::size_t i = 0; i < part.size(); ++i)
+      if (!std::isfinite(part[i]))
+        throw AgreedError(ExitCode::failure,
+                          fmt::format("the score of {} is not finite: lower reward.rate", pair_name(data, groups.sequences[i].id)));
     out.insert(out.end(), part.begin(), part.end());
   }
   return out;

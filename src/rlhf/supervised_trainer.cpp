@@ -115,7 +115,8 @@ void SupervisedTrainer::learn(std::int64_t step) {
     if (grain[3] >= 0)
       throw AgreedError(
           ExitCode::failure,
-          fmt::format("the loss of sample {} is not finite at sft step {}: lower sft.rate or look at the sample", grain[3], step));
+          fmt::format("the loss of sample {} of '{}' is not finite at sft step {}: lower sft.rate or look at the sample", grain[3],
+                      data_.path(), step));
     loss += grain[0];
   }
   engine_->finish_step(session_.data(), batch.grains());
