@@ -176,3 +176,6 @@ void save_stage(const Session& session, const std::string& stage, std::int64_t s
 }
 
 }  // namespace collimate::rlhf
+  auto seconds = session.seconds;
+  seconds[stage] += session.stage_clock.seconds();
+  notes["seconds"] = seconds;

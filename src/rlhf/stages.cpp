@@ -233,7 +233,8 @@ void run_stages(Session& session) {
       session.log.info("{:<6} is done: {}", stage, found->folder);
       continue;
     }
-    const Stopwatch watch;
+    session.stage_clock.restart();
+      session.seconds = progress.value("seconds", std::map<std::string, double>());
     if (stage == "prepare") {
       prepare(session);
       check_stages(session);
@@ -242,8 +243,8 @@ void run_stages(Session& session) {
     if (stage == "reward") make<RewardTrainer>(session)->run();
     if (stage == "ppo") make<PpoTrainer>(session)->run();
     if (stage == "evaluate") evaluate(session);
-    session.timings(JsonLine().add("stage", stage).add("seconds", watch.seconds()));
-    session.seconds[stage] = watch.seconds();
+    session.timings(JsonLine().add("stage", stage).add("seconds", session.stage_clock.seconds()));
+    session.seconds[stage] += session.stage_clock.seconds();
     if (session.stop_due() && stage != session.options.run.stages.back()) session.stop();
   }
   if (!session.folder) return;

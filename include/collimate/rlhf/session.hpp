@@ -28,7 +28,8 @@ struct Session {
   bool replacing = false;                      ///< what run.folder holds still counts for nothing
   std::string deck = {};                       ///< resolved, without what changes no number
   Summary summary = {};                        ///< equal on every rank
-  std::map<std::string, double> seconds = {};  ///< of each stage
+  std::map<std::string, double> seconds = {};  ///< that each stage took in all starts, the running one before this start
+  Stopwatch stage_clock = {};                  ///< of the running stage in this start
 
   Communicator& data() const { return grid.along(Axis::data); }
   Communicator& ranks() const { return grid.world(); }
