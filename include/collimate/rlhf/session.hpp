@@ -61,6 +61,8 @@ struct Source {
 /// perhaps random numbers.
 enum class Accept { exact, exact_or_random, any_or_random };
 
+/// The folder of the checkpoint that a stage's name or a path stands for; nothing for "random" and for what is not there yet.
+std::optional<std::string> stored_checkpoint(const Session& session, const std::string& name);
 /// Resolves "random", a stage's name or a checkpoint's folder; `option` is named in errors. A stage that has not run yet is described by
 /// where it will start from. data: a dataset that names the vocabulary of a model that starts from random numbers.
 Source find_source(const Session& session, const std::string& option, const std::string& name, Head head, Accept accept,
