@@ -45,7 +45,9 @@ void declare(OptionTable& table, Words& words) {
   table.add("stop", words.stop, "what ends a sample before --max-new", one_of({"eos", "none"}));
   table.add("samples", words.samples, "samples of each prompt", at_least(1));
   table.add("raw", words.raw, "texts are continued as they are: without the template, but with its BOS");
-  table.add("logprobs", words.logprobs, "also prints each new token, its text and its log-probability");
+  table.add("logprobs", words.logprobs,
+            "also prints each new token, its text and its log-probability in the distribution that it was drawn from; with --temperature 0 "
+            "in the model's own (temperature 1)");
   table.add("slots", words.slots, "sequences computed at once; changes speed and memory, not results", between(1, 4096));
 }
 
@@ -159,14 +161,6 @@ std::vector<Continuation> generate(Engine& engine, const std::vector<Input>& inp
   return out;
 }
 
-/// The text that follows the prompt's. Tokenizers with marks for blanks read a token differently at the start of a text.
-std::string text_of(const Tokenizer& tokenizer, const std::vector<std::int32_t>& prompt, const std::vector<std::int32_t>& next) {
-  std::vector<std::int32_t> all = prompt;
-  all.insert(all.end(), next.begin(), next.end());
-  const std::string before = tokenizer.decode(prompt), whole = tokenizer.decode(all);
-  return whole.starts_with(before) ? whole.substr(before.size()) : tokenizer.decode(next);
-}
-
 std::string list(const std::vector<std::int32_t>& ids) { return fmt::format("{}", fmt::join(ids, ",")); }
 
 void print(const Input& input, const Continuation& sample, const std::string& heading, const Tokenizer* tokenizer, bool ids,
@@ -174,7 +168,7 @@ void print(const Input& input, const Continuation& sample, const std::string& he
   fmt::print("{}: {}\n", heading, input.shown);
   if (ids) fmt::print("tokens: {}\n", list(sample.tokens));
   if (tokenizer != nullptr) {
-    const std::string text = text_of(*tokenizer, input.tokens, sample.tokens);
+    const std::string text = tokenizer->decode_after(input.tokens, sample.tokens);
     std::fputs("text: ", stdout);
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fputc('\n', stdout);

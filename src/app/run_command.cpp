@@ -125,8 +125,14 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     require(process.error.empty(), "ppo.scorer_command: {}", process.error);
     if (world.rank() == 0 && needs_scorer(options)) scorer = make_scorer(session);
   });
-  // Everything that can be wrong is looked at before the run folder is touched; where the run makes its own data, after these.
+  // Everything that can be wrong is looked at before the run folder is touched; where the run makes its own data, after these. A run that
+  // holds this folder now may change what is looked at, so its lock comes first.
   session.replacing = restart == "replace";
+  std::optional<RunLock> lock;
+  agree_on(world.ranks(), [&] {
+    if (world.rank() == 0 && !options.run.check && RunLock::known_in(options.run.folder)) lock.emplace(options.run.folder);
+  });
+  rlhf::check_checkpoints(session);
   if (options.run.check) {
     log.info("{}\n{}\n{}", describe(build), placement_report(places), rlhf::check_stages(session));
     return static_cast<int>(ExitCode::done);
@@ -137,7 +143,8 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     if (world.rank() != 0) return;
     folder = std::make_unique<RunFolder>(options.run.folder, restart == "auto"      ? Existing::go_on
                                                              : restart == "replace" ? Existing::replace
-                                                                                    : Existing::refuse);
+                                                                                    : Existing::refuse,
+                                         std::move(lock));
   });
   session.folder = folder.get();
   if (restart == "auto") rlhf::take_up(session);
@@ -150,6 +157,8 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   log.info("{}", describe(build));
   log.info("{}", placement_report(places));
   for (const std::string& warning : placement_warnings(places)) log.warning("{}", warning);
+  if (folder && !folder->locked())
+    log.warning("the file system of '{}' has no locks: nothing keeps a second run out of this folder", options.run.folder);
   rlhf::run_stages(session);
   log.info("{}", rlhf::summary_table(session));
   return static_cast<int>(ExitCode::done);

@@ -29,7 +29,7 @@ struct MetaspaceModel {
 class MetaspaceTokenizer : public Tokenizer {
  public:
   MetaspaceTokenizer(MetaspaceModel model, std::string text, SpecialIds special)
-      : Tokenizer(special), model_(std::move(model)), text_(std::move(text)) {}
+      : Tokenizer(special, model.prefix == Prefix::none ? Rule::apart : Rule::continuing), model_(std::move(model)), text_(std::move(text)) {}
   std::string kind() const override { return "metaspace"; }
   std::int64_t vocabulary() const override { return static_cast<std::int64_t>(model_.pieces.size()); }
   std::string piece(std::int32_t id) const override {
@@ -45,8 +45,8 @@ class MetaspaceTokenizer : public Tokenizer {
   std::string file_bytes() const override { return text_; }
 
  private:
-  std::vector<std::int32_t> encode_text(std::string_view text, bool with_special) const override;
-  std::string decode_ids(std::span<const std::int32_t> ids, bool with_special) const override;
+  std::vector<std::int32_t> encode_text(std::string_view text, Place place, bool with_special) const override;
+  std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const override;
   void append_character(const std::string& character, std::vector<std::int32_t>& symbols) const;
 
   MetaspaceModel model_;
@@ -62,16 +62,16 @@ void MetaspaceTokenizer::append_character(const std::string& character, std::vec
   for (const char c : character) symbols.push_back(model_.id_of_byte[static_cast<unsigned char>(c)]);
 }
 
-std::vector<std::int32_t> MetaspaceTokenizer::encode_text(std::string_view text, bool with_special) const {
+std::vector<std::int32_t> MetaspaceTokenizer::encode_text(std::string_view text, Place place, bool with_special) const {
   std::vector<std::int32_t> ids, symbols;
   MergeTable::Scratch scratch;
   model_.added.encode_around(text, with_special, ids, [&](std::string_view part) {
     if (part.empty()) return;
     symbols.clear();
-    const bool bare = part.front() != ' ' && !part.starts_with(metaspace);
+    const bool first = part.data() == text.data(), bare = part.front() != ' ' && !part.starts_with(metaspace);
     const bool prefixed = model_.prefix == Prefix::every || (bare && model_.prefix == Prefix::missing) ||
-                          (bare && model_.prefix == Prefix::first && part.data() == text.data());
-    if (prefixed) append_character(std::string(metaspace), symbols);
+                          (bare && model_.prefix == Prefix::first && first);
+    if (prefixed && (place == Place::start || !first)) append_character(std::string(metaspace), symbols);
     while (!part.empty()) {
       const std::size_t length = std::max<std::size_t>(utf8_length(part), 1);
       append_character(std::string(part.front() == ' ' ? metaspace : part.substr(0, length)), symbols);
@@ -83,7 +83,7 @@ std::vector<std::int32_t> MetaspaceTokenizer::encode_text(std::string_view text,
   return ids;
 }
 
-std::string MetaspaceTokenizer::decode_ids(std::span<const std::int32_t> ids, bool with_special) const {
+std::string MetaspaceTokenizer::decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const {
   std::string text;
   for (const std::int32_t id : ids) {
     if (model_.special[id] && !with_special) continue;
@@ -98,7 +98,7 @@ std::string MetaspaceTokenizer::decode_ids(std::span<const std::int32_t> ids, bo
     }
     text += rest;
   }
-  return model_.strip && text.starts_with(' ') ? text.substr(1) : text;
+  return model_.strip && place == Place::start && text.starts_with(' ') ? text.substr(1) : text;
 }
 
 Prefix read_prefix(const json& file, const std::string& name) {

@@ -67,7 +67,7 @@ void BpeTokenizer::encode_word(std::string_view word, std::vector<std::int32_t>&
   merges_.apply(symbols, scratch);
 }
 
-std::vector<std::int32_t> BpeTokenizer::encode_text(std::string_view text, bool with_special) const {
+std::vector<std::int32_t> BpeTokenizer::encode_text(std::string_view text, Place, bool with_special) const {
   std::vector<std::int32_t> ids, symbols;
   MergeTable::Scratch scratch;
   added_.encode_around(text, with_special, ids, [&](std::string_view part) {
@@ -79,7 +79,7 @@ std::vector<std::int32_t> BpeTokenizer::encode_text(std::string_view text, bool 
   return ids;
 }
 
-std::string BpeTokenizer::decode_ids(std::span<const std::int32_t> ids, bool with_special) const {
+std::string BpeTokenizer::decode_ids(std::span<const std::int32_t> ids, Place, bool with_special) const {
   std::string text;
   for (const std::int32_t id : ids)
     if (with_special || !model_.pieces[id].special) text += model_.pieces[id].bytes;

@@ -25,7 +25,7 @@ constexpr std::int32_t unknown_id = 0, bos_id = 1, eos_id = 2, first_byte_id = 3
 class Llama2cTokenizer : public Tokenizer {
  public:
   Llama2cTokenizer(std::string bytes, std::vector<ScoredPiece> pieces)
-      : Tokenizer({bos_id, eos_id, std::nullopt, unknown_id}), bytes_(std::move(bytes)), pieces_(std::move(pieces)) {
+      : Tokenizer({bos_id, eos_id, std::nullopt, unknown_id}, Rule::continuing), bytes_(std::move(bytes)), pieces_(std::move(pieces)) {
     for (std::size_t id = 0; id < pieces_.size(); ++id) id_of_.emplace(pieces_[id].text, static_cast<std::int32_t>(id));
     byte_fallback_ = pieces_.size() >= first_byte_id + 256;
     for (int b = 0; b < 256 && byte_fallback_; ++b) byte_fallback_ = pieces_[first_byte_id + b].text == fmt::format("<0x{:02X}>", b);
@@ -43,9 +43,9 @@ class Llama2cTokenizer : public Tokenizer {
  private:
   void find_merges();
   void append_character(std::string_view character, std::vector<std::int32_t>& ids) const;
-  void append_plain(std::string_view text, std::vector<std::int32_t>& ids) const;
-  std::vector<std::int32_t> encode_text(std::string_view text, bool with_special) const override;
-  std::string decode_ids(std::span<const std::int32_t> ids, bool with_special) const override;
+  void append_plain(std::string_view text, bool with_blank, std::vector<std::int32_t>& ids) const;
+  std::vector<std::int32_t> encode_text(std::string_view text, Place place, bool with_special) const override;
+  std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const override;
 
   std::string bytes_;
   std::vector<ScoredPiece> pieces_;
@@ -100,10 +100,10 @@ void Llama2cTokenizer::append_character(std::string_view character, std::vector<
   }
 }
 
-void Llama2cTokenizer::append_plain(std::string_view text, std::vector<std::int32_t>& ids) const {
+void Llama2cTokenizer::append_plain(std::string_view text, bool with_blank, std::vector<std::int32_t>& ids) const {
   if (text.empty()) return;
   std::vector<std::int32_t> symbols;
-  append_character(" ", symbols);
+  if (with_blank) append_character(" ", symbols);
   // A character is a byte and the continuation bytes after it, at most four in all.
   for (std::size_t begin = 0; begin < text.size();) {
     std::size_t end = begin + 1;
@@ -116,15 +116,17 @@ void Llama2cTokenizer::append_plain(std::string_view text, std::vector<std::int3
   ids.insert(ids.end(), symbols.begin(), symbols.end());
 }
 
-std::vector<std::int32_t> Llama2cTokenizer::encode_text(std::string_view text, bool with_special) const {
+std::vector<std::int32_t> Llama2cTokenizer::encode_text(std::string_view text, Place place, bool with_special) const {
   std::vector<std::int32_t> ids;
-  special_.encode_around(text, with_special, ids, [&](std::string_view part) { append_plain(part, ids); });
+  special_.encode_around(text, with_special, ids, [&](std::string_view part) {
+    append_plain(part, place == Place::start || part.data() != text.data(), ids);
+  });
   return ids;
 }
 
-std::string Llama2cTokenizer::decode_ids(std::span<const std::int32_t> ids, bool with_special) const {
+std::string Llama2cTokenizer::decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const {
   std::string text;
-  bool first = true;  // of the tokens of a plain text, which begins with a space that encode() added
+  bool first = place == Place::start;  // of the tokens of a plain text, which begins with a space that encode() added
   for (const std::int32_t id : ids) {
     if (is_special(id)) {
       if (with_special) text += piece(id);

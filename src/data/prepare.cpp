@@ -140,7 +140,7 @@ class SampleMaker {
     sample.prompt = encoder_.rules().prompt_text(example);
     sample.response = encoder_.rules().response_text(example, *example.response);
     if (!encoder_.prompt(sample.prompt, example.place, sample.tokens, counts)) return {};
-    if (!encoder_.response(sample.response, example.place, response, counts)) return {};
+    if (!encoder_.response(sample.response, sample.tokens, example.place, response, counts)) return {};
     sample.mask.assign(sample.tokens.size(), 0);
     sample.mask.resize(sample.tokens.size() + response.size(), 1);
     sample.tokens.insert(sample.tokens.end(), response.begin(), response.end());
@@ -159,8 +159,8 @@ class SampleMaker {
       pair.margin = example.margin;
       pair.category = example.category;
       require(pair.chosen_text != pair.rejected_text, "{}: 'chosen' and 'rejected' are equal; take the record out", example.place);
-      if (!encoder_.response(pair.chosen_text, example.place, pair.chosen, counts)) continue;
-      if (!encoder_.response(pair.rejected_text, example.place, pair.rejected, counts)) continue;
+      if (!encoder_.response(pair.chosen_text, group.prompt, example.place, pair.chosen, counts)) continue;
+      if (!encoder_.response(pair.rejected_text, group.prompt, example.place, pair.rejected, counts)) continue;
       group.pairs.push_back(std::move(pair));
     }
     return group;
@@ -186,13 +186,13 @@ class SampleMaker {
     std::vector<SupervisedSample> samples;
     const std::size_t step = static_cast<std::size_t>(text_window_) - 1;
     for (std::size_t first = 0; first + 1 < tokens.size(); first += step) {
-      const auto window = std::span<const std::int32_t>(tokens).subspan(first, std::min(step + 1, tokens.size() - first));
+      const auto all = std::span<const std::int32_t>(tokens), window = all.subspan(first, std::min(step + 1, all.size() - first));
       SupervisedSample& sample = samples.emplace_back();
       sample.tokens.assign(window.begin(), window.end());
       sample.mask.assign(window.size(), 1);
       sample.mask[0] = 0;
-      sample.prompt = tokenizer.decode(window.first(1));
-      sample.response = tokenizer.decode(window.subspan(1));
+      sample.prompt = tokenizer.decode_after(all.first(first), window.first(1));
+      sample.response = tokenizer.decode_after(all.first(first + 1), window.subspan(1));
     }
     require(!samples.empty(), "{}: a text of one token has nothing to learn; take it out", example.place);
     return samples;

@@ -8,13 +8,28 @@
 namespace collimate {
 namespace {
 
+using Processor = sentencepiece::SentencePieceProcessor;
+
+/// Appended to a ModelProto (sentencepiece_model.proto), whose later fields replace the earlier: in its normalizer_spec, field 3,
+/// add_dummy_prefix and remove_extra_whitespaces, fields 3 and 4, become false. So a text is encoded as it stands behind another one.
+constexpr std::string_view as_continuation("\x1a\x04\x18\x00\x20\x00", 6);
+
+std::unique_ptr<Processor> make_processor(const std::string& bytes, const std::string& name) {
+  auto processor = std::make_unique<Processor>();
+  const auto status = processor->LoadFromSerializedProto(absl::string_view(bytes.data(), bytes.size()));
+  require(status.ok() && processor->GetPieceSize() > 0, "{}: not a SentencePiece model, or damaged ({})", name, status.ToString());
+  return processor;
+}
+
 class SentencePieceTokenizer : public Tokenizer {
  public:
-  SentencePieceTokenizer(std::string bytes, std::unique_ptr<sentencepiece::SentencePieceProcessor> processor)
+  SentencePieceTokenizer(std::string bytes, std::unique_ptr<Processor> processor, std::unique_ptr<Processor> continuation)
       : Tokenizer({id_or_none(processor->bos_id()), id_or_none(processor->eos_id()), id_or_none(processor->pad_id()),
-                   id_or_none(processor->unk_id())}),
+                   id_or_none(processor->unk_id())},
+                  Rule::continuing),
         bytes_(std::move(bytes)),
-        processor_(std::move(processor)) {
+        processor_(std::move(processor)),
+        continuation_(std::move(continuation)) {
     for (std::int32_t id = 0; id < vocabulary(); ++id)
       if (processor_->IsControl(id)) special_.add(processor_->IdToPiece(id), id, true);
   }
@@ -34,54 +49,55 @@ class SentencePieceTokenizer : public Tokenizer {
 
  private:
   static std::optional<std::int32_t> id_or_none(int id) { return id < 0 ? std::nullopt : std::optional(id); }
-  std::vector<std::int32_t> encode_text(std::string_view text, bool with_special) const override;
-  std::string decode_ids(std::span<const std::int32_t> ids, bool with_special) const override;
-  std::string decode_run(const std::vector<int>& ids) const;
+  std::vector<std::int32_t> encode_text(std::string_view text, Place place, bool with_special) const override;
+  std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const override;
 
   std::string bytes_;
-  std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
+  std::unique_ptr<Processor> processor_;
+  std::unique_ptr<Processor> continuation_;  // the same model for a text behind another one
   AddedTokens special_;
 };
 
-std::vector<std::int32_t> SentencePieceTokenizer::encode_text(std::string_view text, bool with_special) const {
+std::vector<std::int32_t> SentencePieceTokenizer::encode_text(std::string_view text, Place place, bool with_special) const {
   std::vector<std::int32_t> ids;
   special_.encode_around(text, with_special, ids, [&](std::string_view part) {
     std::vector<int> run;
-    const auto status = processor_->Encode(absl::string_view(part.data(), part.size()), &run);
+    const bool behind = place == Place::behind && part.data() == text.data();
+    const auto status = (behind ? continuation_ : processor_)->Encode(absl::string_view(part.data(), part.size()), &run);
     require(status.ok(), "SentencePiece cannot encode a text of {} bytes: {}", part.size(), status.ToString());
     ids.insert(ids.end(), run.begin(), run.end());
   });
   return ids;
 }
 
-std::string SentencePieceTokenizer::decode_run(const std::vector<int>& ids) const {
-  std::string text;
-  const auto status = processor_->Decode(ids, &text);
-  require(status.ok(), "SentencePiece cannot decode {} tokens: {}", ids.size(), status.ToString());
-  return text;
-}
-
-std::string SentencePieceTokenizer::decode_ids(std::span<const std::int32_t> ids, bool with_special) const {
+std::string SentencePieceTokenizer::decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const {
   std::string text;
   std::vector<int> run;
+  const auto finish_run = [&] {
+    if (run.empty()) return;
+    std::string part;
+    const auto status = (place == Place::behind ? continuation_ : processor_)->Decode(run, &part);
+    require(status.ok(), "SentencePiece cannot decode {} tokens: {}", run.size(), status.ToString());
+    text += part;
+    run.clear();
+  };
   for (const std::int32_t id : ids) {
     if (!is_special(id)) {
       run.push_back(id);
     } else if (with_special) {
-      text += decode_run(run) + processor_->IdToPiece(id);
-      run.clear();
+      finish_run();
+      text += processor_->IdToPiece(id);
     }
   }
-  return text + decode_run(run);
+  finish_run();
+  return text;
 }
 
 }  // namespace
 
 std::unique_ptr<Tokenizer> parse_sentencepiece(const std::string& bytes, const std::string& name) {
-  auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
-  const auto status = processor->LoadFromSerializedProto(absl::string_view(bytes.data(), bytes.size()));
-  require(status.ok() && processor->GetPieceSize() > 0, "{}: not a SentencePiece model, or damaged ({})", name, status.ToString());
-  return std::make_unique<SentencePieceTokenizer>(bytes, std::move(processor));
+  return std::make_unique<SentencePieceTokenizer>(bytes, make_processor(bytes, name),
+                                                  make_processor(bytes + std::string(as_continuation), name));
 }
 
 }  // namespace collimate

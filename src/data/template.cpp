@@ -190,9 +190,9 @@ bool TemplateEncoder::prompt(std::string_view text, std::string_view place, std:
              counts.dropped);
 }
 
-bool TemplateEncoder::response(std::string_view text, std::string_view place, std::vector<std::int32_t>& tokens,
-                               LengthCounts& counts) const {
-  tokens = tokenizer_->encode(text);
+bool TemplateEncoder::response(std::string_view text, std::span<const std::int32_t> prompt, std::string_view place,
+                               std::vector<std::int32_t>& tokens, LengthCounts& counts) const {
+  tokens = tokenizer_->encode_after(prompt, text);
   if (!tokens.empty() && tokenizer_->bos() == tokens.front()) tokens.erase(tokens.begin());
   if (rules_.add_eos) tokens.push_back(*tokenizer_->eos());
   require(!tokens.empty(), "{}: the response is empty and the template adds no end-of-text token; take the record out", place);

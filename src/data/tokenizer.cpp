@@ -1,5 +1,6 @@
 #include "collimate/data/tokenizer.hpp"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "collimate/base/error.hpp"
@@ -10,13 +11,33 @@
 
 namespace collimate {
 
-std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool with_special) const { return encode_text(text, with_special); }
-
-std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool with_special) const {
+void Tokenizer::check_ids(std::span<const std::int32_t> ids) const {
   for (std::size_t i = 0; i < ids.size(); ++i)
     require(ids[i] >= 0 && ids[i] < vocabulary(), "token {} of the text to decode has id {}, outside the vocabulary of {}", i, ids[i],
             vocabulary());
-  return decode_ids(ids, with_special);
+}
+
+Tokenizer::Place Tokenizer::place_after(std::span<const std::int32_t> before) const {
+  const bool text = std::any_of(before.begin(), before.end(), [&](std::int32_t id) { return !is_special(id); });
+  return text ? Place::behind : Place::start;
+}
+
+std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool with_special) const {
+  return encode_text(text, Place::start, with_special);
+}
+
+std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool with_special) const {
+  check_ids(ids);
+  return decode_ids(ids, Place::start, with_special);
+}
+
+std::vector<std::int32_t> Tokenizer::encode_after(std::span<const std::int32_t> before, std::string_view text) const {
+  return encode_text(text, rule_ == Rule::apart ? Place::start : place_after(before), false);
+}
+
+std::string Tokenizer::decode_after(std::span<const std::int32_t> before, std::span<const std::int32_t> ids) const {
+  check_ids(ids);
+  return decode_ids(ids, place_after(before), false);
 }
 
 void Tokenizer::set_special_ids(const SpecialIds& ids) {
@@ -27,7 +48,7 @@ void Tokenizer::set_special_ids(const SpecialIds& ids) {
 }
 
 std::string Tokenizer::serialize() const {
-  nlohmann::ordered_json header = {{"collimate_tokenizer", 1}, {"kind", kind()}};
+  nlohmann::ordered_json header = {{"collimate_tokenizer", static_cast<int>(rule_)}, {"kind", kind()}};
   const auto put = [&](const char* key, std::optional<std::int32_t> id) {
     if (id) header[key] = *id;
   };
@@ -46,8 +67,8 @@ std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes) {
   const auto header = nlohmann::json::parse(bytes.substr(0, end), nullptr, false);
   require(end != std::string::npos && header.is_object() && header.contains("collimate_tokenizer") && header.contains("kind"),
           "{} does not begin with its header line: is the file damaged?", name);
-  require(header["collimate_tokenizer"] == 1, "{} has format {}, but this program reads format 1", name,
-          header["collimate_tokenizer"].dump());
+  const nlohmann::json& rule = header["collimate_tokenizer"];
+  require(rule == 1 || rule == 2, "{} has format {}, but this program reads the formats 1 and 2", name, rule.dump());
   const std::string body = bytes.substr(end + 1);
   const nlohmann::json& kind = header["kind"];
   std::unique_ptr<Tokenizer> tokenizer;
@@ -55,6 +76,7 @@ std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes) {
   else if (kind == "sentencepiece") tokenizer = parse_sentencepiece(body, name);
   else if (kind == "llama2c") tokenizer = parse_llama2c(body, name);
   else fail("{} is of the unknown kind {}", name, kind.dump());
+  tokenizer->rule_ = rule == 1 ? Tokenizer::Rule::apart : Tokenizer::Rule::continuing;
   const auto id = [&](const char* key) -> std::optional<std::int32_t> {
     if (!header.contains(key)) return std::nullopt;
     require(header[key].is_number_integer(), "{}: the {} id {} is not a whole number", name, key, header[key].dump());

@@ -101,6 +101,17 @@ void CheckpointReader::check_parts() const {
   for (const StoredPart& part : content_->manifest.parts) check_file(part, content_->folder);
 }
 
+void CheckpointReader::verify() const {
+  std::vector<std::byte> block;
+  for (const CheckpointTensor& tensor : tensors())
+    for (const Location& location : content_->ranges[tensor.name])
+      for (std::int64_t first = 0; first < location.range->count; first += checksum_block) {
+        const std::int64_t count = std::min(checksum_block, location.range->count - first);
+        block.resize(static_cast<std::size_t>(count) * size_of(tensor.dtype));
+        content_->read_block(location, tensor.dtype, first, count, block.data());
+      }
+}
+
 Hdf5File& CheckpointReader::Content::file(std::size_t part) {
   if (const auto found = files.find(part); found != files.end()) return found->second;
   if (files.size() >= most_open_parts) files.clear();

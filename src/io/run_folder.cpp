@@ -4,6 +4,7 @@
 #include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
@@ -17,25 +18,27 @@ namespace fs = std::filesystem;
 constexpr std::array own_names{"deck.ini",      "log.txt",      "metrics.jsonl", "timings.jsonl",
                                "samples.jsonl", "summary.json", "checkpoints",   "report.html"};
 
-void make_ready(const std::string& path, Existing existing) {
-  if (existing == Existing::refuse)
-    require(fs::is_empty(path), "the run folder '{}' is not empty: choose another run.folder, or restart the run that it holds", path);
-  if (existing == Existing::replace) {
-    require(fs::is_empty(path) || RunFolder::holds_run(path),
-            "the folder '{}' holds something else than a run, so it is not replaced: choose another run.folder", path);
-    for (const char* name : own_names) fs::remove_all(fs::path(path) / name);
-  }
-  fs::create_directories(fs::path(path) / "checkpoints");
+void check_usable(const std::string& path, Existing existing) {
+  const bool empty = std::none_of(fs::directory_iterator(path), {}, [](const auto& entry) { return entry.path().filename() != RunLock::file_name; });
+  require(existing != Existing::refuse || empty,
+          "the run folder '{}' is not empty: choose another run.folder, or restart the run that it holds", path);
+  require(existing != Existing::replace || empty || RunFolder::holds_run(path),
+          "the folder '{}' holds something else than a run, so it is not replaced: choose another run.folder", path);
 }
 
-/// Makes the folder ready for a run and returns its path.
-std::string prepared(const std::string& path, Existing existing) {
+/// Makes the folder ready for a run, locks it and returns its path.
+std::string prepared(const std::string& path, Existing existing, std::optional<RunLock>& lock) {
   require(!path.empty(), "run.folder is empty: give the folder that the run shall write");
   std::error_code error;
   fs::create_directories(path, error);
   require(!error && fs::is_directory(path), "cannot create the run folder '{}': {}", path, error ? error.message() : "it is a file");
   try {
-    make_ready(path, existing);
+    check_usable(path, existing);  // before anything is written
+    if (!lock) lock.emplace(path);
+    check_usable(path, existing);  // a run that held the lock until now may have filled it
+    if (existing == Existing::replace)
+      for (const char* name : own_names) fs::remove_all(fs::path(path) / name);
+    fs::create_directories(fs::path(path) / "checkpoints");
   } catch (const fs::filesystem_error& problem) {
     fail("cannot use the run folder '{}': {}", path, problem.what());
   }
@@ -85,8 +88,12 @@ RunPositions RunPositions::from_json(const std::string& text) {
   return {at("metrics"), at("samples")};
 }
 
-RunFolder::RunFolder(const std::string& path, Existing existing)
-    : path_(prepared(path, existing)), metrics_(file("metrics.jsonl")), timings_(file("timings.jsonl")), samples_(file("samples.jsonl")) {}
+RunFolder::RunFolder(const std::string& path, Existing existing, std::optional<RunLock> lock)
+    : path_(prepared(path, existing, lock)),
+      lock_(std::move(lock)),
+      metrics_(file("metrics.jsonl")),
+      timings_(file("timings.jsonl")),
+      samples_(file("samples.jsonl")) {}
 
 bool RunFolder::holds_run(const std::string& path) {
   return fs::exists(fs::path(path) / "deck.ini") || fs::exists(fs::path(path) / "metrics.jsonl");

@@ -58,8 +58,8 @@ std::vector<double> shape_rewards(std::span<float> rewards, std::span<const floa
       if (!where.valid(slot)) continue;
       const double kl = kl_term(estimator, logprob[slot], reference_logprob[slot]).value;
       const double reward = -beta * kl + (slot == last ? scores[sample] : 0);
-      check_finite(kl, "KL", sample, slot - begin);
-      check_finite(reward, "reward", sample, slot - begin);
+      check_finite(kl, "KL", where.id(sample), slot - begin);
+      check_finite(reward, "reward", where.id(sample), slot - begin);
       rewards[slot] = static_cast<float>(reward);
       sample_kl[sample] += kl;
     }
@@ -82,8 +82,8 @@ void estimate_advantages(std::span<float> advantages, std::span<float> returns, 
         continue;
       }
       const double value = values[slot];
-      check_finite(rewards[slot], "reward", sample, slot - begin);
-      check_finite(value, "value", sample, slot - begin);
+      check_finite(rewards[slot], "reward", where.id(sample), slot - begin);
+      check_finite(value, "value", where.id(sample), slot - begin);
       next_advantage = rewards[slot] + gamma * next_value - value + gamma * lambda * next_advantage;
       next_value = value;
       advantages[slot] = static_cast<float>(next_advantage);

@@ -77,15 +77,29 @@ std::string SavedModels::progress() const { return json::parse(meta_).value("pro
 std::string SavedModels::deck() const { return json::parse(meta_).value("deck", ""); }
 std::string SavedModels::instruction_set() const { return json::parse(meta_).value("build", json::object()).value("instruction_set", ""); }
 
+void SavedModels::check_shape(const std::string& tensor, const Shape& wanted) const {
+  const Shape& shape = reader_.find(tensor).shape;
+  require(shape == wanted, "'{}' in the checkpoint '{}' has the shape {}, and the model needs {}", tensor, name_, shape.text(), wanted.text());
+}
+
+void SavedModels::verify() const {
+  const auto device = make_cpu_device();
+  for (const std::string& model : models()) {
+    const ModelCard own = card(model);
+    MemoryPlan plan(*device);
+    const Transformer transformer(own.config, own.head, own.shards, plan);
+    for (const Parameter& parameter : transformer.layout().parameters()) check_shape(model + "/value/" + parameter.name, parameter.shape);
+  }
+  reader_.verify();
+}
+
 void SavedModels::load(const std::string& model, ParameterStore& store, bool moments) const {
   const auto fill = [&](const std::string& what, Kind kind) {
     for (const Parameter& parameter : store.layout().parameters()) {
       const std::string name = model + "/" + what + "/" + parameter.name;
       const bool head = parameter.name.starts_with("value_head.") || parameter.name == "head.weight";
       if (head && !reader_.has(name)) continue;
-      const CheckpointTensor& saved = reader_.find(name);
-      require(saved.shape == parameter.shape, "'{}' in the checkpoint '{}' has the shape {}, and the model needs {}", name, name_,
-              saved.shape.text(), parameter.shape.text());
+      check_shape(name, parameter.shape);
       std::vector<float> values;
       for (std::int64_t begin = 0; begin < parameter.shape.count(); begin += slice) {
         values.resize(std::min(slice, parameter.shape.count() - begin));

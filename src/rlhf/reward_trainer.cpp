@@ -1,11 +1,23 @@
 #include "collimate/rlhf/reward_trainer.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "collimate/rlhf/losses.hpp"
 
 namespace collimate::rlhf {
+
+namespace {
+
+// The sequences of a prompt group are numbered from here: chosen and rejected of its first pair, of its second ...
+std::int64_t first_id(std::int64_t group) { return group << 16; }
+
+std::string pair_name(const Dataset& data, std::int64_t id) {
+  return fmt::format("pair {} of prompt group {} of '{}'", (id & 0xffff) / 2, id >> 16, data.path());
+}
+
+}  // namespace
 
 RewardTrainer::RewardTrainer(Session& session)
     : BatchTrainer(session, session.options.reward, {"reward", "reward", DatasetKind::preference, Head::value, Accept::any_or_random}),
@@ -24,7 +36,7 @@ RewardTrainer::Groups RewardTrainer::load(const Dataset& data, std::span<const s
   for (const std::int64_t g : groups) {
     const PreferenceGroup group = data.preference(g);
     const auto prompt = static_cast<std::int64_t>(group.prompt.size());
-    std::int64_t id = g << 16;
+    std::int64_t id = first_id(g);
     for (const PreferencePair& pair : group.pairs) {
       for (const auto* answer : {&pair.chosen, &pair.rejected}) {
         std::vector<std::int32_t> tokens = group.prompt;
@@ -56,11 +68,11 @@ void RewardTrainer::learn(std::int64_t step) {
       }
       result.totals = pair_loss(scores, pairs, scale, dscores);
       for (std::size_t s = 0; s < members.size(); ++s) gradient[grain.offsets[s + 1] - 1] = dscores[s];
-      if (const std::int64_t bad = result.totals.first_bad_pair; bad >= 0) result.bad_sample = grain.ids[2 * bad] >> 16;
+      if (const std::int64_t bad = result.totals.first_bad_pair; bad >= 0) result.bad_sample = grain.ids[2 * bad];
     };
   };
-  const auto totals = update<PairTotals>(step, batch, loss_of, [&](std::int64_t group) {
-    return fmt::format("the score of prompt group {} is not finite at reward step {}: lower reward.rate or look at the group", group, step);
+  const auto totals = update<PairTotals>(step, batch, loss_of, [&](std::int64_t id) {
+    return fmt::format("the score of {} is not finite at reward step {}: lower reward.rate or look at the pair", pair_name(data_, id), step);
   });
   const double accuracy = static_cast<double>(totals.correct) / static_cast<double>(totals.pairs);
   JsonLine line;
@@ -78,6 +90,10 @@ std::vector<float> RewardTrainer::scores(const Dataset& data, std::int64_t count
     const Batch batch = session_.batch(groups.sequences);
     const auto part =
         per_sequence(batch, session_.division(), [&](auto grains, const EachValued& each) { model_.engine->values(grains, each); });
+    for (std::size_t i = 0; i < part.size(); ++i)
+      if (!std::isfinite(part[i]))
+        throw AgreedError(ExitCode::failure,
+                          fmt::format("the score of {} is not finite: lower reward.rate", pair_name(data, groups.sequences[i].id)));
     out.insert(out.end(), part.begin(), part.end());
   }
   return out;

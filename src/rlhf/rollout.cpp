@@ -34,9 +34,9 @@ void append(Rollout& rollout, const std::vector<std::int32_t>& flat, const Token
       tokens.push_back(flat[at]);
       rollout.sampler_logprob.push_back(std::bit_cast<float>(flat[at + 1]));
     }
+    rollout.responses.push_back(tokenizer ? tokenizer->decode_after(sequence.tokens, tokens) : "");
     sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
     rollout.offsets.push_back(rollout.offsets.back() + static_cast<std::int64_t>(count));
-    rollout.responses.push_back(tokenizer ? tokenizer->decode(tokens) : "");
   }
 }
 
@@ -75,6 +75,7 @@ Rollout sample_responses(const Session& session, Engine& policy, const TextRules
   options.key = how.key;
   if (tokenizer && tokenizer->eos()) options.stop.push_back(*tokenizer->eos());
   Rollout rollout;
+  rollout.ids.assign(ids.begin(), ids.end());
   rollout.offsets.push_back(0);
   for (std::size_t i = 0; i < prompts.size(); ++i)
     rollout.sequences.push_back({ids[i], prompts[i].tokens, static_cast<std::int64_t>(prompts[i].tokens.size())});
@@ -104,7 +105,7 @@ std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batc
     if (!session_.first()) return;
     std::vector<ScoredSample> samples;
     for (std::int64_t i = 0; i < rollout.size(); ++i)
-      samples.push_back({i, rollout.prompts[i].text, rollout.responses[i], rollout.prompts[i].answer, rollout.ended(i) ? "eos" : "length",
+      samples.push_back({rollout.ids[i], rollout.prompts[i].text, rollout.responses[i], rollout.prompts[i].answer, rollout.ended(i) ? "eos" : "length",
                          rollout.offsets[i + 1] - rollout.offsets[i]});
     for (const double raw : session_.scorer->score(samples)) scores.push_back(normalisation_(session_.options.ppo.scorer.sign * raw));
   });

@@ -67,6 +67,8 @@ Source pending_source(const Session& session, const std::string& stage, Head hea
   return source;
 }
 
+bool names_stage(const std::string& name) { return name == "sft" || name == "reward" || name == "ppo"; }
+
 Source stored_source(const Session& session, const std::string& folder, Head head) {
   const SavedModels saved(folder);
   require(saved.complete(), "the checkpoint '{}' is of an unfinished stage: let it finish with --restart auto", folder);
@@ -89,6 +91,12 @@ Source stored_source(const Session& session, const std::string& folder, Head hea
 
 }  // namespace
 
+std::optional<std::string> stored_checkpoint(const Session& session, const std::string& name) {
+  if (name.empty() || name == "random" || (names_stage(name) && session.replacing)) return std::nullopt;
+  const std::string folder = names_stage(name) ? session.checkpoint(name) : session.path(name);
+  return std::filesystem::exists(folder) ? std::optional(folder) : std::nullopt;
+}
+
 Source find_source(const Session& session, const std::string& option, const std::string& name, Head head, Accept accept,
                    const Dataset& data) {
   const Options& o = session.options;
@@ -100,14 +108,14 @@ Source find_source(const Session& session, const std::string& option, const std:
     source.text = {data.tokenizer(), data.rules()};
     return source;
   }
-  const bool stage = name == "sft" || name == "reward" || name == "ppo";
+  const bool stage = names_stage(name);
   const std::string folder = stage ? session.checkpoint(name) : session.path(name);
-  const bool pending = (stage && session.replacing) || !std::filesystem::exists(folder);
+  const auto stored = stored_checkpoint(session, name);
   const auto& stages = o.run.stages;
-  require(!pending || (stage && std::find(stages.begin(), stages.end(), name) != stages.end()), "{} = {}: '{}' does not exist; {}", option,
+  require(stored || (stage && std::find(stages.begin(), stages.end(), name) != stages.end()), "{} = {}: '{}' does not exist; {}", option,
           name, folder,
           stage ? "add the stage to run.stages or name a checkpoint folder" : "name a checkpoint folder, or a stage of this run");
-  const Source source = pending ? pending_source(session, name, head, data) : stored_source(session, folder, head);
+  const Source source = stored ? stored_source(session, *stored, head) : pending_source(session, name, head, data);
   require(accept == Accept::any_or_random || source.card.head == head, "{} = {} is {}, and {} is needed", option, name,
           kind_of(source.card.head), kind_of(head));
   return source;
@@ -174,6 +182,9 @@ void save_stage(const Session& session, const std::string& stage, std::int64_t s
   nlohmann::json notes = nlohmann::json::parse(progress);
   notes["step"] = step;
   notes["summary"] = nlohmann::json::parse(session.summary.text());
+  auto seconds = session.seconds;
+  seconds[stage] += session.stage_clock.seconds();
+  notes["seconds"] = seconds;
   if (session.folder) notes["positions"] = nlohmann::json::parse(session.folder->positions().to_json());
   const std::string folder = session.checkpoint(complete ? stage : fmt::format("{}-{}", stage, step));
   save_models(folder, models, {stage, complete, notes.dump(), session.deck, session.build, text}, session.ranks());

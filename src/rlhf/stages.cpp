@@ -7,6 +7,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 
 #include "collimate/base/text.hpp"
@@ -45,11 +46,21 @@ Source policy_to_evaluate(const Session& session, const Dataset& prompts) {
   return policy;
 }
 
+// The model that gives the scores; none where ppo.scorer is another.
+std::optional<Source> reward_to_evaluate(const Session& session, const Dataset& prompts) {
+  if (session.options.ppo.scorer.kind != "model") return std::nullopt;
+  const std::string& name = session.options.ppo.reward;
+  Source reward = find_source(session, "ppo.reward", name, Head::value, Accept::exact, prompts);
+  match_text(reward, prompts, "ppo.reward = " + name);
+  return reward;
+}
+
 void check_evaluation(const Session& session) {
   const Options& o = session.options;
   require(!o.evaluate.prompts.empty(), "the stage evaluate needs evaluate.prompts: name a dataset of prompts");
   const Dataset prompts(session.path(o.evaluate.prompts));
   const Source policy = policy_to_evaluate(session, prompts);
+  reward_to_evaluate(session, prompts);
   const std::int64_t longest = longest_prompt(prompts) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
   require(longest <= std::min(policy.card.config.context, o.machine.grain_tokens),
           "the longest prompt of '{}' and the new tokens are {} tokens, more than the model's context of {} or batch.grain_tokens = {}: "
@@ -62,32 +73,28 @@ void evaluate(Session& session) {
   const Options& o = session.options;
   const Dataset prompts(session.path(o.evaluate.prompts));
   const Source policy = policy_to_evaluate(session, prompts);
-  const bool model = o.ppo.scorer.kind == "model";
-  Source reward;
+  const std::optional<Source> reward = reward_to_evaluate(session, prompts);
   MemoryPlan plan(session.device);
   Workspace workspace(plan);
   const std::int64_t capacity = longest_prompt(prompts) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
   Engine engine("policy", policy.card.config, Head::policy, session.division(),
                 {.rows = session.most_rows(), .slots = o.ppo.slots, .capacity = capacity}, workspace);
   std::unique_ptr<Engine> scorer;
-  if (model) {
-    reward = find_source(session, "ppo.reward", o.ppo.reward, Head::value, Accept::exact, prompts);
-    match_text(reward, prompts, "ppo.reward = " + o.ppo.reward);
+  if (reward)
     scorer =
-        std::make_unique<Engine>("reward", reward.card.config, Head::value, session.division(), EngineUse{.rows = session.most_rows()}, workspace);
-  }
+        std::make_unique<Engine>("reward", reward->card.config, Head::value, session.division(), EngineUse{.rows = session.most_rows()}, workspace);
   workspace.reserve();
   plan.commit(static_cast<std::size_t>(o.machine.device_memory));
   engine.prepare();
   load_source(session, policy, engine.store());
   if (scorer) {
     scorer->prepare();
-    load_source(session, reward, scorer->store());
+    load_source(session, *reward, scorer->store());
   }
   const ScoreNormalisation own = policy.card.normalisation;  // of a policy that PPO has trained: what its scores were then
   const bool trained = own.gain != 1 || own.bias != 0;
-  const Evaluation e = evaluate_policy(session, engine, nullptr, policy.text, prompts,
-                                       ScoreSource(session, scorer.get(), trained ? own : reward.card.normalisation));
+  const ScoreNormalisation scale = trained ? own : reward ? reward->card.normalisation : ScoreNormalisation();
+  const Evaluation e = evaluate_policy(session, engine, nullptr, policy.text, prompts, ScoreSource(session, scorer.get(), scale));
   session.metrics(JsonLine().add("stage", "evaluate").add("eval_reward", e.reward).add("eval_ended", e.ended).add("eval_length", e.length));
   session.summary.set("evaluate.reward", e.reward);
   session.summary.set("evaluate.ended", e.ended);
@@ -131,24 +138,24 @@ bool contains(const std::vector<std::string>& list, const std::string& word) {
   return std::find(list.begin(), list.end(), word) != list.end();
 }
 
+// The options by which a stage says what it starts from, and their values.
+std::vector<std::pair<std::string, std::string>> sources_of(const Options& o, const std::string& stage) {
+  const std::pair<std::string, std::string> reward = {"ppo.reward", o.ppo.scorer.kind == "model" ? o.ppo.reward : ""};
+  if (stage == "sft") return {{"sft.init", o.sft.init}};
+  if (stage == "reward") return {{"reward.init", o.reward.init}};
+  if (stage == "ppo")
+    return {{"ppo.actor", o.ppo.actor}, {"ppo.critic", o.ppo.critic}, {"ppo.reference", o.ppo.reference}, reward};
+  if (stage == "evaluate") return {{"evaluate.model", o.evaluate.model}, reward};
+  return {};
+}
+
 // A stage starts from what an earlier one leaves; the data are made before all.
 void check_order(const Options& o) {
-  const std::map<std::string, std::vector<std::pair<std::string, std::string>>> sources = {
-      {"sft", {{"sft.init", o.sft.init}}},
-      {"reward", {{"reward.init", o.reward.init}}},
-      {"ppo",
-       {{"ppo.actor", o.ppo.actor},
-        {"ppo.critic", o.ppo.critic},
-        {"ppo.reference", o.ppo.reference},
-        {"ppo.reward", o.ppo.scorer.kind == "model" ? o.ppo.reward : ""}}},
-      {"evaluate", {{"evaluate.model", o.evaluate.model}}}};
   const auto& stages = o.run.stages;
   for (auto stage = stages.begin(); stage != stages.end(); ++stage) {
     require(*stage != "prepare" || stage == stages.begin(), "run.stages: prepare makes the data and must be the first stage");
     require(std::find(stages.begin(), stage, *stage) == stage, "run.stages names the stage {} twice: name it once", *stage);
-    const auto found = sources.find(*stage);
-    if (found == sources.end()) continue;
-    for (const auto& [key, name] : found->second) {
+    for (const auto& [key, name] : sources_of(o, *stage)) {
       const auto maker = std::find(stages.begin(), stages.end(), name);
       require(maker == stages.end() || maker < stage,
               "{} = {} does not exist when the stage {} starts: in run.stages, {} must come before {}", key, name, *stage, name,
@@ -197,6 +204,21 @@ std::string check(Session& session) {
 
 }  // namespace
 
+void check_checkpoints(const Session& session) {
+  agree_on(session.ranks(), [&] {
+    if (!session.first()) return;
+    std::set<std::string> folders;
+    for (const std::string& stage : session.options.run.stages) {
+      const auto resume = find_resume(session, stage);
+      if (resume) folders.insert(resume->folder);
+      if (resume && resume->complete) continue;
+      for (const auto& [option, name] : sources_of(session.options, stage))
+        if (const auto folder = stored_checkpoint(session, name)) folders.insert(*folder);
+    }
+    for (const std::string& folder : folders) SavedModels(folder).verify();
+  });
+}
+
 void take_up(Session& session) {
   agree_on(session.ranks(), [&] {
     RunPositions positions;
@@ -211,6 +233,7 @@ void take_up(Session& session) {
       if (there.metrics < positions.metrics) continue;
       positions = there;
       summary = progress["summary"];
+      session.seconds = progress.value("seconds", std::map<std::string, double>());
     }
     for (const auto& [key, value] : summary.items()) {
       if (value.is_string())
@@ -232,7 +255,7 @@ void run_stages(Session& session) {
       session.log.info("{:<6} is done: {}", stage, found->folder);
       continue;
     }
-    const Stopwatch watch;
+    session.stage_clock.restart();
     if (stage == "prepare") {
       prepare(session);
       check_stages(session);
@@ -241,8 +264,8 @@ void run_stages(Session& session) {
     if (stage == "reward") make<RewardTrainer>(session)->run();
     if (stage == "ppo") make<PpoTrainer>(session)->run();
     if (stage == "evaluate") evaluate(session);
-    session.timings(JsonLine().add("stage", stage).add("seconds", watch.seconds()));
-    session.seconds[stage] = watch.seconds();
+    session.timings(JsonLine().add("stage", stage).add("seconds", session.stage_clock.seconds()));
+    session.seconds[stage] += session.stage_clock.seconds();
     if (session.stop_due() && stage != session.options.run.stages.back()) session.stop();
   }
   if (!session.folder) return;

@@ -40,7 +40,8 @@ void SupervisedTrainer::learn(std::int64_t step) {
     };
   };
   const auto totals = update<SupervisedTotals>(step, batch, loss_of, [&](std::int64_t sample) {
-    return fmt::format("the loss of sample {} is not finite at sft step {}: lower sft.rate or look at the sample", sample, step);
+    return fmt::format("the loss of sample {} of '{}' is not finite at sft step {}: lower sft.rate or look at the sample", sample,
+                       data_.path(), step);
   });
   JsonLine line;
   line.add("stage", "sft").add("step", step).add("loss", totals.loss).add("rate", model_.last.rate);
@@ -56,9 +57,11 @@ void SupervisedTrainer::evaluate(std::int64_t step) {
     std::vector<std::int64_t> samples(std::min<std::int64_t>(1024, heldout_->size() - begin));
     std::iota(samples.begin(), samples.end(), begin);
     const Batch batch = load(session_, *heldout_, samples);
-    for (const Sequence& sequence : batch.sequences())
-      bytes += static_cast<std::int64_t>(
-          tokenizer->decode(std::span(sequence.tokens).last(static_cast<std::size_t>(sequence.learned()))).size());
+    for (const Sequence& sequence : batch.sequences()) {
+      const std::span<const std::int32_t> tokens(sequence.tokens);
+      const std::size_t first = tokens.size() - static_cast<std::size_t>(sequence.learned());
+      bytes += static_cast<std::int64_t>(tokenizer->decode_after(tokens.first(first), tokens.subspan(first)).size());
+    }
     for (const float logprob : token_logprobs(session_, *model_.engine, batch, 1.0f)) {
       nats -= logprob;
       ++tokens;

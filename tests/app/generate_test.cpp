@@ -1,6 +1,6 @@
 #include <random>
 
-#include "app/tiny_model.hpp"
+#include "app/model_folder.hpp"
 #include "collimate/base/text.hpp"
 
 namespace collimate::test {
@@ -19,7 +19,7 @@ std::string tokens_in(const std::string& printed) {
 class Generate : public testing::Test {
  protected:
   void SetUp() override {
-    put_tiny_model(folder / "hf", tiny_gpt2());
+    put_model(folder / "hf", small_gpt2());
     printed({"import", "--model", folder / "hf", "--output", folder / "c"});
   }
   std::string say(std::vector<std::string> more) {
@@ -48,20 +48,29 @@ TEST_F(Generate, SamplesDependOnSeedAndNumberOnly) {
   const std::string greedy = with({"--temperature", "0"});
   EXPECT_NE(greedy, all);
   EXPECT_EQ(tokens_in(greedy), tokens_in(with({"--top-k", "1"})));
+  // The most probable token's log-probability is the model's, as a draw of it at temperature 1 has it.
+  const auto line = [](const std::string& printed) {
+    const std::size_t begin = printed.find("piece\n") + 6;
+    return printed.substr(begin, printed.find('\n', begin) - begin);
+  };
+  std::string drawn;
+  for (int seed = 1; seed < 100 && drawn != line(greedy); ++seed) drawn = line(with({"--seed", std::to_string(seed)}));
+  EXPECT_EQ(drawn, line(greedy));
+  EXPECT_EQ(line(greedy).find("0.000000"), std::string::npos);
 }
 
 TEST_F(Generate, UsesTheWholeContextAndNoMore) {
-  const std::string most = say({"--prompt-ids", "1,2,3,4"});  // 10 rows: the prompt's 4 and 6 new ones; the 7th is not computed with
-  EXPECT_NE(most.find("[7 tokens, ended by length]"), std::string::npos) << most;
-  EXPECT_EQ(tokens_in(say({"--prompt-ids", "1,2,3,4", "--max-new=7"})), tokens_in(most));
-  refused({"--prompt-ids", "1,2,3,4", "--max-new=8"}, {"prompt 1 has 4 tokens", "context is 10", "at most 7"});
-  refused({"--prompt-ids", "1,2,3,4,5,6,7,8,9,10,11"}, {"prompt 1 has 11 tokens", "context is 10"});
+  const std::string most = say({"--prompt-ids", "1,2,3,4"});  // 40 rows: the prompt's 4 and 36 new ones; the 37th is not computed with
+  EXPECT_NE(most.find("[37 tokens, ended by length]"), std::string::npos) << most;
+  EXPECT_EQ(tokens_in(say({"--prompt-ids", "1,2,3,4", "--max-new=37"})), tokens_in(most));
+  refused({"--prompt-ids", "1,2,3,4", "--max-new=38"}, {"prompt 1 has 4 tokens", "context is 40", "at most 37"});
+  refused({"--prompt-ids", join(std::vector<std::string>(41, "1"), ",")}, {"prompt 1 has 41 tokens", "context is 40"});
 }
 
 TEST_F(Generate, RefusesBadInput) {
   refused({"--prompt", "hello"}, {"no tokenizer", "--prompt-ids"});
   refused({}, {"no tokenizer", "--prompt-ids"});
-  refused({"--prompt-ids", "1,17"}, {"'17'", "0 to 16"});
+  refused({"--prompt-ids", "1,29"}, {"'29'", "0 to 28"});
   refused({"--prompt-ids", "1,-2"}, {"'-2'"});
   refused({"--prompt-ids", "1,x"}, {"'x'"});
   refused({"--prompt-ids", ""}, {"--prompt-ids"});
@@ -77,8 +86,8 @@ TEST_F(Generate, RefusesBadInput) {
 }
 
 TEST_F(Generate, TakesTextThroughTheTemplate) {
-  put_tiny_model(folder / "hf2", [] {
-    ModelConfig c = tiny_llama();
+  put_model(folder / "hf2", [] {
+    ModelConfig c = small_llama();
     c.vocabulary = 300;
     return c;
   }());

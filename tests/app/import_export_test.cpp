@@ -1,7 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/stored_model.hpp"
-#include "app/tiny_model.hpp"
+#include "app/model_folder.hpp"
 #include "collimate/rlhf/model_card.hpp"
 
 namespace collimate::test {
@@ -10,9 +10,9 @@ namespace {
 using nlohmann::json;
 
 TEST(ImportExport, GivesTheBytesBack) {
-  for (const ModelConfig& config : {tiny_llama(), tiny_gpt2()}) {
+  for (const ModelConfig& config : {small_llama(), small_gpt2()}) {
     const Scratch folder;
-    put_tiny_model(folder / "hf", config);
+    put_model(folder / "hf", config);
     printed({"import", "--model", folder / "hf", "--output", folder / "c"});
     const std::string said = printed({"export", "--checkpoint", folder / "c", "--output", folder / "again/"});
     EXPECT_NE(said.find("read again and found equal"), std::string::npos) << said;
@@ -24,8 +24,8 @@ TEST(ImportExport, GivesTheBytesBack) {
 
 TEST(ImportExport, ShardsAndOneFileAreTheSameModel) {
   const Scratch folder;
-  put_tiny_model(folder / "whole", tiny_gpt2());
-  put_tiny_model(folder / "shards", tiny_gpt2(), 1000);
+  put_model(folder / "whole", small_gpt2());
+  put_model(folder / "shards", small_gpt2(), 1000);
   ASSERT_TRUE(std::filesystem::exists(folder / "shards/model.safetensors.index.json"));
   for (const char* name : {"whole", "shards"}) {
     printed({"import", "--model", folder / name, "--output", folder / "c"});  // the second one replaces a checkpoint
@@ -36,7 +36,7 @@ TEST(ImportExport, ShardsAndOneFileAreTheSameModel) {
 
 TEST(ImportExport, StoresTheTemplateForOthers) {
   const Scratch folder;
-  put_tiny_model(folder / "hf", tiny_llama());
+  put_model(folder / "hf", small_llama());
   put(folder / "a.jsonl", "{\"prompt\": \"ab\", \"response\": \"c\"}\n");
   printed({"prepare", folder / "a.jsonl", "--output", folder / "bytes.h5"});
   printed({"import", "--model", folder / "hf", "--output", folder / "none", "--tokenizer", "none"});
@@ -56,7 +56,7 @@ TEST(ImportExport, RefusesBadModels) {
   import({"hf", "is no folder"});
   std::filesystem::create_directories(folder / "hf");
   import({"hf", "config.json"});
-  put_tiny_model(folder / "hf", tiny_gpt2());
+  put_model(folder / "hf", small_gpt2());
   const std::string good_config = bytes_of(folder / "hf/config.json"), good = bytes_of(folder / "hf/model.safetensors");
 
   put(folder / "hf/config.json", good_config.substr(0, 40));
@@ -65,12 +65,12 @@ TEST(ImportExport, RefusesBadModels) {
   config["model_type"] = "bloom";
   put(folder / "hf/config.json", config.dump());
   import({"config.json", "bloom"});
-  config["model_type"] = "gpt2", config["n_layer"] = 2;
+  config["model_type"] = "gpt2", config["n_layer"] = 3;
   put(folder / "hf/config.json", config.dump());
-  import({"model.safetensors", "h.1."});  // a missing tensor
-  config["n_layer"] = 1, config["vocab_size"] = 18;
+  import({"model.safetensors", "h.2."});  // a missing tensor
+  config["n_layer"] = 2, config["vocab_size"] = 30;
   put(folder / "hf/config.json", config.dump());
-  import({"model.safetensors", "18", "17"});  // a wrong shape
+  import({"model.safetensors", "30", "29"});  // a wrong shape
   put(folder / "hf/config.json", good_config);
 
   put(folder / "hf/model.safetensors", good.substr(0, good.size() - 5));
@@ -94,16 +94,16 @@ TEST(ImportExport, RefusesBadModels) {
 
 TEST(ImportExport, RefusesATokenizerThatIsTooLarge) {
   const Scratch folder;
-  put_tiny_model(folder / "hf", tiny_gpt2());
+  put_model(folder / "hf", small_gpt2());
   put(folder / "a.txt", "some text, some more text");
   printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
   expect_refusal({"import", "--model", folder / "hf", "--output", folder / "c", "--tokenizer", folder / "ex/tokenizer.json"},
-                 {"300 tokens", "17", "config.json"});
+                 {"300 tokens", "29", "config.json"});
 }
 
 TEST(ImportExport, RefusesBadCheckpointsAndPlaces) {
   const Scratch folder;
-  put_tiny_model(folder / "hf", tiny_gpt2());
+  put_model(folder / "hf", small_gpt2());
   printed({"import", "--model", folder / "hf", "--output", folder / "c"});
   expect_refusal({"export", "--checkpoint", folder / "x", "--output", folder / "out"}, {"/x"});
   expect_refusal({"export", "--checkpoint", folder / "c", "--output", folder / "out", "--model", "reward"}, {"reward", "policy"});
@@ -127,10 +127,10 @@ TEST(ImportExport, RefusesBadCheckpointsAndPlaces) {
 
 /// A checkpoint with one model, as a stage of a run leaves it.
 void put_checkpoint(const std::string& folder, const std::string& name, Head head) {
-  StoredModel model(tiny_gpt2(), head, 1);
+  StoredModel model(small_gpt2(), head, 1);
   model.store().initialise(5);
   rlhf::ModelCard card;
-  card.config = tiny_gpt2();
+  card.config = small_gpt2();
   card.head = head;
   rlhf::CheckpointNotes notes;
   notes.stage = name;
@@ -156,7 +156,7 @@ TEST(ImportExport, NamesTheCheckpointsOfARunAndTheirHeads) {
 /// Whatever is damaged in a manifest or a header, the program says so; it neither crashes nor leaves anything behind.
 TEST(ImportExport, SurvivesDamagedFiles) {
   const Scratch folder;
-  put_tiny_model(folder / "hf", tiny_gpt2());
+  put_model(folder / "hf", small_gpt2());
   printed({"import", "--model", folder / "hf", "--output", folder / "c"});
   const std::string manifest = bytes_of(folder / "c/manifest.json"), weights = bytes_of(folder / "hf/model.safetensors");
   const RandomKey key(11, Purpose::data_order);

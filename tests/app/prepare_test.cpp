@@ -10,6 +10,29 @@
 namespace collimate::test {
 namespace {
 
+TEST(Prepare, PromptAndResponseDecodeToTheirTexts) {
+  NEEDS_DATA();
+  const Scratch folder;
+  put(folder / "sft.jsonl", "{\"prompt\": \"Who is Lily?\", \"response\": \"a girl\"}\n{\"prompt\": \"Who?\", \"response\": \"  Tim \"}\n");
+  put(folder / "pairs.jsonl", "{\"prompt\": \"Who?\", \"chosen\": \"the cat\", \"rejected\": \" a dog\"}\n");
+  for (const std::string model : {"stories260K", "babyllama105", "babyllama105/tok105.bin"}) {
+    for (const std::string name : {"sft", "pairs"})
+      printed({"prepare", folder / (name + ".jsonl"), "--output", folder / (name + ".h5"), "--tokenizer", data("models/" + model),
+               "--prompt-template", "{prompt}!"});
+    const Dataset sft(folder / "sft.h5"), pairs(folder / "pairs.h5");
+    const auto tokenizer = deserialize_tokenizer(sft.tokenizer());
+    const SupervisedSample first = sft.supervised(0), second = sft.supervised(1);
+    EXPECT_EQ(tokenizer->decode(first.tokens), "Who is Lily?!a girl") << model;
+    EXPECT_EQ(tokenizer->decode(second.tokens), "Who?!  Tim ") << model;
+    const PreferenceGroup group = pairs.preference(0);
+    for (const auto& [answer, text] : {std::pair(group.pairs[0].chosen, "Who?!the cat"), {group.pairs[0].rejected, "Who?! a dog"}}) {
+      std::vector<std::int32_t> both = group.prompt;
+      both.insert(both.end(), answer.begin(), answer.end());
+      EXPECT_EQ(tokenizer->decode(both), text) << model;
+    }
+  }
+}
+
 TEST(Prepare, MakesTheQuickstartsDataWithOneTokenizer) {
   const Scratch folder;
   printed({"prepare", "--example", folder / "one"});

@@ -70,6 +70,21 @@ TEST(BpeMetaspace, SchemesOfThePreTokenizer) {
   EXPECT_EQ(never->encode("ab ab"), (Ids{ab, space_ab}));
 }
 
+TEST(BpeMetaspace, ATextBehindAnotherGetsNoBlankOfItsOwn) {
+  for (const json& file : {small_file(), with_metaspace("always"), with_metaspace("first"), with_metaspace("never")}) {
+    const auto tokenizer = load(file);
+    const Ids prompt = {1, space_ab};
+    EXPECT_EQ(tokenizer->encode_after(prompt, "ab"), Ids{ab}) << file["pre_tokenizer"];
+    EXPECT_EQ(tokenizer->encode_after(prompt, " ab"), Ids{space_ab});
+    EXPECT_EQ(tokenizer->encode_after(prompt, "  ab"), (Ids{space, space_ab}));
+    EXPECT_EQ(tokenizer->encode_after(Ids{1}, "ab"), tokenizer->encode("ab"));
+    const Ids later = tokenizer->encode("ab[tool]ab");  // inside the text added tokens part it as ever
+    EXPECT_EQ(tokenizer->encode_after(prompt, "ab[tool]ab"), (Ids{ab, tool, later.back()}));
+    EXPECT_EQ(tokenizer->decode_after(prompt, Ids{space_ab, ab, 2}), " abab");
+    EXPECT_EQ(tokenizer->decode_after(Ids{1}, Ids{space_ab, ab, 2}), tokenizer->decode(Ids{space_ab, ab}));
+  }
+}
+
 TEST(BpeMetaspace, AnyBytesComeBack) {
   const auto tokenizer = load(small_file());
   std::mt19937 random(4);

@@ -28,7 +28,7 @@ std::string llama2c_file(const std::vector<Piece>& pieces) {
 }
 
 /// A ModelProto written by hand (sentencepiece_model.proto): pieces 1, trainer_spec 2, normalizer_spec 3; all fields below 128 bytes.
-std::string sentencepiece_file(const std::vector<Piece>& pieces) {
+std::string sentencepiece_file(const std::vector<Piece>& pieces, bool tidy = false) {
   const auto field = [](int number, const std::string& bytes) {
     return std::string{static_cast<char>(number << 3 | 2), static_cast<char>(bytes.size())} + bytes;
   };
@@ -36,7 +36,8 @@ std::string sentencepiece_file(const std::vector<Piece>& pieces) {
   std::string file;
   for (const Piece& piece : pieces) file += field(1, field(1, piece.text) + "\x15" + raw(piece.score) + number(3, piece.type));
   file += field(2, number(3, 2));                                           // model_type BPE
-  return file + field(3, field(1, "identity") + number(3, 1) + number(4, 0) + number(5, 1));  // dummy prefix, keep spaces, escape them
+  // dummy prefix, keep spaces (tidy: only one between words), escape them
+  return file + field(3, field(1, "identity") + number(3, 1) + number(4, tidy ? 1 : 0) + number(5, 1));
 }
 
 std::vector<Piece> pieces(const std::string& space) {
@@ -131,6 +132,35 @@ TEST(TokenizerSentencePiece, RunsAModelAndAgreesWithLlama2cOnPlainText) {
   EXPECT_EQ(tokenizer->id_of("none"), std::nullopt);
   EXPECT_TRUE(tokenizer->is_special(1));
   EXPECT_FALSE(tokenizer->is_special(7));
+}
+
+TEST(TokenizerSentencePiece, ATextBehindAnotherGetsNoBlankOfItsOwn) {
+  const auto tidy = parse_sentencepiece(sentencepiece_file(pieces("▁"), true), "test");
+  const auto plain = parse_sentencepiece(sentencepiece_file(pieces("▁")), "test"), other = llama2c();
+  for (const Tokenizer* tokenizer : {plain.get(), tidy.get(), other.get()}) {
+    EXPECT_EQ(tokenizer->encode_after(Ids{1, 7}, "ab"), Ids{6});
+    EXPECT_EQ(tokenizer->encode_after(Ids{1, 7}, " ab"), Ids{7});
+    EXPECT_EQ(tokenizer->encode_after(Ids{1, 7}, "  ab"), (Ids{3, 7}));
+    EXPECT_EQ(tokenizer->encode_after(Ids{1}, "ab"), Ids{7});  // the first text: BOS holds none
+    EXPECT_EQ(tokenizer->encode_after({}, "ab"), Ids{7});
+    EXPECT_EQ(tokenizer->encode_after(Ids{1, 7}, ""), Ids{});
+    EXPECT_EQ(tokenizer->decode_after(Ids{1, 7}, Ids{7, 6, 2}), " abab");
+    EXPECT_EQ(tokenizer->decode_after(Ids{1}, Ids{7, 6, 2}), "abab");
+    EXPECT_EQ(tokenizer->decode(Ids{1, 7, 6, 7, 2}), "abab ab");
+  }
+}
+
+TEST(TokenizerSentencePiece, WhatAnOlderVersionStoredKeepsItsRule) {
+  const auto now = llama2c();
+  std::string stored = now->serialize();
+  const std::string format = "\"collimate_tokenizer\":";
+  stored.replace(stored.find(format) + format.size(), 1, "1");
+  const auto old = deserialize_tokenizer(stored);
+  EXPECT_EQ(old->encode_after(Ids{1, 7}, "ab"), Ids{7});
+  EXPECT_EQ(old->serialize(), stored);
+  EXPECT_NE(old->fingerprint(), now->fingerprint());  // so that no stage mixes the two
+  stored.replace(stored.find(format) + format.size(), 1, "3");
+  EXPECT_THAT(tokenizer_error([&] { deserialize_tokenizer(stored); }), HasSubstr("format 3"));
 }
 
 TEST(TokenizerSentencePiece, FilesAreKeptByteForByte) {

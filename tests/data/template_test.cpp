@@ -90,7 +90,7 @@ TEST(TemplateEncoder, ExactlyOneBosAndTheEndIsPartOfTheResponse) {
   Ids tokens;
   ASSERT_TRUE(encoder.prompt("ab", "here", tokens, counts));
   EXPECT_THAT(tokens, ElementsAre(bos, 'a', 'b'));
-  ASSERT_TRUE(encoder.response("c", "here", tokens, counts));
+  ASSERT_TRUE(encoder.response("c", {}, "here", tokens, counts));
   EXPECT_THAT(tokens, ElementsAre('c', eos));
   ASSERT_TRUE(encoder.prompt("", "here", tokens, counts));
   EXPECT_THAT(tokens, ElementsAre(bos));
@@ -112,12 +112,12 @@ class AddsBos : public Tokenizer {
   std::string file_bytes() const override { return ""; }
 
  private:
-  Ids encode_text(std::string_view text, bool) const override {
+  Ids encode_text(std::string_view text, Place, bool) const override {
     Ids ids = {0};
     for (const char c : text) ids.push_back(2 + static_cast<unsigned char>(c));
     return ids;
   }
-  std::string decode_ids(std::span<const std::int32_t>, bool) const override { return ""; }
+  std::string decode_ids(std::span<const std::int32_t>, Place, bool) const override { return ""; }
 };
 
 TEST(TemplateEncoder, ABosThatIsThereIsNotAddedAgain) {
@@ -128,7 +128,7 @@ TEST(TemplateEncoder, ABosThatIsThereIsNotAddedAgain) {
   encoder.prompt("a", "here", tokens, counts);
   EXPECT_THAT(tokens, ElementsAre(0, 2 + 'a'));
   EXPECT_EQ(counts.prompt_had_bos, 1);
-  encoder.response("a", "here", tokens, counts);
+  encoder.response("a", {}, "here", tokens, counts);
   EXPECT_THAT(tokens, ElementsAre(2 + 'a', 1));
 }
 
@@ -142,7 +142,7 @@ TEST(TemplateEncoder, WhatIsTooLongIsRefusedDroppedOrCut) {
   const auto encode = [&](TooLong rule, std::string_view prompt, std::string_view response) {
     rules.prompt_rule = rules.response_rule = rule;
     const TemplateEncoder encoder(rules, *bytes);
-    return prompt.empty() ? encoder.response(response, "'f', line 9", tokens, counts)
+    return prompt.empty() ? encoder.response(response, {}, "'f', line 9", tokens, counts)
                           : encoder.prompt(prompt, "'f', line 9", tokens, counts);
   };
   EXPECT_TRUE(encode(TooLong::refuse, "ab", ""));
@@ -173,7 +173,7 @@ TEST(TemplateEncoder, MissingSpecialTokensAndEmptyResponsesAreRefused) {
   const TemplateEncoder encoder(rules, *plain);
   LengthCounts counts;
   Ids tokens;
-  EXPECT_THAT(message([&] { encoder.response("", "'f', line 2", tokens, counts); }), AllOf(HasSubstr("line 2"), HasSubstr("empty")));
+  EXPECT_THAT(message([&] { encoder.response("", {}, "'f', line 2", tokens, counts); }), AllOf(HasSubstr("line 2"), HasSubstr("empty")));
 }
 
 }  // namespace

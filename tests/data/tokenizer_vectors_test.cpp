@@ -191,6 +191,34 @@ TEST_F(TokenizerVectors, Tok512EncodesAll239) {
   EXPECT_EQ(compared, 239);
 }
 
+TEST_F(TokenizerVectors, TextsInTwoPartsComeBackWhole) {
+  const auto llama2 = load_tokenizer(file("tokenizers/llama2_tokenizer.model"));
+  const std::string json_file = (fs::path(testing::TempDir()) / "collimate_llama2_parts.json").string();
+  write_file(json_file, converted(*llama2).dump());
+  const auto json_form = load_tokenizer(json_file), tok512 = load_tokenizer(file("models/stories260K")),
+             tok105 = load_tokenizer(file("models/babyllama105/tok105.bin")), gpt2 = load_tokenizer(file("tokenizers/gpt2_encoder.json"));
+  fs::remove(json_file);
+  int compared = 0;
+  for (const json& vector : vectors("vectors_llama2.json")) {
+    const std::string text = vector["text"];
+    for (std::size_t cut = 1; cut < text.size(); cut += 1 + text.size() / 8) {
+      while (cut < text.size() && (static_cast<unsigned char>(text[cut]) & 0xC0) == 0x80) ++cut;
+      const std::string prompt = text.substr(0, cut), response = text.substr(cut);
+      for (const auto* tokenizer : {llama2.get(), json_form.get(), tok512.get(), tok105.get(), gpt2.get()}) {
+        if (text.find('\0') != std::string::npos && tokenizer->kind() == "sentencepiece") continue;
+        const auto before = tokenizer->encode(prompt), after = tokenizer->encode_after(before, response);
+        auto both = before;
+        both.insert(both.end(), after.begin(), after.end());
+        const std::string whole = tokenizer->decode(both);
+        EXPECT_TRUE(whole == text || tokenizer->decode(tokenizer->encode(text)) != text) << tokenizer->kind() << ": " << text;
+        EXPECT_EQ(tokenizer->decode(before) + tokenizer->decode_after(before, after), whole) << tokenizer->kind();
+        ++compared;
+      }
+    }
+  }
+  EXPECT_GT(compared, 5000);
+}
+
 TEST_F(TokenizerVectors, Tok105InBothFormsRoundTripsAndAgrees) {
   const auto model = load_tokenizer(file("models/babyllama105")), bin = load_tokenizer(file("models/babyllama105/tok105.bin"));
   EXPECT_EQ(model->kind(), "sentencepiece");

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <csignal>
@@ -144,6 +146,45 @@ TEST(RunFolder, HasItsLayoutAndGoesOn) {
   EXPECT_EQ(bytes_of(path + "/notes.txt"), "mine");
   EXPECT_THROW(RunPositions::from_json("{\"metrics\":1}"), Error);
   EXPECT_THROW(RunPositions::from_json("nothing"), Error);
+}
+
+TEST(RunFolder, IsForOneRunAtATime) {
+  const Scratch scratch;
+  const std::string path = scratch / "run";
+  for (const Existing existing : {Existing::refuse, Existing::replace, Existing::go_on}) {
+    const RunFolder run(path, Existing::replace);
+    EXPECT_TRUE(run.locked());
+    EXPECT_SAYS(refusal([&] { RunFolder second(path, existing); }),
+                existing == Existing::refuse ? "is not empty" : "in use by another run");
+    EXPECT_SAYS(refusal([&] { RunLock second(path); }), "'" + path + "' is in use by another run");
+  }
+  EXPECT_EQ(refusal([&] { RunFolder next(path, Existing::go_on, RunLock(path)); }), "accepted");
+  // The lock ends with its process, also with one that is killed.
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const RunFolder run(path, Existing::go_on);
+    const bool told = write(ready[1], "x", 1) == 1;
+    while (told) pause();
+    _exit(1);
+  }
+  char byte = 0;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  EXPECT_SAYS(refusal([&] { RunFolder second(path, Existing::replace); }), "in use by another run");
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  EXPECT_EQ(refusal([&] { RunFolder next(path, Existing::replace); }), "accepted");
+  close(ready[0]), close(ready[1]);
+  // A folder that only has a lock is as good as new; in one that is refused none is made.
+  fs::remove_all(path);
+  fs::create_directories(path);
+  { const RunLock lock(path); }
+  EXPECT_TRUE(RunLock::known_in(path));
+  EXPECT_EQ(refusal([&] { RunFolder run(path, Existing::refuse); }), "accepted");
+  put(scratch / "thesis.txt", "x");
+  EXPECT_SAYS(refusal([&] { RunFolder run(scratch / ".", Existing::refuse); }), "is not empty");
+  EXPECT_FALSE(RunLock::known_in(scratch / "."));
 }
 
 TEST(RunFolder, NeverReplacesWhatIsNoRun) {

@@ -21,7 +21,11 @@ Draw oracle(const float* logits, Index columns, const Sampling& how, double unif
   std::vector<Index> order(columns);
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return logits[a] > logits[b]; });
-  if (how.temperature == 0) return {static_cast<std::int32_t>(order[0]), 0};
+  if (how.temperature == 0) {
+    double total = 0;
+    for (const Index i : order) total += std::exp(static_cast<double>(logits[i]) - logits[order[0]]);
+    return {static_cast<std::int32_t>(order[0]), -std::log(total)};
+  }
   if (how.top_k && how.top_k < columns) order.resize(how.top_k);
   const auto weight = [&](Index i) { return std::exp((static_cast<double>(logits[i]) - logits[order[0]]) / how.temperature); };
   double total = 0;

@@ -13,17 +13,40 @@ flip() { # FILE: the bytes in its middle
 train 1 whole "${only[@]}"
 must_end_with 0
 
+# not_started RANKS TEXT...: a run from damaged/checkpoints/sft is refused before it makes a run folder, and so is its --check.
+not_started() {
+  local ranks=$1 check
+  shift
+  for check in "" --check; do
+    train "$ranks" next --run.stages=reward --reward.init=damaged/checkpoints/sft $check
+    refused "damaged/checkpoints/sft" "$@"
+    [ ! -e next ] || wrong "a run folder is left"
+  done
+}
+
 # A checkpoint that others start from.
 for ranks in 1 2; do
   cp -r whole damaged
   flip "$(ls damaged/checkpoints/sft/*.h5 | head -n 1)"
-  train "$ranks" next --run.stages=reward --reward.init=damaged/checkpoints/sft --restart replace
-  refused "damaged/checkpoints/sft"
+  not_started "$ranks" checksum
   head -c 500 whole/checkpoints/sft/manifest.json >damaged/checkpoints/sft/manifest.json
-  train "$ranks" next --run.stages=reward --reward.init=damaged/checkpoints/sft --restart replace
-  refused "damaged/checkpoints/sft"
+  not_started "$ranks"
+  rm -r damaged/checkpoints/sft
+  "$FORGE" whole/checkpoints/sft damaged/checkpoints/sft '"layers":2' '"layers":3'
+  not_started "$ranks" "no tensor policy/value/block.2."
+  rm -r damaged/checkpoints/sft
+  "$FORGE" whole/checkpoints/sft damaged/checkpoints/sft '"mlp":' '"mlp":1'
+  not_started "$ranks" shape
   rm -r damaged
 done
+
+# The finished stage of a run that goes on: nothing of the run is touched.
+cp -r whole done
+flip "$(ls done/checkpoints/sft/*.h5 | head -n 1)"
+cp -r done before
+train 2 done --run.stages=sft,reward --sft.heldout= --restart auto
+refused "done/checkpoints/sft" checksum
+diff -r before done >&2 || wrong "a refused start has changed the run folder"
 
 # Of a run that goes on: the last checkpoint is damaged, and the one before it takes its place.
 train 2 stopped "${only[@]}" --sft.checkpoint_every=2 --run.stop_after=5

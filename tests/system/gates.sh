@@ -27,6 +27,7 @@ for ranks in 1 2; do
   for rate in "sft.rate" "reward.rate" "ppo.actor_rate" "ppo.critic_rate"; do
     train "$ranks" huge --restart replace --$rate=1e38 --sft.warmup=0 --sft.clip=0 --reward.clip=0 --ppo.actor_clip=0 --ppo.critic_clip=0
     refusal=1 refused "rate"
+    [ $rate != reward.rate ] || must_say "the score of pair 0 of prompt group 80 of 'prepared/data/heldout-preference.h5' is not finite"
     ! grep -qiE 'nan|inf[^o]' huge/metrics.jsonl || wrong "metrics.jsonl holds a NaN"
     [ ! -e huge/summary.json ] || wrong "there is a summary"
   done

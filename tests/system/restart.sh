@@ -22,11 +22,17 @@ if [ "$1" = stops ]; then
   must_end_with 0
   same_run whole stopped
   [ "$(grep -c . stopped/metrics.jsonl)" = "$(grep -c . whole/metrics.jsonl)" ] || wrong "lines are missing"
+  # The seconds of a stage are those of all its starts: at least its steps' together.
+  for stage in sft reward ppo; do
+    steps=$(grep "\"stage\":\"$stage\",\"step\"" stopped/timings.jsonl | sed 's/.*"seconds":\([^,]*\),.*/\1/' | awk '{ s += $1 } END { print s + 0 }')
+    holds "$steps > 0 && $(value stopped/summary.json $stage.seconds) >= $steps" "$stage.seconds"
+  done
   # What is done is not done again.
   train 2 stopped --restart auto
   must_end_with 0
   must_print "ppo    is done"
   same_run whole stopped
+  holds "$(value stopped/summary.json sft.seconds) > 0" "sft.seconds of a run that was done"
   # The stages one by one in one folder.
   train 2 single --run.stages=sft
   must_end_with 0

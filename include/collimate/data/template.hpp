@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,7 +52,8 @@ struct LengthCounts {
   bool operator==(const LengthCounts&) const = default;
 };
 
-/// Tokenises prompts and responses by a template. Prompt and response are tokenised apart, then put together.
+/// Tokenises prompts and responses by a template. Prompt and response are tokenised apart, then put together; decoded together they give
+/// the two texts.
 class TemplateEncoder {
  public:
   /// Throws if the template asks for a BOS or EOS that the tokenizer lacks.
@@ -60,8 +62,9 @@ class TemplateEncoder {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   /// [BOS] prompt. False if the record is to be dropped.
   bool prompt(std::string_view text, std::string_view place, std::vector<std::int32_t>& tokens, LengthCounts& counts) const;
-  /// response [EOS]. False if the record is to be dropped.
-  bool response(std::string_view text, std::string_view place, std::vector<std::int32_t>& tokens, LengthCounts& counts) const;
+  /// response [EOS], which continues the tokens of its prompt. False if the record is to be dropped.
+  bool response(std::string_view text, std::span<const std::int32_t> prompt, std::string_view place, std::vector<std::int32_t>& tokens,
+                LengthCounts& counts) const;
 
  private:
   Template rules_;

@@ -27,6 +27,10 @@ class Tokenizer {
   std::vector<std::int32_t> encode(std::string_view text, bool with_special = false) const;
   /// The bytes that `ids` stand for. Special tokens stand for nothing, unless `with_special`; an id outside [0, vocabulary) is refused.
   std::string decode(std::span<const std::int32_t> ids, bool with_special = false) const;
+  /// The same for what follows the tokens `before`: where these hold text, without the blank that some kinds put before every text, so
+  /// that decode(before and encode_after(before, text)) is decode(before) + text.
+  std::vector<std::int32_t> encode_after(std::span<const std::int32_t> before, std::string_view text) const;
+  std::string decode_after(std::span<const std::int32_t> before, std::span<const std::int32_t> ids) const;
 
   virtual std::string kind() const = 0;              ///< "bytes", "bpe", "metaspace", "sentencepiece" or "llama2c"
   virtual std::int64_t vocabulary() const = 0;       ///< number of ids; some may be unused
@@ -50,13 +54,24 @@ class Tokenizer {
   virtual std::string file_bytes() const = 0; ///< content of that file
 
  protected:
-  explicit Tokenizer(SpecialIds special) : special_(special) {}
+  /// Of a text: at the start, where some kinds put a blank of their own, or behind other text, where none does.
+  enum class Place { start, behind };
+  /// What encode_after() does, stored with the tokenizer and so part of its fingerprint.
+  enum class Rule {
+    apart = 1,      ///< it encodes every text as if it were the first: kinds without a blank of their own, and what older versions stored
+    continuing = 2  ///< it encodes a text behind another one as its continuation
+  };
+  explicit Tokenizer(SpecialIds special, Rule rule = Rule::apart) : special_(special), rule_(rule) {}
 
  private:
-  virtual std::vector<std::int32_t> encode_text(std::string_view text, bool with_special) const = 0;
-  virtual std::string decode_ids(std::span<const std::int32_t> ids, bool with_special) const = 0;
+  friend std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes);
+  virtual std::vector<std::int32_t> encode_text(std::string_view text, Place place, bool with_special) const = 0;
+  virtual std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const = 0;
+  void check_ids(std::span<const std::int32_t> ids) const;
+  Place place_after(std::span<const std::int32_t> before) const;
 
   SpecialIds special_;
+  Rule rule_;
 };
 
 /// Loads the tokenizer of a file or a model folder, in this order: tokenizer.json (byte-level BPE, or SentencePiece BPE converted by

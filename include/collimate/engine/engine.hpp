@@ -60,7 +60,7 @@ struct Prompt {
 
 struct Continuation {
   std::vector<std::int32_t> tokens;  ///< the end-of-text token included
-  std::vector<float> logprobs;       ///< under the distribution that was sampled from; only to report (numerics contract R5)
+  std::vector<float> logprobs;       ///< as kernels::sample_tokens gives them; only to report (numerics contract R5)
   Finish finish = Finish::length;
 };
 

@@ -70,6 +70,7 @@ class CheckpointReader {
   std::vector<std::string> attributes() const;  ///< one per part
   std::int64_t bytes() const;                   ///< of all parts
   void check_parts() const;                     ///< throws where a part is missing or has another size than it had when published
+  void verify() const;                          ///< reads everything; throws where a checksum does not fit
   /// Elements [begin, begin + count) of the flattened tensor, which must be of that type.
   void read(const std::string& name, std::int64_t begin, std::int64_t count, float* out) const;
   void read(const std::string& name, std::int64_t begin, std::int64_t count, double* out) const;

@@ -1,10 +1,12 @@
 #pragma once
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "collimate/io/json_lines.hpp"
+#include "collimate/io/run_lock.hpp"
 
 namespace collimate {
 
@@ -41,14 +43,16 @@ struct RunPositions {
 /// What to do where a run folder holds an earlier run.
 enum class Existing { refuse, replace, go_on };
 
-/// The folder of one run: deck.ini, log.txt, metrics.jsonl, timings.jsonl, samples.jsonl, summary.json, checkpoints/.
-/// Only rank 0 makes one. A folder that holds something else than a run is never replaced.
+/// The folder of one run: deck.ini, log.txt, metrics.jsonl, timings.jsonl, samples.jsonl, summary.json, checkpoints/, lock.
+/// Only rank 0 makes one. A folder that holds something else than a run is never replaced, one that another run uses never touched.
 class RunFolder {
  public:
-  RunFolder(const std::string& path, Existing existing);
+  /// lock: where it is held already.
+  RunFolder(const std::string& path, Existing existing, std::optional<RunLock> lock = {});
   /// True if `path` holds the files of a run.
   static bool holds_run(const std::string& path);
   const std::string& path() const { return path_; }
+  bool locked() const { return lock_->holds(); }  ///< false on a file system without locks
   std::string file(std::string_view name) const;  ///< path of a file of this folder
   std::string log() const { return file("log.txt"); }
   std::string checkpoints() const { return file("checkpoints"); }
@@ -63,6 +67,7 @@ class RunFolder {
 
  private:
   std::string path_;
+  std::optional<RunLock> lock_;
   JsonLines metrics_, timings_, samples_;
 };
 

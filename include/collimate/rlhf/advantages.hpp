@@ -23,7 +23,9 @@ namespace collimate::rlhf {
 struct Responses {
   std::span<const std::int64_t> offsets;      ///< N + 1, not decreasing
   std::span<const std::uint8_t> mask = {};    ///< empty, or one per slot
+  std::span<const std::int64_t> ids = {};     ///< numbers by which errors name the samples; empty: 0 to N - 1
   std::int64_t samples() const { return offsets.empty() ? 0 : static_cast<std::int64_t>(offsets.size()) - 1; }
+  std::int64_t id(std::int64_t sample) const { return ids.empty() ? sample : ids[static_cast<std::size_t>(sample)]; }
   bool valid(std::int64_t slot) const { return mask.empty() || mask[static_cast<std::size_t>(slot)] != 0; }
   std::int64_t length(std::int64_t sample) const;  ///< valid tokens of a sample
 };

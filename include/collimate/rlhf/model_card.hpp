@@ -43,11 +43,15 @@ class SavedModels {
   std::string progress() const;         ///< JSON object, what the stage's trainer wrote
   std::string instruction_set() const;  ///< of the program that wrote it; "" if unknown
   std::string deck() const;
+  /// Reads everything; throws where a model's parameter is missing or has another shape, or a checksum does not fit.
+  void verify() const;
   /// Fills a store's values (and moments, if asked). The store's head may be another than the saved one's: then parameters that the
   /// checkpoint lacks keep what they hold.
   void load(const std::string& model, ParameterStore& store, bool moments = false) const;
 
  private:
+  void check_shape(const std::string& tensor, const Shape& wanted) const;
+
   std::string name_;
   CheckpointReader reader_;
   std::string meta_;

@@ -8,12 +8,13 @@ namespace collimate::rlhf {
 struct Rollout {
   std::vector<PromptSample> prompts;
   std::vector<Sequence> sequences;  ///< prompt and response tokens; id is the key of the sample's random numbers
+  std::vector<std::int64_t> ids;    ///< of the sequences: the samples' numbers in samples.jsonl and in errors
   std::vector<Finish> finish;
   std::vector<std::string> responses;  ///< decoded
   std::vector<std::int64_t> offsets;   ///< [N+1] of the flat per-token arrays, response tokens only
   std::vector<float> sampler_logprob;  ///< per token, as the sampler saw it; only to report
   std::int64_t size() const { return static_cast<std::int64_t>(sequences.size()); }
-  Responses where() const { return {offsets, {}}; }
+  Responses where() const { return {offsets, {}, ids}; }
   bool ended(std::int64_t sample) const { return finish[sample] == Finish::end_of_text; }
   std::vector<std::int64_t> lengths() const;  ///< response tokens
   std::int64_t tokens() const;                ///< prompts and responses together

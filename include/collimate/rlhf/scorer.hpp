@@ -11,7 +11,7 @@ namespace collimate::rlhf {
 
 /// What a scorer may look at.
 struct ScoredSample {
-  std::int64_t index = 0;   ///< in the global batch; errors name it
+  std::int64_t index = 0;   ///< the sample's number, as in samples.jsonl; errors name it
   std::string prompt, response;
   std::string answer;       ///< the reference answer; empty if the data has none
   std::string finish;       ///< why the response ended: "eos", "length" or "stop"

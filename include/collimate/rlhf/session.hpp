@@ -29,7 +29,8 @@ struct Session {
   bool replacing = false;                      ///< what run.folder holds still counts for nothing
   std::string deck = {};                       ///< resolved, without what changes no number
   Summary summary = {};                        ///< equal on every rank
-  std::map<std::string, double> seconds = {};  ///< of each stage
+  std::map<std::string, double> seconds = {};  ///< that each stage took in all starts, the running one before this start
+  Stopwatch stage_clock = {};                  ///< of the running stage in this start
 
   Communicator& data() const { return grid.along(Axis::data); }
   Communicator& ranks() const { return grid.world(); }
@@ -70,6 +71,8 @@ struct Source {
 /// perhaps random numbers.
 enum class Accept { exact, exact_or_random, any_or_random };
 
+/// The folder of the checkpoint that a stage's name or a path stands for; nothing for "random" and for what is not there yet.
+std::optional<std::string> stored_checkpoint(const Session& session, const std::string& name);
 /// Resolves "random", a stage's name or a checkpoint's folder; `option` is named in errors. A stage that has not run yet is described by
 /// where it will start from. data: a dataset that names the vocabulary of a model that starts from random numbers.
 Source find_source(const Session& session, const std::string& option, const std::string& name, Head head, Accept accept,

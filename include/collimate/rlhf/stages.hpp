@@ -3,6 +3,9 @@
 
 namespace collimate::rlhf {
 
+/// Reads every checkpoint that the stages of the deck will start or go on from, and stops where one is damaged.
+void check_checkpoints(const Session& session);
+
 /// With --restart auto: goes back to the last checkpoint of the run folder, which must be of the same deck and instruction set.
 void take_up(Session& session);
 

@@ -89,6 +89,11 @@ class Weights {
     }
     return sum(total);
   }
+  double total() {
+    double sum = 0;
+    for (Index begin = 0; begin < columns_; begin += piece) sum += sum_from(begin);
+    return sum;
+  }
 
  private:
   /// Weights behind the row's end are zero.
@@ -142,8 +147,8 @@ Drawn draw_of_kept(double uniform, Index fallback, const float* logits, Index co
 
 /// The same over all tokens, piece by piece: only the piece that the draw falls into is walked token by token.
 Drawn draw_of_all(double uniform, Index fallback, Index columns, Weights& weight) {
-  double total = 0, reached = 0;
-  for (Index begin = 0; begin < columns; begin += Weights::piece) total += weight.sum_from(begin);
+  const double total = weight.total();
+  double reached = 0;
   const double goal = uniform * total;
   Index drawn = fallback;
   for (Index begin = 0; begin < columns; begin += Weights::piece) {
@@ -164,13 +169,14 @@ Drawn draw_of_all(double uniform, Index fallback, Index columns, Weights& weight
 
 void sample_row(std::int32_t& token, float& logprob, const float* logits, double uniform, const Sampling& sampling, Index columns) {
   const Index best = best_token(logits, columns);
-  if (sampling.temperature == 0) {
+  const bool greedy = sampling.temperature == 0;
+  const float inverse = greedy ? 1 : static_cast<float>(1.0 / sampling.temperature), top = logits[best] * inverse;
+  Weights weight(logits, columns, inverse, top);
+  if (greedy) {
     token = static_cast<std::int32_t>(best);
-    logprob = logits[best] - logits[best];  // 0, or NaN where no logit is finite
+    logprob = static_cast<float>(static_cast<double>(top - top) - std::log(weight.total()));  // NaN where no logit is finite
     return;
   }
-  const float inverse = static_cast<float>(1.0 / sampling.temperature), top = logits[best] * inverse;
-  Weights weight(logits, columns, inverse, top);
   const bool every = (sampling.top_k == 0 || sampling.top_k >= columns) && sampling.top_p >= 1;
   Kept kept;
   if (sampling.top_k && sampling.top_k < columns)
