@@ -113,8 +113,7 @@ void PpoTrainer::start() {
   evaluate(0, "before");
 }
 
-void PpoTrainer::finish(double seconds) {
-  session_.timings(JsonLine().add("stage", "ppo").add("stage_seconds", seconds));
+void PpoTrainer::finish() {
   session_.summary.set("ppo.state_hash", hash_text(actor_.store(), session_.device));
   session_.summary.set("ppo.critic_hash", hash_text(critic_.store(), session_.device));
   save(options_.iterations, true);

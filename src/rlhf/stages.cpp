@@ -20,10 +20,10 @@ namespace {
 
 using nlohmann::json;
 
-std::size_t peak_memory() {  // of this process, in bytes
+std::int64_t peak_memory() {  // of this process since it started, in bytes
   std::ifstream file("/proc/self/status");
   for (std::string line; std::getline(file, line);)
-    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;
+    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
   return 0;
 }
 
@@ -226,6 +226,7 @@ void take_up(Session& session) {
 }
 
 void run_stages(Session& session) {
+  const auto peaks = [&] { return gather_all(session.ranks(), peak_memory()); };
   for (const std::string& stage : session.options.run.stages) {
     const auto found =
         stage == "prepare" || stage == "evaluate" ? std::nullopt : agree(session.ranks(), [&] { return find_resume(session, stage); });
@@ -242,14 +243,18 @@ void run_stages(Session& session) {
     if (stage == "reward") make<RewardTrainer>(session)->run();
     if (stage == "ppo") make<PpoTrainer>(session)->run();
     if (stage == "evaluate") evaluate(session);
-    session.timings(JsonLine().add("stage", stage).add("seconds", watch.seconds()));
     session.seconds[stage] = watch.seconds();
+    session.timings(JsonLine()
+                        .add("stage", stage)
+                        .add("stage_seconds", watch.seconds())
+                        .add("peak_memory_bytes", std::span<const std::int64_t>(peaks())));
     if (session.stop_due() && stage != session.options.run.stages.back()) session.stop();
   }
+  const std::vector<std::int64_t> peak = peaks();
   if (!session.folder) return;
   Summary written = session.summary;  // with what is not the same in every run
   for (const auto& [stage, seconds] : session.seconds) written.set(stage + ".seconds", seconds);
-  written.set("peak_memory_bytes", static_cast<std::int64_t>(peak_memory()));
+  written.set("peak_memory_bytes", *std::max_element(peak.begin(), peak.end()));  // of the rank that needs most
   for (const std::string stage : {"ppo", "reward", "sft"})
     if (session.summary.has(stage + ".state_hash")) {
       written.set("state_hash", json::parse(session.summary.text())[stage + ".state_hash"].get<std::string>());

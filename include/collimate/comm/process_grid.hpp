@@ -42,6 +42,7 @@ class ProcessGrid {
   const GridCoord& coord() const { return coord_; }
   Communicator& along(Axis axis) const { return *along_[static_cast<int>(axis)]; }
   Communicator& world() const { return *world_; }
+  double waited() const;  ///< seconds in which this rank waited for others, in the communicators above
 
  private:
   GridShape shape_;
