@@ -190,6 +190,7 @@ void PpoOptions::declare(OptionTable& t) {
 void EvaluateOptions::declare(OptionTable& t) {
   t.add("evaluate.prompts", prompts, "held-out prompts (empty: no evaluation)");
   t.add("evaluate.model", model, "what a stage `evaluate` evaluates: a stage of this run or a checkpoint folder");
+  t.add("evaluate.reference", reference, "policy that the KL of a stage `evaluate` refers to (empty: no KL); PPO's own is ppo.reference");
   t.add("evaluate.temperature", temperature, "temperature of evaluation samples", at_least(0));
   t.add("evaluate.samples", samples, "samples per prompt", at_least(1), "samples");
   t.add("evaluate.max_new", max_new, "most tokens of a response (0: ppo.max_new)", at_least(0), "tokens");

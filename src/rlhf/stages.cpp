@@ -11,6 +11,7 @@
 
 #include "collimate/base/text.hpp"
 #include "collimate/data/prepare_example.hpp"
+#include "collimate/rlhf/evaluator.hpp"
 #include "collimate/rlhf/ppo_trainer.hpp"
 #include "collimate/rlhf/reward_trainer.hpp"
 #include "collimate/rlhf/supervised_trainer.hpp"
@@ -35,74 +36,6 @@ void prepare(Session& session) {
     const std::string report = prepare_example(folder, o.prepare.vocabulary, static_cast<std::uint64_t>(o.prepare.seed));
     if (!o.run.check) session.log.info("{}", report);
   });
-}
-
-Source policy_to_evaluate(const Session& session, const Dataset& prompts) {
-  prompts.check_kind(DatasetKind::prompts);
-  const std::string& name = session.options.evaluate.model;
-  Source policy = find_source(session, "evaluate.model", name, Head::policy, Accept::exact, prompts);
-  match_text(policy, prompts, "evaluate.model = " + name);
-  return policy;
-}
-
-void check_evaluation(const Session& session) {
-  const Options& o = session.options;
-  require(!o.evaluate.prompts.empty(), "the stage evaluate needs evaluate.prompts: name a dataset of prompts");
-  const Dataset prompts(session.path(o.evaluate.prompts));
-  const Source policy = policy_to_evaluate(session, prompts);
-  const std::int64_t longest = longest_prompt(prompts) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
-  require(longest <= std::min(policy.card.config.context, o.machine.grain_tokens),
-          "the longest prompt of '{}' and the new tokens are {} tokens, more than the model's context of {} or batch.grain_tokens = {}: "
-          "lower evaluate.max_new or prepare the prompts with --max-prompt-tokens",
-          prompts.path(), longest, policy.card.config.context, o.machine.grain_tokens);
-}
-
-// Evaluates one model on held-out prompts; the score is that of ppo.reward or ppo.scorer where the deck has one.
-void evaluate(Session& session) {
-  const Options& o = session.options;
-  const Dataset prompts(session.path(o.evaluate.prompts));
-  const Source policy = policy_to_evaluate(session, prompts);
-  const bool model = o.ppo.scorer.kind == "model";
-  Source reward;
-  MemoryPlan plan(session.device);
-  Workspace workspace(plan);
-  const std::int64_t capacity = longest_prompt(prompts) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
-  const int shards = static_cast<int>(o.machine.tensor_shards);
-  Engine engine("policy", policy.card.config, Head::policy, shards,
-                {.rows = session.most_rows(), .slots = o.ppo.slots, .capacity = capacity}, 1, workspace);
-  std::unique_ptr<Engine> scorer;
-  if (model) {
-    reward = find_source(session, "ppo.reward", o.ppo.reward, Head::value, Accept::exact, prompts);
-    match_text(reward, prompts, "ppo.reward = " + o.ppo.reward);
-    scorer =
-        std::make_unique<Engine>("reward", reward.card.config, Head::value, shards, EngineUse{.rows = session.most_rows()}, 1, workspace);
-  }
-  workspace.reserve();
-  plan.commit(static_cast<std::size_t>(o.machine.device_memory));
-  engine.prepare();
-  load_source(session, policy, engine.store());
-  if (scorer) {
-    scorer->prepare();
-    load_source(session, reward, scorer->store());
-  }
-  const ScoreNormalisation own = policy.card.normalisation;  // of a policy that PPO has trained: what its scores were then
-  const bool trained = own.gain != 1 || own.bias != 0;
-  const Evaluation e = evaluate_policy(session, engine, nullptr, policy.text, prompts,
-                                       ScoreSource(session, scorer.get(), trained ? own : reward.card.normalisation));
-  session.metrics(JsonLine().add("stage", "evaluate").add("eval_reward", e.reward).add("eval_ended", e.ended).add("eval_length", e.length));
-  session.summary.set("evaluate.reward", e.reward);
-  session.summary.set("evaluate.ended", e.ended);
-  session.summary.set("evaluate.length", e.length);
-  if (o.evaluate.preferred) session.summary.set("evaluate.preferred", e.preferred);
-  for (std::int64_t i = 0; i < e.rollout.size(); ++i)
-    session.sample(JsonLine()
-                       .add("stage", "evaluate")
-                       .add("sample", i)
-                       .add("prompt", e.rollout.prompts[i].text)
-                       .add("response", e.rollout.responses[i])
-                       .add("score", e.scores[i])
-                       .add("finish", e.rollout.ended(i) ? "eos" : "length"));
-  session.log.info("evaluate  reward {:.3f}  ended {:.2f}  length {:.1f} of {} samples", e.reward, e.ended, e.length, e.rollout.size());
 }
 
 std::string first_difference(const std::string& before, const std::string& now) {
@@ -142,7 +75,7 @@ void check_order(const Options& o) {
         {"ppo.critic", o.ppo.critic},
         {"ppo.reference", o.ppo.reference},
         {"ppo.reward", o.ppo.scorer.kind == "model" ? o.ppo.reward : ""}}},
-      {"evaluate", {{"evaluate.model", o.evaluate.model}}}};
+      {"evaluate", {{"evaluate.model", o.evaluate.model}, {"evaluate.reference", o.evaluate.reference}}}};
   const auto& stages = o.run.stages;
   for (auto stage = stages.begin(); stage != stages.end(); ++stage) {
     require(*stage != "prepare" || stage == stages.begin(), "run.stages: prepare makes the data and must be the first stage");
@@ -242,7 +175,7 @@ void run_stages(Session& session) {
     if (stage == "sft") make<SupervisedTrainer>(session)->run();
     if (stage == "reward") make<RewardTrainer>(session)->run();
     if (stage == "ppo") make<PpoTrainer>(session)->run();
-    if (stage == "evaluate") evaluate(session);
+    if (stage == "evaluate") make<Evaluator>(session)->run();
     session.seconds[stage] = watch.seconds();
     session.timings(JsonLine()
                         .add("stage", stage)
@@ -276,7 +209,7 @@ std::string check_stages(Session& session) {
     if (stage == "sft") out += check<SupervisedTrainer>(session);
     if (stage == "reward") out += check<RewardTrainer>(session);
     if (stage == "ppo") out += check<PpoTrainer>(session);
-    if (stage == "evaluate") agree_on(session.ranks(), [&] { check_evaluation(session); });
+    if (stage == "evaluate") out += check<Evaluator>(session);
   }
   return out;
 }
