@@ -42,7 +42,9 @@ void ModelOptions::declare(OptionTable& t) {
   t.add("model.context", context, "most tokens of a sequence", at_least(2), "tokens");
   t.add("model.tied", tied, "the head is the embedding");
   t.add("model.rope_theta", rope_theta, "base of the rotary positions", more_than(1));
-  t.add("model.dropout", dropout, "dropout in supervised and reward training (always 0 in PPO)", between(0, 0.9));
+  t.add("model.dropout", dropout,
+        "dropout of embedding and residual branches, not of attention probabilities, in supervised and reward training (0 in PPO)",
+        between(0, 0.9));
 }
 
 ModelConfig ModelOptions::config(std::int64_t vocabulary) const {
