@@ -107,6 +107,11 @@ int import_command(const std::vector<std::string>& arguments) {
              stored.store().layout().parameters().size(),
              tokenizer ? fmt::format("tokenizer {} with {} tokens", tokenizer->kind(), tokenizer->vocabulary())
                        : "no tokenizer, so prompts are given as --prompt-ids");
+  if (const double dropout = attention_dropout_from_hugging_face(source.config_text, source.config_path); dropout != 0)
+    fmt::print(
+        "{} asks for a dropout of {} on attention probabilities, which is not applied; in training {} is, on embedding and residual "
+        "branches\n",
+        source.config_path, dropout, source.config.dropout);
   return 0;
 }
 

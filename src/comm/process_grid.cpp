@@ -97,4 +97,10 @@ ProcessGrid::ProcessGrid(World& world, GridShape shape, const AxisOrder& order)
   }
 }
 
+double ProcessGrid::waited() const {
+  double seconds = world_->waited();
+  for (const auto& line : along_) seconds += line->waited();
+  return seconds;
+}
+
 }  // namespace collimate

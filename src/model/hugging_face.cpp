@@ -168,6 +168,11 @@ ModelConfig config_from_hugging_face(const std::string& text, const std::string&
   return config;
 }
 
+double attention_dropout_from_hugging_face(const std::string& text, const std::string& path) {
+  const ConfigFile file(text, path);
+  return file.text("model_type", "missing") == "gpt2" ? file.number("attn_pdrop", 0.1) : file.number("attention_dropout", 0);
+}
+
 HuggingFaceIds ids_from_hugging_face(const std::string& text, const std::string& path) {
   const ConfigFile file(text, path);
   return {file.id("bos_token_id"), file.id("eos_token_id")};

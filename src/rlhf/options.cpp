@@ -53,7 +53,9 @@ void ModelOptions::declare(OptionTable& t) {
   t.add("model.context", context, "most tokens of a sequence", at_least(2), "tokens");
   t.add("model.tied", tied, "the head is the embedding");
   t.add("model.rope_theta", rope_theta, "base of the rotary positions", more_than(1));
-  t.add("model.dropout", dropout, "dropout in supervised and reward training (always 0 in PPO)", between(0, 0.9));
+  t.add("model.dropout", dropout,
+        "dropout of embedding and residual branches, not of attention probabilities, in supervised and reward training (0 in PPO)",
+        between(0, 0.9));
 }
 
 ModelConfig ModelOptions::config(std::int64_t vocabulary) const {
@@ -201,6 +203,7 @@ void PpoOptions::declare(OptionTable& t) {
 void EvaluateOptions::declare(OptionTable& t) {
   t.add("evaluate.prompts", prompts, "held-out prompts (empty: no evaluation)");
   t.add("evaluate.model", model, "what a stage `evaluate` evaluates: a stage of this run or a checkpoint folder");
+  t.add("evaluate.reference", reference, "policy that the KL of a stage `evaluate` refers to (empty: no KL); PPO's own is ppo.reference");
   t.add("evaluate.temperature", temperature, "temperature of evaluation samples", at_least(0));
   t.add("evaluate.samples", samples, "samples per prompt", at_least(1), "samples");
   t.add("evaluate.max_new", max_new, "most tokens of a response (0: ppo.max_new)", at_least(0), "tokens");

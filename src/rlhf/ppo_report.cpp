@@ -43,8 +43,8 @@ void PpoTrainer::report(std::int64_t iteration, const Rollout& rollout, const Ex
     line.add("state_hash", hash_text(actor_.store())).add("critic_hash", hash_text(critic_.store()));
   session_.metrics(line);
   write_samples(iteration, rollout, e);
-  progress_->step(iteration, rollout.tokens(),
-                  fmt::format("score {:.3f}  KL {:.3f}  length {:.1f}  ended {:.2f}", raw.mean, kl.mean, length.mean, ended));
+  progress_->end(rollout.tokens(),
+                 fmt::format("score {:.3f}  KL {:.3f}  length {:.1f}  ended {:.2f}", raw.mean, kl.mean, length.mean, ended));
 }
 
 void PpoTrainer::write_samples(std::int64_t iteration, const Rollout& rollout, const Experience& e) const {

@@ -114,8 +114,7 @@ void PpoTrainer::start() {
   evaluate(0, "before");
 }
 
-void PpoTrainer::finish(double seconds) {
-  session_.timings(JsonLine().add("stage", "ppo").add("stage_seconds", seconds));
+void PpoTrainer::finish() {
   session_.summary.set("ppo.state_hash", hash_text(actor_.store()));
   session_.summary.set("ppo.critic_hash", hash_text(critic_.store()));
   save(options_.iterations, true);

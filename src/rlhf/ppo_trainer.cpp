@@ -10,30 +10,23 @@ namespace collimate::rlhf {
 
 void PpoTrainer::run() {
   start();
-  const Stopwatch watch;
   progress_ = std::make_unique<Progress>(session_, "ppo", done_, options_.iterations, 1);
   run_steps(
       session_, {done_, options_.iterations, options_.evaluate_every, options_.checkpoint_every},
       [&](std::int64_t iteration) { iterate(iteration); }, [&](std::int64_t iteration) { evaluate(iteration, "after"); },
       [&](std::int64_t iteration) { save(iteration, false); });
-  finish(watch.seconds());
+  finish();
 }
 
 void PpoTrainer::iterate(std::int64_t iteration) {
-  const Stopwatch clock;
+  progress_->begin(iteration);
   const Rollout rollout = generate(iteration);
-  const double generated = clock.seconds();
+  progress_->phase("generate", rollout.offsets.back());
   Experience experience = score(rollout);
   estimate_advantages(rollout, experience);
-  const double scored = clock.seconds();
+  progress_->phase("score", rollout.tokens());
   const Updates updates = update(iteration, rollout, experience);
-  session_.timings(JsonLine()
-                       .add("stage", "ppo")
-                       .add("iteration", iteration)
-                       .add("generate_seconds", generated)
-                       .add("score_seconds", scored - generated)
-                       .add("update_seconds", clock.seconds() - scored)
-                       .add("generated_tokens_per_second", static_cast<double>(rollout.offsets.back()) / generated));
+  progress_->phase("update", updates.tokens);
   report(iteration, rollout, experience, updates);
   kl_.update(mean_std(experience.kl).mean, rollout.size());
 }
@@ -88,6 +81,7 @@ Updates PpoTrainer::update(std::int64_t iteration, const Rollout& rollout, const
       }
       done.value += step_critic(minibatch, rollout, experience);
       ++done.critic_steps;
+      done.tokens += minibatch.batch.tokens();
       if (done.stopped) return done;
     }
   return done;

@@ -159,18 +159,29 @@ std::optional<Resume> find_resume(const Session& session, const std::string& sta
   return Resume{last, false};
 }
 
-void Progress::step(std::int64_t step, std::int64_t tokens, const std::string& details) {
-  const double seconds = step_.restart();
-  session_->timings(JsonLine()
-                        .add("stage", stage_)
-                        .add("step", step)
-                        .add("seconds", seconds)
-                        .add("tokens_per_second", static_cast<double>(tokens) / seconds));
-  if (step % every_ && step != last_) return;
-  const double left = total_.seconds() / static_cast<double>(step - first_) * static_cast<double>(last_ - step);
-  session_->log.info("{:<6} {:>5}/{} {:>3.0f} %  {}  {:.0f} tokens/s  {} left", stage_, step, last_,
-                     100.0 * static_cast<double>(step) / static_cast<double>(last_), details, static_cast<double>(tokens) / seconds,
-                     human_duration(left));
+void Progress::begin(std::int64_t step) {
+  now_ = step;
+  line_ = JsonLine().add("stage", stage_).add("step", step);
+  waited_ = session_->grid.waited();
+  step_.restart();
+  phase_.restart();
+}
+
+void Progress::phase(const std::string& name, std::int64_t tokens) {
+  session_->ranks().barrier();
+  const double seconds = phase_.restart(), idle = std::min(1.0, (session_->grid.waited() - waited_) / seconds);
+  line_.add(name + "_seconds", seconds).add(name + "_tokens_per_second", static_cast<double>(tokens) / seconds);
+  line_.add(name + "_idle", std::span<const double>(gather_all(session_->ranks(), idle)));
+  waited_ = session_->grid.waited();
+}
+
+void Progress::end(std::int64_t tokens, const std::string& details) {
+  const double seconds = step_.seconds(), speed = static_cast<double>(tokens) / seconds;
+  session_->timings(line_.add("seconds", seconds).add("tokens_per_second", speed));
+  if (now_ % every_ && now_ != last_) return;
+  const double left = total_.seconds() / static_cast<double>(now_ - first_) * static_cast<double>(last_ - now_);
+  session_->log.info("{:<6} {:>5}/{} {:>3.0f} %  {}  {:.0f} tokens/s  {} left", stage_, now_, last_,
+                     100.0 * static_cast<double>(now_) / static_cast<double>(last_), details, speed, human_duration(left));
 }
 
 std::int64_t grain_bound(std::int64_t samples, std::int64_t tokens, std::int64_t grain_tokens) {

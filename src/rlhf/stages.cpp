@@ -12,6 +12,7 @@
 
 #include "collimate/base/text.hpp"
 #include "collimate/data/prepare_example.hpp"
+#include "collimate/rlhf/evaluator.hpp"
 #include "collimate/rlhf/ppo_trainer.hpp"
 #include "collimate/rlhf/reward_trainer.hpp"
 #include "collimate/rlhf/supervised_trainer.hpp"
@@ -21,10 +22,10 @@ namespace {
 
 using nlohmann::json;
 
-std::size_t peak_memory() {  // of this process, in bytes
+std::int64_t peak_memory() {  // of this process since it started, in bytes
   std::ifstream file("/proc/self/status");
   for (std::string line; std::getline(file, line);)
-    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;
+    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
   return 0;
 }
 
@@ -36,79 +37,6 @@ void prepare(Session& session) {
     const std::string report = prepare_example(folder, o.prepare.vocabulary, static_cast<std::uint64_t>(o.prepare.seed));
     if (!o.run.check) session.log.info("{}", report);
   });
-}
-
-Source policy_to_evaluate(const Session& session, const Dataset& prompts) {
-  prompts.check_kind(DatasetKind::prompts);
-  const std::string& name = session.options.evaluate.model;
-  Source policy = find_source(session, "evaluate.model", name, Head::policy, Accept::exact, prompts);
-  match_text(policy, prompts, "evaluate.model = " + name);
-  return policy;
-}
-
-// The model that gives the scores; none where ppo.scorer is another.
-std::optional<Source> reward_to_evaluate(const Session& session, const Dataset& prompts) {
-  if (session.options.ppo.scorer.kind != "model") return std::nullopt;
-  const std::string& name = session.options.ppo.reward;
-  Source reward = find_source(session, "ppo.reward", name, Head::value, Accept::exact, prompts);
-  match_text(reward, prompts, "ppo.reward = " + name);
-  return reward;
-}
-
-void check_evaluation(const Session& session) {
-  const Options& o = session.options;
-  require(!o.evaluate.prompts.empty(), "the stage evaluate needs evaluate.prompts: name a dataset of prompts");
-  const Dataset prompts(session.path(o.evaluate.prompts));
-  const Source policy = policy_to_evaluate(session, prompts);
-  reward_to_evaluate(session, prompts);
-  const std::int64_t longest = longest_prompt(prompts) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
-  require(longest <= std::min(policy.card.config.context, o.machine.grain_tokens),
-          "the longest prompt of '{}' and the new tokens are {} tokens, more than the model's context of {} or batch.grain_tokens = {}: "
-          "lower evaluate.max_new or prepare the prompts with --max-prompt-tokens",
-          prompts.path(), longest, policy.card.config.context, o.machine.grain_tokens);
-}
-
-// Evaluates one model on held-out prompts; the score is that of ppo.reward or ppo.scorer where the deck has one.
-void evaluate(Session& session) {
-  const Options& o = session.options;
-  const Dataset prompts(session.path(o.evaluate.prompts));
-  const Source policy = policy_to_evaluate(session, prompts);
-  const std::optional<Source> reward = reward_to_evaluate(session, prompts);
-  MemoryPlan plan(session.device);
-  Workspace workspace(plan);
-  const std::int64_t capacity = longest_prompt(prompts) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
-  Engine engine("policy", policy.card.config, Head::policy, session.division(),
-                {.rows = session.most_rows(), .slots = o.ppo.slots, .capacity = capacity}, workspace);
-  std::unique_ptr<Engine> scorer;
-  if (reward)
-    scorer =
-        std::make_unique<Engine>("reward", reward->card.config, Head::value, session.division(), EngineUse{.rows = session.most_rows()}, workspace);
-  workspace.reserve();
-  plan.commit(static_cast<std::size_t>(o.machine.device_memory));
-  engine.prepare();
-  load_source(session, policy, engine.store());
-  if (scorer) {
-    scorer->prepare();
-    load_source(session, *reward, scorer->store());
-  }
-  const ScoreNormalisation own = policy.card.normalisation;  // of a policy that PPO has trained: what its scores were then
-  const bool trained = own.gain != 1 || own.bias != 0;
-  const ScoreNormalisation scale = trained ? own : reward ? reward->card.normalisation : ScoreNormalisation();
-  const Evaluation e = evaluate_policy(session, engine, nullptr, policy.text, prompts, ScoreSource(session, scorer.get(), scale));
-  session.metrics(JsonLine().add("stage", "evaluate").add("eval_reward", e.reward).add("eval_ended", e.ended).add("eval_length", e.length));
-  session.summary.set("evaluate.reward", e.reward);
-  session.summary.set("evaluate.ended", e.ended);
-  session.summary.set("evaluate.length", e.length);
-  if (o.evaluate.preferred) session.summary.set("evaluate.preferred", e.preferred);
-  for (std::int64_t i = 0; i < e.rollout.size(); ++i)
-    session.sample(JsonLine()
-                       .add("stage", "evaluate")
-                       .add("sample", i)
-                       .add("prompt", e.rollout.prompts[i].text)
-                       .add("response", e.rollout.responses[i])
-                       .add("score", e.scores[i])
-                       .add("finish", e.rollout.ended(i) ? "eos" : "length"));
-  session.log.info("evaluate  reward {:.3f}  ended {:.2f}  length {:.1f} of {} samples", e.reward, e.ended, e.length, e.rollout.size());
 }
 
 std::string first_difference(const std::string& before, const std::string& now) {
@@ -145,7 +73,7 @@ std::vector<std::pair<std::string, std::string>> sources_of(const Options& o, co
   if (stage == "reward") return {{"reward.init", o.reward.init}};
   if (stage == "ppo")
     return {{"ppo.actor", o.ppo.actor}, {"ppo.critic", o.ppo.critic}, {"ppo.reference", o.ppo.reference}, reward};
-  if (stage == "evaluate") return {{"evaluate.model", o.evaluate.model}, reward};
+  if (stage == "evaluate") return {{"evaluate.model", o.evaluate.model}, {"evaluate.reference", o.evaluate.reference}, reward};
   return {};
 }
 
@@ -248,6 +176,7 @@ void take_up(Session& session) {
 }
 
 void run_stages(Session& session) {
+  const auto peaks = [&] { return gather_all(session.ranks(), peak_memory()); };
   for (const std::string& stage : session.options.run.stages) {
     const auto found =
         stage == "prepare" || stage == "evaluate" ? std::nullopt : agree(session.ranks(), [&] { return find_resume(session, stage); });
@@ -263,15 +192,19 @@ void run_stages(Session& session) {
     if (stage == "sft") make<SupervisedTrainer>(session)->run();
     if (stage == "reward") make<RewardTrainer>(session)->run();
     if (stage == "ppo") make<PpoTrainer>(session)->run();
-    if (stage == "evaluate") evaluate(session);
-    session.timings(JsonLine().add("stage", stage).add("seconds", session.stage_clock.seconds()));
+    if (stage == "evaluate") make<Evaluator>(session)->run();
     session.seconds[stage] += session.stage_clock.seconds();
+    session.timings(JsonLine()
+                        .add("stage", stage)
+                        .add("stage_seconds", session.stage_clock.seconds())
+                        .add("peak_memory_bytes", std::span<const std::int64_t>(peaks())));
     if (session.stop_due() && stage != session.options.run.stages.back()) session.stop();
   }
+  const std::vector<std::int64_t> peak = peaks();
   if (!session.folder) return;
   Summary written = session.summary;  // with what is not the same in every run
   for (const auto& [stage, seconds] : session.seconds) written.set(stage + ".seconds", seconds);
-  written.set("peak_memory_bytes", static_cast<std::int64_t>(peak_memory()));
+  written.set("peak_memory_bytes", *std::max_element(peak.begin(), peak.end()));  // of the rank that needs most
   for (const std::string stage : {"ppo", "reward", "sft"})
     if (session.summary.has(stage + ".state_hash")) {
       written.set("state_hash", json::parse(session.summary.text())[stage + ".state_hash"].get<std::string>());
@@ -293,7 +226,7 @@ std::string check_stages(Session& session) {
     if (stage == "sft") out += check<SupervisedTrainer>(session);
     if (stage == "reward") out += check<RewardTrainer>(session);
     if (stage == "ppo") out += check<PpoTrainer>(session);
-    if (stage == "evaluate") agree_on(session.ranks(), [&] { check_evaluation(session); });
+    if (stage == "evaluate") out += check<Evaluator>(session);
   }
   return out;
 }

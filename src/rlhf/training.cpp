@@ -91,16 +91,18 @@ void BatchTrainer::run() {
   else
     load_source(session_, source_, model_.store());
   session_.log.info("{}", describe());
-  const Stopwatch watch;
   progress_ = std::make_unique<Progress>(session_, kind_.stage, done_, steps_, options_.log_every);
   run_steps(
-      session_, {done_, steps_, options_.evaluate_every, options_.checkpoint_every}, [&](std::int64_t step) { learn(step); },
+      session_, {done_, steps_, options_.evaluate_every, options_.checkpoint_every},
+      [&](std::int64_t step) {
+        progress_->begin(step);
+        learn(step);
+      },
       [&](std::int64_t step) {
         if (heldout_) evaluate(step);
       },
       [&](std::int64_t step) { save(step, false); });
   finish();
-  session_.timings(JsonLine().add("stage", kind_.stage).add("stage_seconds", watch.seconds()));
   session_.summary.set(kind_.stage + ".state_hash", hash_text(model_.store()));
   save(steps_, true);
 }
@@ -115,10 +117,11 @@ Dropout BatchTrainer::dropout_of(std::int64_t step) const {
 }
 
 void BatchTrainer::report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details) {
+  progress_->phase("update", tokens);
   const std::int64_t every = session_.options.run.hash_every;
   if (every && step % every == 0) line.add("state_hash", hash_text(model_.store()));
   session_.metrics(line);
-  progress_->step(step, tokens, fmt::format("{}  norm {:.3f}  rate {:.2e}", details, model_.last.gradient_norm, model_.last.rate));
+  progress_->end(tokens, fmt::format("{}  norm {:.3f}  rate {:.2e}", details, model_.last.gradient_norm, model_.last.rate));
 }
 
 void BatchTrainer::save(std::int64_t step, bool complete) {

@@ -46,6 +46,28 @@ TEST(ImportExport, StoresTheTemplateForOthers) {
   EXPECT_NE(shown.find("policy/value/block.1.query.weight"), std::string::npos) << shown;
 }
 
+// transformers' GPT-2 has attn_pdrop = 0.1 where its config.json names none; LLaMA has 0.
+TEST(ImportExport, SaysThatAttentionDropoutIsNotApplied) {
+  const Scratch folder;
+  for (const ModelConfig& config : {tiny_gpt2(), tiny_llama()}) {
+    const bool gpt2 = config.bias;
+    const std::string key = gpt2 ? "attn_pdrop" : "attention_dropout", file = folder / "hf/config.json";
+    put_tiny_model(folder / "hf", config);
+    const json good = json::parse(bytes_of(file));
+    for (const double dropout : {0.0, 0.2, -1.0}) {  // -1: not named
+      json now = good;
+      now[key] = dropout;
+      if (dropout < 0) now.erase(key);
+      put(file, now.dump());
+      const std::string said = printed({"import", "--model", folder / "hf", "--output", folder / "c"});
+      const double asked = dropout >= 0 ? dropout : gpt2 ? 0.1 : 0;
+      const std::string note = fmt::format("{} asks for a dropout of {} on attention probabilities, which is not applied", file, asked);
+      EXPECT_EQ(said.find(note) != std::string::npos, asked != 0) << said;
+      EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), asked != 0 ? 2 : 1) << said;
+    }
+  }
+}
+
 TEST(ImportExport, RefusesBadModels) {
   const Scratch folder;
   const auto import = [&](const std::vector<std::string>& parts) {

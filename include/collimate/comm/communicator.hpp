@@ -77,6 +77,12 @@ class Communicator {
   // Host data, at once and of any size; for set-up, verdicts and small arrays.
   virtual std::vector<std::vector<std::byte>> gather_bytes(std::span<const std::byte> mine) = 0;
   virtual void broadcast_bytes(std::vector<std::byte>& data, int root) = 0;  ///< resizes it on the other ranks
+
+  /// Seconds that this rank has spent in calls that wait for other ranks, since this was made.
+  double waited() const { return waited_; }
+
+ protected:
+  double waited_ = 0;
 };
 
 /// A communicator of one rank; needs no MPI.

@@ -53,6 +53,7 @@ class ProcessGrid {
   int rank_of(const GridCoord& coord) const { return collimate::rank_of(coord, shape_, order_); }
   /// Whether this rank speaks for its replica: it holds the last layers, and the first of the ranks that share them.
   bool speaks() const { return coord_.tensor == 0 && coord_.pipeline == shape_.pipeline - 1; }
+  double waited() const;  ///< seconds in which this rank waited for others, in the communicators above
 
  private:
   std::unique_ptr<Communicator> alone_;

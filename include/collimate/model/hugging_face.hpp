@@ -16,6 +16,8 @@ namespace collimate {
 /// The model of a config.json (model_type gpt2 or llama). `path` is named in errors. A key that would change the numbers and that
 /// we do not compute (rope_scaling, attention_bias, another activation, ...) is refused. `dropout` becomes resid_pdrop.
 ModelConfig config_from_hugging_face(const std::string& text, const std::string& path);
+/// The dropout of attention probabilities that a config.json asks for (attn_pdrop, attention_dropout). We compute none.
+double attention_dropout_from_hugging_face(const std::string& text, const std::string& path);
 
 /// Token ids that a config.json names; of a list of ends the first one counts.
 struct HuggingFaceIds {

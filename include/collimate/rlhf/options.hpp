@@ -100,7 +100,7 @@ struct PpoOptions {
 };
 
 struct EvaluateOptions {
-  std::string prompts, model = "ppo";
+  std::string prompts, model = "ppo", reference;
   double temperature = 1;
   std::int64_t samples = 1, max_new = 0, shown = 4;
   bool preferred = false;

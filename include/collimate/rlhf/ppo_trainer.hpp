@@ -20,7 +20,7 @@ struct Minibatch {
 struct Updates {
   PolicyTotals policy;
   ValueTotals value;
-  std::int64_t actor_steps = 0, critic_steps = 0;
+  std::int64_t actor_steps = 0, critic_steps = 0, tokens = 0;
   double first_ratio = 1;  ///< the largest of the first step, exactly 1 where training and scoring agree
   bool stopped = false;    ///< early, by ppo.target_kl
 };
@@ -53,7 +53,7 @@ class PpoTrainer {
   void evaluate(std::int64_t iteration, const std::string& when);
   void save(std::int64_t iteration, bool complete);
   void resume(const std::string& folder);
-  void finish(double seconds);
+  void finish();
 
   Session& session_;
   const PpoOptions& options_;

@@ -94,20 +94,25 @@ std::optional<Resume> find_resume(const Session& session, const std::string& sta
 /// The hash of a store's values as text.
 std::string hash_text(const ParameterStore& store);
 
-/// Prints one line per step: how far, how long still, how fast.
+/// Tells of the steps of a stage: how far, how long still, how fast, and where the time goes.
 class Progress {
  public:
   Progress(const Session& session, std::string stage, std::int64_t first, std::int64_t last, std::int64_t every)
       : session_(&session), stage_(std::move(stage)), first_(first), last_(last), every_(every) {}
-  /// details: "loss 1.234"; tokens: computed in this step.
-  void step(std::int64_t step, std::int64_t tokens, const std::string& details);
-  double seconds() const { return total_.seconds(); }
+  void begin(std::int64_t step);
+  /// A phase of the step ends, in which all ranks together computed so many tokens; the next one begins. Collective: it waits for the
+  /// slowest rank, and a rank's idle fraction is the share of the phase in which it waited for others.
+  void phase(const std::string& name, std::int64_t tokens);
+  /// The step ends: one line in timings.jsonl with all phases, and one in the log. details: "loss 1.234"; tokens: of the whole step.
+  void end(std::int64_t tokens, const std::string& details);
 
  private:
   const Session* session_;
   std::string stage_;
-  std::int64_t first_, last_, every_;
-  Stopwatch total_, step_;
+  std::int64_t first_, last_, every_, now_ = 0;
+  double waited_ = 0;  // before this phase
+  JsonLine line_;
+  Stopwatch total_, step_, phase_;
 };
 
 /// Upper bound of the grains of one optimizer step of `samples` samples with `tokens` tokens in all (next-fit packing).

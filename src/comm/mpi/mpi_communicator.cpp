@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "collimate/base/timer.hpp"
 #include "comm/mpi/short_messages.hpp"
 #include "comm/reduction.hpp"
 
@@ -42,7 +43,9 @@ class MpiCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  void barrier() override { check_mpi(MPI_Barrier(handle_), "MPI_Barrier"); }
+  void barrier() override {
+    wait_in("MPI_Barrier", [&] { return MPI_Barrier(handle_); });
+  }
   void exchange(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) override;
   std::unique_ptr<Transfer> start(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) override;
   void all_reduce_unordered(Tensor data, Stream& stream) override;
@@ -55,6 +58,13 @@ class MpiCommunicator final : public Communicator {
   void broadcast_bytes(std::vector<std::byte>& data, int root) override;
 
  private:
+  /// Makes a call that may wait for other ranks, and counts its time.
+  template <class Call>
+  void wait_in(const char* name, const Call& call) {
+    const Stopwatch watch;
+    check_mpi(call(), name);
+    waited_ += watch.seconds();
+  }
   void send_raw(const std::byte* data, std::size_t bytes, int peer);
   void receive_raw(std::byte* data, std::size_t bytes, int peer);
   void wait_all();
@@ -90,7 +100,7 @@ void MpiCommunicator::receive_raw(std::byte* data, std::size_t bytes, int peer) 
 }
 
 void MpiCommunicator::wait_all() {
-  check_mpi(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
+  wait_in("MPI_Waitall", [&] { return MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE); });
   requests_.clear();
 }
 
@@ -123,8 +133,10 @@ std::unique_ptr<Transfer> MpiCommunicator::start(std::span<const Message> sends,
 }
 
 void MpiCommunicator::broadcast_raw(std::byte* data, std::size_t bytes, int root) {
-  for (std::size_t begin = 0; begin < bytes; begin += message_limit_)
-    check_mpi(MPI_Bcast(data + begin, static_cast<int>(std::min(message_limit_, bytes - begin)), MPI_BYTE, root, handle_), "MPI_Bcast");
+  for (std::size_t begin = 0; begin < bytes; begin += message_limit_) {
+    const int length = static_cast<int>(std::min(message_limit_, bytes - begin));
+    wait_in("MPI_Bcast", [&] { return MPI_Bcast(data + begin, length, MPI_BYTE, root, handle_); });
+  }
 }
 
 void MpiCommunicator::broadcast(Tensor data, int root, Stream& stream) {
@@ -142,8 +154,9 @@ void MpiCommunicator::gather_raw(std::byte* all, const std::byte* mine, std::spa
     sent_ += static_cast<std::int64_t>(bytes[rank_]) * (size_ - 1);
     const std::vector<int> counts(bytes.begin(), bytes.end()), displacements(begins.begin(), begins.end());
     const void* source = own == mine ? MPI_IN_PLACE : mine;
-    check_mpi(MPI_Allgatherv(source, counts[rank_], MPI_BYTE, all, counts.data(), displacements.data(), MPI_BYTE, handle_),
-              "MPI_Allgatherv");
+    wait_in("MPI_Allgatherv", [&] {
+      return MPI_Allgatherv(source, counts[rank_], MPI_BYTE, all, counts.data(), displacements.data(), MPI_BYTE, handle_);
+    });
     return;
   }
   for (int step = 1; step < size_; ++step) {
@@ -241,7 +254,7 @@ void MpiCommunicator::all_reduce_unordered(Tensor data, Stream& stream) {
 std::vector<std::vector<std::byte>> MpiCommunicator::gather_bytes(std::span<const std::byte> mine) {
   std::vector<std::size_t> bytes(static_cast<std::size_t>(size_));
   const std::size_t own = mine.size();
-  check_mpi(MPI_Allgather(&own, sizeof own, MPI_BYTE, bytes.data(), sizeof own, MPI_BYTE, handle_), "MPI_Allgather");
+  wait_in("MPI_Allgather", [&] { return MPI_Allgather(&own, sizeof own, MPI_BYTE, bytes.data(), sizeof own, MPI_BYTE, handle_); });
   std::vector<std::byte> all(std::accumulate(bytes.begin(), bytes.end(), std::size_t{0}));
   const std::int64_t sent = sent_;
   if (!all.empty()) gather_raw(all.data(), mine.data(), bytes);
@@ -256,7 +269,7 @@ std::vector<std::vector<std::byte>> MpiCommunicator::gather_bytes(std::span<cons
 
 void MpiCommunicator::broadcast_bytes(std::vector<std::byte>& data, int root) {
   std::size_t bytes = data.size();
-  check_mpi(MPI_Bcast(&bytes, sizeof bytes, MPI_BYTE, root, handle_), "MPI_Bcast");
+  wait_in("MPI_Bcast", [&] { return MPI_Bcast(&bytes, sizeof bytes, MPI_BYTE, root, handle_); });
   data.resize(bytes);
   broadcast_raw(data.data(), bytes, root);
 }

@@ -3,12 +3,15 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "collimate/comm/placement.hpp"
 #include "collimate/data/prepare.hpp"
 #include "collimate/rlhf/ppo_trainer.hpp"
 #include "collimate/rlhf/reward_trainer.hpp"
+#include "collimate/rlhf/stages.hpp"
 #include "collimate/rlhf/supervised_trainer.hpp"
 #include "comm/mpi_test.hpp"
 
@@ -84,9 +87,9 @@ struct Bench {
     }
   }
   Session session() { return {.world = world, .grid = grid, .device = *device, .log = log, .options = options, .folder = folder.get()}; }
-  std::vector<nlohmann::json> metrics() const {  // rank 0 only
+  std::vector<nlohmann::json> metrics(const std::string& name = "metrics") const {  // rank 0 only
     std::vector<nlohmann::json> lines;
-    std::ifstream in(options.run.folder + "/metrics.jsonl");
+    std::ifstream in(options.run.folder + "/" + name + ".jsonl");
     for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
     return lines;
   }
@@ -221,6 +224,67 @@ TEST(Trainers, Details13And29DropoutIsOffInPpoAndKlStartsAtZero) {
     ++iterations;
   }
   EXPECT_EQ(iterations, 2);
+}
+
+void expect_phase(const nlohmann::json& line, const std::string& phase, int ranks) {
+  EXPECT_GT(line[phase + "_seconds"].get<double>(), 0) << line;
+  EXPECT_LE(line[phase + "_seconds"].get<double>(), line["seconds"].get<double>()) << line;
+  EXPECT_GT(line[phase + "_tokens_per_second"].get<double>(), 0) << line;
+  const auto idle = line[phase + "_idle"].get<std::vector<double>>();
+  EXPECT_EQ(idle.size(), ranks);
+  for (const double share : idle) EXPECT_TRUE(share >= 0 && share <= 1) << line;
+}
+
+// The health metrics: what the deck defines in metrics.jsonl, times in timings.jsonl.
+TEST(Trainers, HealthMetricsAreWritten) {
+  Bench bench("health");
+  bench.options.sft.steps = bench.options.reward.steps = 3;
+  bench.options.run.stages = {"sft", "reward", "ppo"};
+  Session session = bench.session();
+  run_stages(session);
+  if (!session.first()) return;
+  std::map<std::string, int> steps, ends;
+  for (const auto& line : bench.metrics()) {
+    if (!line.contains("actor_steps")) continue;
+    for (const char* key : {"first_ratio", "mult_prob_error", "clip_fraction", "approx_kl", "kl", "entropy", "explained_variance", "ended",
+                            "length", "length_p95", "length_max", "actor_gradient_norm", "critic_gradient_norm"})
+      EXPECT_TRUE(line[key].is_number()) << key;
+    for (const auto& [key, value] : line.items()) EXPECT_EQ(key.find("second"), std::string::npos) << key;
+  }
+  for (const auto& line : bench.metrics("timings")) {
+    const auto stage = line["stage"].get<std::string>();
+    if (line.contains("stage_seconds")) {
+      const auto memory = line["peak_memory_bytes"].get<std::vector<std::int64_t>>();
+      EXPECT_EQ(memory.size(), bench.world.size());
+      for (const std::int64_t bytes : memory) EXPECT_GT(bytes, 1 << 20);
+      ++ends[stage];
+      continue;
+    }
+    EXPECT_EQ(line["step"], ++steps[stage]);
+    for (const char* phase : {"generate", "score", "update"})
+      if (stage == "ppo" || phase == std::string("update")) expect_phase(line, phase, bench.world.size());
+  }
+  EXPECT_EQ(steps, (std::map<std::string, int>{{"sft", 3}, {"reward", 3}, {"ppo", 2}}));
+  EXPECT_EQ(ends, (std::map<std::string, int>{{"sft", 1}, {"reward", 1}, {"ppo", 1}}));
+}
+
+// Rank 0 works for a while and the others wait for it.
+TEST(Progress, IdleIsTheShareOfAPhaseInWhichARankWaits) {
+  Bench bench("idle");
+  Session session = bench.session();
+  Progress progress(session, "test", 0, 1, 1);
+  progress.begin(1);
+  if (session.first()) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  progress.phase("work", 600);
+  progress.end(600, "");
+  if (!session.first()) return;
+  const auto line = bench.metrics("timings").back();
+  EXPECT_NEAR(line["work_seconds"].get<double>(), 0.3, 0.1);
+  EXPECT_NEAR(line["work_tokens_per_second"].get<double>(), 600 / line["work_seconds"].get<double>(), 1e-6);
+  const auto idle = line["work_idle"].get<std::vector<double>>();
+  ASSERT_EQ(idle.size(), bench.world.size());
+  EXPECT_LT(idle[0], 0.3);
+  for (std::size_t rank = 1; rank < idle.size(); ++rank) EXPECT_GT(idle[rank], 0.7);
 }
 
 TEST(Trainers, Detail17ValueHeadStartsWithDeviationOneOverRootWidthPlusOne) {

@@ -1,0 +1,95 @@
+#include "collimate/rlhf/evaluator.hpp"
+
+#include <algorithm>
+
+namespace collimate::rlhf {
+namespace {
+
+const std::string& prompts_of(const EvaluateOptions& options) {
+  require(!options.prompts.empty(), "the stage evaluate needs evaluate.prompts: name a dataset of prompts");
+  return options.prompts;
+}
+
+}  // namespace
+
+Evaluator::Evaluator(Session& session)
+    : session_(session), prompts_(session.path(prompts_of(session.options.evaluate))), plan_(session.device), workspace_(plan_) {
+  const Options& o = session.options;
+  prompts_.check_kind(DatasetKind::prompts);
+  longest_ = longest_prompt(prompts_) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
+  policy_.source = find_policy("evaluate.model", o.evaluate.model);
+  make_engine(policy_, "policy", Head::policy, o.ppo.slots);
+  if (const std::string& name = o.evaluate.reference; !name.empty()) {
+    reference_.source = find_policy("evaluate.reference", name);
+    const std::int64_t tokens = reference_.source.card.config.vocabulary;
+    require(tokens == policy_.source.card.config.vocabulary,
+            "evaluate.reference has {} tokens and evaluate.model {}: they must be the same", tokens, policy_.source.card.config.vocabulary);
+    make_engine(reference_, "reference", Head::policy);
+  }
+  if (o.ppo.scorer.kind == "model") {
+    reward_.source = find_source(session, "ppo.reward", o.ppo.reward, Head::value, Accept::exact, prompts_);
+    match_text(reward_.source, prompts_, "ppo.reward = " + o.ppo.reward);
+    make_engine(reward_, "reward", Head::value);
+  }
+  workspace_.reserve();
+  plan_.check_limit(static_cast<std::size_t>(o.machine.device_memory));
+}
+
+Source Evaluator::find_policy(const std::string& option, const std::string& name) const {
+  Source source = find_source(session_, option, name, Head::policy, Accept::exact, prompts_);
+  match_text(source, prompts_, option + " = " + name);
+  return source;
+}
+
+void Evaluator::make_engine(Model& model, const std::string& name, Head head, std::int64_t slots) {
+  const ModelConfig& config = model.source.card.config;
+  const MachineOptions& machine = session_.options.machine;
+  require(longest_ <= std::min(config.context, machine.grain_tokens),
+          "the longest prompt of '{}' and the new tokens are {} tokens, more than the {} model's context of {} or batch.grain_tokens = {}: "
+          "lower evaluate.max_new or prepare the prompts with --max-prompt-tokens",
+          prompts_.path(), longest_, name, config.context, machine.grain_tokens);
+  model.engine = std::make_unique<Engine>(name, config, head, session_.division(),
+                                          EngineUse{.rows = session_.most_rows(), .slots = slots, .capacity = longest_}, workspace_);
+}
+
+std::string Evaluator::describe() const {
+  return fmt::format("evaluate: {} prompts, {} samples of each\n{}", prompts_.size(), session_.options.evaluate.samples, plan_.report());
+}
+
+void Evaluator::run() {
+  const EvaluateOptions& options = session_.options.evaluate;
+  plan_.commit(static_cast<std::size_t>(session_.options.machine.device_memory));
+  for (Model* model : {&policy_, &reference_, &reward_}) {
+    if (!model->engine) continue;
+    model->engine->prepare();
+    load_source(session_, model->source, model->engine->store());
+  }
+  const ScoreNormalisation own = policy_.source.card.normalisation;  // of a policy that PPO has trained: what its scores were then
+  const bool trained = own.gain != 1 || own.bias != 0;
+  const ScoreSource scores(session_, reward_.engine.get(), trained ? own : reward_.source.card.normalisation);
+  const Evaluation e = evaluate_policy(session_, *policy_.engine, reference_.engine.get(), policy_.source.text, prompts_, scores);
+  JsonLine line;
+  line.add("stage", "evaluate");
+  const auto tell = [&](const std::string& key, double value) {
+    line.add("eval_" + key, value);
+    session_.summary.set("evaluate." + key, value);
+  };
+  tell("reward", e.reward);
+  if (reference_.engine) tell("kl", e.kl);
+  tell("ended", e.ended);
+  tell("length", e.length);
+  if (options.preferred) tell("preferred", e.preferred);
+  session_.metrics(line);
+  for (std::int64_t i = 0; i < e.rollout.size(); ++i)
+    session_.sample(JsonLine()
+                        .add("stage", "evaluate")
+                        .add("sample", i)
+                        .add("prompt", e.rollout.prompts[i].text)
+                        .add("response", e.rollout.responses[i])
+                        .add("score", e.scores[i])
+                        .add("finish", e.rollout.ended(i) ? "eos" : "length"));
+  session_.log.info("evaluate  reward {:.3f}{}  ended {:.2f}  length {:.1f} of {} samples", e.reward,
+                    reference_.engine ? fmt::format("  KL {:.3f}", e.kl) : "", e.ended, e.length, e.rollout.size());
+}
+
+}  // namespace collimate::rlhf

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The stage evaluate says what PPO's own evaluations say, on any number of ranks, and the KL to the reference that it is given.
+source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
+train 2 trained
+must_end_with 0
+t=trained/summary.json
+for ranks in 1 3; do
+  look=(--run.stages=evaluate --restart replace --ppo.reward=trained/checkpoints/reward)
+  train "$ranks" after "${look[@]}" --evaluate.model=trained/checkpoints/ppo --evaluate.reference=trained/checkpoints/sft
+  must_end_with 0
+  must_print "KL $(printf %.3f "$(value $t ppo.kl)")"
+  for key in kl reward preferred; do
+    of_ppo=ppo.${key}_after
+    [ $key != kl ] || of_ppo=ppo.kl
+    [ "$(value after/summary.json evaluate.$key)" = "$(value $t $of_ppo)" ] || wrong "evaluate.$key is not $of_ppo"
+  done
+  holds "$(value $t ppo.kl) != 0" "KL of a policy that has learned"
+  grep -q "\"eval_kl\":$(value $t ppo.kl)," after/metrics.jsonl || wrong "metrics.jsonl has no eval_kl"
+  # From itself nothing is far; without a reference there is no KL.
+  train "$ranks" same "${look[@]}" --evaluate.model=trained/checkpoints/ppo --evaluate.reference=trained/checkpoints/ppo
+  must_end_with 0
+  [ "$(value same/summary.json evaluate.kl)" = 0 ] || wrong "the KL to itself is $(value same/summary.json evaluate.kl)"
+  train "$ranks" alone "${look[@]}" --evaluate.model=trained/checkpoints/sft
+  must_end_with 0
+  [ -z "$(value alone/summary.json evaluate.kl)" ] || wrong "a KL without a reference"
+done
+# As the last stage of a run, and what cannot be compared.
+train 2 whole --run.stages=sft,reward,ppo,evaluate --evaluate.reference=sft --ppo.iterations=1
+must_end_with 0
+[ "$(value whole/summary.json evaluate.kl)" = "$(value whole/summary.json ppo.kl)" ] || wrong "evaluate.kl is not ppo.kl"
+train 2 none --run.stages=evaluate,sft --evaluate.model=trained/checkpoints/sft --ppo.reward=trained/checkpoints/reward --evaluate.reference=sft
+refused "evaluate.reference = sft" "sft must come before"
+train 2 none "${look[@]:0:1}" --ppo.reward=trained/checkpoints/reward --evaluate.model=trained/checkpoints/ppo --evaluate.reference=trained/checkpoints/reward
+refused "evaluate.reference" "a language model"
+[ ! -e none ] || wrong "a refused run has written"
