@@ -24,6 +24,16 @@ Engine::Generate Engine::take_generate(Arena& arena) const {
   return g;
 }
 
+// A model that fits the caches is decoded by each thread for some of the sequences; the weights of a larger one are read once for all, and
+// its threads share the kernels.
+void Engine::share(std::int64_t sequences, const std::function<void(std::int64_t begin, std::int64_t count)>& body) const {
+  constexpr std::int64_t most_elements = 2 << 20;
+  if (store_.layout().size() <= most_elements)
+    kernels::in_parts(sequences, body);
+  else
+    body(0, sequences);
+}
+
 // Draws the next token of each active sequence from hidden[0..n) and appends it to its continuation.
 void Engine::draw(std::span<Active> active, const GenerateOptions& how, std::span<const Prompt> prompts, std::vector<Continuation>& out) {
   const auto n = static_cast<std::int64_t>(active.size());
@@ -33,9 +43,14 @@ void Engine::draw(std::span<Active> active, const GenerateOptions& how, std::spa
     uniforms[b] =
         how.key.uniform(prompts[active[b].index].sample, static_cast<std::uint32_t>(out[active[b].index].tokens.size()), how.round);
   device.copy(generate_.uniforms.data(), uniforms.data(), n * sizeof(double), *stream_);
-  const Tensor logits = generate_.logits.slice(0, n), tokens = generate_.tokens.slice(0, n), logprobs = generate_.logprobs.slice(0, n);
-  policy_->decode(logits, generate_.hidden.slice(0, n), generate_.scratch, store_.fetch(transformer_.head_chunk()), *stream_);
-  kernels::sample_tokens(tokens, logprobs, logits, generate_.uniforms.slice(0, n), how.sampling, *stream_);
+  const Tensor tokens = generate_.tokens.slice(0, n), logprobs = generate_.logprobs.slice(0, n);
+  share(n, [&](std::int64_t begin, std::int64_t count) {
+    const std::int64_t vocabulary = generate_.logits[1];
+    const Tensor logits = generate_.logits.slice(begin, count), scratch = generate_.scratch.slice(begin * vocabulary, count * vocabulary);
+    policy_->decode(logits, generate_.hidden.slice(begin, count), scratch, store_.fetch(transformer_.head_chunk()), *stream_);
+    kernels::sample_tokens(tokens.slice(begin, count), logprobs.slice(begin, count), logits, generate_.uniforms.slice(begin, count),
+                           how.sampling, *stream_);
+  });
   std::vector<std::int32_t> drawn(n);
   std::vector<float> logprob(n);
   device.copy(drawn.data(), tokens.data(), n * sizeof(std::int32_t), *stream_);
@@ -98,9 +113,12 @@ void Engine::decode(std::span<Active> active, const GenerateOptions& how, std::s
   device.copy(generate_.tokens.data(), tokens.data(), n * sizeof(std::int32_t), *stream_);
   device.copy(generate_.slots.data(), slots.data(), n * sizeof(std::int32_t), *stream_);
   device.copy(generate_.positions.data(), positions.data(), n * sizeof(std::int32_t), *stream_);
-  const Tensor hidden = transformer_.decode(generate_.activations, store_, generate_.cache, generate_.tokens.slice(0, n),
-                                            generate_.slots.slice(0, n), generate_.positions.slice(0, n), *stream_);
-  device.copy(generate_.hidden.data(), hidden.data(), hidden.bytes(), *stream_);
+  share(n, [&](std::int64_t begin, std::int64_t count) {
+    const Tensor hidden = transformer_.decode(generate_.activations.rows(begin, count), store_, generate_.cache,
+                                              generate_.tokens.slice(begin, count), generate_.slots.slice(begin, count),
+                                              generate_.positions.slice(begin, count), *stream_);
+    device.copy(generate_.hidden.slice(begin, count).data(), hidden.data(), hidden.bytes(), *stream_);
+  });
   for (Active& a : active) ++a.length;
   draw(active, how, prompts, out);
 }

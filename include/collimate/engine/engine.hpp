@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -135,6 +136,7 @@ class Engine {
   Pass learning_pass(const GrainView& grain, const Dropout& dropout);
   void prefill(std::span<const Prompt> prompts, std::span<Active> admitted, const GenerateOptions& how, std::vector<Continuation>& out);
   void decode(std::span<Active> active, const GenerateOptions& how, std::span<const Prompt> prompts, std::vector<Continuation>& out);
+  void share(std::int64_t sequences, const std::function<void(std::int64_t begin, std::int64_t count)>& body) const;
   void draw(std::span<Active> active, const GenerateOptions& how, std::span<const Prompt> prompts, std::vector<Continuation>& out);
 
   EngineUse use_;

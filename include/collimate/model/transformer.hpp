@@ -133,6 +133,7 @@ struct Activations {
   NormSaved final_norm;
   Scratch scratch;
   Tensor gradient;  ///< [R,C], flows backwards
+  Activations rows(std::int64_t begin, std::int64_t count) const;  ///< those that a decode needs, for some of the rows
 };
 
 /// A decoder-only Transformer without its head: tokens -> normalised hidden states, and back.

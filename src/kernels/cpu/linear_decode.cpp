@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <memory>
 
 #include "kernels/cpu/lanes.hpp"
@@ -16,8 +17,9 @@ using Index = std::int64_t;
 /// processor that sees one stream fetches ahead by itself.
 constexpr Index at_once(int rows) { return rows == 1 ? 1 : rows == 8 ? 2 : 4; }
 
-/// Columns of the interleaved x that stay in the nearest cache.
-constexpr Index part_of(int rows) { return 6144 / rows; }
+/// Where the rows of x are many and long, they go through the nearest cache in parts: up to most_whole columns at once, else `part`.
+constexpr Index most_whole(int rows) { return rows == 8 ? 768 : std::numeric_limits<Index>::max(); }
+constexpr Index part = 384;
 
 /// Rows rows of x, zeros behind those that exist, in parts of 16 columns, and in each part one row after the other (zeros behind k):
 /// the inner loop then needs one pointer for all of them.
@@ -27,11 +29,11 @@ void interleave(float* packed, const float* x, Index rows, Index k) {
     for (Index r = 0; r < Rows; ++r, packed += lanes) store(packed, r < rows ? load(x + r * k + i, k - i) : Lanes{});
 }
 
-/// total[r, c] += x[r, 0..count) w[first + c, 0..count) for the rows of w that are read at once; there are `columns` rows. The next ones
-/// come to the second cache meanwhile: measured, without that the times of memory and of arithmetic add up.
+/// total[r, c] += x[r, 0..count) w[first + c, 0..count) for the rows of w that are read at once; there are `columns` rows. What
+/// lies `ahead` of them comes to the second cache meanwhile: measured, without that the times of memory and of arithmetic add up.
 template <int Rows>
 [[gnu::always_inline]] inline void accumulate(Lanes (&total)[Rows * at_once(Rows)], const float* x, const float* w, Index first,
-                                              Index columns, Index count, Index k) {
+                                              Index columns, Index count, Index k, Index ahead) {
   constexpr Index wide = at_once(Rows);
   const float* weights[wide];
 #pragma GCC unroll 4
@@ -45,7 +47,7 @@ template <int Rows>
     for (Index c = 0; c < wide; ++c) b[c] = in_register(load(weights[c] + i, left...));
     if constexpr (Rows > 1)
 #pragma GCC unroll 4
-      for (Index c = 0; c < wide; ++c) __builtin_prefetch(weights[c] + i + wide * k, 0, 2);
+      for (Index c = 0; c < wide; ++c) __builtin_prefetch(weights[c] + i + ahead, 0, 2);
 #pragma GCC unroll 8
     for (Index r = 0; r < Rows; ++r) {
       const Lanes a = in_register(load(x + Rows * i + r * lanes));
@@ -88,15 +90,15 @@ template <int Rows>
 /// Up to Rows rows and 16 columns of y.
 template <int Rows>
 void strip(float* y, const float* x, const float* w, const float* bias, Index rows, Index columns, Index n, Index k) {
-  constexpr Index wide = lanes / Rows, group = at_once(Rows), part = part_of(Rows);
+  constexpr Index wide = lanes / Rows, group = at_once(Rows);
   const auto finished = [&](const Totals<Rows>& totals, Index c) __attribute__((always_inline)) {
     finish<Rows>(y + c, totals, bias ? bias + c : nullptr, rows, columns - c, n);
   };
-  if (k <= part) {  // the sums stay in registers
+  if (k <= most_whole(Rows)) {  // the sums stay in registers
     for (Index c = 0; c < columns; c += wide) {
       Totals<Rows> totals{};
 #pragma GCC unroll 16
-      for (Index g = 0; g < wide; g += group) accumulate<Rows>(totals[g / group], x, w, c + g, columns, k, k);
+      for (Index g = 0; g < wide; g += group) accumulate<Rows>(totals[g / group], x, w, c + g, columns, k, k, group * k + 1024);
       finished(totals, c);
     }
     return;
@@ -104,7 +106,8 @@ void strip(float* y, const float* x, const float* w, const float* bias, Index ro
   Totals<Rows> totals[Rows]{};
   for (Index begin = 0; begin < k; begin += part)
     for (Index c = 0; c < columns; c += group)
-      accumulate<Rows>(totals[c / wide][c % wide / group], x + Rows * begin, w + begin, c, columns, std::min(part, k - begin), k);
+      accumulate<Rows>(totals[c / wide][c % wide / group], x + Rows * begin, w + begin, c, columns, std::min(part, k - begin), k,
+                       4 * group * k);
   for (Index c = 0; c < columns; c += wide) finished(totals[c / wide], c);
 }
 
