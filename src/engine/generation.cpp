@@ -90,6 +90,16 @@ class Engine::Group {
   std::vector<Active> active_, admitted_;
 };
 
+// A model that fits the caches is decoded by each thread for some of the sequences; the weights of a larger one are read once for all, and
+// its threads share the kernels. So do those of ranks that share layers: only one thread may talk to the others.
+void Engine::share(std::int64_t sequences, const std::function<void(std::int64_t begin, std::int64_t count)>& body) const {
+  constexpr std::int64_t most_elements = 2 << 20;
+  if (store_.layout().size() <= most_elements && division_.ranks(Axis::tensor) == 1)
+    kernels::in_parts(sequences, body);
+  else
+    body(0, sequences);
+}
+
 // Draws the next token of each sequence from hidden[0..n), on the last stage.
 std::vector<std::int32_t> Engine::draw(std::span<const Active> work, const GenerateOptions& how, std::span<const Prompt> prompts,
                                        std::vector<Continuation>& out) {
@@ -99,9 +109,14 @@ std::vector<std::int32_t> Engine::draw(std::span<const Active> work, const Gener
   for (std::int64_t b = 0; b < n; ++b)
     uniforms[b] = how.key.uniform(prompts[work[b].index].sample, static_cast<std::uint32_t>(out[work[b].index].tokens.size()), how.round);
   device.copy(generate_.uniforms.data(), uniforms.data(), n * sizeof(double), *stream_);
-  const Tensor logits = generate_.logits.slice(0, n), tokens = generate_.tokens.slice(0, n), logprobs = generate_.logprobs.slice(0, n);
-  policy_->decode(logits, generate_.hidden.slice(0, n), generate_.scratch, store_.fetch(transformer_.head_chunk()), *stream_);
-  kernels::sample_tokens(tokens, logprobs, logits, generate_.uniforms.slice(0, n), how.sampling, *stream_);
+  const Tensor tokens = generate_.tokens.slice(0, n), logprobs = generate_.logprobs.slice(0, n);
+  share(n, [&](std::int64_t begin, std::int64_t count) {
+    const std::int64_t each = policy_->decode_scratch(1);
+    const Tensor logits = generate_.logits.slice(begin, count), scratch = generate_.scratch.slice(begin * each, count * each);
+    policy_->decode(logits, generate_.hidden.slice(begin, count), scratch, store_.fetch(transformer_.head_chunk()), *stream_);
+    kernels::sample_tokens(tokens.slice(begin, count), logprobs.slice(begin, count), logits, generate_.uniforms.slice(begin, count),
+                           how.sampling, *stream_);
+  });
   std::vector<std::int32_t> drawn(n);
   std::vector<float> logprob(n);
   device.copy(drawn.data(), tokens.data(), n * sizeof(std::int32_t), *stream_);
@@ -162,12 +177,13 @@ void Engine::decode(std::span<Active> work) {
   device.copy(generate_.slots.data(), slots.data(), n * sizeof(std::int32_t), *stream_);
   device.copy(generate_.positions.data(), positions.data(), n * sizeof(std::int32_t), *stream_);
   if (!division_.first_stage()) receive_stage(generate_.activations.x[0].slice(0, n), division_.stage() - 1);
-  const Tensor hidden = transformer_.decode(generate_.activations, store_, generate_.cache, generate_.tokens.slice(0, n),
-                                            generate_.slots.slice(0, n), generate_.positions.slice(0, n), *stream_);
-  if (!division_.last_stage())
-    generate_.sent = send_stage(hidden, division_.stage() + 1);
-  else
-    device.copy(generate_.hidden.data(), hidden.data(), hidden.bytes(), *stream_);
+  share(n, [&](std::int64_t begin, std::int64_t count) {
+    const Tensor hidden = transformer_.decode(generate_.activations.rows(begin, count), store_, generate_.cache,
+                                              generate_.tokens.slice(begin, count), generate_.slots.slice(begin, count),
+                                              generate_.positions.slice(begin, count), *stream_);
+    device.copy(generate_.hidden.slice(begin, count).data(), hidden.data(), hidden.bytes(), *stream_);
+  });
+  if (!division_.last_stage()) generate_.sent = send_stage(generate_.hidden.slice(0, n), division_.stage() + 1);
 }
 
 // The last stage tells the others what it drew.

@@ -141,6 +141,33 @@ Activations Transformer::take(Arena& arena, std::int64_t rows, Keep keep, const 
   return a;
 }
 
+Activations Activations::rows(std::int64_t begin, std::int64_t count) const {
+  const auto part = [&](const Tensor& t) { return t ? t.slice(begin, count) : Tensor(); };
+  const auto parts = [&](const std::vector<Tensor>& tensors) {
+    std::vector<Tensor> sliced;
+    for (const Tensor& t : tensors) sliced.push_back(part(t));
+    return sliced;
+  };
+  const auto norm = [&](const NormSaved& n) { return NormSaved{part(n.y), part(n.mean), part(n.rstd)}; };
+  Activations a;
+  a.x = parts(x);
+  for (const Block::Saved& b : blocks)
+    a.blocks.push_back({norm(b.norm1),
+                        norm(b.norm2),
+                        {parts(b.attention.qkv), parts(b.attention.out), parts(b.attention.lse)},
+                        {parts(b.mlp.up), parts(b.mlp.inner)},
+                        part(b.mid)});
+  a.final_norm = norm(final_norm);
+  a.scratch.tree = scratch.tree;
+  a.scratch.tree.room = parts(scratch.tree.room);
+  if (const std::int64_t all = x[0][0]; scratch.part) {
+    const std::int64_t columns = scratch.part.count() / all;
+    a.scratch.part = scratch.part.slice(begin * columns, count * columns);
+  }
+  a.scratch.branch = part(scratch.branch);
+  return a;
+}
+
 Tensor Transformer::forward(const Activations& a, ParameterStore& store, const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = pass.grain.rows();

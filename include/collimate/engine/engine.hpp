@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -172,6 +173,7 @@ class Engine {
   std::vector<std::int32_t> draw(std::span<const Active> work, const GenerateOptions& how, std::span<const Prompt> prompts,
                                  std::vector<Continuation>& out);
   void send_drawn(Group& group);
+  void share(std::int64_t sequences, const std::function<void(std::int64_t begin, std::int64_t count)>& body) const;
 
   EngineUse use_;
   Workspace* workspace_;

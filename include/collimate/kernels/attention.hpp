@@ -28,8 +28,8 @@ void attention_forward(Tensor out, Tensor lse, Tensor qkv, Tensor offsets, const
 void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv, Tensor offsets, Tensor scratch, const Heads& heads,
                         Stream& stream);
 
-/// Copies the key and value heads of a packed prompt into the cache: rows of sample s go to keys/values[slots[s], 0.., :].
-/// keys, values: [slots, capacity, key_value*size]; slots[S] i32.
+/// Copies the key and value heads of a packed prompt into the cache: rows of sample s go to the positions 0.. of slot slots[s] (i32).
+/// keys, values: [slots, capacity, key_value*size], in a slot one head after the other, position by position.
 void cache_write(Tensor keys, Tensor values, Tensor qkv, Tensor offsets, Tensor slots, const Heads& heads, Stream& stream);
 /// One new token for each of B sequences: appends its key and value at lengths[b] (i32) of slot slots[b] (i32), then attends to
 /// positions [0, lengths[b]]. out[B, query*size]; a row's bits depend on that row's sequence alone.

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 
 namespace collimate::kernels {
 
@@ -14,5 +15,9 @@ constexpr std::int64_t padded_rows(std::int64_t n) {
   const std::int64_t rest = n % row_block;
   return rest && rest < least_rows ? n - rest + least_rows : n;
 }
+
+/// Calls body(begin, count) for parts of [0, rows), each on a thread of its own, on which all kernels that it calls then run. For rows
+/// that do not see each other, through many kernels too small to share. An exception of a part is thrown when all have ended.
+void in_parts(std::int64_t rows, const std::function<void(std::int64_t begin, std::int64_t count)>& body);
 
 }  // namespace collimate::kernels

@@ -1,3 +1,5 @@
+#include <sys/mman.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -17,12 +19,15 @@ class CpuDevice final : public Device {
   std::string name() const override { return "cpu"; }
 
   void* allocate(std::size_t bytes, Memory) override {
-    constexpr std::size_t page = 4096;
-    void* pointer = std::aligned_alloc(page, (bytes + page - 1) / page * page);
+    constexpr std::size_t small_page = 4096, large_page = 2 << 20;
+    const std::size_t page = bytes < large_page ? small_page : large_page;
+    void* pointer = std::aligned_alloc(page, (bytes + small_page - 1) / small_page * small_page);
     if (!pointer)
       fail_with(ExitCode::does_not_fit,
                 "the host has no {:.1f} MiB to give: lower the model size, batch.grain_tokens or the ranks per node",
                 static_cast<double>(bytes) / 1048576.0);
+    // Large pages where the system has them for the asking: weights then stream from memory up to half as fast again.
+    if (page == large_page) madvise(pointer, bytes / large_page * large_page, MADV_HUGEPAGE);
     std::memset(pointer, 0, bytes);
     return pointer;
   }

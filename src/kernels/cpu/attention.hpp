@@ -27,7 +27,7 @@ struct AttentionBackward {
 };
 void attention_backward(const AttentionBackward& tensors, const Samples& samples, const Heads& heads);
 
-/// keys and values: [slots, capacity, key_value * size].
+/// keys and values: [slots, key_value, capacity, size].
 struct Cache {
   float* keys;
   float* values;

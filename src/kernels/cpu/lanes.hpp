@@ -1,4 +1,6 @@
 #pragma once
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -32,14 +34,29 @@ constexpr std::int64_t lanes = 16;
   std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(float));
 }
 
-/// a * b + c, rounded once. Written lane by lane, without a loop: g++ then makes one vector instruction of it everywhere.
+/// a * b + c, rounded once. By name: from a loop over the lanes g++ makes it only where it finds no other way to group them.
 [[gnu::always_inline]] inline Lanes fma(Lanes a, Lanes b, Lanes c) {
-  return Lanes{__builtin_fmaf(a[0], b[0], c[0]),    __builtin_fmaf(a[1], b[1], c[1]),    __builtin_fmaf(a[2], b[2], c[2]),
-               __builtin_fmaf(a[3], b[3], c[3]),    __builtin_fmaf(a[4], b[4], c[4]),    __builtin_fmaf(a[5], b[5], c[5]),
-               __builtin_fmaf(a[6], b[6], c[6]),    __builtin_fmaf(a[7], b[7], c[7]),    __builtin_fmaf(a[8], b[8], c[8]),
-               __builtin_fmaf(a[9], b[9], c[9]),    __builtin_fmaf(a[10], b[10], c[10]), __builtin_fmaf(a[11], b[11], c[11]),
-               __builtin_fmaf(a[12], b[12], c[12]), __builtin_fmaf(a[13], b[13], c[13]), __builtin_fmaf(a[14], b[14], c[14]),
-               __builtin_fmaf(a[15], b[15], c[15])};
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#else
+  const auto half = [](const Lanes& v, int i) {
+    __m256 h;
+    std::memcpy(&h, reinterpret_cast<const char*>(&v) + 32 * i, sizeof h);
+    return h;
+  };
+  const __m256 halves[2] = {_mm256_fmadd_ps(half(a, 0), half(b, 0), half(c, 0)), _mm256_fmadd_ps(half(a, 1), half(b, 1), half(c, 1))};
+  Lanes v;
+  std::memcpy(&v, halves, sizeof v);
+  return v;
+#endif
+}
+
+/// v, loaded once: otherwise g++ loads it again for every instruction that uses it, and the loads then take longer than the sums.
+[[gnu::always_inline]] inline Lanes in_register(Lanes v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#endif
+  return v;
 }
 
 [[gnu::always_inline]] inline Lanes max(Lanes a, Lanes b) { return a > b ? a : b; }
@@ -111,15 +128,22 @@ inline void transpose(Lanes (&v)[lanes]) {
   stage.operator()<1>();
 }
 
+/// For lane j of bit `step` 0: a[j] + a[j + step]; of bit 1: b[j] + b[j - step].
+template <int step>
+[[gnu::always_inline]] inline Lanes fold(Lanes a, Lanes b) {
+  IntLanes here = iota(), there = iota();
+  for (int j = 0; j < lanes; ++j) {
+    here[j] = j & step ? 16 + j : j;
+    there[j] = j & step ? 16 + j - step : j + step;
+  }
+  return __builtin_shuffle(a, b, here) + __builtin_shuffle(a, b, there);
+}
+
 /// Lane i is sum(v[i]), with the same bits, at a third of the cost.
 [[gnu::always_inline]] inline Lanes sums(Lanes (&v)[lanes]) {
-  const auto stage = [&]<int step>() {
+  const auto stage = [&]<int step>() __attribute__((always_inline)) {
 #pragma GCC unroll 16
-    for (int i = 0; i < step; ++i) {
-      Lanes first, second;
-      exchange<step>(v[i], v[i + step], first, second);
-      v[i] = first + second;
-    }
+    for (int i = 0; i < step; ++i) v[i] = fold<step>(v[i], v[i + step]);
   };
   stage.operator()<8>();
   stage.operator()<4>();

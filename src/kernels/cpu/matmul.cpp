@@ -1,7 +1,6 @@
 #include "kernels/cpu/matmul.hpp"
 
 #include <algorithm>
-#include <memory>
 
 #include "collimate/kernels/rows.hpp"
 #include "kernels/cpu/packed_product.hpp"
@@ -76,74 +75,6 @@ void sum_rows(float* sums, const float* x, bool add, Index rows, Index columns) 
       }
       store(sums + c, total, n);
     }
-  });
-}
-
-namespace {
-
-/// Rows rows of x in parts of 16 columns, and in each part one row after the other (zeros behind k): the inner loop of `dots` then
-/// needs one pointer for all of them.
-template <int Rows>
-void interleave(float* packed, const float* x, Index k) {
-  for (Index i = 0; i < k; i += lanes)
-    for (Index r = 0; r < Rows; ++r, packed += lanes) store(packed, load(x + r * k + i, k - i));
-}
-
-/// Dot products of Rows interleaved rows of x with 16 / Rows rows of w, of which `columns` exist. Each keeps its own 16 lanes over k in
-/// order, so that a result is the same whatever else is computed beside it. The next rows of w come to the nearest cache
-/// meanwhile: measured, without that several rows of x cost the time of memory and of arithmetic, one after the other.
-template <int Rows>
-void dots(float* y, const float* x, const float* w, const float* bias, Index columns, Index n, Index k) {
-  constexpr int wide = lanes / Rows;
-  const float* weights[wide];
-#pragma GCC unroll 16
-  for (int c = 0; c < wide; ++c) weights[c] = w + std::min<Index>(c, columns - 1) * k;
-  Lanes partial[lanes] = {};
-  const auto step = [&](Index i, auto... left) {
-    Lanes b[wide];
-#pragma GCC unroll 16
-    for (int c = 0; c < wide; ++c) b[c] = load(weights[c] + i, left...);
-    if constexpr (Rows > 1)
-#pragma GCC unroll 16
-      for (int c = 0; c < wide; ++c) __builtin_prefetch(weights[c] + i + wide * k);
-#pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) {
-      const Lanes a = load(x + Rows * i + r * lanes);
-#pragma GCC unroll 16
-      for (int c = 0; c < wide; ++c) partial[r * wide + c] = fma(a, b[c], partial[r * wide + c]);
-    }
-  };
-  Index i = 0;
-  for (; i + lanes <= k; i += lanes) step(i);
-  if (i < k) step(i, k - i);
-  float results[lanes];
-  store(results, sums(partial));
-  const Index count = std::min<Index>(columns, wide);
-  for (int r = 0; r < Rows; ++r)
-    for (Index c = 0; c < count; ++c) y[r * n + c] = bias ? results[r * wide + c] + bias[c] : results[r * wide + c];
-}
-
-template <int Rows>
-void dot_rows(float* y, const float* x, const float* w, const float* bias, Index columns, Index n, Index k) {
-  for (Index c = 0; c < columns; c += lanes / Rows) dots<Rows>(y + c, x, w + c * k, bias ? bias + c : nullptr, columns - c, n, k);
-}
-
-}  // namespace
-
-void linear_decode(float* y, const float* x, const float* w, const float* bias, Index rows, Index n, Index k) {
-  constexpr Index strip = lanes;
-  const Index row = tiles_of(k, lanes) * lanes, fours = rows / 4 * 4, twos = rows / 2 * 2;
-  const auto packed = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(rows * row));
-  for (Index r = 0; r < fours; r += 4) interleave<4>(packed.get() + r * row, x + r * k, k);
-  if (fours < twos) interleave<2>(packed.get() + fours * row, x + fours * k, k);
-  if (twos < rows) interleave<1>(packed.get() + twos * row, x + twos * k, k);
-  parallel_tiles(tiles_of(n, strip), rows * n * k > 100000, [&](Index tile) {
-    const Index column = tile * strip, columns = std::min(strip, n - column);
-    const float* part = w + column * k;
-    const float* shift = bias ? bias + column : nullptr;
-    for (Index r = 0; r < fours; r += 4) dot_rows<4>(y + r * n + column, packed.get() + r * row, part, shift, columns, n, k);
-    if (fours < twos) dot_rows<2>(y + fours * n + column, packed.get() + fours * row, part, shift, columns, n, k);
-    if (twos < rows) dot_rows<1>(y + twos * n + column, packed.get() + twos * row, part, shift, columns, n, k);
   });
 }
 

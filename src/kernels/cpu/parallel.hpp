@@ -1,5 +1,4 @@
 #pragma once
-#include <omp.h>
 #include <xmmintrin.h>
 
 #include <cstdint>
@@ -18,21 +17,25 @@ class FlushSubnormals {
   unsigned saved_;
 };
 
+/// Work on the tiles [begin, end) of a loop whose body lies at `body`.
+using TileWork = void (*)(const void* body, std::int64_t begin, std::int64_t end);
+
+/// Does the tiles [0, tiles) with as many threads as OpenMP would use, which share them in the order of the list, and waits for the
+/// last. Called inside itself, or by two threads at once, the second call does its tiles alone.
+void share_tiles(std::int64_t tiles, TileWork work, const void* body);
+
 /// Calls body(tile) for every tile in [0, tiles), each by one thread; which thread must not matter to the result.
 /// The body must not throw. With `fork` false the calling thread does them all: for work too small to share.
 template <class Body>
 void parallel_tiles(std::int64_t tiles, bool fork, const Body& body) {
-  if (!fork || tiles <= 1) {  // without OpenMP, which takes memory even for a team of one
-    const FlushSubnormals flush;
-    for (std::int64_t tile = 0; tile < tiles; ++tile) body(tile);
-    return;
-  }
-#pragma omp parallel
-  {
-    const FlushSubnormals flush;
-#pragma omp for schedule(dynamic, 1)
-    for (std::int64_t tile = 0; tile < tiles; ++tile) body(tile);
-  }
+  const TileWork work = [](const void* b, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t tile = begin; tile < end; ++tile) (*static_cast<const Body*>(b))(tile);
+  };
+  const FlushSubnormals flush;
+  if (fork && tiles > 1)
+    share_tiles(tiles, work, &body);
+  else
+    work(&body, 0, tiles);
 }
 
 constexpr std::int64_t tiles_of(std::int64_t extent, std::int64_t tile) { return (extent + tile - 1) / tile; }

@@ -1,0 +1,134 @@
+#include <algorithm>
+#include <limits>
+#include <memory>
+
+#include "kernels/cpu/lanes.hpp"
+#include "kernels/cpu/matmul.hpp"
+#include "kernels/cpu/parallel.hpp"
+
+// A product of few rows is as fast as its weights arrive: they are read once, in order, for up to eight rows of x. Each result keeps its
+// own 16 lanes over k in order, so that it is the same whatever else is computed beside it.
+namespace collimate::kernels::cpu {
+namespace {
+
+using Index = std::int64_t;
+
+/// How many rows of w are read at once: enough sums to hide the latency of an fma. With one row of x nothing else is to be done, and a
+/// processor that sees one stream fetches ahead by itself.
+constexpr Index at_once(int rows) { return rows == 1 ? 1 : rows == 8 ? 2 : 4; }
+
+/// Where the rows of x are many and long, they go through the nearest cache in parts: up to most_whole columns at once, else `part`.
+constexpr Index most_whole(int rows) { return rows == 8 ? 768 : std::numeric_limits<Index>::max(); }
+constexpr Index part = 384;
+
+/// Rows rows of x, zeros behind those that exist, in parts of 16 columns, and in each part one row after the other (zeros behind k):
+/// the inner loop then needs one pointer for all of them.
+template <int Rows>
+void interleave(float* packed, const float* x, Index rows, Index k) {
+  for (Index i = 0; i < k; i += lanes)
+    for (Index r = 0; r < Rows; ++r, packed += lanes) store(packed, r < rows ? load(x + r * k + i, k - i) : Lanes{});
+}
+
+/// total[r, c] += x[r, 0..count) w[first + c, 0..count) for the rows of w that are read at once; there are `columns` rows. What
+/// lies `ahead` of them comes to the second cache meanwhile: measured, without that the times of memory and of arithmetic add up.
+template <int Rows>
+[[gnu::always_inline]] inline void accumulate(Lanes (&total)[Rows * at_once(Rows)], const float* x, const float* w, Index first,
+                                              Index columns, Index count, Index k, Index ahead) {
+  constexpr Index wide = at_once(Rows);
+  const float* weights[wide];
+#pragma GCC unroll 4
+  for (Index c = 0; c < wide; ++c) weights[c] = w + std::min(first + c, columns - 1) * k;
+  Lanes sum[Rows * wide];  // in registers, which `total` need not be
+#pragma GCC unroll 16
+  for (Index s = 0; s < Rows * wide; ++s) sum[s] = total[s];
+  const auto step = [&](Index i, auto... left) __attribute__((always_inline)) {
+    Lanes b[wide];
+#pragma GCC unroll 4
+    for (Index c = 0; c < wide; ++c) b[c] = in_register(load(weights[c] + i, left...));
+    if constexpr (Rows > 1)
+#pragma GCC unroll 4
+      for (Index c = 0; c < wide; ++c) __builtin_prefetch(weights[c] + i + ahead, 0, 2);
+#pragma GCC unroll 8
+    for (Index r = 0; r < Rows; ++r) {
+      const Lanes a = in_register(load(x + Rows * i + r * lanes));
+#pragma GCC unroll 4
+      for (Index c = 0; c < wide; ++c) sum[r * wide + c] = fma(a, b[c], sum[r * wide + c]);
+    }
+  };
+  Index i = 0;
+  for (; i + lanes <= count; i += lanes) step(i);
+  if (i < count) step(i, count - i);
+#pragma GCC unroll 16
+  for (Index s = 0; s < Rows * wide; ++s) total[s] = sum[s];
+}
+
+/// The sums of 16 / Rows columns, by group of columns that are read at once.
+template <int Rows>
+using Totals = Lanes[lanes / (Rows * at_once(Rows))][Rows * at_once(Rows)];
+
+/// y[r, c] = sum over the lanes of a total, plus bias, for the rows and columns that exist.
+template <int Rows>
+[[gnu::always_inline]] inline void finish(float* y, const Totals<Rows>& totals, const float* bias, Index rows, Index columns, Index n) {
+  constexpr Index wide = lanes / Rows, group = at_once(Rows);
+  Lanes ordered[lanes];
+#pragma GCC unroll 8
+  for (Index r = 0; r < Rows; ++r)
+#pragma GCC unroll 16
+    for (Index c = 0; c < wide; ++c) ordered[r * wide + c] = totals[c / group][r * group + c % group];
+  Lanes result = sums(ordered);
+  if (bias) result += __builtin_shuffle(load(bias, std::min(columns, wide)), iota() % static_cast<std::int32_t>(wide));
+  alignas(64) float results[lanes];
+  store(results, result);
+  if (rows == Rows && columns >= wide) {
+#pragma GCC unroll 8
+    for (Index r = 0; r < Rows; ++r) std::memcpy(y + r * n, results + r * wide, wide * sizeof(float));
+  } else {
+    for (Index r = 0; r < rows; ++r) std::copy_n(results + r * wide, std::min(columns, wide), y + r * n);
+  }
+}
+
+/// Up to Rows rows and 16 columns of y.
+template <int Rows>
+void strip(float* y, const float* x, const float* w, const float* bias, Index rows, Index columns, Index n, Index k) {
+  constexpr Index wide = lanes / Rows, group = at_once(Rows);
+  const auto finished = [&](const Totals<Rows>& totals, Index c) __attribute__((always_inline)) {
+    finish<Rows>(y + c, totals, bias ? bias + c : nullptr, rows, columns - c, n);
+  };
+  if (k <= most_whole(Rows)) {  // the sums stay in registers
+    for (Index c = 0; c < columns; c += wide) {
+      Totals<Rows> totals{};
+#pragma GCC unroll 16
+      for (Index g = 0; g < wide; g += group) accumulate<Rows>(totals[g / group], x, w, c + g, columns, k, k, group * k + 1024);
+      finished(totals, c);
+    }
+    return;
+  }
+  Totals<Rows> totals[Rows]{};
+  for (Index begin = 0; begin < k; begin += part)
+    for (Index c = 0; c < columns; c += group)
+      accumulate<Rows>(totals[c / wide][c % wide / group], x + Rows * begin, w + begin, c, columns, std::min(part, k - begin), k,
+                       4 * group * k);
+  for (Index c = 0; c < columns; c += wide) finished(totals[c / wide], c);
+}
+
+template <int Rows>
+void decode_rows(float* y, const float* x, const float* w, const float* bias, Index rows, Index n, Index k) {
+  const auto packed = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(Rows * tiles_of(k, lanes) * lanes));
+  interleave<Rows>(packed.get(), x, rows, k);
+  parallel_tiles(tiles_of(n, lanes), Rows * n * k > 30000, [&](Index tile) {
+    const Index c = tile * lanes;
+    strip<Rows>(y + c, packed.get(), w + c * k, bias ? bias + c : nullptr, rows, std::min(lanes, n - c), n, k);
+  });
+}
+
+}  // namespace
+
+void linear_decode(float* y, const float* x, const float* w, const float* bias, Index rows, Index n, Index k) {
+  for (Index r = 0; r < rows; r += 8) {
+    const Index count = std::min<Index>(8, rows - r);
+    const auto decode = count > 4 ? decode_rows<8> : count > 2 ? decode_rows<4> : count > 1 ? decode_rows<2> : decode_rows<1>;
+    decode(y + r * n, x + r * k, w, bias, count, n, k);
+  }
+}
+
+}  // namespace collimate::kernels::cpu
