@@ -104,9 +104,9 @@ void CheckpointReader::check_parts() const {
 void CheckpointReader::verify() const {
   std::vector<std::byte> block;
   for (const CheckpointTensor& tensor : tensors())
-    for (const Location& location : content_->ranges[tensor.name])
-      for (std::int64_t first = 0; first < location.range->count; first += checksum_block) {
-        const std::int64_t count = std::min(checksum_block, location.range->count - first);
+    for (const Location& location : content_->pieces[tensor.name])
+      for (std::int64_t first = 0; first < location.piece->count; first += checksum_block) {
+        const std::int64_t count = std::min(checksum_block, location.piece->count - first);
         block.resize(static_cast<std::size_t>(count) * size_of(tensor.dtype));
         content_->read_block(location, tensor.dtype, first, count, block.data());
       }

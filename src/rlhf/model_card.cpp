@@ -87,7 +87,7 @@ void SavedModels::verify() const {
   for (const std::string& model : models()) {
     const ModelCard own = card(model);
     MemoryPlan plan(*device);
-    const Transformer transformer(own.config, own.head, own.shards, plan);
+    const Transformer transformer(own.config, own.head, Division{.shards = own.shards}, plan);
     for (const Parameter& parameter : transformer.layout().parameters()) check_shape(model + "/value/" + parameter.name, parameter.shape);
   }
   reader_.verify();
