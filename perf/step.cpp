@@ -116,7 +116,7 @@ struct Model {
   Workspace workspace{plan};
   std::unique_ptr<Communicator> alone = make_single_communicator();
   Engine engine;
-  Model(const ModelConfig& config, const EngineUse& use) : engine("model", config, Head::policy, 1, use, 1, workspace) {
+  Model(const ModelConfig& config, const EngineUse& use) : engine("model", config, Head::policy, Division{}, use, workspace) {
     workspace.reserve();
     plan.commit();
     engine.prepare();
@@ -200,12 +200,12 @@ void train(const std::string& name, Index rounds) {
   const auto step = [&] {
     const Stopwatch watch;
     loss = 0;
-    model.engine.begin_step(0);
+    model.engine.begin_step(1);
     model.engine.forward_backward(tokens.view(), 1.0f, {}, [&](Index, auto logprob, auto, auto dlogprob, auto) {
       for (const float l : logprob) loss += l * weight;
       std::fill(dlogprob.begin(), dlogprob.end(), weight);
     });
-    model.engine.finish_step(*model.alone, 1);
+    model.engine.finish_step();
     gradient = watch.seconds();
     update = seconds_of([&] { optimizer.step(3e-4, stream); });
   };

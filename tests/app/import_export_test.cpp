@@ -49,10 +49,10 @@ TEST(ImportExport, StoresTheTemplateForOthers) {
 // transformers' GPT-2 has attn_pdrop = 0.1 where its config.json names none; LLaMA has 0.
 TEST(ImportExport, SaysThatAttentionDropoutIsNotApplied) {
   const Scratch folder;
-  for (const ModelConfig& config : {tiny_gpt2(), tiny_llama()}) {
+  for (const ModelConfig& config : {small_gpt2(), small_llama()}) {
     const bool gpt2 = config.bias;
     const std::string key = gpt2 ? "attn_pdrop" : "attention_dropout", file = folder / "hf/config.json";
-    put_tiny_model(folder / "hf", config);
+    put_model(folder / "hf", config);
     const json good = json::parse(bytes_of(file));
     for (const double dropout : {0.0, 0.2, -1.0}) {  // -1: not named
       json now = good;
