@@ -114,9 +114,9 @@ void Engine::decode(std::span<Active> active, const GenerateOptions& how, std::s
   device.copy(generate_.slots.data(), slots.data(), n * sizeof(std::int32_t), *stream_);
   device.copy(generate_.positions.data(), positions.data(), n * sizeof(std::int32_t), *stream_);
   share(n, [&](std::int64_t begin, std::int64_t count) {
-    const Tensor hidden = transformer_.decode(generate_.activations.rows(begin, count), store_, generate_.cache,
-                                              generate_.tokens.slice(begin, count), generate_.slots.slice(begin, count),
-                                              generate_.positions.slice(begin, count), *stream_);
+    const Tensor hidden =
+        transformer_.decode(generate_.activations.rows(begin, count), store_, generate_.cache, generate_.tokens.slice(begin, count),
+                            generate_.slots.slice(begin, count), generate_.positions.slice(begin, count), *stream_);
     device.copy(generate_.hidden.slice(begin, count).data(), hidden.data(), hidden.bytes(), *stream_);
   });
   for (Active& a : active) ++a.length;

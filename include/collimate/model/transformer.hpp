@@ -132,7 +132,7 @@ struct Activations {
   std::vector<Block::Saved> blocks;
   NormSaved final_norm;
   Scratch scratch;
-  Tensor gradient;  ///< [R,C], flows backwards
+  Tensor gradient;                                                 ///< [R,C], flows backwards
   Activations rows(std::int64_t begin, std::int64_t count) const;  ///< those that a decode needs, for some of the rows
 };
 
