@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -15,6 +17,10 @@ class CpuStream final : public Stream {
 class CpuDevice final : public Device {
  public:
   std::string name() const override { return "cpu"; }
+
+  std::size_t capacity(Memory) const override {
+    return static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  }
 
   void* allocate(std::size_t bytes, Memory) override {
     constexpr std::size_t page = 4096;
