@@ -93,8 +93,15 @@ TEST(ImportExport, RefusesBadModels) {
   config["n_layer"] = 2, config["vocab_size"] = 30;
   put(folder / "hf/config.json", config.dump());
   import({"model.safetensors", "30", "29"});  // a wrong shape
+  config["vocab_size"] = 1 << 30;
+  put(folder / "hf/config.json", config.dump());
+  import({"model.safetensors", "1073741824", "29"});  // said before any memory is asked for
   put(folder / "hf/config.json", good_config);
 
+  std::string broken = good;
+  broken.replace(broken.size() - 4, 4, std::string("\x00\x00\xc0\x7f", 4));  // NaN
+  put(folder / "hf/model.safetensors", broken);
+  import({"model.safetensors", "nan", "damaged"});
   put(folder / "hf/model.safetensors", good.substr(0, good.size() - 5));
   import({"model.safetensors"});
   put(folder / "hf/model.safetensors", std::string(8, '\xff') + good.substr(8));
