@@ -67,14 +67,16 @@ template <class Pick>
 std::vector<float> gather_rows(const Batch& batch, Communicator& data, const std::function<void(const Grain&, std::span<float>)>& rows,
                                const Pick& pick) {
   std::vector<float> mine;
-  for (std::int64_t g = batch.first(); g < batch.last(); ++g) {
-    const PackedGrain grain = batch.pack(g);
-    std::vector<float> values(grain.tokens.size());
-    rows(view_of(grain), values);
-    for (std::size_t s = 0; s < batch.members(g).size(); ++s)
-      pick(mine, batch.sequences()[batch.members(g)[s]],
-           std::span(values).subspan(grain.offsets[s], grain.offsets[s + 1] - grain.offsets[s]));
-  }
+  agree_on(data, [&] {
+    for (std::int64_t g = batch.first(); g < batch.last(); ++g) {
+      const PackedGrain grain = batch.pack(g);
+      std::vector<float> values(grain.tokens.size());
+      rows(view_of(grain), values);
+      for (std::size_t s = 0; s < batch.members(g).size(); ++s)
+        pick(mine, batch.sequences()[batch.members(g)[s]],
+             std::span(values).subspan(grain.offsets[s], grain.offsets[s + 1] - grain.offsets[s]));
+    }
+  });
   std::vector<float> all;
   for (const auto& rank : gather_all(data, mine)) all.insert(all.end(), rank.begin(), rank.end());
   return all;

@@ -84,7 +84,8 @@ Rollout sample_responses(const Session& session, Engine& policy, const TextRules
   std::vector<Prompt> mine;
   for (std::int64_t i = share.begin; i < share.begin + share.count; ++i)
     mine.push_back({rollout.sequences[i].tokens, static_cast<std::uint64_t>(ids[i])});
-  for (const auto& flat : gather_all(session.data(), flatten(policy.generate(mine, options)))) append(rollout, flat, tokenizer.get());
+  const auto sampled = agree(session.data(), [&] { return flatten(policy.generate(mine, options)); });
+  for (const auto& flat : gather_all(session.data(), sampled)) append(rollout, flat, tokenizer.get());
   rollout.prompts = std::move(prompts);
   return rollout;
 }

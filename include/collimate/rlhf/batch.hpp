@@ -43,17 +43,20 @@ class Batch {
 /// The engine's view of a packed grain.
 Grain view_of(const PackedGrain& grain);
 
-/// Computes `each(grain)` (plain data) for this rank's grains and returns the results of all grains in grain order, on every rank.
+/// Computes `each(grain)` (plain data) for this rank's grains and returns the results of all grains in grain order, on every rank. Where it
+/// throws on one rank, all throw.
 template <class Each>
 auto over_grains(const Batch& batch, Communicator& data, const Each& each) {
   std::vector<std::invoke_result_t<Each, std::int64_t>> mine, all;
-  for (std::int64_t g = batch.first(); g < batch.last(); ++g) mine.push_back(each(g));
+  agree_on(data, [&] {
+    for (std::int64_t g = batch.first(); g < batch.last(); ++g) mine.push_back(each(g));
+  });
   for (const auto& rank : gather_all(data, mine)) all.insert(all.end(), rank.begin(), rank.end());
   return all;
 }
 
 /// A number for every learned token of the batch, in sequence order, on every rank: `rows(grain, out)` fills a value for each row of a
-/// grain.
+/// grain. Where it throws on one rank, all throw.
 std::vector<float> per_token(const Batch& batch, Communicator& data, const std::function<void(const Grain&, std::span<float>)>& rows);
 /// A number for every sequence: the value of its last row.
 std::vector<float> per_sequence(const Batch& batch, Communicator& data, const std::function<void(const Grain&, std::span<float>)>& rows);

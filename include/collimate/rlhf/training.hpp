@@ -23,7 +23,8 @@ struct GrainResult {
 
 /// One optimizer step of a global batch: the gradients of its grains, added in their order, then the update. Every rank calls
 /// `compute(g)` for its own grains, which runs the engine on grain g and gives a GrainResult; the totals of all grains come back on every
-/// rank. A loss that is not finite stops all ranks with `sentence(sample)`, before anything is changed.
+/// rank. A loss that is not finite stops all ranks with `sentence(sample)`, and a gradient that is not with the optimizer's own, before
+/// anything is changed.
 template <class Compute, class Sentence>
 auto optimizer_step(const Session& session, Learner& model, const Batch& batch, const Compute& compute, const Sentence& sentence) {
   model.engine->begin_step(batch.first());
@@ -33,7 +34,8 @@ auto optimizer_step(const Session& session, Learner& model, const Batch& batch, 
     sum += grain.totals;
   }
   model.engine->finish_step(session.data(), batch.grains());
-  model.last = model.optimizer->step(model.rate.at(model.optimizer->steps() + 1), session.device.stream());
+  const double rate = model.rate.at(model.optimizer->steps() + 1);
+  model.last = agree(session.data(), [&] { return model.optimizer->step(rate, session.device.stream()); });
   return sum;
 }
 
