@@ -25,7 +25,7 @@ std::string sentence_of(World& world, const std::function<void()>& run) {
 /// A token's row of the embedding becomes NaN: only samples that hold the token meet it.
 void poison(ParameterStore& store, const ModelConfig& config, char letter) {
   std::vector<float> row(config.width, nan);
-  store.write(store.value(), "embedding.weight", letter * config.width, row);
+  store.write(Kind::value, "embedding.weight", letter * config.width, row);
 }
 
 /// A trainer whose model breaks after the first step: for samples with an h on all ranks, or for all samples (they say "say") on the last.
@@ -112,9 +112,9 @@ TEST(Gates, FirstRatioThatIsNotOneStopsAllRanks) {
   const std::string sentence = sabotaged("ratio", [](PpoTrainer& trainer) {
     ParameterStore& store = trainer.actor().store();
     std::vector<float> weight(1);
-    store.read(store.value(), "final_norm.gain", 0, weight);
+    store.read(Kind::value, "final_norm.gain", 0, weight);
     weight[0] += 1e-4f;
-    store.write(store.value(), "final_norm.gain", 0, weight);
+    store.write(Kind::value, "final_norm.gain", 0, weight);
   });
   EXPECT_NE(sentence.find("the first ratio of iteration 2 is not 1"), std::string::npos) << sentence;
 }
@@ -146,8 +146,8 @@ TEST(Gates, EnginesThatThrowOnOneRankStopAllRanks) {
     if (last) fail_with(ExitCode::failure, "rows are broken");
   };
   for (const auto& run : std::initializer_list<std::function<void()>>{
-           [&] { over_grains(batch, session.data(), [&](std::int64_t g) { return fault(), g; }); },
-           [&] { per_token(batch, session.data(), [&](const Grain&, std::span<float>) { fault(); }); }})
+           [&] { compute_grains(session.division(), fault); },
+           [&] { per_token(batch, session.division(), [&](std::span<const Grain>, const EachValued&) { fault(); }); }})
     EXPECT_NE(sentence_of(bench.world, run).find("rows are broken"), std::string::npos);
 }
 

@@ -25,7 +25,7 @@ class Twin {
   /// steps: of the stage; the rate falls to half along them.
   Twin(Session& session, const ModelConfig& config, Head head, const OptimizerOptions& options, int steps = 1)
       : session_(session), rate_(options.rate), steps_(steps), plan_(session.device), workspace_(plan_) {
-    engine_ = std::make_unique<Engine>("twin", config, head, 1, EngineUse{.rows = 64, .most_grains = 64, .slots = 1, .capacity = 48}, 1,
+    engine_ = std::make_unique<Engine>("twin", config, head, Division{}, EngineUse{.rows = 64, .most_grains = 64, .slots = 1, .capacity = 48},
                                        workspace_);
     workspace_.reserve();
     plan_.commit();
@@ -113,9 +113,9 @@ class Twin {
   };
   template <class Run>
   double finish(const std::vector<Sequence>& sequences, const Run& run) {
-    engine_->begin_step(0);
+    engine_->begin_step(static_cast<std::int64_t>(sequences.size()));
     for (std::size_t i = 0; i < sequences.size(); ++i) run(i, Row(sequences[i]));
-    engine_->finish_step(*alone_, static_cast<std::int64_t>(sequences.size()));
+    engine_->finish_step();
     const double left = 1 - static_cast<double>(++taken_) / steps_;
     return optimizer_->step(rate_ * (0.5 + 0.5 * left), session_.device.stream()).gradient_norm;
   }
@@ -123,7 +123,7 @@ class Twin {
     std::vector<float> out;
     for (const Parameter& parameter : engine_->store().layout().parameters()) {
       std::vector<float> part(static_cast<std::size_t>(parameter.shape.count()));
-      engine_->store().read(engine_->store().value(), parameter.name, 0, part);
+      engine_->store().read(Kind::value, parameter.name, 0, part);
       out.insert(out.end(), part.begin(), part.end());
     }
     return out;
@@ -134,7 +134,6 @@ class Twin {
   int steps_, taken_ = 0;
   MemoryPlan plan_;
   Workspace workspace_;
-  std::unique_ptr<Communicator> alone_ = make_single_communicator();
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Optimizer> optimizer_;
 };
