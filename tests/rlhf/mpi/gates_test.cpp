@@ -76,7 +76,7 @@ TEST(Gates, ScoreThatIsNotFiniteStopsAllRanksWithThePromptGroup) {
   GateBench bench("reward");
   bench.options.reward.init = "random";
   Session session = bench.session();
-  expect_gate<Broken<RewardTrainer>>(bench, session, "the score of prompt group ", "reward step 2");
+  expect_gate<Broken<RewardTrainer>>(bench, session, "the score of pair 0 of prompt group ", "reward step 2");
 }
 
 /// A scorer that does something to the trainer (on rank 0, between scoring and updates) and likes all responses more or less.
