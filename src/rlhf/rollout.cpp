@@ -106,8 +106,8 @@ std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batc
     if (!session_.first()) return;
     std::vector<ScoredSample> samples;
     for (std::int64_t i = 0; i < rollout.size(); ++i)
-      samples.push_back({rollout.ids[i], rollout.prompts[i].text, rollout.responses[i], rollout.prompts[i].answer, rollout.ended(i) ? "eos" : "length",
-                         rollout.offsets[i + 1] - rollout.offsets[i]});
+      samples.push_back({rollout.ids[i], rollout.prompts[i].text, rollout.responses[i], rollout.prompts[i].answer,
+                         rollout.ended(i) ? "eos" : "length", rollout.offsets[i + 1] - rollout.offsets[i]});
     for (const double raw : session_.scorer->score(samples)) scores.push_back(normalisation_(session_.options.ppo.scorer.sign * raw));
   });
   broadcast(session_.ranks(), scores);
