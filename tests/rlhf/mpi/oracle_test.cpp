@@ -36,14 +36,15 @@ struct OracleBench : Bench {
   }
 };
 
-void compare_supervised(bool shuffle, double dropout) {
+void compare_supervised(bool shuffle, double dropout, std::int64_t samples = 12) {
   OracleBench bench("sft");
   bench.options.sft.shuffle = shuffle;
   bench.options.model.dropout = dropout;
   bench.options.sft.heldout = bench.options.sft.data;
   bench.options.sft.steps = 0;
-  bench.options.sft.epochs = 1.5;  // 4 steps
-  bench.options.sft.batch = 12;
+  bench.options.sft.epochs = static_cast<double>(samples) / 8;  // of 32 samples: 4 steps
+  bench.options.sft.batch = samples;
+  bench.options.machine.grain_tokens = 8 * samples;
   Session session = bench.session();
   SupervisedTrainer(session).run();
   const Dataset data(bench.options.sft.data);
@@ -57,7 +58,7 @@ void compare_supervised(bool shuffle, double dropout) {
   for (int step = 1; step <= 4; ++step) {
     std::vector<Sequence> batch;
     std::int64_t tokens = 0;
-    for (const std::int64_t i : take(data.size(), 9, (step - 1) * 12, 12, shuffle)) {
+    for (const std::int64_t i : take(data.size(), 9, (step - 1) * samples, samples, shuffle)) {
       batch.push_back(load(i));
       tokens += static_cast<std::int64_t>(batch.back().tokens.size()) - batch.back().prompt;
     }
@@ -76,7 +77,7 @@ void compare_supervised(bool shuffle, double dropout) {
     expect_close(lines[step], "loss", losses[step]);
     expect_close(lines[step], "gradient_norm", norms[step]);
     EXPECT_EQ(lines[step]["tokens"], counts[step]);
-    EXPECT_EQ(lines[step]["samples"], 12 * (step + 1));
+    EXPECT_EQ(lines[step]["samples"], samples * (step + 1));
   }
   double nats = 0;
   std::int64_t tokens = 0;
@@ -90,6 +91,7 @@ void compare_supervised(bool shuffle, double dropout) {
 TEST(Oracle, SupervisedTraining) {
   compare_supervised(true, 0.1);
   compare_supervised(false, 0);
+  compare_supervised(true, 0, 60);  // grains of several blocks of 256 rows
 }
 
 TEST(Oracle, RewardTraining) {

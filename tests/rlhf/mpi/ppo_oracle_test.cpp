@@ -257,14 +257,14 @@ void expect_line(const nlohmann::json& line, const nlohmann::json& expected) {
 }
 
 /// Trains, and compares every iteration with the twin's.
-void compare(PpoBench& bench, int* stopped) {
+void compare(PpoBench& bench, int* stopped, int critic_steps = 18) {
   Whim whim;
   Session session = bench.session();
   if (session.first()) session.scorer = &whim;
   SupervisedTrainer(session).run();
   if (bench.options.ppo.scorer.kind == "model") RewardTrainer(session).run();
   const Dataset prompts(bench.options.ppo.prompts);
-  PpoTwin twin(session, prompts, 18);
+  PpoTwin twin(session, prompts, critic_steps);
   PpoTrainer(session).run();
   twin.normalise();
   std::vector<nlohmann::json> expected = {{{"score_gain", twin.gain}, {"score_bias", twin.bias}}, twin.evaluate()};
@@ -290,6 +290,16 @@ TEST(Oracle, PpoWithEverySwitch) {
   int stopped = 0;
   compare(bench, &stopped);
   EXPECT_EQ(stopped, 0);
+}
+
+// Grains of several blocks of 256 rows.
+TEST(Oracle, PpoWithLargeGrains) {
+  PpoBench bench("large");
+  bench.options.ppo.batch = 60;
+  bench.options.ppo.minibatch = 45;
+  bench.options.machine.grain_tokens = 600;
+  int stopped = 0;
+  compare(bench, &stopped, 12);
 }
 
 TEST(Oracle, PpoThatStopsEarly) {

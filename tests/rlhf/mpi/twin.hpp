@@ -25,7 +25,7 @@ class Twin {
   /// steps: of the stage; the rate falls to half along them.
   Twin(Session& session, const ModelConfig& config, Head head, const OptimizerOptions& options, int steps = 1)
       : session_(session), rate_(options.rate), steps_(steps), plan_(session.device), workspace_(plan_) {
-    engine_ = std::make_unique<Engine>("twin", config, head, 1, EngineUse{.rows = 64, .most_grains = 64, .slots = 1, .capacity = 48}, 1,
+    engine_ = std::make_unique<Engine>("twin", config, head, 1, EngineUse{.rows = 64, .most_grains = 100, .slots = 1, .capacity = 48}, 1,
                                        workspace_);
     workspace_.reserve();
     plan_.commit();
