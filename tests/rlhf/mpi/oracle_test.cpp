@@ -36,12 +36,15 @@ struct OracleBench : Bench {
   }
 };
 
-TEST(Oracle, SupervisedTraining) {
+void compare_supervised(bool shuffle, double dropout, std::int64_t samples = 12) {
   OracleBench bench("sft");
+  bench.options.sft.shuffle = shuffle;
+  bench.options.model.dropout = dropout;
   bench.options.sft.heldout = bench.options.sft.data;
   bench.options.sft.steps = 0;
-  bench.options.sft.epochs = 1.5;  // 4 steps
-  bench.options.sft.batch = 12;
+  bench.options.sft.epochs = static_cast<double>(samples) / 8;  // of 32 samples: 4 steps
+  bench.options.sft.batch = samples;
+  bench.options.machine.grain_tokens = 8 * samples;
   Session session = bench.session();
   SupervisedTrainer(session).run();
   const Dataset data(bench.options.sft.data);
@@ -55,18 +58,16 @@ TEST(Oracle, SupervisedTraining) {
   for (int step = 1; step <= 4; ++step) {
     std::vector<Sequence> batch;
     std::int64_t tokens = 0;
-    for (const std::int64_t i : take(data.size(), 9, (step - 1) * 12, 12)) {
+    for (const std::int64_t i : take(data.size(), 9, (step - 1) * samples, samples, shuffle)) {
       batch.push_back(load(i));
       tokens += static_cast<std::int64_t>(batch.back().tokens.size()) - batch.back().prompt;
     }
-    double loss = 0;
-    for (const Sequence& sequence : batch)
-      for (const double l : twin.score(sequence).logprob) loss -= l / static_cast<double>(tokens);
+    twin.dropout = {dropout, 9, step};
     norms.push_back(twin.step(batch, 1, [&](std::size_t i) {
       const std::size_t n = batch[i].tokens.size() - static_cast<std::size_t>(batch[i].prompt);
       return Twin::Scored{std::vector<double>(n, -1.0 / static_cast<double>(tokens)), std::vector<double>(n)};
     }));
-    losses.push_back(loss), counts.push_back(tokens);
+    losses.push_back(-twin.sum_logprob / static_cast<double>(tokens)), counts.push_back(tokens);
   }
   twin.expect_saved("sft", "policy");
   if (!session.first()) return;
@@ -76,7 +77,7 @@ TEST(Oracle, SupervisedTraining) {
     expect_close(lines[step], "loss", losses[step]);
     expect_close(lines[step], "gradient_norm", norms[step]);
     EXPECT_EQ(lines[step]["tokens"], counts[step]);
-    EXPECT_EQ(lines[step]["samples"], 12 * (step + 1));
+    EXPECT_EQ(lines[step]["samples"], samples * (step + 1));
   }
   double nats = 0;
   std::int64_t tokens = 0;
@@ -85,6 +86,12 @@ TEST(Oracle, SupervisedTraining) {
   const auto line = bench.lines("eval_loss").back();
   expect_close(line, "eval_loss", nats / static_cast<double>(tokens));
   EXPECT_EQ(line["eval_tokens"], tokens);
+}
+
+TEST(Oracle, SupervisedTraining) {
+  compare_supervised(true, 0.1);
+  compare_supervised(false, 0);
+  compare_supervised(true, 0, 60);  // grains of several blocks of 256 rows
 }
 
 TEST(Oracle, RewardTraining) {
@@ -160,6 +167,21 @@ TEST(Oracle, RewardTraining) {
   const auto line = bench.lines("eval_accuracy").back();
   EXPECT_EQ(line["eval_pairs"], all.size() / 2);
   expect_close(line, "eval_accuracy", correct / (static_cast<double>(all.size()) / 2));
+}
+
+TEST(Oracle, RewardTrainingHasDropout) {
+  std::vector<double> losses;
+  for (const double dropout : {0.0, 0.2}) {
+    OracleBench bench("reward-dropout");
+    bench.options.reward.init = "random";
+    bench.options.reward.steps = 1;
+    bench.options.model.dropout = dropout;
+    Session session = bench.session();
+    RewardTrainer(session).run();
+    if (session.first()) losses.push_back(bench.lines("loss").back()["loss"].get<double>());
+  }
+  if (losses.empty()) return;
+  EXPECT_GT(std::abs(losses[0] - losses[1]), 1e-4);
 }
 
 }  // namespace

@@ -73,8 +73,12 @@ struct PpoTwin {
         actor(session, config, Head::policy, o.actor_optimizer, steps * 2 / 3),
         reference(session, config, Head::policy, o.actor_optimizer),
         critic(session, config, Head::value, o.critic_optimizer, steps),
+        reward(session, config, Head::value, o.critic_optimizer),
         beta(o.kl.beta) {
     actor.load("sft", "policy");
+    if (o.scorer.kind != "model") return;
+    reward.load("reward", "reward");
+    critic.load("reward", "reward");
   }
 
   Samples sample(const std::vector<std::int64_t>& which, std::int64_t first_id, Purpose purpose, double temperature, std::int64_t max_new) {
@@ -92,7 +96,8 @@ struct PpoTwin {
       Sequence sequence{static_cast<std::int64_t>(prompt.sample), prompt.tokens, static_cast<std::int64_t>(prompt.tokens.size())};
       sequence.tokens.insert(sequence.tokens.end(), c.tokens.begin(), c.tokens.end());
       out.sequences.push_back(sequence);
-      out.raw.push_back(gain * -2 * Whim::of(tokenizer->decode(c.tokens)) + bias);
+      const double raw = o.scorer.kind == "model" ? reward.values(sequence).back() : -2 * Whim::of(tokenizer->decode(c.tokens));
+      out.raw.push_back(gain * raw + bias);
       out.ended.push_back(c.tokens.back() == *tokenizer->eos());
       out.tokens += static_cast<std::int64_t>(c.tokens.size());
     }
@@ -105,6 +110,7 @@ struct PpoTwin {
     double variance = 0;
     for (const double x : raw) variance += (x - mean) * (x - mean) / 16;
     gain = 1 / std::sqrt(variance), bias = -mean * gain;
+    if (o.scorer.kind == "model") scale_value_head(critic.engine().store(), gain, bias);  // the critic starts as the reward
   }
 
   nlohmann::json evaluate() {
@@ -135,7 +141,8 @@ struct PpoTwin {
       theirs.push_back(reference.score(sequence, o.temperature).logprob);
       const std::vector<double> values = critic.values(sequence);
       value.emplace_back(values.begin() + sequence.prompt - 1, values.end() - 1);
-      score.push_back(std::clamp(s.raw[i], -1.0, 1.0) - (s.ended[i] ? 0 : 0.5));
+      score.push_back(std::clamp(s.raw[i], -1.0, 1.0));
+      if (!s.ended[i]) score.back() = o.missing_eos == "replace" ? -1.5 : score.back() - 0.5;
       kl.push_back(0);
       reward.emplace_back();
       for (std::size_t t = 0; t < old[i].size(); ++t) {
@@ -237,7 +244,7 @@ struct PpoTwin {
   const Dataset& prompts;
   ModelConfig config;
   std::unique_ptr<Tokenizer> tokenizer;
-  Twin actor, reference, critic;
+  Twin actor, reference, critic, reward;
   double beta, gain = 1, bias = 0;
 };
 
@@ -250,13 +257,14 @@ void expect_line(const nlohmann::json& line, const nlohmann::json& expected) {
 }
 
 /// Trains, and compares every iteration with the twin's.
-void compare(PpoBench& bench, int* stopped) {
+void compare(PpoBench& bench, int* stopped, int critic_steps = 18) {
   Whim whim;
   Session session = bench.session();
   if (session.first()) session.scorer = &whim;
   SupervisedTrainer(session).run();
+  if (bench.options.ppo.scorer.kind == "model") RewardTrainer(session).run();
   const Dataset prompts(bench.options.ppo.prompts);
-  PpoTwin twin(session, prompts, 18);
+  PpoTwin twin(session, prompts, critic_steps);
   PpoTrainer(session).run();
   twin.normalise();
   std::vector<nlohmann::json> expected = {{{"score_gain", twin.gain}, {"score_bias", twin.bias}}, twin.evaluate()};
@@ -284,12 +292,50 @@ TEST(Oracle, PpoWithEverySwitch) {
   EXPECT_EQ(stopped, 0);
 }
 
+// Grains of several blocks of 256 rows.
+TEST(Oracle, PpoWithLargeGrains) {
+  PpoBench bench("large");
+  bench.options.ppo.batch = 60;
+  bench.options.ppo.minibatch = 45;
+  bench.options.machine.grain_tokens = 600;
+  int stopped = 0;
+  compare(bench, &stopped, 12);
+}
+
 TEST(Oracle, PpoThatStopsEarly) {
   PpoBench bench("early");
   bench.options.ppo.target_kl = 0.02;
   int stopped = 0;
   compare(bench, &stopped);
   EXPECT_GT(stopped, 0);
+}
+
+TEST(Oracle, PpoWithARewardModel) {
+  PpoBench bench("model");
+  bench.options.ppo.scorer.kind = "model";
+  bench.options.ppo.critic = "reward";
+  bench.options.ppo.missing_eos = "replace";
+  bench.options.ppo.score.missing_eos_value = -1.5;
+  bench.options.reward.init = "random";
+  int stopped = 0;
+  compare(bench, &stopped);
+}
+
+// A critic made of a policy knows nothing yet: its values are 0 and explain nothing.
+TEST(Oracle, CriticOfAPolicyStartsAtZero) {
+  PpoBench bench("zero");
+  bench.options.ppo.critic = "sft";
+  bench.options.ppo.iterations = 1;
+  Whim whim;
+  Session session = bench.session();
+  if (session.first()) session.scorer = &whim;
+  SupervisedTrainer(session).run();
+  PpoTrainer(session).run();
+  if (!session.first()) return;
+  for (const auto& line : bench.metrics())
+    if (line.contains("explained_variance")) {
+      EXPECT_EQ(line["explained_variance"].get<double>(), 0.0);
+    }
 }
 
 }  // namespace

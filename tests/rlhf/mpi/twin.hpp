@@ -25,7 +25,7 @@ class Twin {
   /// steps: of the stage; the rate falls to half along them.
   Twin(Session& session, const ModelConfig& config, Head head, const OptimizerOptions& options, int steps = 1)
       : session_(session), rate_(options.rate), steps_(steps), plan_(session.device), workspace_(plan_) {
-    engine_ = std::make_unique<Engine>("twin", config, head, Division{}, EngineUse{.rows = 64, .most_grains = 64, .slots = 1, .capacity = 48},
+    engine_ = std::make_unique<Engine>("twin", config, head, Division{}, EngineUse{.rows = 64, .most_grains = 100, .slots = 1, .capacity = 48},
                                        workspace_);
     workspace_.reserve();
     plan_.commit();
@@ -34,6 +34,8 @@ class Twin {
     optimizer_ = std::make_unique<Optimizer>(engine_->store(), options.how(), options.clip);
   }
   Engine& engine() { return *engine_; }
+  Dropout dropout;         ///< of the next step
+  double sum_logprob = 0;  ///< of the tokens behind the prompts, as the last step saw them
   void load(const std::string& stage, const std::string& model) { SavedModels(session_.checkpoint(stage)).load(model, engine_->store()); }
 
   /// Log-probabilities of the tokens behind the prompt, and their entropies.
@@ -58,14 +60,16 @@ class Twin {
   /// An optimizer step: gradients of the loss with respect to log-probability and entropy of each token behind the prompt ...
   using Gradients = std::function<Scored(std::size_t sample)>;
   double step(const std::vector<Sequence>& sequences, double temperature, const Gradients& gradients) {
+    sum_logprob = 0;
     return finish(sequences, [&](std::size_t i, const Row& row) {
       const Scored wanted = gradients(i);
       const std::int64_t begin = sequences[i].prompt - 1;
-      engine_->forward_backward(row.grain(), static_cast<float>(temperature), {},
+      engine_->forward_backward(row.grain(), static_cast<float>(temperature), dropout,
                                 [&](std::int64_t first, auto logprob, auto, auto dlogprob, auto dentropy) {
                                   for (std::size_t r = 0; r < logprob.size(); ++r) {
                                     const std::int64_t t = first + static_cast<std::int64_t>(r) - begin;
                                     const bool learned = t >= 0 && t < static_cast<std::int64_t>(wanted.logprob.size());
+                                    if (learned) sum_logprob += logprob[r];
                                     dlogprob[r] = learned ? static_cast<float>(wanted.logprob[t]) : 0;
                                     dentropy[r] = learned ? static_cast<float>(wanted.entropy[t]) : 0;
                                   }
