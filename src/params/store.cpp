@@ -33,8 +33,10 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
     if (use.generates) whole_ = plan.reserve(model_ + " values, whole, to generate", all, DType::f32, Lifetime::rollout);
   }
   for (const auto& tie : layout_.ties())
-    if (learns() && !tie.apart && layout_.chunks()[tie.chunk].held && division.stages() > 1)
-      tie_room_ = plan.reserve(model_ + " tied gradient", {tie_room_elements}, DType::f32, Lifetime::update);
+    if (learns() && !tie.apart && layout_.chunks()[tie.chunk].held && division.stages() > 1) {
+      tie_room_elements_ = std::min<std::int64_t>(1 << 20, layout_.chunks()[tie.chunk].size);
+      tie_room_ = plan.reserve(model_ + " tied gradient", {tie_room_elements_}, DType::f32, Lifetime::update);
+    }
   if (!learns()) return;
   first_moment_ = plan.reserve(model_ + " first moment", placement.moments ? share : all, DType::f32);
   second_moment_ = plan.reserve(model_ + " second moment", placement.moments ? share : all, DType::f32);

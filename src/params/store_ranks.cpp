@@ -106,10 +106,10 @@ void ParameterStore::exchange_ties() {
     if (tie.apart) {
       kernels::add(sum, sum, part(tie.offset, chunks + t), stream);
     } else if (tie_room_) {
-      const Tensor room = plan_->at(tie_room_, {tie_room_elements});
+      const Tensor room = plan_->at(tie_room_, {tie_room_elements_});
       const int peer = chunk.copy ? 0 : division_.stages() - 1;
-      for (std::int64_t begin = 0; begin < sum.count(); begin += tie_room_elements) {
-        const Tensor mine = sum.slice(begin, std::min(tie_room_elements, sum.count() - begin)), theirs = room.slice(0, mine.count());
+      for (std::int64_t begin = 0; begin < sum.count(); begin += tie_room_elements_) {
+        const Tensor mine = sum.slice(begin, std::min(tie_room_elements_, sum.count() - begin)), theirs = room.slice(0, mine.count());
         const Message send{mine, peer}, receive{theirs, peer};
         division_.along(Axis::pipeline).exchange({&send, 1}, {&receive, 1}, stream);
         chunk.copy ? kernels::add(mine, theirs, mine, stream) : kernels::add(mine, mine, theirs, stream);

@@ -74,7 +74,7 @@ PpoTrainer::PpoTrainer(Session& session)
   const std::int64_t grain_tokens = session.options.machine.grain_tokens;
   require(longest <= grain_tokens, "the longest prompt ({} tokens) and {} new tokens exceed batch.grain_tokens = {}: raise it", prompt,
           max_new, grain_tokens);
-  const std::int64_t grains = grain_bound(options_.minibatch, options_.minibatch * longest, grain_tokens), rows = session.most_rows();
+  const std::int64_t grains = grains_ = grain_bound(options_.minibatch, options_.minibatch * longest, grain_tokens), rows = session.most_rows();
   const Division division = session.division();
   EngineUse look{.rows = rows}, learn{.rows = rows, .most_grains = grains, .recompute = session.recompute()}, act = learn;
   act.slots = options_.slots;
@@ -92,8 +92,9 @@ PpoTrainer::PpoTrainer(Session& session)
 }
 
 std::string PpoTrainer::describe() const {
-  return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs\n{}", prompts_.size(), options_.iterations,
-                     options_.batch, options_.minibatch, options_.epochs, plan_.report());
+  return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs\n{}{}{}", prompts_.size(),
+                     options_.iterations, options_.batch, options_.minibatch, options_.epochs, plan_.report(),
+                     describe_division(session_, *actor_.engine, grains_), describe_division(session_, *critic_.engine, grains_));
 }
 
 void PpoTrainer::start() {

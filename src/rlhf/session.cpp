@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "collimate/base/text.hpp"
+#include "collimate/engine/schedule.hpp"
 #include "collimate/kernels/rows.hpp"
 
 namespace collimate::rlhf {
@@ -44,6 +45,33 @@ RecomputePlan Session::recompute() const {
   const std::string& how = options.machine.recompute;
   return {how == "full" ? Recompute::full : how == "selective" ? Recompute::selective : Recompute::none,
           static_cast<int>(options.machine.recompute_every)};
+}
+
+std::string describe_division(const Session& session, const Engine& engine, std::int64_t grains) {
+  const Division division = session.division();
+  const int data = division.ranks(Axis::data), stages = division.stages();
+  const std::int64_t each = (grains + data - 1) / data;  // grains of a replica
+  std::string out;
+  if (stages > 1) {
+    const ModelConfig& config = engine.transformer().config();
+    out += fmt::format("  {}: blocks of the {} stages:", engine.store().model(), stages);
+    for (int stage = 0; stage < stages; ++stage) {
+      const Part blocks = stage_blocks(config, engine.transformer().head(), stage, stages);
+      out += fmt::format(" {}-{}", blocks.begin, blocks.begin + blocks.count - 1);
+    }
+    const auto shown = static_cast<int>(std::min<std::int64_t>(each, 8));
+    out += fmt::format("; forwards and backwards of {} grains per replica{}\n{}", each, shown < each ? " (the first 8)" : "",
+                       schedule_text(stages, shown));
+  }
+  if (division.placement().gradients && data > 1) {
+    const double mebibytes = static_cast<double>(engine.store().layout().size()) * sizeof(float) / (1 << 20);
+    out += fmt::format(
+        "  {}: params.zero = {} reduces gradients {}in each of {} micro-steps: {:.1f} MiB x {}/{} sent per rank and step, where params.zero = 1 "
+        "sends {:.1f} MiB x 2 x {}/{} or a little more\n",
+        engine.store().model(), session.options.machine.zero, division.placement().values ? "and gathers values twice " : "", each,
+        mebibytes * static_cast<double>(division.placement().values ? 3 * each : each + 1), data - 1, data, mebibytes, data - 1, data);
+  }
+  return out;
 }
 
 std::string hash_text(const ParameterStore& store) {

@@ -136,9 +136,19 @@ std::unique_ptr<Trainer> make(Session& session) {
   return agree(session.ranks(), [&] { return std::make_unique<Trainer>(session); });
 }
 
+// What a stage would do, and (where stages of a pipeline differ) what each rank would need for it.
 template <class Trainer>
 std::string check(Session& session) {
-  return agree(session.ranks(), [&] { return Trainer(session).describe(); });
+  const auto trainer = make<Trainer>(session);
+  std::string text = trainer->describe();
+  const auto planned = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->planned_bytes()));
+  const auto [least, most] = std::minmax_element(planned.begin(), planned.end());
+  if (*least != *most) {
+    text += "  planned for each rank, MiB:";
+    for (const std::int64_t bytes : planned) text += fmt::format(" {:.1f}", static_cast<double>(bytes) / (1 << 20));
+    text += '\n';
+  }
+  return text;
 }
 
 }  // namespace

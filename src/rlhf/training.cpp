@@ -75,7 +75,7 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kin
     match_text(source_, *heldout_, kind_.stage + ".data");
     check_lengths(session, *heldout_, source_.card.config);
   }
-  const std::int64_t grains = grain_bound(options.batch, most_tokens(data_, options.batch), session.options.machine.grain_tokens);
+  const std::int64_t grains = grains_ = grain_bound(options.batch, most_tokens(data_, options.batch), session.options.machine.grain_tokens);
   model_.engine =
       std::make_unique<Engine>(kind_.model, source_.card.config, kind_.head, session.division(),
                                EngineUse{.rows = session.most_rows(), .most_grains = grains, .recompute = session.recompute()}, workspace_);

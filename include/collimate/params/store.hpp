@@ -111,7 +111,6 @@ class ParameterStore {
   std::string disagreement(const std::vector<std::uint64_t>& mine, Axis axis,
                            const std::function<bool(const Parameter&, int rank)>& concerned) const;
 
-  static constexpr std::int64_t tie_room_elements = 1 << 20;
   std::string model_;
   ParameterLayout layout_;
   MemoryPlan* plan_;
@@ -121,6 +120,7 @@ class ParameterStore {
   Slot value_, first_moment_, second_moment_, whole_, chunk_gradient_, tie_room_, fetched_slot_[2];
   std::unique_ptr<OrderedSum> run_sum_;     // whole gradients (ZeRO 0 and 1)
   std::unique_ptr<ShardedSum> shared_sum_;  // shares of them (ZeRO 2 and 3)
+  std::int64_t tie_room_elements_ = 0;  // of the other place's gradient, exchanged at a time
   mutable Fetched fetched_[2];
   int last_fetched_ = 0;
   bool holds_all_ = false;

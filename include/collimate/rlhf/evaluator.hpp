@@ -9,6 +9,7 @@ class Evaluator {
  public:
   explicit Evaluator(Session& session);
   std::string describe() const;  ///< prompts and memory lines
+  std::size_t planned_bytes() const { return plan_.planned_bytes(Memory::device); }
   void run();
 
  private:

@@ -31,6 +31,7 @@ class PpoTrainer {
  public:
   explicit PpoTrainer(Session& session);
   std::string describe() const;  ///< prompts, iterations and memory lines
+  std::size_t planned_bytes() const { return plan_.planned_bytes(Memory::device); }
   void run();
   /// The models that learn; tests reach in here.
   Engine& actor() { return *actor_.engine; }
@@ -65,6 +66,7 @@ class PpoTrainer {
   std::optional<Dataset> heldout_;
   Source actor_source_, reference_source_, critic_source_, reward_source_;
   std::int64_t done_ = 0;
+  std::int64_t grains_ = 0;  // most of an optimizer step
   MemoryPlan plan_;
   Workspace workspace_;
   Learner actor_, critic_;

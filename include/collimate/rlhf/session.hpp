@@ -84,6 +84,10 @@ void check_lengths(const Session& session, const Dataset& data, const ModelConfi
 /// Fills a store from a source, or with random numbers.
 void load_source(const Session& session, const Source& source, ParameterStore& store);
 
+/// How a model lies on the grid, where it is divided: the blocks of each pipeline stage, their schedule for a step of `grains` grains, and
+/// what ZeRO's sharded gradients cost with several grains; "" on an undivided one.
+std::string describe_division(const Session& session, const Engine& engine, std::int64_t grains);
+
 /// The last checkpoint of a stage that a restart can use: finished or not.
 struct Resume {
   std::string folder;

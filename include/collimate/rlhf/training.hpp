@@ -81,6 +81,7 @@ class BatchTrainer {
  public:
   virtual ~BatchTrainer() = default;
   virtual std::string describe() const = 0;  ///< data, steps and memory lines
+  std::size_t planned_bytes() const { return plan_.planned_bytes(Memory::device); }
   void run();
 
  protected:
@@ -111,7 +112,7 @@ class BatchTrainer {
   Dataset data_;
   std::optional<Dataset> heldout_;
   Source source_;
-  std::int64_t steps_, done_ = 0;
+  std::int64_t steps_, done_ = 0, grains_ = 0;  // grains_: most of an optimizer step
   MemoryPlan plan_;
   Workspace workspace_;
   Learner model_;
