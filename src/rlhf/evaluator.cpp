@@ -62,7 +62,7 @@ void Evaluator::run() {
   for (Model* model : {&policy_, &reference_, &reward_}) {
     if (!model->engine) continue;
     model->engine->prepare();
-    load_source(session_, model->source, model->engine->store());
+    load_source(session_, model->source, *model->engine);
   }
   const ScoreNormalisation own = policy_.source.card.normalisation;  // of a policy that PPO has trained: what its scores were then
   const bool trained = own.gain != 1 || own.bias != 0;

@@ -78,6 +78,7 @@ Source stored_source(const Session& session, const std::string& folder, Head hea
   source.checkpoint = folder;
   source.model = main_model_of(saved, has ? head : head == Head::policy ? Head::value : Head::policy);
   source.card = saved.card(source.model);
+  source.card.adapters = {};  // load_source merges them
   source.text = saved.text_rules();
   source.fresh_text = saved.stage() == "import";
   const std::int64_t shards = session.options.machine.tensor_shards;
@@ -143,9 +144,29 @@ void check_lengths(const Session& session, const Dataset& data, const ModelConfi
   }
 }
 
-void load_source(const Session& session, const Source& source, ParameterStore& store) {
-  store.initialise(static_cast<std::uint64_t>(session.options.run.seed));
-  if (!source.checkpoint.empty()) SavedModels(source.checkpoint).load(source.model, store);
+void load_source(const Session& session, const Source& source, Engine& engine) {
+  const auto seed = static_cast<std::uint64_t>(session.options.run.seed);
+  if (engine.owns_store()) engine.store().initialise(seed);
+  if (engine.adapters()) engine.adapters()->initialise(seed);
+  if (source.checkpoint.empty()) return;
+  const SavedModels saved(source.checkpoint, session.options.lora.base);
+  if (engine.owns_store()) saved.load(source.model, engine.store());
+  if (engine.adapters()) saved.load_head(source.model, *engine.adapters());
+}
+
+AdapterNote note_of(const Session& session, const std::string& stage, const Source& source, Engine& engine) {
+  if (!engine.adapters()) return {};
+  AdapterNote note{engine.transformer().lora(), "", source.model, session.options.run.seed, base_hash(engine.store())};
+  if (source.checkpoint.empty()) {
+    session.log.warning("{}: the frozen parameters are random numbers, beside which adapters learn little: start from a checkpoint, or leave {} out "
+                        "of lora.stages",
+                        stage, stage);
+    return note;
+  }
+  namespace fs = std::filesystem;  // a run folder can be moved with all its checkpoints
+  const fs::path here = fs::absolute(session.checkpoint(stage)).lexically_normal(), base = fs::absolute(source.checkpoint).lexically_normal();
+  note.base = (base.parent_path() == here.parent_path() ? base.lexically_relative(here) : base).string();
+  return note;
 }
 
 std::optional<Resume> find_resume(const Session& session, const std::string& stage) {
