@@ -11,7 +11,8 @@ namespace {
 using kernels::Write;
 
 int number_of(const std::string& target) {
-  return static_cast<int>(std::find(adapter_targets.begin(), adapter_targets.end(), target) - adapter_targets.begin());
+  const auto& all = adapter_targets();
+  return static_cast<int>(std::find(all.begin(), all.end(), target) - all.begin());
 }
 
 std::string name_of(int block, const std::string& target) { return "block." + std::to_string(block) + "." + target; }
@@ -56,7 +57,10 @@ void copy(Tensor to, Tensor from, Stream& stream) { to.device().copy(to.data(), 
 
 }  // namespace
 
-const std::vector<std::string> adapter_targets = {"query", "key", "value", "output", "gate", "up", "down"};
+const std::vector<std::string>& adapter_targets() {
+  static const std::vector<std::string> targets = {"query", "key", "value", "output", "gate", "up", "down"};
+  return targets;
+}
 
 bool LoraConfig::has(const std::string& target) const { return on() && std::find(targets.begin(), targets.end(), target) != targets.end(); }
 
@@ -69,7 +73,7 @@ void LoraConfig::check(const ModelConfig& config) const {
 }
 
 void declare_adapters(const LoraConfig& lora, const ParameterLayout& weights, const std::string& block, ParameterLayout& adapters) {
-  for (const std::string& target : adapter_targets) {
+  for (const std::string& target : adapter_targets()) {
     const std::string name = block + "." + target;
     if (!lora.has(target)) continue;
     const Parameter& w = weights.parameter(name + ".weight");

@@ -150,15 +150,19 @@ void SavedModels::check_base(const AdapterNote& note, const ParameterStore& base
           note.base_hash, note.base.empty() ? fmt::format("what seed {} gives", note.seed) : fmt::format("'{}'", base_folder(note)), hash);
 }
 
-void SavedModels::load(const std::string& model, ParameterStore& store, bool moments) const {
+void SavedModels::load_base(const std::string& model, ParameterStore& base) const {
   const AdapterNote note = card(model).adapters;
-  if (note.lora.on()) {
-    if (note.base.empty())
-      store.initialise(static_cast<std::uint64_t>(note.seed));
-    else
-      SavedModels(base_folder(note), base_).load(note.base_model, store);
-    check_base(note, store);
-    merge(model, note.lora, store);
+  if (note.base.empty())
+    base.initialise(static_cast<std::uint64_t>(note.seed));
+  else
+    SavedModels(base_folder(note), base_).load(note.base_model, base);
+  check_base(note, base);
+}
+
+void SavedModels::load(const std::string& model, ParameterStore& store, bool moments) const {
+  if (const LoraConfig lora = card(model).adapters.lora; lora.on()) {
+    load_base(model, store);
+    merge(model, lora, store);
     return load_head(model, store);
   }
   fill(model, store, Kind::value);

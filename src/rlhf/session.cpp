@@ -78,7 +78,7 @@ Source stored_source(const Session& session, const std::string& folder, Head hea
   source.checkpoint = folder;
   source.model = main_model_of(saved, has ? head : head == Head::policy ? Head::value : Head::policy);
   source.card = saved.card(source.model);
-  source.card.adapters = {};  // load_source merges them
+  source.card.adapters = {};  // to be merged
   source.text = saved.text_rules();
   source.fresh_text = saved.stage() == "import";
   const std::int64_t shards = session.options.machine.tensor_shards;
@@ -150,6 +150,10 @@ void load_source(const Session& session, const Source& source, Engine& engine) {
   if (engine.adapters()) engine.adapters()->initialise(seed);
   if (source.checkpoint.empty()) return;
   const SavedModels saved(source.checkpoint, session.options.lora.base);
+  if (source.card.adapters.lora.on()) {
+    saved.load_base(source.model, engine.store());
+    return saved.load_adapters(source.model, *engine.adapters(), engine.store(), false);
+  }
   if (engine.owns_store()) saved.load(source.model, engine.store());
   if (engine.adapters()) saved.load_head(source.model, *engine.adapters());
 }

@@ -8,7 +8,7 @@
 namespace collimate {
 
 /// The matrices of a block that may have an adapter, in the order in which a block's adapters are stored and numbered.
-extern const std::vector<std::string> adapter_targets;  // query, key, value, output, gate, up, down
+const std::vector<std::string>& adapter_targets();  // query, key, value, output, gate, up, down
 
 /// Low-rank adapters (Hu et al., 2021): y = x W^T + scale dropout(x) A^T B^T with A [rank, in], B [out, rank] and scale = alpha / rank. The
 /// model's own parameters are frozen. A starts with normal numbers of variance 1/in, B at 0.

@@ -60,7 +60,9 @@ class SavedModels {
   /// checkpoint lacks keep what they hold. Adapters are merged into their base: W + scale (B A), where B A is summed by fused
   /// multiply-adds in fp32, the ranks in order; a base with another hash than theirs is refused. Collective.
   void load(const std::string& model, ParameterStore& store, bool moments = false) const;
-  /// Fills a store of adapters from a model that was saved so; `base` are the parameters that they go on with. Collective.
+  /// Of a model that was saved as adapters: fills a store with their base, and one with them; `base` are the parameters that they go on with.
+  /// Collective.
+  void load_base(const std::string& model, ParameterStore& base) const;
   void load_adapters(const std::string& model, ParameterStore& adapters, const ParameterStore& base, bool moments) const;
   /// Fills the value head of a store of adapters, where the model has one.
   void load_head(const std::string& model, ParameterStore& adapters) const;
