@@ -42,12 +42,14 @@ must_end_with 0
 holds "$(value moved/summary.json ppo.kl) > 0" "KL of a policy that has learned"
 mv moved/checkpoints/sft base
 run 1 "${talk[@]}" moved/checkpoints/ppo
-refused "adapters" "--base"
+must_end_with 2
+must_say "their base is not at 'moved/checkpoints/sft'"
 run 1 "${talk[@]}" moved/checkpoints/ppo --base base
 must_end_with 0
 cmp out.txt said.txt || wrong "another place of the base says something else"
 run 1 "${talk[@]}" moved/checkpoints/ppo --base plain/checkpoints/sft
-refused "belong to other weights"
+must_end_with 2
+must_say "belong to other weights"
 # A later run starts from them by name or folder.
 train 2 later --run.stages=reward --reward.init=random/checkpoints/sft --reward.steps=1 "${lora[@]}"
 must_end_with 0
