@@ -19,8 +19,8 @@ namespace fs = std::filesystem;
 
 constexpr const char* usage =
     "collimate export --checkpoint CHECKPOINT --output FOLDER [OPTIONS]: writes a model as a Hugging Face folder (config.json,\n"
-    "model.safetensors, tokenizer files), which other programs load. The files are read again and compared before the folder gets its\n"
-    "name.";
+    "model.safetensors, tokenizer files), which other programs load. Adapters are merged into their base. The files are read again and\n"
+    "compared before the folder gets its name.";
 
 /// A tensor as Hugging Face stores it.
 void pack_all(const HuggingFaceTensor& tensor, const ParameterStore& store, std::span<float> stored) {
@@ -76,9 +76,10 @@ void check_folder(const std::string& folder, const ModelConfig& config, const st
 }  // namespace
 
 int export_command(const std::vector<std::string>& arguments) {
-  std::string checkpoint, model, output;
+  std::string checkpoint, base, model, output;
   OptionTable table;
   table.add("checkpoint", checkpoint, "the checkpoint, a folder");
+  table.add("base", base, "the base of a checkpoint with adapters, where it is not where the checkpoint says; empty: it is");
   table.add("model", model, "which of its models; empty: its language model");
   table.add("output", output, "the folder to write; must be new or empty");
   if (!read_command_line(table, usage, arguments)) return 0;
@@ -87,7 +88,7 @@ int export_command(const std::vector<std::string>& arguments) {
   require_new_folder(output);
 
   require_one_checkpoint(checkpoint);
-  const rlhf::SavedModels saved(checkpoint);
+  const rlhf::SavedModels saved(checkpoint, base);
   if (model.empty()) model = rlhf::main_model_of(saved, Head::policy);
   const rlhf::ModelCard card = saved.card(model);
   require(card.head == Head::policy,
@@ -112,8 +113,9 @@ int export_command(const std::vector<std::string>& arguments) {
     if (file_error != nullptr) fail("cannot write the folder '{}': {}", output, file_error->code().message());
     throw;
   }
-  fmt::print("{}: model '{}' of '{}' with {} tensors, {} parameters{}; read again and found equal, bit by bit\n", output, model, checkpoint,
-             tensors.size(), card.config.parameters(), text.has_tokenizer() ? " and its tokenizer" : ", no tokenizer");
+  fmt::print("{}: model '{}' of '{}' with {} tensors, {} parameters{}{}; read again and found equal, bit by bit\n", output, model, checkpoint,
+             tensors.size(), card.config.parameters(), card.adapters.lora.on() ? " (adapters merged)" : "",
+             text.has_tokenizer() ? " and its tokenizer" : ", no tokenizer");
   return 0;
 }
 

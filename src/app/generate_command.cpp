@@ -26,7 +26,7 @@ constexpr const char* usage =
     "to ids. A sample depends on the model, its prompt, its number and the seed, not on what else is generated with it.";
 
 struct Words {
-  std::string checkpoint, model, prompt, prompt_ids, stop = "eos";
+  std::string checkpoint, base, model, prompt, prompt_ids, stop = "eos";
   std::int64_t max_new = 100, top_k = 0, seed = 1, samples = 1, slots = 32;
   double temperature = 1, top_p = 1;
   bool raw = false, logprobs = false;
@@ -34,6 +34,7 @@ struct Words {
 
 void declare(OptionTable& table, Words& words) {
   table.add("checkpoint", words.checkpoint, "the checkpoint, a folder");
+  table.add("base", words.base, "the base of a checkpoint with adapters, where it is not where the checkpoint says; empty: it is");
   table.add("model", words.model, "which of its models; empty: its language model");
   table.add("prompt", words.prompt, "a text to continue; may be given several times");
   table.add("prompt-ids", words.prompt_ids, "token ids to continue, separated by commas; may be given several times");
@@ -197,7 +198,7 @@ int generate_command(const std::vector<std::string>& arguments) {
   require(texts.empty() || ids.empty(), "command line: give --prompt or --prompt-ids, not both");
 
   require_one_checkpoint(words.checkpoint);
-  const rlhf::SavedModels saved(words.checkpoint);
+  const rlhf::SavedModels saved(words.checkpoint, words.base);
   if (words.model.empty()) words.model = rlhf::main_model_of(saved, Head::policy);
   const rlhf::ModelCard card = saved.card(words.model);
   require(card.head == Head::policy, "the model '{}' of '{}' has a value head and generates nothing", words.model, words.checkpoint);

@@ -35,6 +35,7 @@ const std::vector<std::string> free_options = {"run.folder",
                                                "params.",
                                                "engine.",
                                                "device.",
+                                               "lora.base",
                                                "ppo.slots",
                                                "sft.log_every",
                                                "reward.log_every",
@@ -94,6 +95,7 @@ void check_combinations(const Options& o, int ranks) {
   require(o.ppo.policy.dual_clip == 0 || o.ppo.policy.dual_clip > 1, "ppo.dual_clip = {} must be 0 (off) or more than 1",
           o.ppo.policy.dual_clip);
   require(o.ppo.minibatch <= o.ppo.batch, "ppo.minibatch = {} is more than ppo.batch = {}", o.ppo.minibatch, o.ppo.batch);
+  require(!o.lora.on() || !o.lora.targets.empty(), "lora.targets is empty: name at least one of the matrices that get an adapter");
   require(o.ppo.kl.target == 0 || o.ppo.kl.beta > 0, "ppo.kl_target = {} cannot steer a coefficient ppo.kl = 0: start it above 0",
           o.ppo.kl.target);
 }

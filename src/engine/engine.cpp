@@ -13,8 +13,16 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
       workspace_(&workspace),
       stream_(&workspace.plan().device().stream()),
       division_(division),
-      transformer_(config, head, division, workspace.plan(), use.recompute),
-      store_(name, transformer_.layout(), workspace.plan(), division, {use.most_grains, use.slots > 0}) {
+      transformer_(config, head, division, workspace.plan(), use.recompute, use.lora),
+      store_(use.frozen) {
+  if (!store_) {
+    const StoreUse own{use.lora.on() ? 0 : use.most_grains, use.slots > 0};
+    own_ = std::make_unique<ParameterStore>(name, transformer_.layout(), workspace.plan(), division, own);
+    store_ = own_.get();
+  }
+  if (use.lora.on())
+    adapters_ = std::make_unique<ParameterStore>(name + " adapters", transformer_.adapter_layout(), workspace.plan(), division,
+                                                 StoreUse{use.most_grains, use.slots > 0});
   if (division.last_stage()) {
     if (head == Head::policy)
       policy_.emplace(transformer_);
@@ -81,9 +89,9 @@ GrainView Engine::upload(const GrainBuffers& buffers, const Grain& grain) {
   for (std::int64_t r = 0; r < rows; ++r) {  // what a kernel would take for padding, or read behind a table
     require(grain.tokens[r] < config.vocabulary && grain.targets[r] < config.vocabulary,
             "sample {} has token {} for the model {}, whose vocabulary ends at {}: its tokenizer is another one", grain.samples[r],
-            std::max(grain.tokens[r], grain.targets[r]), store_.model(), config.vocabulary - 1);
+            std::max(grain.tokens[r], grain.targets[r]), store_->model(), config.vocabulary - 1);
     require(grain.positions[r] < config.context, "sample {} is longer than the context of {} tokens of the model {}: shorten it",
-            grain.samples[r], config.context, store_.model());
+            grain.samples[r], config.context, store_->model());
   }
   const auto put = [&](const Tensor& tensor, auto span) {
     const Tensor part = tensor.slice(0, static_cast<std::int64_t>(span.size()));
@@ -109,7 +117,7 @@ void Engine::score_all(std::span<const Grain> grains, const std::function<void(s
     const std::int64_t rows = view.rows();
     score_.sent.reset();  // what was sent may lie where the next one comes
     if (rows && !division_.first_stage()) receive_stage(score_.activations.x[0].slice(0, rows), division_.stage() - 1);
-    const Tensor out = transformer_.forward(score_.activations, store_, {.stream = *stream_, .grain = view});
+    const Tensor out = transformer_.forward(score_.activations, weights(), {.stream = *stream_, .grain = view});
     if (division_.last_stage())
       head(g, grains[g], out);
     else if (rows)
@@ -119,10 +127,10 @@ void Engine::score_all(std::span<const Grain> grains, const std::function<void(s
 }
 
 void Engine::score(std::span<const Grain> grains, float temperature, const EachScored& each) {
-  ensure(transformer_.head() == Head::policy, "model {} has another head", store_.model());
+  ensure(transformer_.head() == Head::policy, "model {} has another head", store_->model());
   std::vector<float> logprob, entropy;
   score_all(grains, [&](std::size_t g, const Grain& grain, Tensor hidden) {
-    const Lease lease = store_.fetch(transformer_.head_chunk());
+    const Lease lease = transformer_.fetch_head(weights());
     logprob.resize(grain.tokens.size());
     entropy.resize(grain.tokens.size());
     if (grain.tokens.empty()) return;
@@ -132,10 +140,10 @@ void Engine::score(std::span<const Grain> grains, float temperature, const EachS
 }
 
 void Engine::values(std::span<const Grain> grains, const EachValued& each) {
-  ensure(transformer_.head() == Head::value, "model {} has another head", store_.model());
+  ensure(transformer_.head() == Head::value, "model {} has another head", store_->model());
   std::vector<float> values;
   score_all(grains, [&](std::size_t g, const Grain& grain, Tensor hidden) {
-    const Lease lease = store_.fetch(transformer_.head_chunk());
+    const Lease lease = transformer_.fetch_head(weights());
     values.resize(grain.tokens.size());
     if (grain.tokens.empty()) return;
     const Tensor out = score_.values.slice(0, hidden[0]);
@@ -160,7 +168,11 @@ void Engine::values(const Grain& grain, std::span<float> values) {
 // The key of a step's dropout: the seed moved by the step, so that every step has its own masks.
 Pass Engine::learning_pass(const GrainView& grain, const Dropout& dropout) {
   const std::uint64_t seed = dropout.seed + 0x9e3779b97f4a7c15ull * static_cast<std::uint64_t>(dropout.step);
-  return {.stream = *stream_, .grain = grain, .dropout = dropout.probability, .key = RandomKey(seed, Purpose::dropout)};
+  return {.stream = *stream_,
+          .grain = grain,
+          .dropout = dropout.probability,
+          .adapter_dropout = dropout.adapters,
+          .key = RandomKey(seed, Purpose::dropout)};
 }
 
 void Engine::train_forward(InFlight& flight, const Grain& grain, const Dropout& dropout) {
@@ -168,7 +180,7 @@ void Engine::train_forward(InFlight& flight, const Grain& grain, const Dropout& 
   const std::int64_t rows = flight.view.rows();
   flight.sent.reset();
   if (rows && !division_.first_stage()) receive_stage(flight.activations.x[0].slice(0, rows), division_.stage() - 1);
-  const Tensor out = transformer_.forward(flight.activations, store_, learning_pass(flight.view, dropout));
+  const Tensor out = transformer_.forward(flight.activations, weights(), learning_pass(flight.view, dropout));
   if (rows && !division_.last_stage()) flight.sent = send_stage(out, division_.stage() + 1);
 }
 
@@ -176,22 +188,22 @@ void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& gr
                             const std::function<void(std::size_t, const Grain&, Tensor, Tensor)>& head) {
   const std::int64_t rows = flight.view.rows();
   const Tensor dhidden = learn_.dhidden.slice(0, rows), gradient = flight.activations.gradient.slice(0, rows);
-  store_.open_grain(rows > 0);
+  learning().open_grain(rows > 0);
   learn_.sent.reset();
   if (division_.last_stage()) {
     head(index, grain, dhidden, flight.activations.final_norm.y.slice(0, rows));
-    store_.reduce(transformer_.head_chunk());
+    transformer_.reduce_head(weights());
   } else if (rows) {
     receive_stage(gradient, division_.stage() + 1);
   }
-  transformer_.backward(dhidden, flight.activations, store_, learning_pass(flight.view, dropout));
+  transformer_.backward(dhidden, flight.activations, weights(), learning_pass(flight.view, dropout));
   if (rows && !division_.first_stage()) learn_.sent = send_stage(gradient, division_.stage() - 1);
-  store_.close_grain();
+  learning().close_grain();
 }
 
 void Engine::train(std::span<const Grain> grains, const Dropout& dropout,
                    const std::function<void(std::size_t, const Grain&, Tensor, Tensor)>& head) {
-  ensure(store_.learns(), "model {} was not planned to learn", store_.model());
+  ensure(learning().learns(), "model {} was not planned to learn", store_->model());
   for (const Action& action :
        one_forward_one_backward(division_.stage(), division_.stages(), static_cast<int>(grains.size()))) {
     const auto g = static_cast<std::size_t>(action.grain);
@@ -206,9 +218,9 @@ void Engine::train(std::span<const Grain> grains, const Dropout& dropout,
 }
 
 void Engine::forward_backward(std::span<const Grain> grains, float temperature, const Dropout& dropout, const GrainTokenLoss& loss) {
-  ensure(transformer_.head() == Head::policy, "model {} has another head", store_.model());
+  ensure(transformer_.head() == Head::policy, "model {} has another head", store_->model());
   train(grains, dropout, [&](std::size_t g, const Grain& grain, Tensor dhidden, Tensor hidden) {
-    const Lease lease = store_.fetch(transformer_.head_chunk());
+    const Lease lease = transformer_.fetch_head(weights());
     if (grain.tokens.empty()) return;
     policy_->forward_backward(dhidden, hidden, grain.targets, temperature, learn_.head, lease, *stream_,
                               [&](std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
@@ -218,9 +230,9 @@ void Engine::forward_backward(std::span<const Grain> grains, float temperature, 
 }
 
 void Engine::forward_backward(std::span<const Grain> grains, const Dropout& dropout, const GrainValueLoss& loss) {
-  ensure(transformer_.head() == Head::value, "model {} has another head", store_.model());
+  ensure(transformer_.head() == Head::value, "model {} has another head", store_->model());
   train(grains, dropout, [&](std::size_t g, const Grain& grain, Tensor dhidden, Tensor hidden) {
-    const Lease lease = store_.fetch(transformer_.head_chunk());
+    const Lease lease = transformer_.fetch_head(weights());
     if (grain.tokens.empty()) return;
     const Tensor values = learn_.values.slice(0, hidden[0]), dvalues = learn_.dvalues.slice(0, hidden[0]);
     value_->forward(values, hidden, lease, *stream_);
@@ -243,11 +255,11 @@ void Engine::forward_backward(const Grain& grain, const Dropout& dropout, const 
 }
 
 std::vector<float> Engine::logits(const Grain& grain) {
-  ensure(policy_.has_value(), "model {} has another head", store_.model());
+  ensure(policy_.has_value(), "model {} has another head", store_->model());
   const GrainView view = upload(score_.grain, grain);
-  const Tensor hidden = transformer_.forward(score_.activations, store_, {.stream = *stream_, .grain = view});
+  const Tensor hidden = transformer_.forward(score_.activations, weights(), {.stream = *stream_, .grain = view});
   std::vector<float> out(view.rows() * transformer_.config().vocabulary);
-  policy_->logits(hidden, score_.head, store_.fetch(transformer_.head_chunk()), *stream_, out);
+  policy_->logits(hidden, score_.head, transformer_.fetch_head(weights()), *stream_, out);
   return out;
 }
 

@@ -94,7 +94,7 @@ class Engine::Group {
 // its threads share the kernels. So do those of ranks that share layers: only one thread may talk to the others.
 void Engine::share(std::int64_t sequences, const std::function<void(std::int64_t begin, std::int64_t count)>& body) const {
   constexpr std::int64_t most_elements = 2 << 20;
-  if (store_.layout().size() <= most_elements && division_.ranks(Axis::tensor) == 1)
+  if (store_->layout().size() <= most_elements && division_.ranks(Axis::tensor) == 1)
     kernels::in_parts(sequences, body);
   else
     body(0, sequences);
@@ -113,7 +113,7 @@ std::vector<std::int32_t> Engine::draw(std::span<const Active> work, const Gener
   share(n, [&](std::int64_t begin, std::int64_t count) {
     const std::int64_t each = policy_->decode_scratch(1);
     const Tensor logits = generate_.logits.slice(begin, count), scratch = generate_.scratch.slice(begin * each, count * each);
-    policy_->decode(logits, generate_.hidden.slice(begin, count), scratch, store_.fetch(transformer_.head_chunk()), *stream_);
+    policy_->decode(logits, generate_.hidden.slice(begin, count), scratch, transformer_.fetch_head(weights()), *stream_);
     kernels::sample_tokens(tokens.slice(begin, count), logprobs.slice(begin, count), logits, generate_.uniforms.slice(begin, count),
                            how.sampling, *stream_);
   });
@@ -125,7 +125,7 @@ std::vector<std::int32_t> Engine::draw(std::span<const Active> work, const Gener
   for (std::int64_t b = 0; b < n; ++b) {
     const Prompt& prompt = prompts[work[b].index];
     if (!std::isfinite(logprob[b]))
-      fail_with(ExitCode::failure, "model {}: sample {} has logits that are not finite at token {}: its weights are broken", store_.model(),
+      fail_with(ExitCode::failure, "model {}: sample {} has logits that are not finite at token {}: its weights are broken", store_->model(),
                 prompt.sample, prompt.tokens.size() + out[work[b].index].tokens.size());
     out[work[b].index].logprobs.push_back(logprob[b]);
   }
@@ -153,7 +153,7 @@ void Engine::prefill(std::span<const Active> work, std::span<const Prompt> promp
   device.copy(generate_.slots.data(), slots.data(), slots.size() * sizeof(std::int32_t), *stream_);
   if (!division_.first_stage()) receive_stage(generate_.activations.x[0].slice(0, view.rows()), division_.stage() - 1);
   const Tensor hidden =
-      transformer_.forward(generate_.activations, store_,
+      transformer_.forward(generate_.activations, weights(),
                            {.stream = *stream_, .grain = view, .cache = &generate_.cache, .slots = generate_.slots.slice(0, count)});
   if (!division_.last_stage()) {
     generate_.sent = send_stage(hidden, division_.stage() + 1);
@@ -179,7 +179,7 @@ void Engine::decode(std::span<Active> work) {
   if (!division_.first_stage()) receive_stage(generate_.activations.x[0].slice(0, n), division_.stage() - 1);
   share(n, [&](std::int64_t begin, std::int64_t count) {
     const Tensor hidden =
-        transformer_.decode(generate_.activations.rows(begin, count), store_, generate_.cache, generate_.tokens.slice(begin, count),
+        transformer_.decode(generate_.activations.rows(begin, count), weights(), generate_.cache, generate_.tokens.slice(begin, count),
                             generate_.slots.slice(begin, count), generate_.positions.slice(begin, count), *stream_);
     device.copy(generate_.hidden.slice(begin, count).data(), hidden.data(), hidden.bytes(), *stream_);
   });
@@ -212,10 +212,11 @@ void Engine::check(std::span<const Prompt> prompts, const GenerateOptions& how) 
 }
 
 std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, const GenerateOptions& how) {
-  ensure(use_.slots > 0 && transformer_.head() == Head::policy, "model {} was not planned to generate", store_.model());
+  ensure(use_.slots > 0 && transformer_.head() == Head::policy, "model {} was not planned to generate", store_->model());
   check(prompts, how);
   std::vector<Continuation> out(prompts.size());
-  store_.hold_all();
+  store_->hold_all();
+  if (adapters_) adapters_->hold_all();
   std::vector<Group> groups;
   const int count = static_cast<int>(std::min<std::int64_t>(division_.stages(), use_.slots));
   for (int g = 0; how.max_new > 0 && g < count; ++g) {
@@ -246,7 +247,8 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
       send_drawn(group);
     }
   generate_.sent.reset();
-  store_.release_all();
+  store_->release_all();
+  if (adapters_) adapters_->release_all();
   return out;
 }
 

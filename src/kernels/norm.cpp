@@ -4,6 +4,11 @@
 #include "kernels/cpu/norm.hpp"
 
 namespace collimate::kernels {
+namespace {
+
+float* optional(const Tensor& tensor) { return tensor ? tensor.as<float>() : nullptr; }
+
+}  // namespace
 
 void rms_norm_forward(Tensor y, Tensor rstd, Tensor x, Tensor gain, float eps, Stream&) {
   constexpr auto name = "rms_norm_forward";
@@ -19,10 +24,10 @@ void rms_norm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain
   check_rank(name, "x", x, 2);
   check(name, "dx", dx, x.shape());
   check(name, "dy", dy, x.shape());
-  check(name, "dgain", dgain, {x[1]});
+  if (dgain) check(name, "dgain", dgain, {x[1]});
   check(name, "gain", gain, {x[1]});
   check(name, "rstd", rstd, {x[0]});
-  cpu::norm_backward({dx.as<float>(), dgain.as<float>(), nullptr, dy.as<float>(), x.as<float>(), gain.as<float>(), nullptr,
+  cpu::norm_backward({dx.as<float>(), optional(dgain), nullptr, dy.as<float>(), x.as<float>(), gain.as<float>(), nullptr,
                       rstd.as<float>(), write_dx == Write::add},
                      x[0], x[1]);
 }
@@ -45,12 +50,12 @@ void layer_norm_backward(Tensor dx, Tensor dgain, Tensor dbias, Tensor dy, Tenso
   check_rank(name, "x", x, 2);
   check(name, "dx", dx, x.shape());
   check(name, "dy", dy, x.shape());
-  check(name, "dgain", dgain, {x[1]});
-  check(name, "dbias", dbias, {x[1]});
+  if (dgain) check(name, "dgain", dgain, {x[1]});
+  if (dgain) check(name, "dbias", dbias, {x[1]});
   check(name, "gain", gain, {x[1]});
   check(name, "mean", mean, {x[0]});
   check(name, "rstd", rstd, {x[0]});
-  cpu::norm_backward({dx.as<float>(), dgain.as<float>(), dbias.as<float>(), dy.as<float>(), x.as<float>(), gain.as<float>(),
+  cpu::norm_backward({dx.as<float>(), optional(dgain), optional(dbias), dy.as<float>(), x.as<float>(), gain.as<float>(),
                       mean.as<float>(), rstd.as<float>(), write_dx == Write::add},
                      x[0], x[1]);
 }

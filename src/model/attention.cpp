@@ -6,6 +6,7 @@
 #include "collimate/kernels/elementwise.hpp"
 #include "collimate/kernels/matmul.hpp"
 #include "collimate/model/transformer.hpp"
+#include "model/linear.hpp"
 
 namespace collimate {
 namespace {
@@ -67,8 +68,14 @@ void AttentionLayer::declare(const ModelConfig& config, ParameterLayout& layout,
   if (config.bias) layout.add(name + ".output.bias", {config.width}, false, {});
 }
 
-AttentionLayer::AttentionLayer(const ModelConfig& config, const ParameterLayout& layout, const std::string& name)
-    : width_(config.width), rotary_(config.positions == Positions::rotary), bias_(config.bias) {
+AttentionLayer::AttentionLayer(const ModelConfig& config, const ParameterLayout& layout, const LoraConfig& lora,
+                               const ParameterLayout& adapters, int block)
+    : width_(config.width),
+      rotary_(config.positions == Positions::rotary),
+      bias_(config.bias),
+      in_(lora, block),
+      out_(lora, adapters, block, "output") {
+  const std::string name = "block." + std::to_string(block);
   const HeadBounds bounds = head_bounds(config, layout.shards());
   if (bounds.shared) shared_.emplace();
   for (int v = static_cast<int>(layout.held().begin), end = v + static_cast<int>(layout.held().count); v < end; ++v) {
@@ -88,6 +95,18 @@ AttentionLayer::AttentionLayer(const ModelConfig& config, const ParameterLayout&
     if (bias_) shared_->bias[which] = layout.view(name + key_value[which] + ".bias");
   }
   if (bias_) out_bias_ = layout.view(name + ".output.bias");
+  std::vector<Part> query, key, value;  // columns of qkv
+  std::vector<std::int64_t> first_row;
+  for (const kernels::Heads& heads : heads_) {
+    const std::int64_t queries = heads.query * heads.size, keys = heads.key_value * heads.size;
+    query.push_back({0, queries});
+    key.push_back({queries, keys});
+    value.push_back({queries + keys, keys});
+    if (shared_) first_row.push_back(heads.first_key_value * heads.size);
+  }
+  in_.add(adapters, "query", query);
+  in_.add(adapters, "key", key, first_row);
+  in_.add(adapters, "value", value, first_row);
 }
 
 AttentionLayer::Saved AttentionLayer::take(Arena& arena, std::int64_t rows) const {
@@ -128,57 +147,72 @@ void AttentionLayer::project(Tensor qkv, int v, const Lease& lease, const Scratc
   }
 }
 
-void AttentionLayer::forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+void AttentionLayer::forward(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
                              const Pass& pass, int layer) const {
   Stream& stream = pass.stream;
+  const AdapterUse use{lease.adapter, scratch.adapter, stream, &pass};
+  in_.begin(x, use);
   sum_over_shards(y, scratch.tree, stream, [&](int v, Tensor partial) {
     const kernels::Heads& heads = heads_[v];
     if (heads.query == 0) return partial.zero(stream);
     const Tensor qkv = rows_of(saved.qkv[v], x[0]), out = rows_of(saved.out[v], x[0]), lse = rows_of(saved.lse[v], x[0]);
     project(qkv, v, lease, scratch, stream,
             [&](Tensor part, Tensor weight, Tensor bias) { kernels::linear_forward(part, x, weight, bias, Write::replace, stream); });
+    in_.forward(qkv, v, use);
     if (rotary_) kernels::rotary(qkv, pass.grain.positions, rotary, heads, false, stream);
     if (pass.cache)
       kernels::cache_write(pass.cache->keys[layer][v], pass.cache->values[layer][v], qkv, pass.grain.offsets, pass.slots, heads, stream);
     kernels::attention_forward(out, lse, qkv, pass.grain.offsets, heads, stream);
     kernels::linear_forward(partial, out, lease.at(out_weight_[v]), {}, Write::replace, stream);
+    out_.begin(out, v, use);
   });
   if (bias_) kernels::add_bias(y, lease.at(out_bias_), stream);
+  out_.forward(y, use);
 }
 
-void AttentionLayer::recompute_inner(Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+void AttentionLayer::recompute_inner(Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
                                      const Pass& pass) const {
+  const AdapterUse use{lease.adapter, scratch.adapter, pass.stream, &pass};
+  in_.begin(x, use);
   for (int v = 0; v < static_cast<int>(heads_.size()); ++v) {
     if (heads_[v].query == 0) continue;
     const Tensor qkv = rows_of(saved.qkv[v], x[0]);
     project(qkv, v, lease, scratch, pass.stream,
             [&](Tensor part, Tensor weight, Tensor bias) { kernels::linear_forward(part, x, weight, bias, Write::replace, pass.stream); });
+    in_.forward(qkv, v, use);
     if (rotary_) kernels::rotary(qkv, pass.grain.positions, rotary, heads_[v], false, pass.stream);
   }
 }
 
 // dO = dy Wo; (dq, dk, dv) = attention'(dO); dx = sum over shards of dqkv Wqkv; dWo = dy^T O; dWqkv = dqkv^T x
-void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
                               const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = x[0];
-  if (bias_) kernels::linear_backward_bias(lease.gradient_at(out_bias_), dy, Write::replace, stream);
+  const AdapterUse use{lease.adapter, scratch.adapter, stream, &pass};
+  for (int v = 0; v < static_cast<int>(heads_.size()); ++v) out_.begin(rows_of(saved.out[v], rows), v, use);
+  out_.begin_backward(dy, use);
+  in_.begin(x, use);
+  if (bias_) backward_bias(lease, out_bias_, dy, stream);
   sum_over_shards(dx, scratch.tree, stream, [&](int v, Tensor partial) {
     const kernels::Heads& heads = heads_[v];
     if (heads.query == 0) return partial.zero(stream);
     const Tensor qkv = rows_of(saved.qkv[v], rows), out = rows_of(saved.out[v], rows), lse = rows_of(saved.lse[v], rows);
     const Tensor dout = part_of(scratch.narrow, rows, out[1]), dqkv = part_of(scratch.wide, rows, qkv[1]);
     const Tensor delta = part_of(scratch.delta, rows, heads.query);
-    kernels::linear_backward_weight(lease.gradient_at(out_weight_[v]), dy, out, Write::replace, stream);
+    backward_weight(lease, out_weight_[v], dy, out, stream);
     kernels::linear_backward_input(dout, dy, lease.at(out_weight_[v]), Write::replace, stream);
+    out_.backward(dout, out, v, use);
     kernels::attention_backward(dqkv, dout, out, lse, qkv, pass.grain.offsets, delta, heads, stream);
     if (rotary_) kernels::rotary(dqkv, pass.grain.positions, rotary, heads, true, stream);
+    in_.backward(dqkv, v, use);
     if (shared_) return backward_shared(partial, v, dqkv, x, lease, scratch, stream);
-    kernels::linear_backward_weight(lease.gradient_at(in_weight_[v]), dqkv, x, Write::replace, stream);
-    if (bias_) kernels::linear_backward_bias(lease.gradient_at(in_bias_[v]), dqkv, Write::replace, stream);
+    backward_weight(lease, in_weight_[v], dqkv, x, stream);
+    if (bias_) backward_bias(lease, in_bias_[v], dqkv, stream);
     kernels::linear_backward_input(partial, dqkv, lease.at(in_weight_[v]), Write::replace, stream);
   });
-  if (shared_) reduce_shared(x, lease, scratch, stream);
+  if (shared_ && lease.gradient) reduce_shared(x, lease, scratch, stream);
+  in_.finish_backward(dx, x, use);
 }
 
 Tensor AttentionLayer::dkey_value(int v, int which, std::int64_t rows, const Scratch& scratch) const {
@@ -193,8 +227,8 @@ void AttentionLayer::backward_shared(Tensor partial, int v, Tensor dqkv, Tensor 
   const std::int64_t rows = x[0], queries = heads.query * heads.size, keys = heads.key_value * heads.size;
   const Tensor dquery = part_of(scratch.part, rows, queries);
   kernels::copy_columns(dquery, 0, dqkv, 0, queries, stream);
-  kernels::linear_backward_weight(lease.gradient_at(shared_->query[v]), dquery, x, Write::replace, stream);
-  if (bias_) kernels::linear_backward_bias(lease.gradient_at(shared_->query_bias[v]), dquery, Write::replace, stream);
+  backward_weight(lease, shared_->query[v], dquery, x, stream);
+  if (bias_) backward_bias(lease, shared_->query_bias[v], dquery, stream);
   kernels::linear_backward_input(partial, dquery, lease.at(shared_->query[v]), Write::replace, stream);
   for (int which = 0; which < 2; ++which) {
     const Tensor part = dkey_value(v, which, rows, scratch);
@@ -226,19 +260,24 @@ void AttentionLayer::reduce_shared(Tensor x, const Lease& lease, const Scratch& 
   }
 }
 
-void AttentionLayer::decode(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+void AttentionLayer::decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
                             const KvCache& cache, int layer, Tensor slots, Tensor positions, Stream& stream) const {
+  const AdapterUse use{lease.adapter, scratch.adapter, stream};
+  in_.begin(x, use);
   sum_over_shards(y, scratch.tree, stream, [&](int v, Tensor partial) {
     const kernels::Heads& heads = heads_[v];
     if (heads.query == 0) return partial.zero(stream);
     const Tensor qkv = rows_of(saved.qkv[v], x[0]), out = rows_of(saved.out[v], x[0]);
     project(qkv, v, lease, scratch, stream,
             [&](Tensor part, Tensor weight, Tensor bias) { kernels::linear_decode(part, x, weight, bias, stream); });
+    in_.forward(qkv, v, use);
     if (rotary_) kernels::rotary(qkv, positions, rotary, heads, false, stream);
     kernels::attention_decode(out, qkv, cache.keys[layer][v], cache.values[layer][v], slots, positions, heads, stream);
     kernels::linear_decode(partial, out, lease.at(out_weight_[v]), {}, stream);
+    out_.begin(out, v, use);
   });
   if (bias_) kernels::add_bias(y, lease.at(out_bias_), stream);
+  out_.forward(y, use);
 }
 
 }  // namespace collimate

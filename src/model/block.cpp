@@ -26,12 +26,12 @@ void Block::declare(const ModelConfig& config, ParameterLayout& layout, int inde
   layout.close_chunk();
 }
 
-Block::Block(const ModelConfig& config, const ParameterLayout& layout, int index)
+Block::Block(const ModelConfig& config, const ParameterLayout& layout, const LoraConfig& lora, const ParameterLayout& adapters, int index)
     : index_(index),
       norm1_(config, layout, prefix(index) + ".norm1"),
       norm2_(config, layout, prefix(index) + ".norm2"),
-      attention_(config, layout, prefix(index)),
-      mlp_(config, layout, prefix(index)) {}
+      attention_(config, layout, lora, adapters, index),
+      mlp_(config, layout, lora, adapters, index) {}
 
 Block::Widths Block::widths() const {
   Widths widths{mlp_.widest_up(), mlp_.widest_inner(), 0};
@@ -41,6 +41,17 @@ Block::Widths Block::widths() const {
     widths.heads = std::max(widths.heads, heads.query);
   }
   return widths;
+}
+
+AdapterWidths Block::adapter_widths() const {
+  AdapterWidths all;
+  for (const auto& layer : {attention_.adapter_widths(), mlp_.adapter_widths()})
+    for (const AdapterWidths& widths : layer) {
+      all.group = std::max(all.group, widths.group);
+      all.widest = std::max(all.widest, widths.widest);
+      all.shared = std::max(all.shared, widths.shared);
+    }
+  return all;
 }
 
 Block::Saved Block::take(Arena& arena, std::int64_t rows) const {
@@ -65,7 +76,7 @@ Block::Saved Block::take(Arena& arena, std::int64_t rows, Recompute how, const S
   return saved;
 }
 
-void Block::recompute(Recompute how, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+void Block::recompute(Recompute how, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
                       const Pass& pass) const {
   const std::int64_t rows = x[0];
   const Tensor mid = saved.mid.slice(0, rows), branch = scratch.branch.slice(0, rows);
@@ -79,10 +90,10 @@ void Block::recompute(Recompute how, Tensor x, const Saved& saved, const Lease& 
     kernels::add(mid, x, branch, pass.stream);
     norm2_.forward(saved.norm2, mid, lease, pass.stream);
   }
-  mlp_.recompute_inner(saved.norm2.y.slice(0, rows), saved.mlp, lease, pass.stream);
+  mlp_.recompute_inner(saved.norm2.y.slice(0, rows), saved.mlp, lease, scratch, pass);
 }
 
-void Block::forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+void Block::forward(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
                     const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = x[0];
@@ -92,13 +103,13 @@ void Block::forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, 
   drop(branch, site(index_, 0), pass);
   kernels::add(mid, x, branch, stream);
   norm2_.forward(saved.norm2, mid, lease, stream);
-  mlp_.forward(branch, saved.norm2.y.slice(0, rows), saved.mlp, lease, scratch, stream);
+  mlp_.forward(branch, saved.norm2.y.slice(0, rows), saved.mlp, lease, scratch, pass);
   drop(branch, site(index_, 1), pass);
   kernels::add(y, mid, branch, stream);
 }
 
 // dmid = dy + norm2'(mlp'(drop(dy))); dx = dmid + norm1'(attention'(drop(dmid)))
-void Block::backward(Tensor dy_dx, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+void Block::backward(Tensor dy_dx, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
                      const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = x[0];
@@ -108,13 +119,13 @@ void Block::backward(Tensor dy_dx, Tensor x, const Saved& saved, const Lease& le
     kernels::dropout(branch, dy_dx, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, where, stream);
     return branch;
   };
-  mlp_.backward(dnorm, dropped(site(index_, 1)), saved.norm2.y.slice(0, rows), saved.mlp, lease, scratch, stream);
+  mlp_.backward(dnorm, dropped(site(index_, 1)), saved.norm2.y.slice(0, rows), saved.mlp, lease, scratch, pass);
   norm2_.backward(dy_dx, dnorm, mid, saved.norm2, lease, stream);
   attention_.backward(dnorm, dropped(site(index_, 0)), saved.norm1.y.slice(0, rows), saved.attention, lease, scratch, rotary, pass);
   norm1_.backward(dy_dx, dnorm, x, saved.norm1, lease, stream);
 }
 
-void Block::decode(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const KvCache& cache,
+void Block::decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary, const KvCache& cache,
                    Tensor slots, Tensor positions, Stream& stream) const {
   const std::int64_t rows = x[0];
   const Tensor mid = saved.mid.slice(0, rows), branch = scratch.branch.slice(0, rows);

@@ -142,8 +142,9 @@ void PolicyHead::forward_backward(Tensor dhidden, Tensor hidden, std::span<const
       const Tensor logits = b.logits[v].slice(0, rows);
       kernels::logit_gradient(logits, b.lse.slice(0, rows), b.entropy.slice(0, rows), b.targets.slice(0, rows), b.dlogprob.slice(0, rows),
                               b.dentropy.slice(0, rows), bounds_[v], temperature, stream);
-      kernels::linear_backward_weight(lease.gradient_at(weight_[v]), logits, x, first ? kernels::Write::replace : kernels::Write::add,
-                                      stream);
+      if (lease.gradient)
+        kernels::linear_backward_weight(lease.gradient_at(weight_[v]), logits, x, first ? kernels::Write::replace : kernels::Write::add,
+                                        stream);
       kernels::linear_backward_input(partial, logits, lease.at(weight_[v]), kernels::Write::replace, stream);
     });
     kernels::embedding_backward(dhidden, dx, b.rows.slice(0, rows), 0, stream);

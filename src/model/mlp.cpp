@@ -4,6 +4,7 @@
 #include "collimate/kernels/elementwise.hpp"
 #include "collimate/kernels/matmul.hpp"
 #include "collimate/model/transformer.hpp"
+#include "model/linear.hpp"
 
 namespace collimate {
 namespace {
@@ -27,7 +28,10 @@ void MlpLayer::declare(const ModelConfig& config, ParameterLayout& layout, const
   if (config.bias) layout.add(name + ".down.bias", {config.width}, false, {});
 }
 
-MlpLayer::MlpLayer(const ModelConfig& config, const ParameterLayout& layout, const std::string& name) : activation_(config.activation) {
+MlpLayer::MlpLayer(const ModelConfig& config, const ParameterLayout& layout, const LoraConfig& lora, const ParameterLayout& adapters,
+                   int block)
+    : activation_(config.activation), in_(lora, block), out_(lora, adapters, block, "down") {
+  const std::string name = "block." + std::to_string(block);
   const auto bounds = shard_bounds(config.mlp, layout.shards());
   const bool gated = activation_ == Activation::swiglu;
   for (int v = static_cast<int>(layout.held().begin), end = v + static_cast<int>(layout.held().count); v < end; ++v) {
@@ -38,6 +42,13 @@ MlpLayer::MlpLayer(const ModelConfig& config, const ParameterLayout& layout, con
     down_weight_.push_back(layout.view(name + ".down.weight", v));
   }
   if (config.bias) down_bias_ = layout.view(name + ".down.bias");
+  std::vector<Part> gate, up;  // in the fused product
+  for (const std::int64_t columns : inner_) {
+    gate.push_back({0, columns});
+    up.push_back({gated ? columns : 0, columns});
+  }
+  in_.add(adapters, "gate", gate);
+  in_.add(adapters, "up", up);
 }
 
 std::int64_t MlpLayer::widest_inner() const { return *std::max_element(inner_.begin(), inner_.end()); }
@@ -53,63 +64,86 @@ MlpLayer::Saved MlpLayer::take(Arena& arena, std::int64_t rows) const {
 }
 
 /// saved.up and saved.inner of shard v.
-void MlpLayer::inner(int v, Tensor x, const Saved& saved, const Lease& lease, Stream& stream) const {
+void MlpLayer::inner(int v, Tensor x, const Saved& saved, const BlockLease& lease, const AdapterUse& use) const {
+  Stream& stream = use.stream;
   const Tensor up = saved.up[v].slice(0, x[0]), inner = saved.inner[v].slice(0, x[0]);
   kernels::linear_forward(up, x, lease.at(up_weight_[v]), up_bias_.empty() ? Tensor() : lease.at(up_bias_[v]), kernels::Write::replace,
                           stream);
+  in_.forward(up, v, use);
   if (activation_ == Activation::swiglu)
     kernels::swiglu_forward(inner, up, stream);
   else
     kernels::gelu_forward(inner, up, stream);
 }
 
-void MlpLayer::recompute_inner(Tensor x, const Saved& saved, const Lease& lease, Stream& stream) const {
+void MlpLayer::recompute_inner(Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, const Pass& pass) const {
+  const AdapterUse use{lease.adapter, scratch.adapter, pass.stream, &pass};
+  in_.begin(x, use);
   for (int v = 0; v < static_cast<int>(inner_.size()); ++v)
-    if (inner_[v]) inner(v, x, saved, lease, stream);
+    if (inner_[v]) inner(v, x, saved, lease, use);
 }
 
-void MlpLayer::forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Stream& stream) const {
+void MlpLayer::forward(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, const Pass& pass) const {
+  Stream& stream = pass.stream;
+  const AdapterUse use{lease.adapter, scratch.adapter, stream, &pass};
+  in_.begin(x, use);
   sum_over_shards(y, scratch.tree, stream, [&](int v, Tensor partial) {
     if (inner_[v] == 0) return partial.zero(stream);
-    inner(v, x, saved, lease, stream);
-    kernels::linear_forward(partial, saved.inner[v].slice(0, x[0]), lease.at(down_weight_[v]), {}, kernels::Write::replace, stream);
+    inner(v, x, saved, lease, use);
+    const Tensor inner = saved.inner[v].slice(0, x[0]);
+    kernels::linear_forward(partial, inner, lease.at(down_weight_[v]), {}, kernels::Write::replace, stream);
+    out_.begin(inner, v, use);
   });
   if (!up_bias_.empty()) kernels::add_bias(y, lease.at(down_bias_), stream);
+  out_.forward(y, use);
 }
 
 // dinner = dy Wdown; dup = activation'(dinner); dx = sum over shards of dup Wup; dWdown = dy^T inner; dWup = dup^T x
-void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch,
-                        Stream& stream) const {
+void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch,
+                        const Pass& pass) const {
+  Stream& stream = pass.stream;
   const std::int64_t rows = x[0];
-  if (!up_bias_.empty()) kernels::linear_backward_bias(lease.gradient_at(down_bias_), dy, kernels::Write::replace, stream);
+  const AdapterUse use{lease.adapter, scratch.adapter, stream, &pass};
+  for (int v = 0; v < static_cast<int>(inner_.size()); ++v) out_.begin(saved.inner[v].slice(0, rows), v, use);
+  out_.begin_backward(dy, use);
+  in_.begin(x, use);
+  if (!up_bias_.empty()) backward_bias(lease, down_bias_, dy, stream);
   sum_over_shards(dx, scratch.tree, stream, [&](int v, Tensor partial) {
     if (inner_[v] == 0) return partial.zero(stream);
     const Tensor up = saved.up[v].slice(0, rows), inner = saved.inner[v].slice(0, rows);
     const Tensor dinner = part_of(scratch.narrow, rows, inner_[v]), dup = part_of(scratch.wide, rows, up[1]);
-    kernels::linear_backward_weight(lease.gradient_at(down_weight_[v]), dy, inner, kernels::Write::replace, stream);
+    backward_weight(lease, down_weight_[v], dy, inner, stream);
     kernels::linear_backward_input(dinner, dy, lease.at(down_weight_[v]), kernels::Write::replace, stream);
+    out_.backward(dinner, inner, v, use);
     if (activation_ == Activation::swiglu)
       kernels::swiglu_backward(dup, dinner, up, stream);
     else
       kernels::gelu_backward(dup, dinner, up, stream);
-    kernels::linear_backward_weight(lease.gradient_at(up_weight_[v]), dup, x, kernels::Write::replace, stream);
-    if (!up_bias_.empty()) kernels::linear_backward_bias(lease.gradient_at(up_bias_[v]), dup, kernels::Write::replace, stream);
+    in_.backward(dup, v, use);
+    backward_weight(lease, up_weight_[v], dup, x, stream);
+    if (!up_bias_.empty()) backward_bias(lease, up_bias_[v], dup, stream);
     kernels::linear_backward_input(partial, dup, lease.at(up_weight_[v]), kernels::Write::replace, stream);
   });
+  in_.finish_backward(dx, x, use);
 }
 
-void MlpLayer::decode(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Stream& stream) const {
+void MlpLayer::decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Stream& stream) const {
+  const AdapterUse use{lease.adapter, scratch.adapter, stream};
+  in_.begin(x, use);
   sum_over_shards(y, scratch.tree, stream, [&](int v, Tensor partial) {
     if (inner_[v] == 0) return partial.zero(stream);
     const Tensor up = saved.up[v].slice(0, x[0]), inner = saved.inner[v].slice(0, x[0]);
     kernels::linear_decode(up, x, lease.at(up_weight_[v]), up_bias_.empty() ? Tensor() : lease.at(up_bias_[v]), stream);
+    in_.forward(up, v, use);
     if (activation_ == Activation::swiglu)
       kernels::swiglu_forward(inner, up, stream);
     else
       kernels::gelu_forward(inner, up, stream);
     kernels::linear_decode(partial, inner, lease.at(down_weight_[v]), {}, stream);
+    out_.begin(inner, v, use);
   });
   if (!up_bias_.empty()) kernels::add_bias(y, lease.at(down_bias_), stream);
+  out_.forward(y, use);
 }
 
 }  // namespace collimate

@@ -10,8 +10,9 @@
 namespace collimate {
 namespace {
 
-const ModelConfig& checked(const ModelConfig& config, const Division& division) {
+const ModelConfig& checked(const ModelConfig& config, const Division& division, const LoraConfig& lora) {
   config.check();
+  lora.check(config);
   require(division.shards >= 1 && std::has_single_bit(static_cast<unsigned>(division.shards)),
           "numerics.tensor_shards = {} is not a power of two", division.shards);
   const int tensor = division.ranks(Axis::tensor);
@@ -20,6 +21,11 @@ const ModelConfig& checked(const ModelConfig& config, const Division& division) 
           "most {}, or numerics.tensor_shards to a larger one (it is a part of the numbers' definition)",
           tensor, division.shards, division.shards);
   return config;
+}
+
+void declare_value_head(const ModelConfig& config, ParameterLayout& layout) {
+  layout.add("value_head.weight", {1, config.width}, true, {1 / std::sqrt(config.width + 1.0)});
+  layout.add("value_head.bias", {1}, false, {});
 }
 
 double block_products(const ModelConfig& c) {
@@ -49,7 +55,8 @@ Part stage_blocks(const ModelConfig& config, Head head, int stage, int stages) {
   return part_of(config.layers - last, stage, stages - 1);
 }
 
-ParameterLayout Transformer::make_layout(const ModelConfig& config, Head head, const Division& division, int& head_chunk) {
+ParameterLayout Transformer::make_layout(const ModelConfig& config, Head head, const Division& division, bool head_apart,
+                                         int& head_chunk) {
   ParameterLayout layout(division.shards, division.held_shards());
   const auto rows = shard_bounds(config.vocabulary, division.shards);
   const Shape table{config.vocabulary, config.width};
@@ -72,26 +79,46 @@ ParameterLayout Transformer::make_layout(const ModelConfig& config, Head head, c
     head_chunk = layout.tie(0, last);
     return layout;
   }
+  if (head_apart) return layout;
   layout.open_chunk("head", on(last));
-  if (head == Head::policy) {
+  if (head == Head::policy)
     layout.add("head.weight", table, Split::rows, rows, true, {0.02});
-  } else {
-    layout.add("value_head.weight", {1, config.width}, true, {1 / std::sqrt(config.width + 1.0)});
-    layout.add("value_head.bias", {1}, false, {});
-  }
+  else
+    declare_value_head(config, layout);
   head_chunk = layout.close_chunk();
   return layout;
 }
 
-Transformer::Transformer(const ModelConfig& config, Head head, const Division& division, MemoryPlan& plan, RecomputePlan recompute)
-    : config_(checked(config, division)),
+// Chunk i is that of block i, so that stages and ZeRO-3 treat it as they treat the block.
+ParameterLayout Transformer::make_adapter_layout() {
+  ParameterLayout layout(division_.shards, division_.held_shards());
+  if (!lora_.on()) return layout;
+  for (int i = 0; i < config_.layers; ++i) {
+    const bool here = i >= mine_.begin && i < mine_.begin + mine_.count;
+    layout.open_chunk("adapters." + std::to_string(i), here ? Held::yes : Held::no);
+    declare_adapters(lora_, layout_, "block." + std::to_string(i), layout);
+    layout.close_chunk();
+  }
+  if (!head_apart()) return layout;
+  layout.open_chunk("head", division_.last_stage() ? Held::yes : Held::no);
+  declare_value_head(config_, layout);
+  head_chunk_ = layout.close_chunk();
+  return layout;
+}
+
+Transformer::Transformer(const ModelConfig& config, Head head, const Division& division, MemoryPlan& plan, RecomputePlan recompute,
+                         const LoraConfig& lora)
+    : config_(checked(config, division, lora)),
       head_(head),
       division_(division),
       recompute_(recompute),
       mine_(stage_blocks(config_, head, division.stage(), division.stages())),
-      layout_(make_layout(config_, head, division, head_chunk_)),
+      lora_(lora),
+      layout_(make_layout(config_, head, division, head_apart(), head_chunk_)),
+      adapter_layout_(make_adapter_layout()),
       plan_(&plan) {
-  for (std::int64_t i = 0; i < mine_.count; ++i) blocks_.emplace_back(config_, layout_, static_cast<int>(mine_.begin + i));
+  for (std::int64_t i = 0; i < mine_.count; ++i) 
+    blocks_.emplace_back(config_, layout_, lora_, adapter_layout_, static_cast<int>(mine_.begin + i));
   if (division.last_stage()) final_norm_.emplace(config_, layout_, "final_norm");
   if (config_.positions == Positions::rotary) rotary_ = plan.reserve("rotary table", Shape{config_.context, config_.head_size}, DType::f32);
 }
@@ -125,6 +152,8 @@ Activations Transformer::take(Arena& arena, std::int64_t rows, Keep keep, const 
     for (int v = 1; v < a.scratch.tree.shards; v *= 2) a.scratch.tree.room.push_back(arena.take(hidden));
     a.scratch.branch = arena.take(hidden);
     if (!blocks_.empty()) blocks_[0].attention().take_scratch(arena, rows, all, a.scratch);
+    a.scratch.adapter =
+        take_adapter_scratch(arena, rows, lora_, blocks_.empty() ? AdapterWidths{} : blocks_[0].adapter_widths(), shard_tree(), all);
     if (all) {
       const Block::Widths widths = blocks_.empty() ? Block::Widths{} : blocks_.front().widths();
       a.scratch.norm = arena.take(hidden);
@@ -165,76 +194,91 @@ Activations Activations::rows(std::int64_t begin, std::int64_t count) const {
     a.scratch.part = scratch.part.slice(begin * columns, count * columns);
   }
   a.scratch.branch = part(scratch.branch);
+  a.scratch.adapter = scratch.adapter.rows(begin, count, x[0][0]);
   return a;
 }
 
-Tensor Transformer::forward(const Activations& a, ParameterStore& store, const Pass& pass) const {
+int Transformer::adapter_chunk(int chunk) const {
+  const int block = chunk - (config_.positions == Positions::learned ? 2 : 1);
+  return block >= 0 && block < config_.layers ? block : -1;
+}
+
+BlockLease Transformer::fetch_block(const Weights& weights, std::size_t i, int next) const {
+  const int chunk = chunk_of_block(i);
+  return {weights.own.fetch(chunk, next), weights.adapters ? weights.adapters->fetch(adapter_chunk(chunk), adapter_chunk(next)) : Lease()};
+}
+
+Lease Transformer::fetch_head(const Weights& weights) const { return (head_apart() ? *weights.adapters : weights.own).fetch(head_chunk_); }
+void Transformer::reduce_head(const Weights& weights) const { (head_apart() ? *weights.adapters : weights.own).reduce(head_chunk_); }
+
+Tensor Transformer::forward(const Activations& a, const Weights& weights, const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = pass.grain.rows();
   const bool all = a.blocks.size() == blocks_.size(), last = final_norm_.has_value();
   const auto input = [&](std::size_t i) { return a.x[all ? i : i % 2].slice(0, rows); };
   if (division_.first_stage()) {
-    embed(input(0), store, pass.grain.tokens, pass.grain.positions, stream);
+    embed(input(0), weights, pass.grain.tokens, pass.grain.positions, stream);
     if (pass.dropout > 0 && rows)
       kernels::dropout(input(0), input(0), pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
   }
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const int next = i + 1 < blocks_.size() ? chunk_of_block(i + 1) : last ? final_chunk() : -1;
-    const Lease lease = store.fetch(chunk_of_block(i), next);
+    const BlockLease lease = fetch_block(weights, i, next);
     if (rows) blocks_[i].forward(input(i + 1), input(i), a.blocks[all ? i : 0], lease, a.scratch, rotary(), pass);
   }
   if (!last) return input(blocks_.size());
-  const Lease lease = store.fetch(final_chunk(), head_chunk_);
+  const Lease lease = weights.own.fetch(final_chunk(), head_apart() ? -1 : head_chunk_);
   if (rows) final_norm_->forward(a.final_norm, input(blocks_.size()), lease, stream);
   return a.final_norm.y.slice(0, rows);
 }
 
-void Transformer::backward(Tensor dhidden, const Activations& a, ParameterStore& store, const Pass& pass) const {
+void Transformer::backward(Tensor dhidden, const Activations& a, const Weights& weights, const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = pass.grain.rows();
   const Tensor gradient = a.gradient.slice(0, rows);
   if (final_norm_) {
-    const Lease lease = store.fetch(final_chunk(), chunk_of_block(blocks_.size() - 1));
+    const Lease lease = weights.own.fetch(final_chunk(), chunk_of_block(blocks_.size() - 1));
     if (rows) {
       gradient.zero(stream);
       final_norm_->backward(gradient, dhidden, a.x.back().slice(0, rows), a.final_norm, lease, stream);
     }
-    store.reduce(final_chunk());
+    weights.own.reduce(final_chunk());
   }
   for (std::size_t i = blocks_.size(); i-- > 0;) {
-    const Lease lease = store.fetch(chunk_of_block(i), i > 0 ? chunk_of_block(i - 1) : division_.first_stage() ? 0 : -1);
+    const BlockLease lease = fetch_block(weights, i, i > 0 ? chunk_of_block(i - 1) : division_.first_stage() && weights.own.learns() ? 0 : -1);
     const Tensor x = a.x[i].slice(0, rows);
     if (rows) {
       blocks_[i].recompute(recompute_.of(static_cast<int>(mine_.begin + static_cast<std::int64_t>(i))), x, a.blocks[i], lease, a.scratch, rotary(),
                            pass);
       blocks_[i].backward(gradient, x, a.blocks[i], lease, a.scratch, rotary(), pass);
     }
-    store.reduce(chunk_of_block(i));
+    weights.own.reduce(chunk_of_block(i));
+    if (weights.adapters) weights.adapters->reduce(adapter_chunk(chunk_of_block(i)));
   }
-  if (division_.first_stage()) backward_embedding(a, store, pass);
+  if (division_.first_stage() && weights.own.learns()) backward_embedding(a, weights, pass);
 }
 
-void Transformer::backward_embedding(const Activations& a, ParameterStore& store, const Pass& pass) const {
+void Transformer::backward_embedding(const Activations& a, const Weights& weights, const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = pass.grain.rows();
   const Tensor gradient = a.gradient.slice(0, rows);
   if (pass.dropout > 0 && rows)
     kernels::dropout(gradient, gradient, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
-  const Lease embedding = store.fetch(0);
+  const Lease embedding = weights.own.fetch(0);
   const Parameter& table = layout_.parameter("embedding.weight");
   for (std::size_t v = 0; rows && v < table.parts.size(); ++v)
     if (table.parts[v].held())
       kernels::embedding_backward(embedding.gradient_at(table.parts[v]), gradient, pass.grain.tokens, table.bounds[v], stream);
-  store.reduce(0);
+  weights.own.reduce(0);
   if (config_.positions != Positions::learned) return;
-  const Lease positions = store.fetch(1);
+  const Lease positions = weights.own.fetch(1);
   if (rows) kernels::embedding_backward(positions.gradient_at(layout_.view("position.weight")), gradient, pass.grain.positions, 0, stream);
-  store.reduce(1);
+  weights.own.reduce(1);
 }
 
-void Transformer::embed(Tensor x, ParameterStore& store, Tensor tokens, Tensor positions, Stream& stream) const {
+void Transformer::embed(Tensor x, const Weights& weights, Tensor tokens, Tensor positions, Stream& stream) const {
   const bool rows = x[0] > 0, learned = config_.positions == Positions::learned;
-  const Lease embedding = store.fetch(0, learned ? 1 : chunk_of_block(0));
+  const Lease embedding = weights.own.fetch(0, learned ? 1 : chunk_of_block(0));
   const Parameter& table = layout_.parameter("embedding.weight");
   if (rows) {
     x.zero(stream);
@@ -245,20 +289,20 @@ void Transformer::embed(Tensor x, ParameterStore& store, Tensor tokens, Tensor p
       division_.along(Axis::tensor).all_reduce(Tensor(x.data(), DType::i32, x.shape(), x.device()), Reduce::sum, stream);
   }
   if (!learned) return;
-  const Lease lease = store.fetch(1, chunk_of_block(0));
+  const Lease lease = weights.own.fetch(1, chunk_of_block(0));
   if (rows) kernels::embedding_add(x, lease.at(layout_.view("position.weight")), positions, stream);
 }
 
-Tensor Transformer::decode(const Activations& a, ParameterStore& store, const KvCache& cache, Tensor tokens, Tensor slots, Tensor positions,
+Tensor Transformer::decode(const Activations& a, const Weights& weights, const KvCache& cache, Tensor tokens, Tensor slots, Tensor positions,
                            Stream& stream) const {
   const std::int64_t rows = tokens[0];
-  if (division_.first_stage()) embed(a.x[0].slice(0, rows), store, tokens, positions, stream);
+  if (division_.first_stage()) embed(a.x[0].slice(0, rows), weights, tokens, positions, stream);
   for (std::size_t i = 0; i < blocks_.size(); ++i)
-    blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0], store.fetch(chunk_of_block(i)), a.scratch, rotary(),
+    blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0], fetch_block(weights, i, -1), a.scratch, rotary(),
                       cache, slots, positions, stream);
   const Tensor out = a.x[blocks_.size() % 2].slice(0, rows);
   if (!final_norm_) return out;
-  final_norm_->forward(a.final_norm, out, store.fetch(final_chunk()), stream);
+  final_norm_->forward(a.final_norm, out, weights.own.fetch(final_chunk()), stream);
   return a.final_norm.y.slice(0, rows);
 }
 

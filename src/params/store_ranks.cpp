@@ -70,7 +70,7 @@ void ParameterStore::hold_all() {
 }
 
 void ParameterStore::reduce(int index) {
-  if (run_sum_) return;
+  if (!shared_sum_) return;
   ensure(!grain_present_ || in_backward_ == index, "{}: chunk {} is reduced before its gradient was written", model_, index);
   in_backward_ = -1;
   const Tensor gradient = grain_present_ ? plan_->at(chunk_gradient_, {layout_.chunks()[chunk_of(index)].size}) : Tensor();

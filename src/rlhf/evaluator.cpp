@@ -18,6 +18,8 @@ Evaluator::Evaluator(Session& session)
   prompts_.check_kind(DatasetKind::prompts);
   longest_ = longest_prompt(prompts_) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
   policy_.source = find_policy("evaluate.model", o.evaluate.model);
+  if (const Source& s = policy_.source; !s.checkpoint.empty())  // adapters stay apart, as where they learned: the numbers are the same
+    policy_.source.card.adapters = SavedModels(s.checkpoint).card(s.model).adapters;
   make_engine(policy_, "policy", Head::policy, o.ppo.slots);
   if (const std::string& name = o.evaluate.reference; !name.empty()) {
     reference_.source = find_policy("evaluate.reference", name);
@@ -49,7 +51,11 @@ void Evaluator::make_engine(Model& model, const std::string& name, Head head, st
           "lower evaluate.max_new or prepare the prompts with --max-prompt-tokens",
           prompts_.path(), longest_, name, config.context, machine.grain_tokens);
   model.engine = std::make_unique<Engine>(name, config, head, session_.division(),
-                                          EngineUse{.rows = session_.most_rows(), .slots = slots, .capacity = longest_}, workspace_);
+                                          EngineUse{.rows = session_.most_rows(),
+                                                    .slots = slots,
+                                                    .capacity = longest_,
+                                                    .lora = model.source.card.adapters.lora},
+                                          workspace_);
 }
 
 std::string Evaluator::describe() const {
@@ -62,7 +68,7 @@ void Evaluator::run() {
   for (Model* model : {&policy_, &reference_, &reward_}) {
     if (!model->engine) continue;
     model->engine->prepare();
-    load_source(session_, model->source, model->engine->store());
+    load_source(session_, model->source, *model->engine);
   }
   const ScoreNormalisation own = policy_.source.card.normalisation;  // of a policy that PPO has trained: what its scores were then
   const bool trained = own.gain != 1 || own.bias != 0;

@@ -3,6 +3,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 namespace collimate::rlhf {
@@ -36,9 +38,27 @@ std::string text_to_bytes(const std::string& text) {
 
 constexpr std::int64_t slice = 1 << 22;  // elements copied at a time
 
+bool is_value_head(const Parameter& parameter) { return parameter.name.starts_with("value_head."); }
+bool is_head(const Parameter& parameter) { return is_value_head(parameter) || parameter.name == "head.weight"; }
+
+std::string tensor_of(const std::string& model, Kind kind, const std::string& parameter) {
+  return model + (kind == Kind::value ? "/value/" : kind == Kind::first_moment ? "/first_moment/" : "/second_moment/") + parameter;
+}
+
+json to_json(const AdapterNote& note) {
+  return {{"rank", note.lora.rank}, {"alpha", note.lora.alpha}, {"dropout", note.lora.dropout},  {"targets", note.lora.targets},
+          {"base", note.base},      {"seed", note.seed},        {"base_model", note.base_model}, {"base_hash", note.base_hash}};
+}
+
+AdapterNote adapter_note_from(const json& found) {
+  const LoraConfig lora{found["rank"], found["alpha"], found["dropout"], found["targets"]};
+  return {lora, found["base"], found["base_model"], found["seed"], found["base_hash"]};
+}
+
 }  // namespace
 
-SavedModels::SavedModels(const std::string& folder) : name_(folder), reader_(folder), meta_(reader_.meta()) {
+SavedModels::SavedModels(const std::string& folder, std::string base)
+    : name_(folder), base_(std::move(base)), reader_(folder), meta_(reader_.meta()) {
   const json meta = json::parse(meta_, nullptr, false);
   require(meta.is_object() && meta.contains("models"),
           "'{}' is a checkpoint without models: it was not written by a stage or by `collimate import`", folder);
@@ -60,7 +80,8 @@ ModelCard SavedModels::card(const std::string& model) const {
   return {ModelConfig::from_json(found["config"].dump()),
           found["head"] == "value" ? Head::value : Head::policy,
           found["shards"],
-          {found["gain"], found["bias"]}};
+          {found["gain"], found["bias"]},
+          found.contains("adapters") ? adapter_note_from(found["adapters"]) : AdapterNote{}};
 }
 
 TextRules SavedModels::text_rules() const {
@@ -88,46 +109,133 @@ void SavedModels::verify() const {
   for (const std::string& model : models()) {
     const ModelCard own = card(model);
     MemoryPlan plan(*device);
-    const Transformer transformer(own.config, own.head, Division{.shards = own.shards}, plan);
-    for (const Parameter& parameter : transformer.layout().parameters()) check_shape(model + "/value/" + parameter.name, parameter.shape);
+    const LoraConfig& lora = own.adapters.lora;
+    const Transformer transformer(own.config, own.head, Division{.shards = own.shards}, plan, {}, lora);
+    for (const Parameter& parameter : (lora.on() ? transformer.adapter_layout() : transformer.layout()).parameters())
+      check_shape(tensor_of(model, Kind::value, parameter.name), parameter.shape);
+    if (lora.on() && !own.adapters.base.empty()) SavedModels(base_folder(own.adapters), base_).verify();
   }
   reader_.verify();
 }
 
-void SavedModels::load(const std::string& model, ParameterStore& store, bool moments) const {
-  const auto fill = [&](const std::string& what, Kind kind) {
-    for (const Parameter& parameter : store.layout().parameters()) {
-      const std::string name = model + "/" + what + "/" + parameter.name;
-      const bool head = parameter.name.starts_with("value_head.") || parameter.name == "head.weight";
-      if (head && !reader_.has(name)) continue;
-      check_shape(name, parameter.shape);
-      std::vector<float> values;
-      for (std::int64_t begin = 0; begin < parameter.shape.count(); begin += slice) {
-        values.resize(std::min(slice, parameter.shape.count() - begin));
-        bool held = false;
-        store.for_each_run(kind, parameter, begin, std::ssize(values), Extent::held, [&](auto, float*, auto) { held = true; });
-        if (!held) continue;
-        reader_.read(name, begin, static_cast<std::int64_t>(values.size()), values.data());
-        store.write(kind, parameter.name, begin, values);
-      }
+void SavedModels::fill(const std::string& model, ParameterStore& store, Kind kind) const {
+  for (const Parameter& parameter : store.layout().parameters()) {
+    const std::string name = tensor_of(model, kind, parameter.name);
+    if (is_head(parameter) && !reader_.has(name)) continue;
+    check_shape(name, parameter.shape);
+    std::vector<float> values;
+    for (std::int64_t begin = 0; begin < parameter.shape.count(); begin += slice) {
+      values.resize(std::min(slice, parameter.shape.count() - begin));
+      bool held = false;
+      store.for_each_run(kind, parameter, begin, std::ssize(values), Extent::held, [&](auto, float*, auto) { held = true; });
+      if (!held) continue;
+      reader_.read(name, begin, static_cast<std::int64_t>(values.size()), values.data());
+      store.write(kind, parameter.name, begin, values);
     }
-  };
-  fill("value", Kind::value);
+  }
+}
+
+std::string SavedModels::base_folder(const AdapterNote& note) const {
+  namespace fs = std::filesystem;
+  const std::string noted = (fs::path(name_) / "" / note.base).lexically_normal().string();
+  if (fs::exists(noted)) return noted;
+  require(!base_.empty(), "the checkpoint '{}' holds adapters, and their base is not at '{}': name its folder (lora.base in a deck, --base)", name_,
+          noted);
+  return base_;
+}
+
+void SavedModels::check_base(const AdapterNote& note, const ParameterStore& base) const {
+  const std::string hash = base_hash(base);
+  require(hash == note.base_hash,
+          "the checkpoint '{}' holds adapters that belong to other weights: their base has the hash {}, and {} has {}; name the right base", name_,
+          note.base_hash, note.base.empty() ? fmt::format("what seed {} gives", note.seed) : fmt::format("'{}'", base_folder(note)), hash);
+}
+
+void SavedModels::load_base(const std::string& model, ParameterStore& base) const {
+  const AdapterNote note = card(model).adapters;
+  if (note.base.empty())
+    base.initialise(static_cast<std::uint64_t>(note.seed));
+  else
+    SavedModels(base_folder(note), base_).load(note.base_model, base);
+  check_base(note, base);
+}
+
+void SavedModels::load(const std::string& model, ParameterStore& store, bool moments) const {
+  if (const LoraConfig lora = card(model).adapters.lora; lora.on()) {
+    load_base(model, store);
+    merge(model, lora, store);
+    return load_head(model, store);
+  }
+  fill(model, store, Kind::value);
   if (!moments) return;
-  fill("first_moment", Kind::first_moment);
-  fill("second_moment", Kind::second_moment);
+  fill(model, store, Kind::first_moment);
+  fill(model, store, Kind::second_moment);
+}
+
+void SavedModels::load_adapters(const std::string& model, ParameterStore& adapters, const ParameterStore& base, bool moments) const {
+  check_base(card(model).adapters, base);
+  fill(model, adapters, Kind::value);
+  if (!moments) return;
+  fill(model, adapters, Kind::first_moment);
+  fill(model, adapters, Kind::second_moment);
+}
+
+void SavedModels::load_head(const std::string& model, ParameterStore& store) const {
+  for (const Parameter& parameter : store.layout().parameters()) {
+    const std::string name = tensor_of(model, Kind::value, parameter.name);
+    if (!is_value_head(parameter) || !reader_.has(name)) continue;
+    check_shape(name, parameter.shape);
+    std::vector<float> values(parameter.shape.count());
+    reader_.read(name, 0, std::ssize(values), values.data());
+    store.write(Kind::value, parameter.name, 0, values);
+  }
+}
+
+/// W += scale (B A) for every matrix with an adapter.
+void SavedModels::merge(const std::string& model, const LoraConfig& lora, ParameterStore& store) const {
+  for (const Parameter& w : store.layout().parameters()) {
+    const std::string name = tensor_of(model, Kind::value, w.name.substr(0, w.name.rfind('.')));
+    if (!w.name.ends_with(".weight") || !reader_.has(name + ".lora_a")) continue;
+    const std::int64_t width = w.shape[1];
+    check_shape(name + ".lora_a", {lora.rank, width});
+    check_shape(name + ".lora_b", {w.shape[0], lora.rank});
+    std::vector<float> a(lora.rank * width), b(w.shape[0] * lora.rank);
+    reader_.read(name + ".lora_a", 0, std::ssize(a), a.data());
+    reader_.read(name + ".lora_b", 0, std::ssize(b), b.data());
+    std::vector<float> product(width);
+    store.for_each_run(Kind::value, w, 0, w.shape.count(), Extent::held, [&](std::int64_t element, float* data, std::int64_t length) {
+      for (const float* end = data + length; data < end;) {  // a row of the run after the other
+        const std::int64_t row = element / width, first = element % width, count = std::min<std::int64_t>(width - first, end - data);
+        std::fill_n(product.begin(), count, 0.0f);
+        for (std::int64_t k = 0; k < lora.rank; ++k)
+          for (std::int64_t c = 0; c < count; ++c) product[c] = std::fma(b[row * lora.rank + k], a[k * width + first + c], product[c]);
+        for (std::int64_t c = 0; c < count; ++c) data[c] = std::fma(lora.scale(), product[c], data[c]);
+        element += count;
+        data += count;
+      }
+    });
+  }
+}
+
+std::string base_hash(const ParameterStore& store) {
+  std::vector<std::uint64_t> hashes = store.hashes(Kind::value);
+  const auto& parameters = store.layout().parameters();
+  hashes.resize(std::find_if(parameters.begin(), parameters.end(), is_head) - parameters.begin());  // a head comes last
+  return fmt::format("{:016x}", combine(store.layout(), hashes));
 }
 
 namespace {
 
 std::string meta_of(const std::vector<ModelToSave>& models, const CheckpointNotes& notes) {
   json meta;
-  for (const ModelToSave& model : models)
+  for (const ModelToSave& model : models) {
     meta["models"][model.name] = {{"config", json::parse(model.card.config.to_json())},
                                   {"head", model.card.head == Head::value ? "value" : "policy"},
                                   {"shards", model.card.shards},
                                   {"gain", model.card.normalisation.gain},
                                   {"bias", model.card.normalisation.bias}};
+    if (model.card.adapters.lora.on()) meta["models"][model.name]["adapters"] = to_json(model.card.adapters);
+  }
   meta["stage"] = notes.stage;
   meta["complete"] = notes.complete;
   meta["progress"] = json::parse(notes.progress);
@@ -139,9 +247,9 @@ std::string meta_of(const std::vector<ModelToSave>& models, const CheckpointNote
 }
 
 /// Writes what this rank counts of every parameter: runs of memory, those that lie in the same columns of consecutive rows as one box.
-void write_share(CheckpointWriter& writer, const ModelToSave& model, const std::string& what, Kind kind) {
+void write_share(CheckpointWriter& writer, const ModelToSave& model, Kind kind) {
   for (const Parameter& parameter : model.store->layout().parameters()) {
-    const std::string name = model.name + "/" + what + "/" + parameter.name;
+    const std::string name = tensor_of(model.name, kind, parameter.name);
     const std::int64_t width = parameter.shape.rank() == 2 ? parameter.shape[1] : 1;
     std::int64_t first = 0, length = 0, rows = 0;
     const float* begin = nullptr;
@@ -178,10 +286,10 @@ void save_models(const std::string& folder, const std::vector<ModelToSave>& mode
     agree_on(ranks, [&] {
       writer = std::make_unique<CheckpointWriter>(folder, ranks.rank(), ranks.size());
       for (const ModelToSave& model : models) {
-        write_share(*writer, model, "value", Kind::value);
+        write_share(*writer, model, Kind::value);
         if (!model.moments) continue;
-        write_share(*writer, model, "first_moment", Kind::first_moment);
-        write_share(*writer, model, "second_moment", Kind::second_moment);
+        write_share(*writer, model, Kind::first_moment);
+        write_share(*writer, model, Kind::second_moment);
       }
       writer->attribute(notes.build);
       writer->close_part();

@@ -1,5 +1,7 @@
 #include "collimate/rlhf/options.hpp"
 
+#include <algorithm>
+
 #include "collimate/base/error.hpp"
 #include "collimate/kernels/head.hpp"
 
@@ -86,6 +88,19 @@ ModelConfig ModelOptions::config(std::int64_t vocabulary) const {
   c.dropout = dropout;
   c.check();
   return c;
+}
+
+void LoraOptions::declare(OptionTable& t) {
+  t.add("lora.rank", rank, "rank of the low-rank adapters that learn instead of a model's own, then frozen parameters (0: none)", at_least(0));
+  t.add("lora.alpha", alpha, "an adapter's product counts alpha / rank times", more_than(0));
+  t.add("lora.dropout", dropout, "dropout of an adapter's input in supervised and reward training (0 in PPO)", between(0, 0.9));
+  t.add("lora.targets", targets, "the matrices of a block that get an adapter", one_of(adapter_targets()));
+  t.add("lora.stages", stages, "the stages in which adapters learn; in the others whole models do", one_of({"sft", "reward", "ppo"}));
+  t.add("lora.base", base, "where to look for the base of a checkpoint with adapters that is not where the checkpoint says (empty: nowhere)");
+}
+
+LoraConfig LoraOptions::of(const std::string& stage) const {
+  return std::find(stages.begin(), stages.end(), stage) == stages.end() ? LoraConfig{} : static_cast<const LoraConfig&>(*this);
 }
 
 void OptimizerOptions::declare(OptionTable& t, const std::string& p) {
@@ -227,6 +242,7 @@ void Options::declare(OptionTable& table) {
   run.declare(table);
   machine.declare(table);
   model.declare(table);
+  lora.declare(table);
   prepare.declare(table);
   sft.declare(table);
   reward.declare(table);

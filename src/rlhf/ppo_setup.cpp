@@ -75,26 +75,43 @@ PpoTrainer::PpoTrainer(Session& session)
   require(longest <= grain_tokens, "the longest prompt ({} tokens) and {} new tokens exceed batch.grain_tokens = {}: raise it", prompt,
           max_new, grain_tokens);
   const std::int64_t grains = grains_ = grain_bound(options_.minibatch, options_.minibatch * longest, grain_tokens), rows = session.most_rows();
-  const Division division = session.division();
-  EngineUse look{.rows = rows}, learn{.rows = rows, .most_grains = grains, .recompute = session.recompute()}, act = learn;
+  make_engines(grains, rows, longest);
+  workspace_.reserve();
+  plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
+}
+
+/// The reference is the actor with its adapters off, where both start from the same; so are reward model and critic.
+void PpoTrainer::make_engines(std::int64_t grains, std::int64_t rows, std::int64_t longest) {
+  const Division division = session_.division();
+  const LoraConfig lora = session_.options.lora.of("ppo");
+  const auto same = [&](const std::string& a, const Source& first, const std::string& b, const Source& second) {
+    return lora.on() && (a == b || (!first.checkpoint.empty() && first.checkpoint == second.checkpoint && first.model == second.model));
+  };
+  EngineUse look{.rows = rows}, learn{.rows = rows, .most_grains = grains, .recompute = session_.recompute(), .lora = lora}, act = learn;
   act.slots = options_.slots;
   act.capacity = longest;
   actor_.rate = options_.actor_optimizer.learning_rate(
       optimizer_steps(options_, std::max<std::int64_t>(1, options_.iterations - options_.freeze_actor)));
   critic_.rate = options_.critic_optimizer.learning_rate(optimizer_steps(options_, options_.iterations));
   actor_.engine = std::make_unique<Engine>("actor", actor_source_.card.config, Head::policy, division, act, workspace_);
-  reference_ = std::make_unique<Engine>("reference", reference_source_.card.config, Head::policy, division, look, workspace_);
+  EngineUse refer = look, judge = look;
+  if (same(options_.actor, actor_source_, options_.reference, reference_source_)) refer.frozen = &actor_.engine->store();
+  reference_ = std::make_unique<Engine>("reference", reference_source_.card.config, Head::policy, division, refer, workspace_);
   critic_.engine = std::make_unique<Engine>("critic", critic_source_.card.config, Head::value, division, learn, workspace_);
-  if (model) reward_ = std::make_unique<Engine>("reward", reward_source_.card.config, Head::value, division, look, workspace_);
-  scores_ = std::make_unique<ScoreSource>(session, reward_.get(), reward_source_.card.normalisation);
-  workspace_.reserve();
-  plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
+  if (options_.scorer.kind == "model") {
+    if (same(options_.critic, critic_source_, options_.reward, reward_source_)) {
+      judge.frozen = &critic_.engine->store();
+      judge.lora = {.rank = lora.rank, .targets = {}};  // a value head of its own
+    }
+    reward_ = std::make_unique<Engine>("reward", reward_source_.card.config, Head::value, division, judge, workspace_);
+  }
+  scores_ = std::make_unique<ScoreSource>(session_, reward_.get(), reward_source_.card.normalisation);
 }
 
 std::string PpoTrainer::describe() const {
-  return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs\n{}{}{}", prompts_.size(),
-                     options_.iterations, options_.batch, options_.minibatch, options_.epochs, plan_.report(),
-                     describe_division(session_, *actor_.engine, grains_), describe_division(session_, *critic_.engine, grains_));
+  return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs; actor: {}; critic: {}\n{}{}{}", prompts_.size(),
+                     options_.iterations, options_.batch, options_.minibatch, options_.epochs, actor_.describe(), critic_.describe(),
+                     plan_.report(), describe_division(session_, *actor_.engine, grains_), describe_division(session_, *critic_.engine, grains_));
 }
 
 void PpoTrainer::start() {
@@ -103,10 +120,12 @@ void PpoTrainer::start() {
   critic_.start(options_.critic_optimizer);
   reference_->prepare();
   if (reward_) reward_->prepare();
-  load_source(session_, actor_source_, actor_.store());
-  load_source(session_, reference_source_, reference_->store());
-  load_source(session_, critic_source_, critic_.store());
-  if (reward_) load_source(session_, reward_source_, reward_->store());
+  load_source(session_, actor_source_, *actor_.engine);
+  load_source(session_, reference_source_, *reference_);
+  load_source(session_, critic_source_, *critic_.engine);
+  if (reward_) load_source(session_, reward_source_, *reward_);
+  actor_source_.card.adapters = note_of(session_, "ppo", actor_source_, *actor_.engine);
+  critic_source_.card.adapters = note_of(session_, "ppo", critic_source_, *critic_.engine);
   if (critic_source_.card.head == Head::policy) scale_value_head(critic_.store(), 0, 0);  // a critic made of a policy starts at 0
   if (const auto found = find_resume(session_, "ppo")) resume(found->folder);
   session_.log.info("{}", describe());
@@ -162,10 +181,8 @@ void PpoTrainer::resume(const std::string& folder) {
   const SavedModels saved(folder);
   const auto progress = nlohmann::json::parse(saved.progress());
   done_ = progress["step"];
-  saved.load("policy", actor_.store(), true);
-  saved.load("critic", critic_.store(), true);
-  actor_.optimizer->set_steps(progress["actor_steps"]);
-  critic_.optimizer->set_steps(progress["critic_steps"]);
+  actor_.resume(saved, "policy", progress["actor_steps"]);
+  critic_.resume(saved, "critic", progress["critic_steps"]);
   kl_.restore(progress["beta"]);
   scores_->set_normalisation({progress["gain"], progress["bias"]});
   session_.log.info("ppo    goes on after iteration {} of {}", done_, folder);

@@ -27,8 +27,8 @@ RewardTrainer::RewardTrainer(Session& session)
 }
 
 std::string RewardTrainer::describe() const {
-  return fmt::format("reward: {} prompt groups, {} pairs, {} steps of {} groups, {} parameters\n{}{}", data_.size(), data_.targets(), steps_,
-                     options_.batch, model_.store().layout().parameter_count(), plan_.report(),
+  return fmt::format("reward: {} prompt groups, {} pairs, {} steps of {} groups, {}\n{}{}", data_.size(), data_.targets(), steps_,
+                     options_.batch, model_.describe(), plan_.report(),
                      describe_division(session_, *model_.engine, grains_));
 }
 

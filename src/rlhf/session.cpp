@@ -64,11 +64,11 @@ std::string describe_division(const Session& session, const Engine& engine, std:
                        schedule_text(stages, shown));
   }
   if (division.placement().gradients && data > 1) {
-    const double mebibytes = static_cast<double>(engine.store().layout().size()) * sizeof(float) / (1 << 20);
+    const double mebibytes = static_cast<double>(engine.learning().layout().size()) * sizeof(float) / (1 << 20);
     out += fmt::format(
         "  {}: params.zero = {} reduces gradients {}in each of {} micro-steps: {:.1f} MiB x {}/{} sent per rank and step, where params.zero = 1 "
         "sends {:.1f} MiB x 2 x {}/{} or a little more\n",
-        engine.store().model(), session.options.machine.zero, division.placement().values ? "and gathers values twice " : "", each,
+        engine.learning().model(), session.options.machine.zero, division.placement().values ? "and gathers values twice " : "", each,
         mebibytes * static_cast<double>(division.placement().values ? 3 * each : each + 1), data - 1, data, mebibytes, data - 1, data);
   }
   return out;
@@ -106,6 +106,7 @@ Source stored_source(const Session& session, const std::string& folder, Head hea
   source.checkpoint = folder;
   source.model = main_model_of(saved, has ? head : head == Head::policy ? Head::value : Head::policy);
   source.card = saved.card(source.model);
+  source.card.adapters = {};  // to be merged
   source.text = saved.text_rules();
   source.fresh_text = saved.stage() == "import";
   const std::int64_t shards = session.options.machine.tensor_shards;
@@ -172,9 +173,33 @@ void check_lengths(const Session& session, const Dataset& data, const ModelConfi
   }
 }
 
-void load_source(const Session& session, const Source& source, ParameterStore& store) {
-  store.initialise(static_cast<std::uint64_t>(session.options.run.seed));
-  if (!source.checkpoint.empty()) SavedModels(source.checkpoint).load(source.model, store);
+void load_source(const Session& session, const Source& source, Engine& engine) {
+  const auto seed = static_cast<std::uint64_t>(session.options.run.seed);
+  if (engine.owns_store()) engine.store().initialise(seed);
+  if (engine.adapters()) engine.adapters()->initialise(seed);
+  if (source.checkpoint.empty()) return;
+  const SavedModels saved(source.checkpoint, session.options.lora.base);
+  if (source.card.adapters.lora.on()) {
+    saved.load_base(source.model, engine.store());
+    return saved.load_adapters(source.model, *engine.adapters(), engine.store(), false);
+  }
+  if (engine.owns_store()) saved.load(source.model, engine.store());
+  if (engine.adapters()) saved.load_head(source.model, *engine.adapters());
+}
+
+AdapterNote note_of(const Session& session, const std::string& stage, const Source& source, Engine& engine) {
+  if (!engine.adapters()) return {};
+  AdapterNote note{engine.transformer().lora(), "", source.model, session.options.run.seed, base_hash(engine.store())};
+  if (source.checkpoint.empty()) {
+    session.log.warning("{}: the frozen parameters are random numbers, beside which adapters learn little: start from a checkpoint, or leave {} out "
+                        "of lora.stages",
+                        stage, stage);
+    return note;
+  }
+  namespace fs = std::filesystem;  // a run folder can be moved with all its checkpoints
+  const fs::path here = fs::absolute(session.checkpoint(stage)).lexically_normal(), base = fs::absolute(source.checkpoint).lexically_normal();
+  note.base = (base.parent_path() == here.parent_path() ? base.lexically_relative(here) : base).string();
+  return note;
 }
 
 std::optional<Resume> find_resume(const Session& session, const std::string& stage) {

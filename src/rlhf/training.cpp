@@ -34,6 +34,20 @@ void Learner::start(const OptimizerOptions& options) {
   optimizer = std::make_unique<Optimizer>(store(), options.how(), options.clip);
 }
 
+void Learner::resume(const SavedModels& saved, const std::string& model, std::int64_t steps) {
+  if (engine->adapters())
+    saved.load_adapters(model, store(), engine->store(), true);
+  else
+    saved.load(model, store(), true);
+  optimizer->set_steps(steps);
+}
+
+std::string Learner::describe() const {
+  const std::int64_t own = engine->store().layout().parameter_count(), learn = store().layout().parameter_count();
+  if (&engine->learning() == &engine->store()) return fmt::format("{} parameters", own);
+  return fmt::format("{} frozen parameters, {} learn", own, learn);
+}
+
 std::vector<float> row_weights(const Batch& batch, std::int64_t g, const PackedGrain& grain, Aggregation aggregation,
                                const TokenCounts& counts) {
   std::vector<float> weight(grain.tokens.size());
@@ -78,7 +92,11 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kin
   const std::int64_t grains = grains_ = grain_bound(options.batch, most_tokens(data_, options.batch), session.options.machine.grain_tokens);
   model_.engine =
       std::make_unique<Engine>(kind_.model, source_.card.config, kind_.head, session.division(),
-                               EngineUse{.rows = session.most_rows(), .most_grains = grains, .recompute = session.recompute()}, workspace_);
+                               EngineUse{.rows = session.most_rows(),
+                                         .most_grains = grains,
+                                         .recompute = session.recompute(),
+                                         .lora = session.options.lora.of(kind_.stage)},
+                               workspace_);
   model_.rate = options.optimizer.learning_rate(steps_);
   workspace_.reserve();
   plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
@@ -87,10 +105,9 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kin
 void BatchTrainer::run() {
   plan_.commit(static_cast<std::size_t>(session_.options.machine.device_memory));
   model_.start(options_.optimizer);
-  if (const auto found = find_resume(session_, kind_.stage))
-    resume(found->folder);
-  else
-    load_source(session_, source_, model_.store());
+  load_source(session_, source_, *model_.engine);
+  source_.card.adapters = note_of(session_, kind_.stage, source_, *model_.engine);
+  if (const auto found = find_resume(session_, kind_.stage)) resume(found->folder);
   session_.log.info("{}", describe());
   progress_ = std::make_unique<Progress>(session_, kind_.stage, done_, steps_, options_.log_every);
   run_steps(
@@ -114,7 +131,8 @@ std::vector<std::int64_t> BatchTrainer::samples_of(std::int64_t step, bool shuff
 }
 
 Dropout BatchTrainer::dropout_of(std::int64_t step) const {
-  return {source_.card.config.dropout, static_cast<std::uint64_t>(session_.options.run.seed), step};
+  return {source_.card.config.dropout, static_cast<std::uint64_t>(session_.options.run.seed), step,
+          source_.card.adapters.lora.dropout};
 }
 
 void BatchTrainer::report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details) {
@@ -132,8 +150,7 @@ void BatchTrainer::save(std::int64_t step, bool complete) {
 void BatchTrainer::resume(const std::string& folder) {
   const SavedModels saved(folder);
   done_ = nlohmann::json::parse(saved.progress())["step"];
-  saved.load(kind_.model, model_.store(), true);
-  model_.optimizer->set_steps(done_);
+  model_.resume(saved, kind_.model, done_);
   session_.log.info("{:<6} goes on after step {} of {}", kind_.stage, done_, folder);
 }
 

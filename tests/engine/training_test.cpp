@@ -79,7 +79,7 @@ TEST(Training, ShardsAgreeToRounding) {
 }
 
 TEST(Memory, PlannedIsAllocated) {
-  for (const EngineUse use : {EngineUse{.rows = 64}, EngineUse{.rows = 300, .most_grains = 7},
+  for (const EngineUse& use : {EngineUse{.rows = 64}, EngineUse{.rows = 300, .most_grains = 7},
                               EngineUse{.rows = 128, .most_grains = 1, .slots = 5, .capacity = 40}}) {
     OneEngine one(small_gpt2(), Head::policy, 4, use);
     EXPECT_GT(one.plan.allocated_bytes(), 0u);

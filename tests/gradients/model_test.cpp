@@ -13,6 +13,7 @@ struct Case {
   const char* name;
   ModelConfig config;
   int shards;
+  LoraConfig lora = {};  ///< with adapters only they and a value head have gradients
 };
 
 std::vector<Case> cases() {
@@ -21,9 +22,14 @@ std::vector<Case> cases() {
   ModelConfig uneven = small_gpt2();  // 3 heads, 50 MLP columns and 29 tokens over 4 shards: one shard has no head
   ModelConfig full = small_llama();
   full.kv_heads = 4;
+  const LoraConfig everywhere{.rank = 3, .alpha = 2, .targets = adapter_targets()};
   return {{"llama", small_llama(), 1},    {"llama two shards", small_llama(), 2},
           {"llama four shards", full, 4}, {"gpt2", small_gpt2(), 1},
-          {"gpt2 tied", gpt2_tied, 2},    {"gpt2 uneven", uneven, 4}};
+          {"gpt2 tied", gpt2_tied, 2},    {"gpt2 uneven", uneven, 4},
+          {"adapters", small_llama(), 1, {.rank = 3, .alpha = 5}},
+          {"adapters everywhere, two shards", small_llama(), 2, everywhere},
+          {"adapters everywhere, shared heads", small_llama(), 4, everywhere},
+          {"adapters on gpt2, uneven", uneven, 4, {.rank = 2, .alpha = 3, .targets = {"key", "output", "up", "down"}}}};
 }
 
 const std::vector<int> lengths = {7, 1, 12, 3, 5};
@@ -32,8 +38,10 @@ constexpr double temperature = 0.7;
 // loss = sum over targets of a_r logprob_r + b_r entropy_r with fixed numbers a, b
 double coefficient(std::int64_t row, int which) { return std::sin(1.0 + 3.0 * static_cast<double>(row) + 10.0 * which); }
 
-double policy_oracle(const ModelConfig& config, const Weights& weights, const std::vector<std::vector<int>>& sequences) {
-  const ReferenceModel model(config, weights);
+double scale_of(const LoraConfig& lora) { return lora.on() ? lora.alpha / static_cast<double>(lora.rank) : 0; }
+
+double policy_oracle(const Case& c, const Weights& weights, const std::vector<std::vector<int>>& sequences) {
+  const ReferenceModel model(c.config, weights, scale_of(c.lora));
   double loss = 0;
   std::int64_t row = 0;
   for (const auto& sequence : sequences) {
@@ -48,8 +56,8 @@ double policy_oracle(const ModelConfig& config, const Weights& weights, const st
   return loss;
 }
 
-double value_oracle(const ModelConfig& config, const Weights& weights, const std::vector<std::vector<int>>& sequences) {
-  const ReferenceModel model(config, weights);
+double value_oracle(const Case& c, const Weights& weights, const std::vector<std::vector<int>>& sequences) {
+  const ReferenceModel model(c.config, weights, scale_of(c.lora));
   double loss = 0;
   std::int64_t row = 0;
   for (const auto& sequence : sequences)
@@ -59,9 +67,9 @@ double value_oracle(const ModelConfig& config, const Weights& weights, const std
 
 void compare_gradients(OneEngine& one, const Case& c, const std::vector<std::vector<int>>& sequences, auto oracle) {
   Weights weights = one.weights();
-  for (const Parameter& p : one.engine.store().layout().parameters()) {
+  for (const Parameter& p : one.engine.learning().layout().parameters()) {
     std::vector<float> gradient(p.shape.count());
-    one.engine.store().read(Kind::gradient, p.name, 0, gradient);
+    one.engine.learning().read(Kind::gradient, p.name, 0, gradient);
     double largest = 0;
     for (const float g : gradient) largest = std::max(largest, std::abs(static_cast<double>(g)));
     const RandomKey key(11, Purpose::data_order);
@@ -70,9 +78,9 @@ void compare_gradients(OneEngine& one, const Case& c, const std::vector<std::vec
       double& w = weights.at(p.name)[element];
       const double keep = w, step = 1e-5;
       w = keep + step;
-      const double up = oracle(c.config, weights, sequences);
+      const double up = oracle(c, weights, sequences);
       w = keep - step;
-      const double down = oracle(c.config, weights, sequences);
+      const double down = oracle(c, weights, sequences);
       w = keep;
       EXPECT_NEAR(gradient[element], (up - down) / (2 * step), 3e-5 * (1 + largest)) << c.name << " " << p.name << " element " << element;
     }
@@ -81,14 +89,14 @@ void compare_gradients(OneEngine& one, const Case& c, const std::vector<std::vec
 
 TEST(Model, PolicyMatchesTheOracleForwardAndBackward) {
   for (const Case& c : cases()) {
-    OneEngine one(c.config, Head::policy, c.shards, {.rows = 64, .most_grains = 1});
+    OneEngine one(c.config, Head::policy, c.shards, {.rows = 64, .most_grains = 1, .lora = c.lora});
     roughen(one);
     const auto sequences = some_sequences(c.config.vocabulary, lengths);
     const HandGrain grain(sequences);
     std::vector<float> logprob(grain.tokens.size()), entropy(grain.tokens.size());
     one.engine.score(grain.view(), temperature, logprob, entropy);
     const Weights weights = one.weights();
-    const ReferenceModel reference(c.config, weights);
+    const ReferenceModel reference(c.config, weights, scale_of(c.lora));
     std::int64_t row = 0;
     for (const auto& sequence : sequences) {
       const auto hidden = reference.hidden(sequence);
@@ -117,7 +125,7 @@ TEST(Model, PolicyMatchesTheOracleForwardAndBackward) {
 
 TEST(Model, ValuesMatchTheOracleForwardAndBackward) {
   for (const Case& c : cases()) {
-    OneEngine one(c.config, Head::value, c.shards, {.rows = 64, .most_grains = 1});
+    OneEngine one(c.config, Head::value, c.shards, {.rows = 64, .most_grains = 1, .lora = c.lora});
     roughen(one);
     const auto sequences = some_sequences(c.config.vocabulary, lengths);
     const HandGrain grain(sequences);
@@ -132,7 +140,7 @@ TEST(Model, ValuesMatchTheOracleForwardAndBackward) {
     });
     one.engine.finish_step();
     const Weights weights = one.weights();
-    const ReferenceModel reference(c.config, weights);
+    const ReferenceModel reference(c.config, weights, scale_of(c.lora));
     std::int64_t row = 0;
     for (const auto& sequence : sequences)
       for (const Vector& hidden : reference.hidden(sequence)) EXPECT_NEAR(values[row++], reference.value(hidden), 2e-5) << c.name;

@@ -38,6 +38,29 @@ TEST(Add, Adds) {
   EXPECT_THROW(add(a, a, host.make({3, 4, 8}), host.stream()), Error);
 }
 
+TEST(Columns, AreCopiedAndAdded) {
+  Host host;
+  const Tensor x = host.random({5, 9}, 1), y = host.random({5, 23}, 2), sum = host.copy(y), copied = host.copy(y);
+  add_columns(sum, 11, x, 2, 6, host.stream());
+  copy_columns(copied, 11, x, 2, 6, host.stream());
+  for (Index r = 0; r < 5; ++r)
+    for (Index c = 0; c < 23; ++c) {
+      const bool inside = c >= 11 && c < 17;
+      const float before = y.as<float>()[r * 23 + c], other = inside ? x.as<float>()[r * 9 + c - 9] : 0;
+      EXPECT_EQ(sum.as<float>()[r * 23 + c], inside ? before + other : before);
+      EXPECT_EQ(copied.as<float>()[r * 23 + c], inside ? other : before);
+    }
+  EXPECT_THROW(add_columns(sum, 18, x, 2, 6, host.stream()), Error);
+  EXPECT_THROW(add_columns(sum, 0, host.make({4, 9}), 0, 6, host.stream()), Error);
+}
+
+TEST(Scale, Scales) {
+  Host host;
+  const Tensor x = host.random({3, 37}, 1), y = host.copy(x);
+  scale(y, 0.3f, host.stream());
+  for (Index i = 0; i < x.count(); ++i) EXPECT_EQ(y.as<float>()[i], x.as<float>()[i] * 0.3f);
+}
+
 TEST(Gelu, AgreesWithDoubleAndCentralDifferences) {
   Host host;
   const Tensor x = host.random({7, 43}, 1, 3.0f), dy = host.random({7, 43}, 2), y = host.make({7, 43});
@@ -117,6 +140,12 @@ TEST(Dropout, MaskDependsOnItsKeyOnly) {
   const Tensor part = host.make({3, columns});
   dropout(part, x.slice(17, 3), 0.25, key, sample.slice(17, 3), position.slice(17, 3), 9, host.stream());
   EXPECT_TRUE(same_bits(part, y.slice(17, 3)));
+  const Tensor right = host.make({rows, 51}), dropped = host.make({rows, 51});  // columns 80 and on, as a part of their own
+  copy_columns(right, 0, x, 80, 51, host.stream());
+  dropout(dropped, right, 0.25, key, sample, position, 9, host.stream(), 80);
+  copy_columns(right, 0, y, 80, 51, host.stream());
+  EXPECT_TRUE(same_bits(dropped, right));
+  EXPECT_THROW(dropout(dropped, right, 0.1, key, sample, position, 9, host.stream(), 82), Error);
   EXPECT_THROW(dropout(y, x, 1.0, key, sample, position, 9, host.stream()), Error);
   EXPECT_THROW(dropout(y, x, 0.1, key, sample, position, 1 << 14, host.stream()), Error);
 }

@@ -14,7 +14,9 @@ using Weights = std::map<std::string, Vector>;  ///< parameter name -> flattened
 /// A decoder written as plainly as possible in fp64, one token at a time: the oracle of the real one.
 class ReferenceModel {
  public:
-  ReferenceModel(const ModelConfig& config, const Weights& weights) : c_(config), w_(weights) {}
+  /// adapter_scale: of <matrix>.lora_a and .lora_b, where the weights have them.
+  ReferenceModel(const ModelConfig& config, const Weights& weights, double adapter_scale = 0)
+      : c_(config), w_(weights), adapter_scale_(adapter_scale) {}
 
   /// Hidden state after the final norm for every token of one sequence.
   std::vector<Vector> hidden(const std::vector<int>& tokens) const {
@@ -60,7 +62,12 @@ class ReferenceModel {
     return y;
   }
   Vector linear(const std::string& name, const Vector& x, std::int64_t rows) const {
-    return product(name + ".weight", c_.bias ? name + ".bias" : "", x, rows);
+    Vector y = product(name + ".weight", c_.bias ? name + ".bias" : "", x, rows);
+    if (!w_.count(name + ".lora_a")) return y;
+    const auto rank = static_cast<std::int64_t>(w_.at(name + ".lora_a").size() / x.size());
+    const Vector more = product(name + ".lora_b", "", product(name + ".lora_a", "", x, rank), rows);
+    for (std::int64_t r = 0; r < rows; ++r) y[r] += adapter_scale_ * more[r];
+    return y;
   }
   Vector norm(const std::string& name, const Vector& x) const {
     double mean = 0, square = 0;
@@ -122,6 +129,7 @@ class ReferenceModel {
   }
   const ModelConfig& c_;
   const Weights& w_;
+  double adapter_scale_;
 };
 
 }  // namespace collimate::test

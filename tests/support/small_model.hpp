@@ -21,28 +21,34 @@ struct OneEngine {
     workspace.reserve();
     plan.commit();
     engine.prepare();
-    engine.store().initialise(seed);
+    for (ParameterStore* store : stores()) store->initialise(seed);
   }
-  Weights weights() const {
+  /// The engine's own parameters and its adapters.
+  std::vector<ParameterStore*> stores() {
+    return engine.adapters() ? std::vector{&engine.store(), engine.adapters()} : std::vector{&engine.store()};
+  }
+  Weights weights() {
     Weights out;
-    for (const Parameter& p : engine.store().layout().parameters()) {
-      std::vector<float> values(p.shape.count());
-      engine.store().read(Kind::value, p.name, 0, values);
-      out[p.name] = Vector(values.begin(), values.end());
-    }
+    for (const ParameterStore* store : stores())
+      for (const Parameter& p : store->layout().parameters()) {
+        std::vector<float> values(p.shape.count());
+        store->read(Kind::value, p.name, 0, values);
+        out[p.name] = Vector(values.begin(), values.end());
+      }
     return out;
   }
 };
 
-/// Norm gains and biases away from 1 and 0, so that no part of a formula hides.
+/// Norm gains, biases and the second factors of adapters away from 1 and 0, so that no part of a formula hides.
 inline void roughen(OneEngine& one) {
   const RandomKey key(3, Purpose::initialise);
-  for (const Parameter& p : one.engine.store().layout().parameters()) {
-    if (p.initial.deviation > 0) continue;
-    std::vector<float> values(p.shape.count());
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(p.initial.constant + 0.3 * key.normal(i, p.chunk));
-    one.engine.store().write(Kind::value, p.name, 0, values);
-  }
+  for (const ParameterStore* store : one.stores())
+    for (const Parameter& p : store->layout().parameters()) {
+      if (p.initial.deviation > 0) continue;
+      std::vector<float> values(p.shape.count());
+      for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(p.initial.constant + 0.3 * key.normal(i, p.chunk));
+      store->write(Kind::value, p.name, 0, values);
+    }
 }
 
 /// Samples packed by hand: every token but a sample's first is a target.

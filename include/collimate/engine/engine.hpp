@@ -42,6 +42,8 @@ struct EngineUse {
   std::int64_t slots = 0;        ///< sequences generated at once; 0: the model does not generate
   std::int64_t capacity = 0;     ///< most tokens of a generated sequence, prompt included
   RecomputePlan recompute = {};
+  LoraConfig lora = {};            ///< with adapters only they (and a value head) learn
+  ParameterStore* frozen = nullptr;  ///< the parameters of another engine, which do not learn, instead of an own copy of them
 };
 
 /// How an optimizer step treats dropout.
@@ -49,6 +51,7 @@ struct Dropout {
   double probability = 0;
   std::uint64_t seed = 0;
   std::int64_t step = 0;
+  double adapters = 0;  ///< probability of an adapter's input
 };
 
 enum class Finish { end_of_text, length };
@@ -91,8 +94,12 @@ class Engine {
          Workspace& workspace);
   void prepare();  ///< after the plan is committed: lays out the buffers
 
-  ParameterStore& store() { return store_; }
-  const ParameterStore& store() const { return store_; }
+  ParameterStore& store() { return *store_; }  ///< the model's own parameters
+  const ParameterStore& store() const { return *store_; }
+  bool owns_store() const { return own_ != nullptr; }      ///< false: they are another engine's
+  ParameterStore* adapters() { return adapters_.get(); }  ///< theirs and a value head beside frozen parameters; null: there are none
+  ParameterStore& learning() { return adapters_ ? *adapters_ : *store_; }  ///< what an optimizer steps
+  const ParameterStore& learning() const { return adapters_ ? *adapters_ : *store_; }
   const Transformer& transformer() const { return transformer_; }
 
   /// Forward only, several grains through the pipeline. Policy: log-probability and entropy of each row's target. Value head: a number per row.
@@ -103,12 +110,12 @@ class Engine {
 
   /// One optimizer step's gradient: begin_step with the number of grains over all replicas, forward_backward with those of this replica
   /// (division().grains) in order, finish_step.
-  void begin_step(std::int64_t grains) { store_.begin_step(grains); }
+  void begin_step(std::int64_t grains) { learning().begin_step(grains); }
   void forward_backward(std::span<const Grain> grains, float temperature, const Dropout& dropout, const GrainTokenLoss& loss);
   void forward_backward(std::span<const Grain> grains, const Dropout& dropout, const GrainValueLoss& loss);
   void forward_backward(const Grain& grain, float temperature, const Dropout& dropout, const TokenLoss& loss);  ///< one grain
   void forward_backward(const Grain& grain, const Dropout& dropout, const ValueLoss& loss);                     ///< one grain
-  void finish_step() { store_.finish_step(); }
+  void finish_step() { learning().finish_step(); }
 
   /// Continues every prompt; a sample's tokens do not depend on the others or on the number of slots.
   std::vector<Continuation> generate(std::span<const Prompt> prompts, const GenerateOptions& how);
@@ -152,6 +159,7 @@ class Engine {
     std::size_t index;
     std::int32_t slot, length, last;
   };
+  Weights weights() { return {*store_, adapters_.get()}; }
   GrainBuffers take_grain(Arena& arena, std::int64_t rows) const;
   Learn take_learn(Arena& arena) const;
   Score take_score(Arena& arena) const;
@@ -180,7 +188,8 @@ class Engine {
   Stream* stream_;
   Division division_;
   Transformer transformer_;
-  ParameterStore store_;
+  std::unique_ptr<ParameterStore> own_, adapters_;
+  ParameterStore* store_;
   std::optional<PolicyHead> policy_;
   std::optional<ValueHead> value_;
   Learn learn_;

@@ -13,6 +13,12 @@ void add_bias(Tensor y, Tensor bias, Stream& stream);
 /// Columns [y_first, y_first + columns) of y[R,.] become columns [x_first, x_first + columns) of x[R,.].
 void copy_columns(Tensor y, std::int64_t y_first, Tensor x, std::int64_t x_first, std::int64_t columns, Stream& stream);
 
+/// Columns [y_first, y_first + columns) of y[R,.] += columns [x_first, x_first + columns) of x[R,.].
+void add_columns(Tensor y, std::int64_t y_first, Tensor x, std::int64_t x_first, std::int64_t columns, Stream& stream);
+
+/// y *= factor, any shape.
+void scale(Tensor y, float factor, Stream& stream);
+
 /// GELU in its tanh form: y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))  (Hendrycks and Gimpel, 2016)
 void gelu_forward(Tensor y, Tensor x, Stream& stream);
 void gelu_backward(Tensor dx, Tensor dy, Tensor x, Stream& stream);  ///< dx may be dy
@@ -23,7 +29,8 @@ void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up, Stream& stream)
 
 /// y[R,C] = x / (1 - probability) where kept, else 0; y may be x. Its backward is itself, applied to dy.
 /// The mask of a row depends on (key, samples[R] i64, positions[R] i32, site, column) only; site < 2^14 counts the places of
-/// dropout in the model. Four columns share one Philox call.
-void dropout(Tensor y, Tensor x, double probability, const RandomKey& key, Tensor samples, Tensor positions, std::uint32_t site, Stream& stream);
+/// dropout in the model, columns count from `first`, a multiple of 4. Four columns share one Philox call.
+void dropout(Tensor y, Tensor x, double probability, const RandomKey& key, Tensor samples, Tensor positions, std::uint32_t site, Stream& stream,
+             std::int64_t first = 0);
 
 }  // namespace collimate::kernels

@@ -6,12 +6,12 @@ namespace collimate::kernels {
 
 /// y[R,C] = x * rstd * gain[C], rstd[R] = 1/sqrt(mean(x^2) + eps)
 void rms_norm_forward(Tensor y, Tensor rstd, Tensor x, Tensor gain, float eps, Stream& stream);
-/// dx[R,C] (replaced or added to) and dgain[C] (replaced), column sums block by block
+/// dx[R,C] (replaced or added to) and dgain[C] (replaced; none: not computed), column sums block by block
 void rms_norm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd, Write write_dx, Stream& stream);
 
 /// y[R,C] = (x - mean) * rstd * gain[C] + bias[C], rstd[R] = 1/sqrt(biased variance + eps)
 void layer_norm_forward(Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor gain, Tensor bias, float eps, Stream& stream);
-/// dx[R,C] (replaced or added to), dgain[C] and dbias[C] (replaced)
+/// dx[R,C] (replaced or added to), dgain[C] and dbias[C] (replaced; none: not computed)
 void layer_norm_backward(Tensor dx, Tensor dgain, Tensor dbias, Tensor dy, Tensor x, Tensor gain, Tensor mean, Tensor rstd, Write write_dx,
                          Stream& stream);
 

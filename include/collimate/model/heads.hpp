@@ -62,7 +62,7 @@ class PolicyHead {
 class ValueHead {
  public:
   explicit ValueHead(const Transformer& model)
-      : weight_(model.layout().view("value_head.weight")), bias_(model.layout().view("value_head.bias")) {}
+      : weight_(model.head_layout().view("value_head.weight")), bias_(model.head_layout().view("value_head.bias")) {}
   void forward(Tensor values, Tensor hidden, const Lease& lease, Stream& stream) const;  ///< values[R]
   /// dhidden[R,C] and the gradients of weight and bias, from dvalues[R].
   void backward(Tensor dhidden, Tensor dvalues, Tensor hidden, const Lease& lease, Stream& stream) const;

@@ -29,6 +29,7 @@ struct Pass {
   Stream& stream;
   const GrainView& grain;
   double dropout = 0;                  ///< 0 in every mode but training
+  double adapter_dropout = 0;          ///< of the inputs of adapters
   RandomKey key{0, Purpose::dropout};  ///< of this optimizer step
   KvCache* cache = nullptr;            ///< where a prompt's keys and values go, if anywhere
   Tensor slots = {};                   ///< [S] i32, the cache slot of each sample

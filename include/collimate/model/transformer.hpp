@@ -4,12 +4,25 @@
 #include <vector>
 
 #include "collimate/kernels/attention.hpp"
+#include "collimate/model/adapter.hpp"
 #include "collimate/model/config.hpp"
 #include "collimate/model/pass.hpp"
 
 namespace collimate {
 
 // Shapes: R rows of a grain, C width, H heads, D head size, M MLP width, v a virtual shard.
+
+/// The parameters of a block while it is computed, and those of its adapters, empty where it has none or they are off.
+struct BlockLease : Lease {
+  Lease adapter;
+};
+
+/// The parameters that a Transformer computes with: the model's own and, where it has adapters and they are on, theirs.
+struct Weights {
+  Weights(ParameterStore& own, ParameterStore* adapters = nullptr) : own(own), adapters(adapters) {}  // NOLINT: a store is weights
+  ParameterStore& own;
+  ParameterStore* adapters;
+};
 
 /// The result of normalising rows, kept for the backward.
 struct NormSaved {
@@ -42,6 +55,7 @@ struct Scratch {
   Tensor branch, norm;       ///< [R,C]; norm only for a backward
   Tensor wide, narrow;       ///< flat: R x the widest fused product of a shard, and R x its inner width; only for a backward
   Tensor delta;              ///< flat: R x the most heads of a shard; only for a backward
+  AdapterScratch adapter;
 };
 
 /// What is computed again in the backward instead of being kept: nothing; what is widest (the inputs of attention and activation, by two
@@ -55,20 +69,21 @@ class AttentionLayer {
   struct Saved {
     std::vector<Tensor> qkv, out, lse;  ///< per shard: [R,columns], [R,H_v*D], [R,H_v]
   };
-  AttentionLayer(const ModelConfig& config, const ParameterLayout& layout, const std::string& name);
+  AttentionLayer(const ModelConfig& config, const ParameterLayout& layout, const LoraConfig& lora, const ParameterLayout& adapters, int block);
   static void declare(const ModelConfig& config, ParameterLayout& layout, const std::string& name);
   Saved take(Arena& arena, std::int64_t rows) const;
   void take_scratch(Arena& arena, std::int64_t rows, bool backward, Scratch& scratch) const;
-  void forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass,
+  void forward(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass,
                int layer) const;
   /// Computes saved.qkv again from x.
-  void recompute_inner(Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass) const;
-  void backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+  void recompute_inner(Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass) const;
+  void backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
                 const Pass& pass) const;
   /// One new token for each of B sequences at positions[B] in slots[B]: y[B,C] from x[B,C].
-  void decode(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const KvCache& cache,
+  void decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary, const KvCache& cache,
               int layer, Tensor slots, Tensor positions, Stream& stream) const;
   const std::vector<kernels::Heads>& heads() const { return heads_; }  ///< of this rank's shards
+  std::vector<AdapterWidths> adapter_widths() const { return {in_.widths(), out_.widths()}; }
 
  private:
   struct Shared {  // where shards share key/value heads: query alone per shard, keys and values whole
@@ -87,6 +102,8 @@ class AttentionLayer {
   std::vector<View> in_weight_, in_bias_, out_weight_;
   std::optional<Shared> shared_;
   View out_bias_;
+  InAdapters in_;
+  OutAdapter out_;
 };
 
 /// The gated (SwiGLU) or plain (GELU) MLP: y = activation(x Wup^T) Wdown^T.
@@ -95,22 +112,26 @@ class MlpLayer {
   struct Saved {
     std::vector<Tensor> up, inner;  ///< per shard: [R,M_v] or [R,2M_v]; [R,M_v]
   };
-  MlpLayer(const ModelConfig& config, const ParameterLayout& layout, const std::string& name);
+  MlpLayer(const ModelConfig& config, const ParameterLayout& layout, const LoraConfig& lora, const ParameterLayout& adapters, int block);
   static void declare(const ModelConfig& config, ParameterLayout& layout, const std::string& name);
   Saved take(Arena& arena, std::int64_t rows) const;
-  void recompute_inner(Tensor x, const Saved& saved, const Lease& lease, Stream& stream) const;  ///< saved.up and .inner again from x
-  void forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Stream& stream) const;
-  void backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Stream& stream) const;
-  void decode(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Stream& stream) const;
+  /// saved.up and saved.inner again from x
+  void recompute_inner(Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, const Pass& pass) const;
+  void forward(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, const Pass& pass) const;
+  void backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, const Pass& pass) const;
+  void decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Stream& stream) const;
+  std::vector<AdapterWidths> adapter_widths() const { return {in_.widths(), out_.widths()}; }
   std::int64_t widest_up() const;
   std::int64_t widest_inner() const;
 
  private:
-  void inner(int v, Tensor x, const Saved& saved, const Lease& lease, Stream& stream) const;
+  void inner(int v, Tensor x, const Saved& saved, const BlockLease& lease, const AdapterUse& use) const;
   Activation activation_;
   std::vector<std::int64_t> inner_;
   std::vector<View> up_weight_, up_bias_, down_weight_;
   View down_bias_;
+  InAdapters in_;
+  OutAdapter out_;
 };
 
 /// One pre-norm block: mid = x + attention(norm1(x)); y = mid + mlp(norm2(mid)).
@@ -122,18 +143,18 @@ class Block {
     MlpLayer::Saved mlp;
     Tensor mid;  ///< [R,C]
   };
-  Block(const ModelConfig& config, const ParameterLayout& layout, int index);
+  Block(const ModelConfig& config, const ParameterLayout& layout, const LoraConfig& lora, const ParameterLayout& adapters, int index);
   static void declare(const ModelConfig& config, ParameterLayout& layout, int index, Held held);
   Saved take(Arena& arena, std::int64_t rows) const;
   /// What a block keeps that computes `how` again: its own buffers, and those of `shared` for the rest.
   Saved take(Arena& arena, std::int64_t rows, Recompute how, const Saved& shared) const;
-  void recompute(Recompute how, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+  void recompute(Recompute how, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
                  const Pass& pass) const;
-  void forward(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass) const;
+  void forward(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary, const Pass& pass) const;
   /// Turns dy into dx in place.
-  void backward(Tensor dy_dx, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary,
+  void backward(Tensor dy_dx, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
                 const Pass& pass) const;
-  void decode(Tensor y, Tensor x, const Saved& saved, const Lease& lease, const Scratch& scratch, Tensor rotary, const KvCache& cache,
+  void decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary, const KvCache& cache,
               Tensor slots, Tensor positions, Stream& stream) const;
   const AttentionLayer& attention() const { return attention_; }
   /// Widths of what a backward needs beside the rows: {widest fused product, widest inner, most heads} of a shard.
@@ -141,6 +162,7 @@ class Block {
     std::int64_t fused, inner, heads;
   };
   Widths widths() const;
+  AdapterWidths adapter_widths() const;
 
  private:
   int index_;
@@ -181,13 +203,19 @@ Part stage_blocks(const ModelConfig& config, Head head, int stage, int stages);
 /// its shards of the blocks of its stage.
 class Transformer {
  public:
-  Transformer(const ModelConfig& config, Head head, const Division& division, MemoryPlan& plan, RecomputePlan recompute = {});
+  Transformer(const ModelConfig& config, Head head, const Division& division, MemoryPlan& plan, RecomputePlan recompute = {},
+              const LoraConfig& lora = {});
 
   const ModelConfig& config() const { return config_; }
   const ParameterLayout& layout() const { return layout_; }
+  /// Of the adapters: a chunk for each block and, where frozen parameters get a new value head, one for that.
+  const ParameterLayout& adapter_layout() const { return adapter_layout_; }
+  const LoraConfig& lora() const { return lora_; }
   const Division& division() const { return division_; }
   Head head() const { return head_; }
-  int head_chunk() const { return head_chunk_; }  ///< a chunk, or the tie of the embedding
+  const ParameterLayout& head_layout() const { return head_apart() ? adapter_layout_ : layout_; }
+  Lease fetch_head(const Weights& weights) const;
+  void reduce_head(const Weights& weights) const;
   ShardTree shard_tree() const;                   ///< without room
   std::size_t blocks() const { return blocks_.size(); }  ///< of this stage
 
@@ -198,30 +226,35 @@ class Transformer {
 
   /// Hidden states [R,C] = activations.final_norm.y on the last stage; elsewhere what the next stage reads. On all stages but the first
   /// activations.x[0] holds what the one before gave. A grain without rows computes nothing but takes part in what replicas do together.
-  Tensor forward(const Activations& activations, ParameterStore& store, const Pass& pass) const;
+  Tensor forward(const Activations& activations, const Weights& weights, const Pass& pass) const;
   /// On the last stage dhidden [R,C] = gradient of the hidden states; elsewhere activations.gradient holds the gradient of what the next stage
   /// reads. Every gradient of the grain but the head's is written; activations.gradient becomes that of this stage's input.
-  void backward(Tensor dhidden, const Activations& activations, ParameterStore& store, const Pass& pass) const;
+  void backward(Tensor dhidden, const Activations& activations, const Weights& weights, const Pass& pass) const;
   /// One token (tokens[B], positions[B]) for each sequence in slots[B]: as forward.
-  Tensor decode(const Activations& activations, ParameterStore& store, const KvCache& cache, Tensor tokens, Tensor slots, Tensor positions,
+  Tensor decode(const Activations& activations, const Weights& weights, const KvCache& cache, Tensor tokens, Tensor slots, Tensor positions,
                 Stream& stream) const;
   /// A cache of `slots` sequences of at most `capacity` tokens.
   KvCache take_cache(Arena& arena, std::int64_t slots, std::int64_t capacity) const;
 
  private:
-  static ParameterLayout make_layout(const ModelConfig& config, Head head, const Division& division, int& head_chunk);
+  static ParameterLayout make_layout(const ModelConfig& config, Head head, const Division& division, bool head_apart, int& head_chunk);
+  ParameterLayout make_adapter_layout();
+  bool head_apart() const { return lora_.on() && head_ == Head::value; }
   Tensor rotary() const;
   int chunk_of_block(std::size_t i) const { return (config_.positions == Positions::learned ? 2 : 1) + static_cast<int>(mine_.begin + i); }
   int final_chunk() const { return (config_.positions == Positions::learned ? 2 : 1) + static_cast<int>(config_.layers); }
-  void embed(Tensor x, ParameterStore& store, Tensor tokens, Tensor positions, Stream& stream) const;
-  void backward_embedding(const Activations& activations, ParameterStore& store, const Pass& pass) const;
+  int adapter_chunk(int chunk) const;
+  BlockLease fetch_block(const Weights& weights, std::size_t i, int next) const;
+  void embed(Tensor x, const Weights& weights, Tensor tokens, Tensor positions, Stream& stream) const;
+  void backward_embedding(const Activations& activations, const Weights& weights, const Pass& pass) const;
   ModelConfig config_;
   Head head_;
   Division division_;
   RecomputePlan recompute_;
   Part mine_;  // blocks of this stage
-  int head_chunk_ = 0;
-  ParameterLayout layout_;
+  LoraConfig lora_;
+  int head_chunk_ = 0;  // a chunk, or the tie of the embedding
+  ParameterLayout layout_, adapter_layout_;
   MemoryPlan* plan_;
   Slot rotary_;
   std::vector<Block> blocks_;

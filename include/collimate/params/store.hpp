@@ -11,13 +11,16 @@
 
 namespace collimate {
 
-/// The parameters of one chunk while a layer uses them: values, and the gradient of the grain being computed (empty in a forward-only
-/// model).
+/// The parameters of one chunk while a layer uses them: values, and the gradient of the grain being computed (empty in a model that does not
+/// learn).
 struct Lease {
   Tensor value;     ///< [chunk size] f32
   Tensor gradient;  ///< [chunk size] f32
   Tensor at(const View& view) const { return value.slice(view.offset, view.count()).reshape(view.shape); }
-  Tensor gradient_at(const View& view) const { return gradient.slice(view.offset, view.count()).reshape(view.shape); }
+  /// Empty where the parameters are frozen.
+  Tensor gradient_at(const View& view) const {
+    return gradient ? gradient.slice(view.offset, view.count()).reshape(view.shape) : Tensor();
+  }
 };
 
 /// The flat ranges of a model.

@@ -10,12 +10,22 @@
 
 namespace collimate::rlhf {
 
+/// What a checkpoint that holds a model's adapters alone says of them, and of the base: the frozen parameters beside which they learned.
+struct AdapterNote {
+  LoraConfig lora;          ///< rank 0: the checkpoint holds the whole model
+  std::string base;         ///< checkpoint of the base, seen from this one's folder, or absolute; empty: random numbers
+  std::string base_model;   ///< its name there
+  std::int64_t seed = 0;    ///< of the random numbers
+  std::string base_hash;    ///< see base_hash()
+};
+
 /// What a checkpoint says of one of its models, beside the weights.
 struct ModelCard {
   ModelConfig config;
   Head head = Head::policy;
   int shards = 1;                    ///< virtual tensor shards that the weights were trained with
   ScoreNormalisation normalisation;  ///< of a reward model
+  AdapterNote adapters = {};
 };
 
 /// How text becomes tokens and back: one for all models of a checkpoint.
@@ -32,7 +42,8 @@ struct TextRules {
 /// The manifest's meta is {"models": {name: card}, "tokenizer", "template", "stage", "complete", "progress", "build"}.
 class SavedModels {
  public:
-  explicit SavedModels(const std::string& folder);
+  /// base: where to look for the base of a model with adapters that is not where the checkpoint says.
+  explicit SavedModels(const std::string& folder, std::string base = "");
   const CheckpointReader& reader() const { return reader_; }
   std::vector<std::string> models() const;
   bool has(const std::string& model) const;
@@ -46,13 +57,24 @@ class SavedModels {
   /// Reads everything; throws where a model's parameter is missing or has another shape, or a checksum does not fit.
   void verify() const;
   /// Fills a store's values (and moments, if asked). The store's head may be another than the saved one's: then parameters that the
-  /// checkpoint lacks keep what they hold.
+  /// checkpoint lacks keep what they hold. Adapters are merged into their base: W + scale (B A), where B A is summed by fused
+  /// multiply-adds in fp32, the ranks in order; a base with another hash than theirs is refused. Collective.
   void load(const std::string& model, ParameterStore& store, bool moments = false) const;
+  /// Of a model that was saved as adapters: fills a store with their base, and one with them; `base` are the parameters that they go on with.
+  /// Collective.
+  void load_base(const std::string& model, ParameterStore& base) const;
+  void load_adapters(const std::string& model, ParameterStore& adapters, const ParameterStore& base, bool moments) const;
+  /// Fills the value head of a store of adapters, where the model has one.
+  void load_head(const std::string& model, ParameterStore& adapters) const;
 
  private:
   void check_shape(const std::string& tensor, const Shape& wanted) const;
+  void fill(const std::string& model, ParameterStore& store, Kind kind) const;
+  std::string base_folder(const AdapterNote& note) const;
+  void check_base(const AdapterNote& note, const ParameterStore& base) const;
+  void merge(const std::string& model, const LoraConfig& lora, ParameterStore& store) const;
 
-  std::string name_;
+  std::string name_, base_;
   CheckpointReader reader_;
   std::string meta_;
 };
@@ -77,6 +99,9 @@ struct CheckpointNotes {
 
 /// Every rank writes its share of every tensor; rank 0 publishes. Collective; errors are agreed on.
 void save_models(const std::string& folder, const std::vector<ModelToSave>& models, const CheckpointNotes& notes, Communicator& ranks);
+
+/// A hash of a model's parameters but those of its head, as text: equal for policies and reward models with the same blocks. Collective.
+std::string base_hash(const ParameterStore& store);
 
 /// The value head becomes gain * head + bias, so that its values do: a critic that starts from a reward model starts at its normalised
 /// score (gain and bias of the normalisation), one made of a policy at 0 (gain and bias 0).

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "collimate/base/options.hpp"
+#include "collimate/model/adapter.hpp"
 #include "collimate/model/config.hpp"
 #include "collimate/optim/optimizer.hpp"
 #include "collimate/rlhf/advantages.hpp"
@@ -44,6 +45,14 @@ struct ModelOptions {
   double dropout = 0, rope_theta = 10000;
   void declare(OptionTable& table);
   ModelConfig config(std::int64_t vocabulary) const;
+};
+
+/// Adapters that learn instead of a model's own parameters.
+struct LoraOptions : LoraConfig {
+  std::vector<std::string> stages = {"sft", "reward", "ppo"};
+  std::string base;
+  void declare(OptionTable& table);
+  LoraConfig of(const std::string& stage) const;  ///< rank 0 where the stage learns all
 };
 
 struct OptimizerOptions {
@@ -116,6 +125,7 @@ struct Options {
   RunOptions run;
   MachineOptions machine;
   ModelOptions model;
+  LoraOptions lora;
   PrepareStageOptions prepare;
   SupervisedOptions sft;
   RewardOptions reward;

@@ -38,6 +38,7 @@ class PpoTrainer {
   Engine& critic() { return *critic_.engine; }
 
  private:
+  void make_engines(std::int64_t grains, std::int64_t rows, std::int64_t longest);
   void start();
   void iterate(std::int64_t iteration);
   // The steps of one iteration, in order.

@@ -81,8 +81,11 @@ Source find_source(const Session& session, const std::string& option, const std:
 void match_text(Source& source, const Dataset& data, const std::string& whose);
 /// Stops where a sample of the dataset does not fit into the model's context or into a grain.
 void check_lengths(const Session& session, const Dataset& data, const ModelConfig& config);
-/// Fills a store from a source, or with random numbers.
-void load_source(const Session& session, const Source& source, ParameterStore& store);
+/// Fills an engine from a source, or with random numbers. Parameters of another engine are left
+/// alone. Adapters start anew, and what a source has is merged into its parameters; or they are the source's, where its card has them.
+void load_source(const Session& session, const Source& source, Engine& engine);
+/// What a stage's checkpoint says of an engine's adapters, once the engine is filled; nothing without adapters. Collective.
+AdapterNote note_of(const Session& session, const std::string& stage, const Source& source, Engine& engine);
 
 /// How a model lies on the grid, where it is divided: the blocks of each pipeline stage, their schedule for a step of `grains` grains, and
 /// what ZeRO's sharded gradients cost with several grains; "" on an undivided one.

@@ -10,8 +10,11 @@ struct Learner {
   std::unique_ptr<Optimizer> optimizer;  ///< made once the memory plan is committed
   StepReport last;                       ///< what the last step did
 
-  ParameterStore& store() const { return engine->store(); }
+  ParameterStore& store() const { return engine->learning(); }  ///< what learns
   void start(const OptimizerOptions& options);  ///< engine and optimizer, once the memory plan is committed
+  /// Goes on from a checkpoint of a stage, `steps` optimizer steps after its start; the engine is filled with what the stage started from.
+  void resume(const SavedModels& saved, const std::string& model, std::int64_t steps);
+  std::string describe() const;  ///< "1234 parameters", and how many of them learn
 };
 
 /// What one grain of an optimizer step found.

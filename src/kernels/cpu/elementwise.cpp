@@ -34,6 +34,18 @@ void copy_columns(float* y, Index y_stride, const float* x, Index x_stride, Inde
   parallel_rows(rows, columns, [=](Index row) { std::copy_n(x + row * x_stride, columns, y + row * y_stride); });
 }
 
+void add_columns(float* y, Index y_stride, const float* x, Index x_stride, Index rows, Index columns) {
+  parallel_rows(rows, columns, [=](Index row) {
+    for (Index c = 0; c < columns; ++c) y[row * y_stride + c] += x[row * x_stride + c];
+  });
+}
+
+void scale(float* y, float factor, Index count) {
+  parallel_elements(count, [=](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) y[i] *= factor;
+  });
+}
+
 void gelu_forward(float* y, const float* x, Index count) {
   parallel_elements(count, [=](Index begin, Index end) {
     for (Index i = begin; i < end; i += lanes) {
@@ -120,7 +132,7 @@ struct Philox8 {
 }  // namespace
 
 void dropout(float* y, const float* x, double probability, const RandomKey& key, const std::int64_t* samples, const std::int32_t* positions,
-             std::uint32_t site, Index rows, Index columns) {
+             std::uint32_t site, Index first_column, Index rows, Index columns) {
   const auto threshold = static_cast<std::uint32_t>(probability * 0x1.0p32);  // a word below it drops its element
   const Lanes scale = splat(static_cast<float>(1.0 / (1.0 - probability)));
   parallel_rows(rows, columns, [=, &key](Index r) {
@@ -132,7 +144,7 @@ void dropout(float* y, const float* x, double probability, const RandomKey& key,
     for (Index c = 0; c < columns; c += dropout_columns) {
       WordLanes first, second;
       Philox8(key, static_cast<std::uint64_t>(samples[r]), static_cast<std::uint32_t>(positions[r]),
-              site << 18 | static_cast<std::uint32_t>(c / 4))
+              site << 18 | static_cast<std::uint32_t>((first_column + c) / 4))
           .columns(first, second);
       apply(first, c);
       apply(second, c + lanes);

@@ -8,11 +8,13 @@ namespace collimate::kernels::cpu {
 void add(float* y, const float* a, const float* b, std::int64_t count);
 void add_bias(float* y, const float* bias, std::int64_t rows, std::int64_t columns);
 void copy_columns(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t columns);
+void add_columns(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t columns);
+void scale(float* y, float factor, std::int64_t count);
 void gelu_forward(float* y, const float* x, std::int64_t count);
 void gelu_backward(float* dx, const float* dy, const float* x, std::int64_t count);
 void swiglu_forward(float* y, const float* gate_up, std::int64_t rows, std::int64_t columns);
 void swiglu_backward(float* dgate_up, const float* dy, const float* gate_up, std::int64_t rows, std::int64_t columns);
 void dropout(float* y, const float* x, double probability, const RandomKey& key, const std::int64_t* samples, const std::int32_t* positions,
-             std::uint32_t site, std::int64_t rows, std::int64_t columns);
+             std::uint32_t site, std::int64_t first_column, std::int64_t rows, std::int64_t columns);
 
 }  // namespace collimate::kernels::cpu

@@ -77,6 +77,7 @@ void norm_backward(const NormBackward& norm, Index rows, Index columns) {
       store(dx + c, norm.add_dx ? load(dx + c, n) + d : d, n);
     }
   });
+  if (!norm.dgain) return;  // frozen
   constexpr Index strip = 4 * lanes;
   parallel_tiles(tiles_of(columns, strip), rows * columns > serial_elements, [&](Index tile) {
     for (Index c = tile * strip; c < std::min(columns, (tile + 1) * strip); c += lanes) {

@@ -25,7 +25,7 @@ struct Policy {
     workspace.reserve();
     plan.commit();
     engine->prepare();
-    load_source(session, source, engine->store());
+    load_source(session, source, *engine);
   }
 };
 

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Runs with adapters: where they start, what their checkpoints hold, who reads them, and what is refused.
+source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
+lora=(--lora.rank=4 --lora.targets=query,value,down --lora.dropout=0.1)
+# On random weights, and with the first stage learning whole.
+train 1 random "${lora[@]}"
+must_end_with 0
+must_print "frozen parameters, "
+grep -q "random numbers" random/log.txt || wrong "no warning of random frozen parameters"
+train 2 run "${lora[@]}" --lora.stages=reward,ppo
+must_end_with 0
+! grep -q "random numbers" run/log.txt || wrong "a warning too many"
+for folder in random run; do
+  grep -q '"eval_kl":0,' $folder/metrics.jsonl || wrong "the KL to the reference does not start at exactly 0"
+  ! grep -o '"first_ratio":[^,]*' $folder/metrics.jsonl | grep -vq ':1$' || wrong "a first ratio that is not 1"
+done
+# With B = 0 the first loss is that of the whole model.
+train 1 plain --run.stages=sft --sft.steps=1
+train 1 first --run.stages=sft --sft.steps=1 --lora.rank=4
+loss() { grep -o '"loss":[^,]*' "$1/metrics.jsonl" | head -n 1; }
+[ "$(loss plain)" = "$(loss first)" ] || wrong "fresh adapters change the first loss"
+# Saved alone, found with their base, also where the run folder was moved and where the base was.
+[ "$(du -s run/checkpoints/reward | cut -f 1)" -lt "$(du -s run/checkpoints/sft | cut -f 1)" ] || wrong "adapters take the place of a model"
+talk=(generate --prompt "What is the capital of Peru?" --temperature 0 --max-new 8 --checkpoint)
+run 1 "${talk[@]}" run/checkpoints/ppo
+must_end_with 0
+cp out.txt said.txt
+mv run moved
+run 1 "${talk[@]}" moved/checkpoints/ppo
+must_end_with 0
+cmp out.txt said.txt || wrong "a moved run says something else"
+run 1 inspect moved/checkpoints/ppo
+must_end_with 0
+must_print '"rank": 4'
+must_print '"base": "../sft"'
+for folder in one two; do run 1 export --checkpoint moved/checkpoints/ppo --output $folder && must_end_with 0; done
+must_print "adapters merged"
+cmp one/model.safetensors two/model.safetensors
+train 1 looked --run.stages=evaluate --evaluate.model=moved/checkpoints/ppo --evaluate.reference=moved/checkpoints/sft --ppo.reward=moved/checkpoints/reward
+must_end_with 0
+[ "$(value looked/summary.json evaluate.kl)" = "$(value moved/summary.json ppo.kl)" ] || wrong "evaluate.kl is not ppo.kl"
+holds "$(value moved/summary.json ppo.kl) > 0" "KL of a policy that has learned"
+mv moved/checkpoints/sft base
+run 1 "${talk[@]}" moved/checkpoints/ppo
+must_end_with 2
+must_say "their base is not at 'moved/checkpoints/sft'"
+run 1 "${talk[@]}" moved/checkpoints/ppo --base base
+must_end_with 0
+cmp out.txt said.txt || wrong "another place of the base says something else"
+run 1 "${talk[@]}" moved/checkpoints/ppo --base plain/checkpoints/sft
+must_end_with 2
+must_say "belong to other weights"
+# A later run starts from them by name or folder.
+train 2 later --run.stages=reward --reward.init=random/checkpoints/sft --reward.steps=1 "${lora[@]}"
+must_end_with 0
+train 1 none --lora.rank=400
+refused "lora.rank = 400"
+train 1 none --lora.rank=2 --lora.targets=gate --model.family=gpt2 --model.kv_heads=0
+refused "gate"
+train 1 none --lora.rank=2 --lora.targets=queries
+refused "queries"
