@@ -83,23 +83,24 @@ double fma_rate() {
   return 2.0 * kernels::cpu::lanes * chains * static_cast<double>(turns) * omp_get_max_threads() / seconds * 1e-9;
 }
 
-/// GB/s at which the threads together read an array much larger than the caches, in the pages that weights get.
+/// GB/s at which the threads together read an array much larger than the caches, in the pages that weights get and shared as products are.
 double read_rate(const Buffer& buffer) {
+  constexpr Index tile = 1 << 18, streams = 8;
   const auto* array = static_cast<const float*>(buffer.data());
-  const auto count = static_cast<Index>(buffer.bytes() / sizeof(float));
-  const double seconds = least_of(3, [&] {
-#pragma omp parallel
-    {
-      const Index part = count / omp_get_num_threads() / 128 * 128, begin = part * omp_get_thread_num();
-      kernels::cpu::Lanes sums[8] = {};
-      for (Index i = begin; i < begin + part; i += 128)
+  const auto tiles = static_cast<Index>(buffer.bytes() / sizeof(float)) / tile;
+  const auto pass = [&] {
+    kernels::cpu::parallel_tiles(tiles, true, [&](Index t) {
+      kernels::cpu::Lanes sums[streams] = {};
+      for (Index i = t * tile; i < (t + 1) * tile; i += streams * kernels::cpu::lanes)
 #pragma GCC unroll 8
-        for (int j = 0; j < 8; ++j) sums[j] += kernels::cpu::load(array + i + 16 * j);
-      for (int j = 1; j < 8; ++j) sums[0] += sums[j];
+        for (Index j = 0; j < streams; ++j) sums[j] += kernels::cpu::load(array + i + kernels::cpu::lanes * j);
+      for (Index j = 1; j < streams; ++j) sums[0] += sums[j];
       asm volatile("" : : "x"(sums[0]));
-    }
-  });
-  return 4.0 * static_cast<double>(count) / seconds * 1e-9;
+    });
+  };
+  std::vector<double> passes;  // their median, as of the rates that are set beside it
+  for (int i = 0; i < 5; ++i) passes.push_back(seconds_of(pass));
+  return 4.0 * static_cast<double>(tiles * tile) / median(passes) * 1e-9;
 }
 
 double triad_rate() {
@@ -255,11 +256,12 @@ void generate(const std::string& name, Index batch, Index rounds) {
   run(new_tokens);
   std::vector<double> whole, shares, rates;
   for (Index round = 0; round < rounds; ++round) {
+    const double before = large ? read_rate(array) : 0;
     const double first = run(1), all = run(new_tokens), per_token = (all - first) / (new_tokens - 1);
     whole.push_back(static_cast<double>(batch * new_tokens) / all);
     rates.push_back(static_cast<double>(batch) / per_token);
     // A step reads every matrix once: the positions are looked up, the embedding counts once, as the head.
-    if (large) shares.push_back(4.0 * static_cast<double>(elements) / (read_rate(array) * 1e9) / per_token);
+    if (large) shares.push_back(4e-9 * static_cast<double>(elements) / (0.5 * (before + read_rate(array))) / per_token);
   }
   const std::string what = fmt::format("generate.{}.{}", name, batch);
   print(what + ".tokens_per_second", median(whole));

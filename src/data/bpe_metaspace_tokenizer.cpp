@@ -29,7 +29,9 @@ struct MetaspaceModel {
 class MetaspaceTokenizer : public Tokenizer {
  public:
   MetaspaceTokenizer(MetaspaceModel model, std::string text, SpecialIds special)
-      : Tokenizer(special, model.prefix == Prefix::none ? Rule::apart : Rule::continuing), model_(std::move(model)), text_(std::move(text)) {}
+      : Tokenizer(special, model.prefix == Prefix::none ? Rule::apart : Rule::continuing),
+        model_(std::move(model)),
+        text_(std::move(text)) {}
   std::string kind() const override { return "metaspace"; }
   std::int64_t vocabulary() const override { return static_cast<std::int64_t>(model_.pieces.size()); }
   std::string piece(std::int32_t id) const override {

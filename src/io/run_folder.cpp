@@ -19,7 +19,8 @@ constexpr std::array own_names{"deck.ini",      "log.txt",      "metrics.jsonl",
                                "samples.jsonl", "summary.json", "checkpoints",   "report.html"};
 
 void check_usable(const std::string& path, Existing existing) {
-  const bool empty = std::none_of(fs::directory_iterator(path), {}, [](const auto& entry) { return entry.path().filename() != RunLock::file_name; });
+  const bool empty =
+      std::none_of(fs::directory_iterator(path), {}, [](const auto& entry) { return entry.path().filename() != RunLock::file_name; });
   require(existing != Existing::refuse || empty,
           "the run folder '{}' is not empty: choose another run.folder, or restart the run that it holds", path);
   require(existing != Existing::replace || empty || RunFolder::holds_run(path),

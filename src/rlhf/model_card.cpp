@@ -100,7 +100,8 @@ std::string SavedModels::instruction_set() const { return json::parse(meta_).val
 
 void SavedModels::check_shape(const std::string& tensor, const Shape& wanted) const {
   const Shape& shape = reader_.find(tensor).shape;
-  require(shape == wanted, "'{}' in the checkpoint '{}' has the shape {}, and the model needs {}", tensor, name_, shape.text(), wanted.text());
+  require(shape == wanted, "'{}' in the checkpoint '{}' has the shape {}, and the model needs {}", tensor, name_, shape.text(),
+          wanted.text());
 }
 
 void SavedModels::verify() const {

@@ -185,7 +185,8 @@ void PpoOptions::declare(OptionTable& t) {
   t.add("ppo.epochs", epochs, "passes over a rollout", at_least(1));
   t.add("ppo.max_new", max_new, "most tokens of a response", at_least(1), "tokens");
   t.add("ppo.slots", slots, "sequences generated at once per rank; changes no number", at_least(1), "samples");
-  t.add("ppo.temperature", temperature, "temperature of sampling; the loss divides the logits by it too", at_least(kernels::lowest_temperature));
+  t.add("ppo.temperature", temperature, "temperature of sampling; the loss divides the logits by it too",
+        at_least(kernels::lowest_temperature));
   t.add("ppo.gamma", gamma, "discount", between(0, 1));
   t.add("ppo.lambda", lambda, "GAE's lambda", between(0, 1));
   t.add("ppo.kl", kl.beta, "coefficient of the KL penalty in the reward", at_least(0));

@@ -83,7 +83,8 @@ Rollout sample_responses(const Session& session, Engine& policy, const TextRules
   std::vector<Prompt> mine;
   for (std::int64_t i = share.begin; i < share.begin + share.count; ++i)
     mine.push_back({rollout.sequences[i].tokens, static_cast<std::uint64_t>(ids[i])});
-  const std::vector<Continuation> sampled = policy.generate(mine, options);
+  std::vector<Continuation> sampled;
+  compute_grains(session.division(), [&] { sampled = policy.generate(mine, options); });
   std::vector<std::vector<std::int32_t>> by_replica(session.data().size());
   const auto all = gather_all(session.ranks(), session.grid.speaks() ? flatten(sampled) : std::vector<std::int32_t>());
   for (int rank = 0; rank < static_cast<int>(all.size()); ++rank)
@@ -105,8 +106,8 @@ std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batc
     if (!session_.first()) return;
     std::vector<ScoredSample> samples;
     for (std::int64_t i = 0; i < rollout.size(); ++i)
-      samples.push_back({rollout.ids[i], rollout.prompts[i].text, rollout.responses[i], rollout.prompts[i].answer, rollout.ended(i) ? "eos" : "length",
-                         rollout.offsets[i + 1] - rollout.offsets[i]});
+      samples.push_back({rollout.ids[i], rollout.prompts[i].text, rollout.responses[i], rollout.prompts[i].answer,
+                         rollout.ended(i) ? "eos" : "length", rollout.offsets[i + 1] - rollout.offsets[i]});
     for (const double raw : session_.scorer->score(samples)) scores.push_back(normalisation_(session_.options.ppo.scorer.sign * raw));
   });
   broadcast(session_.ranks(), scores);

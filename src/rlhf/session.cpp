@@ -135,10 +135,11 @@ void match_text(Source& source, const Dataset& data, const std::string& whose) {
 void check_lengths(const Session& session, const Dataset& data, const ModelConfig& config) {
   const std::int64_t grain_tokens = session.options.machine.grain_tokens;
   for (std::int64_t i = 0; i < data.size(); ++i) {
-    require(data.longest(i) <= config.context,
-            "sample {} of '{}' has {} tokens, more than the model's context of {}: set --max-prompt-tokens and "
-            "--max-response-tokens where its template is made (`import` or the first `prepare`), or take a model with a larger model.context",
-            i, data.path(), data.longest(i), config.context);
+    require(
+        data.longest(i) <= config.context,
+        "sample {} of '{}' has {} tokens, more than the model's context of {}: set --max-prompt-tokens and "
+        "--max-response-tokens where its template is made (`import` or the first `prepare`), or take a model with a larger model.context",
+        i, data.path(), data.longest(i), config.context);
     require(data.rows(i) <= grain_tokens, "sample {} of '{}' adds {} tokens to a grain, more than batch.grain_tokens = {}: raise it", i,
             data.path(), data.rows(i), grain_tokens);
   }

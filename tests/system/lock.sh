@@ -10,8 +10,9 @@ for ranks in 1 2; do
   # shellcheck disable=SC2086
   $MPIRUN -np "$ranks" "$COLLIMATE" run "$here/small.ini" --run.folder=shared "${only[@]}" --sft.steps=1000000 >first.txt 2>&1 </dev/null &
   first=$!
+  trap 'kill "$first" 2>/dev/null || true' EXIT
   for _ in $(seq 600); do [ -s shared/metrics.jsonl ] && break; sleep 0.1; done
-  [ -s shared/metrics.jsonl ] || { kill "$first"; wrong "the first run does not start: $(tail -n 3 first.txt)"; }
+  [ -s shared/metrics.jsonl ] || wrong "the first run does not start: $(tail -n 3 first.txt)"
   for restart in none auto replace; do
     train "$ranks" shared "${only[@]}" --restart $restart
     refused "'shared' is in use by another run"

@@ -35,7 +35,8 @@ struct Sampling {
   double top_p = 1.0;        ///< keep the smallest set of largest probabilities whose sum reaches p
 };
 /// Inverse CDF in fp64 in vocabulary order with one uniform number per row: tokens[B] i32, logprobs[B] f32 under the distribution
-/// that was sampled from (temperature 0: of the logits as they are), of logits[B,N], uniforms[B] f64. Ties at a top-k or top-p border go to the lower id.
+/// that was sampled from (temperature 0: of the logits as they are), of logits[B,N], uniforms[B] f64. Ties at a top-k or top-p border go to
+/// the lower id.
 void sample_tokens(Tensor tokens, Tensor logprobs, Tensor logits, Tensor uniforms, const Sampling& sampling, Stream& stream);
 
 }  // namespace collimate::kernels

@@ -116,7 +116,7 @@ void decode_rows(float* y, const float* x, const float* w, const float* bias, In
   const auto lines = std::make_unique_for_overwrite<Lanes[]>(static_cast<std::size_t>(Rows * tiles_of(k, lanes)));
   auto* packed = reinterpret_cast<float*>(lines.get());
   interleave<Rows>(packed, x, rows, k);
-  parallel_tiles(tiles_of(n, lanes), Rows * n * k > 30000, [&](Index tile) {
+  parallel_tiles(tiles_of(n, lanes), Rows * n * k > 100000, [&](Index tile) {
     const Index c = tile * lanes;
     strip<Rows>(y + c, packed, w + c * k, bias ? bias + c : nullptr, rows, std::min(lanes, n - c), n, k);
   });

@@ -57,7 +57,7 @@ class Helpers {
       turn < patience ? _mm_pause() : static_cast<void>(sched_yield());
   }
 
-  /// Does some of the tiles that nobody has taken; false where there are none. An equal share of what is left.
+  /// Does some of the tiles that nobody has taken; false where there are none. Early shares are large, late ones small.
   bool take_part(int index = -1) {
     std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
     const auto left = static_cast<std::int64_t>(ticket & 0xFFFFFFFF);
@@ -65,7 +65,7 @@ class Helpers {
     if (left == 0 || index >= helpers) return false;
     const TileWork work = work_.load(std::memory_order_relaxed);
     const void* body = body_.load(std::memory_order_relaxed);
-    const std::int64_t begin = end_.load(std::memory_order_relaxed) - left, count = (left + helpers) / (helpers + 1);
+    const std::int64_t begin = end_.load(std::memory_order_relaxed) - left, count = std::max<std::int64_t>(1, left / (2 * (helpers + 1)));
     // Where the ticket is still the one read, so is the loop that was read after it.
     if (!ticket_.compare_exchange_strong(ticket, ticket - static_cast<std::uint64_t>(count), std::memory_order_acq_rel)) return true;
     work(body, begin, begin + count);
