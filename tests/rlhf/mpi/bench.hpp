@@ -71,14 +71,15 @@ struct Bench {
       prompts << fmt::format("{{\"prompt\": \"{}\", \"answer\": \"{}\"}}\n", prompt, answer);
     }
     sft.close(), pairs.close(), prompts.close();
-    for (const auto& [name, kind] :
-         {std::pair{"sft", DatasetKind::supervised}, {"pairs", DatasetKind::preference}, {"prompts", DatasetKind::prompts}}) {
-      PrepareOptions prepare;
-      prepare.inputs = {file(std::string(name) + ".jsonl")};
-      prepare.kind = kind;
-      prepare.output = file(std::string(name) + ".h5");
-      collimate::prepare(prepare);
-    }
+    prepare("sft", DatasetKind::supervised), prepare("pairs", DatasetKind::preference), prepare("prompts", DatasetKind::prompts);
+  }
+  /// Makes name.h5 of name.jsonl.
+  void prepare(const std::string& name, DatasetKind kind) const {
+    PrepareOptions how;
+    how.inputs = {file(name + ".jsonl")};
+    how.kind = kind;
+    how.output = file(name + ".h5");
+    collimate::prepare(how);
   }
   Session session() { return {.world = world, .grid = grid, .device = *device, .log = log, .options = options, .folder = folder.get()}; }
   std::vector<nlohmann::json> metrics(const std::string& name = "metrics") const {  // rank 0 only

@@ -113,6 +113,10 @@ struct PpoTwin {
     if (o.scorer.kind == "model") scale_value_head(critic.engine().store(), gain, bias);  // the critic starts as the reward
   }
 
+  double divergence(double gap) const {
+    return o.kl_estimator == "k2" ? gap * gap / 2 : o.kl_estimator == "k3" ? std::exp(-gap) - 1 + gap : gap;
+  }
+
   nlohmann::json evaluate() {
     std::vector<std::int64_t> which;
     for (std::int64_t i = 0; i < prompts.size(); ++i) which.insert(which.end(), 2, i);
@@ -146,8 +150,8 @@ struct PpoTwin {
       kl.push_back(0);
       reward.emplace_back();
       for (std::size_t t = 0; t < old[i].size(); ++t) {
-        kl[i] += old[i][t] - theirs[i][t];
-        reward[i].push_back(-beta * (old[i][t] - theirs[i][t]));
+        kl[i] += divergence(old[i][t] - theirs[i][t]);
+        reward[i].push_back(-beta * divergence(old[i][t] - theirs[i][t]));
       }
       reward[i].back() += score[i];
     }
@@ -297,6 +301,7 @@ TEST(Oracle, PpoWithLargeGrains) {
   PpoBench bench("large");
   bench.options.ppo.batch = 60;
   bench.options.ppo.minibatch = 45;
+  bench.options.ppo.kl_estimator = "k2";
   bench.options.machine.grain_tokens = 600;
   int stopped = 0;
   compare(bench, &stopped, 12);
@@ -304,7 +309,8 @@ TEST(Oracle, PpoWithLargeGrains) {
 
 TEST(Oracle, PpoThatStopsEarly) {
   PpoBench bench("early");
-  bench.options.ppo.target_kl = 0.02;
+  bench.options.ppo.target_kl = 0.3;
+  bench.options.ppo.kl_estimator = "k3";
   int stopped = 0;
   compare(bench, &stopped);
   EXPECT_GT(stopped, 0);
@@ -319,6 +325,10 @@ TEST(Oracle, PpoWithARewardModel) {
   bench.options.reward.init = "random";
   int stopped = 0;
   compare(bench, &stopped);
+  Session session = bench.session();
+  const ModelCard critic = SavedModels(session.checkpoint("ppo")).card("critic");  // no reward model any more
+  EXPECT_EQ(critic.normalisation.gain, 1);
+  EXPECT_EQ(critic.normalisation.bias, 0);
 }
 
 // A critic made of a policy knows nothing yet: its values are 0 and explain nothing.

@@ -56,6 +56,43 @@ TEST(Trainers, Detail02EndOfTextIsLearned) {
   EXPECT_LT(bench.metrics().back()["loss"].get<double>(), 0.01);
 }
 
+// A preferred answer is a whole one: the same words without the end of the text are not.
+TEST(Trainers, PreferredAnswersHaveAnEnd) {
+  Bench bench("preferred");
+  agree_on(bench.world.ranks(), [&] {
+    if (bench.world.rank() != 0) return;
+    std::ofstream sft(bench.file("sft.jsonl")), prompts(bench.file("prompts.jsonl"));
+    for (char c = 'a'; c < 'e'; ++c) {
+      sft << fmt::format("{{\"prompt\": \"say {}\", \"response\": \"Sure! It is {}.\"}}\n", c, c);
+      prompts << fmt::format("{{\"prompt\": \"say {}\", \"answer\": \"{}\"}}\n", c, c);
+    }
+    sft.close(), prompts.close();
+    bench.prepare("sft", DatasetKind::supervised), bench.prepare("prompts", DatasetKind::prompts);
+  });
+  bench.options.sft.steps = 300;
+  bench.options.sft.batch = 4;
+  bench.options.evaluate.temperature = 0;
+  bench.options.evaluate.preferred = true;
+  Session session = bench.session();
+  SupervisedTrainer(session).run();
+  const Dataset prompts(bench.options.ppo.prompts);
+  Policy policy(session, "sft", prompts);
+  MemoryPlan plan(session.device);
+  Workspace workspace(plan);
+  Engine scorer("reward", policy.source.card.config, Head::value, 1, {.rows = session.most_rows()}, 1, workspace);
+  workspace.reserve();
+  plan.commit();
+  scorer.prepare();
+  const ScoreSource scores(session, &scorer, {});
+  for (const auto& [max_new, share] : {std::pair{15, 1.0}, {14, 0.0}}) {
+    bench.options.evaluate.max_new = max_new;
+    const Evaluation e = evaluate_policy(session, *policy.engine, nullptr, policy.source.text, prompts, scores);
+    EXPECT_EQ(e.rollout.responses[0], "Sure! It is a.");
+    EXPECT_EQ(e.preferred, share);
+    EXPECT_EQ(e.ended, share);
+  }
+}
+
 // Two bytes are left of every response, and the end of text is cut with the rest: nats per byte counts what is learned.
 TEST(Trainers, NatsPerByteCountTheBytesThatAreLearned) {
   Bench bench("bytes");
