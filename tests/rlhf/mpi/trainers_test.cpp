@@ -79,7 +79,7 @@ TEST(Trainers, PreferredAnswersHaveAnEnd) {
   Policy policy(session, "sft", prompts);
   MemoryPlan plan(session.device);
   Workspace workspace(plan);
-  Engine scorer("reward", policy.source.card.config, Head::value, 1, {.rows = session.most_rows()}, 1, workspace);
+  Engine scorer("reward", policy.source.card.config, Head::value, session.division(), {.rows = session.most_rows()}, workspace);
   workspace.reserve();
   plan.commit();
   scorer.prepare();
