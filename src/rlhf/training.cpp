@@ -90,6 +90,7 @@ void BatchTrainer::run() {
     resume(found->folder);
   else
     load_source(session_, source_, model_.store());
+  if (done_ == 0 && session_.hash_due(0)) write_hashes(session_, {kind_.stage}, model_.store(), collimate::Kind::value);
   session_.log.info("{}", describe());
   progress_ = std::make_unique<Progress>(session_, kind_.stage, done_, steps_, options_.log_every);
   run_steps(
@@ -103,7 +104,7 @@ void BatchTrainer::run() {
       },
       [&](std::int64_t step) { save(step, false); });
   finish();
-  session_.summary.set(kind_.stage + ".state_hash", hash_text(model_.store()));
+  session_.summary.set(kind_.stage + ".state_hash", hash_text(model_.store(), "end of " + kind_.stage));
   save(steps_, true);
 }
 
@@ -118,8 +119,7 @@ Dropout BatchTrainer::dropout_of(std::int64_t step) const {
 
 void BatchTrainer::report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details) {
   progress_->phase("update", tokens);
-  const std::int64_t every = session_.options.run.hash_every;
-  if (every && step % every == 0) line.add("state_hash", hash_text(model_.store()));
+  if (session_.hash_due(step)) line.add("state_hash", model_.state_hash);
   session_.metrics(line);
   progress_->end(tokens, fmt::format("{}  norm {:.3f}  rate {:.2e}", details, model_.last.gradient_norm, model_.last.rate));
 }
