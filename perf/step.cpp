@@ -83,9 +83,10 @@ double fma_rate() {
   return 2.0 * kernels::cpu::lanes * chains * static_cast<double>(turns) * omp_get_max_threads() / seconds * 1e-9;
 }
 
-/// GB/s at which the threads together read an array much larger than the caches.
-double read_rate(const std::vector<float>& array) {
-  const auto count = static_cast<Index>(array.size());
+/// GB/s at which the threads together read an array much larger than the caches, in the pages that weights get.
+double read_rate(const Buffer& buffer) {
+  const auto* array = static_cast<const float*>(buffer.data());
+  const auto count = static_cast<Index>(buffer.bytes() / sizeof(float));
   const double seconds = least_of(3, [&] {
 #pragma omp parallel
     {
@@ -93,7 +94,7 @@ double read_rate(const std::vector<float>& array) {
       kernels::cpu::Lanes sums[8] = {};
       for (Index i = begin; i < begin + part; i += 128)
 #pragma GCC unroll 8
-        for (int j = 0; j < 8; ++j) sums[j] += kernels::cpu::load(array.data() + i + 16 * j);
+        for (int j = 0; j < 8; ++j) sums[j] += kernels::cpu::load(array + i + 16 * j);
       for (int j = 1; j < 8; ++j) sums[0] += sums[j];
       asm volatile("" : : "x"(sums[0]));
     }
@@ -116,7 +117,7 @@ struct Model {
   Workspace workspace{plan};
   std::unique_ptr<Communicator> alone = make_single_communicator();
   Engine engine;
-  Model(const ModelConfig& config, const EngineUse& use) : engine("model", config, Head::policy, 1, use, 1, workspace) {
+  Model(const ModelConfig& config, const EngineUse& use) : engine("model", config, Head::policy, Division{}, use, workspace) {
     workspace.reserve();
     plan.commit();
     engine.prepare();
@@ -200,12 +201,12 @@ void train(const std::string& name, Index rounds) {
   const auto step = [&] {
     const Stopwatch watch;
     loss = 0;
-    model.engine.begin_step(0);
+    model.engine.begin_step(1);
     model.engine.forward_backward(tokens.view(), 1.0f, {}, [&](Index, auto logprob, auto, auto dlogprob, auto) {
       for (const float l : logprob) loss += l * weight;
       std::fill(dlogprob.begin(), dlogprob.end(), weight);
     });
-    model.engine.finish_step(*model.alone, 1);
+    model.engine.finish_step();
     gradient = watch.seconds();
     update = seconds_of([&] { optimizer.step(3e-4, stream); });
   };
@@ -250,7 +251,7 @@ void generate(const std::string& name, Index batch, Index rounds) {
   };
   const bool large = w.config.width > 512;  // larger than the caches
   const Index elements = model.engine.store().layout().parameter_count() - w.config.context * w.config.width;
-  const std::vector<float> array(large ? elements : 0, 1.0f);
+  const Buffer array(*model.device, large ? elements * sizeof(float) : 0, Memory::device);
   run(new_tokens);
   std::vector<double> whole, shares, rates;
   for (Index round = 0; round < rounds; ++round) {
@@ -270,7 +271,8 @@ void limits() {
   print("limits.threads", omp_get_max_threads());
   print("limits.fma_gflops", fma_rate());
   print("limits.stream_gbs", triad_rate());
-  print("limits.read_gbs", read_rate(std::vector<float>(32 << 20, 1.0f)));
+  const auto device = make_cpu_device();
+  print("limits.read_gbs", read_rate(Buffer(*device, std::size_t{128} << 20, Memory::device)));
 }
 
 int usage() {

@@ -43,7 +43,7 @@ void declare(OptionTable& table, Words& words) {
   table.add("top-p", words.top_p, "draws from the fewest tokens whose probabilities reach p", Range{0.0, 1.0, false, {}});
   table.add("seed", words.seed, "of the random numbers", at_least(0));
   table.add("stop", words.stop, "what ends a sample before --max-new", one_of({"eos", "none"}));
-  table.add("samples", words.samples, "samples of each prompt", at_least(1));
+  table.add("samples", words.samples, "samples of each prompt", between(1, 1000000));
   table.add("raw", words.raw, "texts are continued as they are: without the template, but with its BOS");
   table.add("logprobs", words.logprobs,
             "also prints each new token, its text and its log-probability in the distribution that it was drawn from; with --temperature 0 "

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "app/build_info.hpp"
@@ -21,6 +23,13 @@ constexpr const char* usage =
 struct Source {
   std::string folder, config_path, config_text;
   ModelConfig config;
+};
+
+/// The file or files of the weights, in which every tensor of the model was found with its shape.
+struct WeightFiles {
+  SafetensorsReader reader;
+  std::vector<HuggingFaceTensor> tensors;
+  std::vector<std::string> names;  ///< in the file, of each tensor
 };
 
 Source open_source(const std::string& folder) {
@@ -50,20 +59,28 @@ std::unique_ptr<Tokenizer> tokenizer_of(const Source& source, const std::string&
   return tokenizer;
 }
 
-void read_weights(const Source& source, ParameterStore& store) {
-  const SafetensorsReader reader(source.folder);
+WeightFiles open_weights(const Source& source) {
+  WeightFiles weights{SafetensorsReader(source.folder), hugging_face_tensors(source.config), {}};
   std::vector<std::pair<std::string, Shape>> found;
-  for (const SafetensorsEntry& entry : reader.tensors()) found.emplace_back(entry.name, entry.shape);
-  const std::vector<HuggingFaceTensor> tensors = hugging_face_tensors(source.config);
-  const std::vector<std::size_t> places = match_hugging_face(tensors, found, reader.path());
+  for (const SafetensorsEntry& entry : weights.reader.tensors()) found.emplace_back(entry.name, entry.shape);
+  for (const std::size_t place : match_hugging_face(weights.tensors, found, weights.reader.path()))
+    weights.names.push_back(found[place].first);
+  return weights;
+}
+
+void read_weights(const WeightFiles& weights, ParameterStore& store) {
   std::vector<float> stored, ours;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    stored.resize(static_cast<std::size_t>(tensors[i].shape.count()));
-    reader.read(found[places[i]].first, 0, tensors[i].shape.count(), stored.data());
-    for (std::size_t part = 0; part < tensors[i].parts.size(); ++part) {
-      ours.resize(static_cast<std::size_t>(tensors[i].part_shape().count()));
-      unpack(tensors[i], static_cast<int>(part), stored, ours);
-      store.write(Kind::value, tensors[i].parts[part], 0, ours);
+  for (std::size_t i = 0; i < weights.tensors.size(); ++i) {
+    const HuggingFaceTensor& tensor = weights.tensors[i];
+    stored.resize(static_cast<std::size_t>(tensor.shape.count()));
+    weights.reader.read(weights.names[i], 0, tensor.shape.count(), stored.data());
+    const auto broken = std::find_if(stored.begin(), stored.end(), [](float x) { return !std::isfinite(x); });
+    require(broken == stored.end(), "element {} of the tensor {} in '{}' is {}: the file is damaged, or its training went wrong",
+            broken - stored.begin(), weights.names[i], weights.reader.path(), *broken);
+    for (std::size_t part = 0; part < tensor.parts.size(); ++part) {
+      ours.resize(static_cast<std::size_t>(tensor.part_shape().count()));
+      unpack(tensor, static_cast<int>(part), stored, ours);
+      store.write(Kind::value, tensor.parts[part], 0, ours);
     }
   }
 }
@@ -98,8 +115,9 @@ int import_command(const std::vector<std::string>& arguments) {
     *add = *add && id;
   }
   if (tokenizer) notes.text.tokenizer = tokenizer->serialize();
+  const WeightFiles weights = open_weights(source);
   StoredModel stored(source.config, Head::policy, 1);
-  read_weights(source, stored.store());
+  read_weights(weights, stored.store());
   rlhf::ModelCard card;
   card.config = source.config;
   rlhf::save_models(output, {{.name = "policy", .card = card, .store = &stored.store()}}, notes, *make_single_communicator());

@@ -4,6 +4,7 @@
 #include <boost/program_options.hpp>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -216,6 +217,7 @@ void OptionTable::read_arguments(const std::vector<std::string>& arguments) {
 }
 
 void OptionTable::read_deck_file(const std::string& path) {
+  require(!std::filesystem::is_directory(path), "the deck '{}' is a folder; give the deck's file", path);
   std::ifstream file(path, std::ios::binary);
   require(file.good(), "cannot open the deck '{}': {}", path, std::strerror(errno));
   const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());

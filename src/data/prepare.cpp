@@ -134,7 +134,7 @@ class SampleMaker {
   SampleMaker(const TemplateEncoder& encoder, std::int64_t text_window) : encoder_(encoder), text_window_(text_window) {}
 
   std::vector<SupervisedSample> supervised(const Example& example, LengthCounts& counts) const {
-    if (example.is_text && text_window_ > 0) return windows(example);
+    if (example.is_text && text_window_ > 0) return windows(example, counts);
     SupervisedSample sample;
     std::vector<std::int32_t> response;
     sample.prompt = encoder_.rules().prompt_text(example);
@@ -178,9 +178,10 @@ class SampleMaker {
  private:
   /// Consecutive samples of plain text. Each starts with the token before it (BOS, or the text's first token, in the first one), which
   /// is not learned again, so every later token is learned exactly once.
-  std::vector<SupervisedSample> windows(const Example& example) const {
+  std::vector<SupervisedSample> windows(const Example& example, LengthCounts& counts) const {
     const Tokenizer& tokenizer = encoder_.tokenizer();
     std::vector<std::int32_t> tokens = tokenizer.encode(*example.response);
+    counts.unknown += encoder_.count_unknown(tokens);
     if (encoder_.rules().add_bos) tokens.insert(tokens.begin(), *tokenizer.bos());
     if (encoder_.rules().add_eos) tokens.push_back(*tokenizer.eos());
     std::vector<SupervisedSample> samples;
@@ -288,6 +289,8 @@ std::string PrepareReport::text() const {
                                 lengths.dropped, lengths.cut_prompts, lengths.cut_responses);
   for (const std::string& complaint : complaints) out += fmt::format("  skipped: {}\n", complaint);
   if (lengths.prompt_had_bos) out += fmt::format("{} prompts began with BOS already; it was not added again\n", lengths.prompt_had_bos);
+  if (lengths.unknown)
+    out += fmt::format("{} tokens are unknown: the tokenizer has no piece for some characters, which are lost\n", lengths.unknown);
   out += fmt::format("{}: {} samples, {} tokens", name_of(kind), samples, tokens);
   if (kind != DatasetKind::prompts) out += fmt::format(", {} {}", targets, unit);
   if (held_out_samples) out += fmt::format("\nheld out: {} samples, {} tokens", held_out_samples, held_out_tokens);

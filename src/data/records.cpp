@@ -321,7 +321,7 @@ std::optional<Record> RecordReader::next() {
       return record;
     } catch (const BadRecord& bad) {
       const std::string sentence = fmt::format("'{}', line {}: {}", path_, bad.line, bad.reason);
-      require(options_.skip_bad, "{}; or let bad records be skipped", sentence);
+      require(options_.skip_bad, "{}; or leave bad records out with --skip-bad", sentence);
       ++bad_;
       if (complaints_.size() < most_complaints) complaints_.push_back(sentence);
     }

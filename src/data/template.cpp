@@ -147,6 +147,7 @@ LengthCounts& LengthCounts::operator+=(const LengthCounts& other) {
   cut_prompts += other.cut_prompts;
   cut_responses += other.cut_responses;
   prompt_had_bos += other.prompt_had_bos;
+  unknown += other.unknown;
   return *this;
 }
 
@@ -157,6 +158,10 @@ TemplateEncoder::TemplateEncoder(const Template& rules, const Tokenizer& tokeniz
   require(!rules_.add_eos || tokenizer.eos(), "the template adds an end-of-text token, but the tokenizer has none; set add_eos = false");
 }
 
+std::int64_t TemplateEncoder::count_unknown(std::span<const std::int32_t> tokens) const {
+  return tokenizer_->unknown() ? std::count(tokens.begin(), tokens.end(), *tokenizer_->unknown()) : 0;
+}
+
 namespace {
 /// Applies one limit; false if the record is to be dropped.
 bool fit(std::vector<std::int32_t>& tokens, std::int64_t limit, std::int64_t keep_first, bool cut_left, TooLong rule, std::string_view what,
@@ -165,7 +170,8 @@ bool fit(std::vector<std::int32_t>& tokens, std::int64_t limit, std::int64_t kee
   if (limit == 0 || count <= limit) return true;
   require(
       rule != TooLong::refuse,
-      "{}: the {} has {} tokens, more than the {} that max_{}_tokens allows; shorten it, raise the limit, or set {}_rule to drop or cut",
+      "{}: the {} has {} tokens, more than the {} that the template's --max-{}-tokens allows; shorten it, raise the limit, or set "
+      "--{}-rule to drop or cut where the template is made",
       place, what, count, limit, what, what);
   if (rule == TooLong::drop) {
     ++dropped;
@@ -180,6 +186,7 @@ bool fit(std::vector<std::int32_t>& tokens, std::int64_t limit, std::int64_t kee
 
 bool TemplateEncoder::prompt(std::string_view text, std::string_view place, std::vector<std::int32_t>& tokens, LengthCounts& counts) const {
   tokens = tokenizer_->encode(text);
+  counts.unknown += count_unknown(tokens);
   if (rules_.add_bos) {
     const std::int32_t bos = *tokenizer_->bos();
     const bool had_bos = !tokens.empty() && tokens.front() == bos;
@@ -193,6 +200,7 @@ bool TemplateEncoder::prompt(std::string_view text, std::string_view place, std:
 bool TemplateEncoder::response(std::string_view text, std::span<const std::int32_t> prompt, std::string_view place,
                                std::vector<std::int32_t>& tokens, LengthCounts& counts) const {
   tokens = tokenizer_->encode_after(prompt, text);
+  counts.unknown += count_unknown(tokens);
   if (!tokens.empty() && tokenizer_->bos() == tokens.front()) tokens.erase(tokens.begin());
   if (rules_.add_eos) tokens.push_back(*tokenizer_->eos());
   require(!tokens.empty(), "{}: the response is empty and the template adds no end-of-text token; take the record out", place);

@@ -61,16 +61,17 @@ std::string MemoryPlan::report() const {
 }
 
 void MemoryPlan::check_limit(std::size_t limit) const {
-  const std::size_t needed = planned_bytes(Memory::device);
-  if (limit && needed > limit) {
+  const std::size_t needed = planned_bytes(Memory::device), capacity = device_->capacity(Memory::device);
+  const bool beyond_machine = capacity && needed > capacity;
+  if ((limit && needed > limit) || beyond_machine) {
     std::vector<Entry> largest = entries_;
     std::stable_sort(largest.begin(), largest.end(), [](const Entry& a, const Entry& b) { return a.bytes > b.bytes; });
     std::string names;
     for (std::size_t i = 0; i < std::min<std::size_t>(3, largest.size()); ++i)
       names += fmt::format("{}{} ({:.1f} MiB)", i ? ", " : "", largest[i].name, mebibytes(largest[i].bytes));
     fail_with(ExitCode::does_not_fit,
-              "the run needs {:.1f} MiB on the device and device.memory allows {:.1f} MiB; the largest parts are {}", mebibytes(needed),
-              mebibytes(limit), names);
+              "the run needs {:.1f} MiB on the device and {} {:.1f} MiB; the largest parts are {}", mebibytes(needed),
+              beyond_machine ? "the machine has" : "device.memory allows", mebibytes(beyond_machine ? capacity : limit), names);
   }
 }
 

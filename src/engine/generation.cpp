@@ -178,9 +178,9 @@ void Engine::decode(std::span<Active> work) {
   device.copy(generate_.positions.data(), positions.data(), n * sizeof(std::int32_t), *stream_);
   if (!division_.first_stage()) receive_stage(generate_.activations.x[0].slice(0, n), division_.stage() - 1);
   share(n, [&](std::int64_t begin, std::int64_t count) {
-    const Tensor hidden = transformer_.decode(generate_.activations.rows(begin, count), store_, generate_.cache,
-                                              generate_.tokens.slice(begin, count), generate_.slots.slice(begin, count),
-                                              generate_.positions.slice(begin, count), *stream_);
+    const Tensor hidden =
+        transformer_.decode(generate_.activations.rows(begin, count), store_, generate_.cache, generate_.tokens.slice(begin, count),
+                            generate_.slots.slice(begin, count), generate_.positions.slice(begin, count), *stream_);
     device.copy(generate_.hidden.slice(begin, count).data(), hidden.data(), hidden.bytes(), *stream_);
   });
   if (!division_.last_stage()) generate_.sent = send_stage(generate_.hidden.slice(0, n), division_.stage() + 1);

@@ -162,6 +162,7 @@ std::string manifest_to_json(const Manifest& manifest) {
 
 Manifest read_manifest(const std::string& folder) {
   const std::string path = (fs::path(folder) / "manifest.json").string();
+  require(!fs::is_regular_file(folder), "'{}' is a file, but a checkpoint is a folder with a manifest.json: name that", folder);
   require(fs::is_directory(folder), "the checkpoint folder '{}' does not exist; check the path", folder);
   require(fs::exists(path), "'{}' is not a complete checkpoint: it has no manifest.json", folder);
   return unseal(read_file(path), path, [](const Json& json) {

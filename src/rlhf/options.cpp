@@ -1,8 +1,14 @@
 #include "collimate/rlhf/options.hpp"
 
 #include "collimate/base/error.hpp"
+#include "collimate/kernels/head.hpp"
 
 namespace collimate::rlhf {
+namespace {
+
+constexpr double most_samples = 1 << 24;  // of a batch: far more than any run, few enough to be held
+
+}  // namespace
 
 void RunOptions::declare(OptionTable& t) {
   t.add("run.folder", folder, "where the run writes: deck, log, metrics, samples, checkpoints, summary");
@@ -111,7 +117,7 @@ const char* const init_help = "where the weights start: random, a stage of this 
 void declare_length(OptionTable& t, const std::string& p, TrainingOptions& o, const std::string& unit) {
   t.add(p + "steps", o.steps, "optimizer steps (0: as many as the epochs need)", at_least(0), "steps");
   t.add(p + "epochs", o.epochs, "passes over the data where steps is 0", more_than(0));
-  t.add(p + "batch", o.batch, unit + " of one optimizer step, over all ranks", at_least(1), unit);
+  t.add(p + "batch", o.batch, unit + " of one optimizer step, over all ranks", between(1, most_samples), unit);
 }
 
 void declare_schedule(OptionTable& t, const std::string& p, TrainingOptions& o) {
@@ -159,12 +165,12 @@ void PpoOptions::declare(OptionTable& t) {
   t.add("ppo.reward", reward, "reward model, where ppo.scorer is model");
   t.add("ppo.prompts", prompts, "dataset of prompts");
   t.add("ppo.iterations", iterations, "rollouts, each followed by its updates", at_least(0));
-  t.add("ppo.batch", batch, "prompts of one iteration, over all ranks", at_least(1), "samples");
-  t.add("ppo.minibatch", minibatch, "samples of one optimizer step", at_least(1), "samples");
+  t.add("ppo.batch", batch, "prompts of one iteration, over all ranks", between(1, most_samples), "samples");
+  t.add("ppo.minibatch", minibatch, "samples of one optimizer step", between(1, most_samples), "samples");
   t.add("ppo.epochs", epochs, "passes over a rollout", at_least(1));
   t.add("ppo.max_new", max_new, "most tokens of a response", at_least(1), "tokens");
   t.add("ppo.slots", slots, "sequences generated at once per rank; changes no number", at_least(1), "samples");
-  t.add("ppo.temperature", temperature, "temperature of sampling; the loss divides the logits by it too", more_than(0));
+  t.add("ppo.temperature", temperature, "temperature of sampling; the loss divides the logits by it too", at_least(kernels::lowest_temperature));
   t.add("ppo.gamma", gamma, "discount", between(0, 1));
   t.add("ppo.lambda", lambda, "GAE's lambda", between(0, 1));
   t.add("ppo.kl", kl.beta, "coefficient of the KL penalty in the reward", at_least(0));

@@ -153,8 +153,8 @@ void check_lengths(const Session& session, const Dataset& data, const ModelConfi
   const std::int64_t grain_tokens = session.options.machine.grain_tokens;
   for (std::int64_t i = 0; i < data.size(); ++i) {
     require(data.longest(i) <= config.context,
-            "sample {} of '{}' has {} tokens, more than the model's context of {}: prepare it with --max-prompt-tokens and "
-            "--max-response-tokens, or take a model with a larger model.context",
+            "sample {} of '{}' has {} tokens, more than the model's context of {}: set --max-prompt-tokens and "
+            "--max-response-tokens where its template is made (`import` or the first `prepare`), or take a model with a larger model.context",
             i, data.path(), data.longest(i), config.context);
     require(data.rows(i) <= grain_tokens, "sample {} of '{}' adds {} tokens to a grain, more than batch.grain_tokens = {}: raise it", i,
             data.path(), data.rows(i), grain_tokens);

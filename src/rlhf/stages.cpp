@@ -77,12 +77,23 @@ std::vector<std::pair<std::string, std::string>> sources_of(const Options& o, co
   return {};
 }
 
+// The option that names a stage's data, and its value; nothing where it needs none.
+std::optional<std::pair<std::string, std::string>> data_of(const Options& o, const std::string& stage) {
+  if (stage == "sft") return {{"sft.data", o.sft.data}};
+  if (stage == "reward") return {{"reward.data", o.reward.data}};
+  if (stage == "ppo") return {{"ppo.prompts", o.ppo.prompts}};
+  if (stage == "evaluate") return {{"evaluate.prompts", o.evaluate.prompts}};
+  return std::nullopt;
+}
+
 // A stage starts from what an earlier one leaves; the data are made before all.
 void check_order(const Options& o) {
   const auto& stages = o.run.stages;
   for (auto stage = stages.begin(); stage != stages.end(); ++stage) {
     require(*stage != "prepare" || stage == stages.begin(), "run.stages: prepare makes the data and must be the first stage");
     require(std::find(stages.begin(), stage, *stage) == stage, "run.stages names the stage {} twice: name it once", *stage);
+    if (const auto data = data_of(o, *stage))
+      require(!data->second.empty(), "the stage {} needs {}: name a dataset that `collimate prepare` has made", *stage, data->first);
     for (const auto& [key, name] : sources_of(o, *stage)) {
       const auto maker = std::find(stages.begin(), stages.end(), name);
       require(maker == stages.end() || maker < stage,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "collimate/data/order.hpp"
 
@@ -21,9 +22,9 @@ std::int64_t most_tokens(const Dataset& data, std::int64_t batch) {
   std::vector<std::int64_t> rows(data.size());
   for (std::int64_t i = 0; i < data.size(); ++i) rows[i] = data.rows(i);
   std::sort(rows.begin(), rows.end(), std::greater<>());
-  std::int64_t sum = 0;
-  for (std::int64_t i = 0; i < batch; ++i) sum += rows[i % data.size()];
-  return sum;
+  const std::int64_t epochs = batch / data.size(), rest = batch % data.size();
+  const auto sum = [&](auto end) { return std::accumulate(rows.begin(), end, std::int64_t{0}); };
+  return epochs * sum(rows.end()) + sum(rows.begin() + rest);
 }
 
 }  // namespace

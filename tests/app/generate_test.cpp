@@ -77,12 +77,15 @@ TEST_F(Generate, RefusesBadInput) {
   refused({"--prompt-ids"}, {"--prompt-ids needs a value"});
   refused({"--prompt-ids", "1", "--prompt", "a"}, {"not both"});
   refused({"--prompt-ids", "1", "--temperature=-1"}, {"temperature", "at least 0"});
+  refused({"--prompt-ids", "1", "--temperature=1e-300"}, {"temperature 1e-300", "give 0"});
+  refused({"--prompt-ids", "1", "--samples=1000000000"}, {"samples", "at most 1000000"});
   refused({"--prompt-ids", "1", "--top-p=0"}, {"top-p"});
   refused({"--prompt-ids", "1", "--max-new=0"}, {"max-new"});
   refused({"--prompt-ids", "1", "--model", "reward"}, {"reward", "policy"});
   refused({"--prompt-ids", "1", "--temprature=1"}, {"temprature", "temperature"});
   expect_refusal({"generate", "--prompt-ids", "1"}, {"--checkpoint"});
   expect_refusal({"generate", "--checkpoint", folder / "nothing", "--prompt-ids", "1"}, {"nothing"});
+  expect_refusal({"generate", "--checkpoint", folder / "hf/config.json", "--prompt-ids", "1"}, {"hf/config.json", "is a file"});
 }
 
 TEST_F(Generate, TakesTextThroughTheTemplate) {

@@ -49,10 +49,10 @@ TEST(ImportExport, StoresTheTemplateForOthers) {
 // transformers' GPT-2 has attn_pdrop = 0.1 where its config.json names none; LLaMA has 0.
 TEST(ImportExport, SaysThatAttentionDropoutIsNotApplied) {
   const Scratch folder;
-  for (const ModelConfig& config : {tiny_gpt2(), tiny_llama()}) {
+  for (const ModelConfig& config : {small_gpt2(), small_llama()}) {
     const bool gpt2 = config.bias;
     const std::string key = gpt2 ? "attn_pdrop" : "attention_dropout", file = folder / "hf/config.json";
-    put_tiny_model(folder / "hf", config);
+    put_model(folder / "hf", config);
     const json good = json::parse(bytes_of(file));
     for (const double dropout : {0.0, 0.2, -1.0}) {  // -1: not named
       json now = good;
@@ -93,8 +93,15 @@ TEST(ImportExport, RefusesBadModels) {
   config["n_layer"] = 2, config["vocab_size"] = 30;
   put(folder / "hf/config.json", config.dump());
   import({"model.safetensors", "30", "29"});  // a wrong shape
+  config["vocab_size"] = 1 << 30;
+  put(folder / "hf/config.json", config.dump());
+  import({"model.safetensors", "1073741824", "29"});  // said before any memory is asked for
   put(folder / "hf/config.json", good_config);
 
+  std::string broken = good;
+  broken.replace(broken.size() - 4, 4, std::string("\x00\x00\xc0\x7f", 4));  // NaN
+  put(folder / "hf/model.safetensors", broken);
+  import({"model.safetensors", "nan", "damaged"});
   put(folder / "hf/model.safetensors", good.substr(0, good.size() - 5));
   import({"model.safetensors"});
   put(folder / "hf/model.safetensors", std::string(8, '\xff') + good.substr(8));

@@ -33,6 +33,17 @@ TEST(Prepare, PromptAndResponseDecodeToTheirTexts) {
   }
 }
 
+TEST(Prepare, SaysWhatTheTokenizerCannotWrite) {
+  NEEDS_DATA();
+  const Scratch folder;
+  put(folder / "sft.jsonl", "{\"prompt\": \"a\", \"response\": \"two\\nlines\"}\n");
+  const auto prepared = [&](const std::string& model) {
+    return printed({"prepare", folder / "sft.jsonl", "--output", folder / "sft.h5", "--tokenizer", data("models/" + model)});
+  };
+  EXPECT_NE(prepared("babyllama105").find("2 tokens are unknown"), std::string::npos);  // it has no line breaks
+  EXPECT_EQ(prepared("stories260K").find("unknown"), std::string::npos);
+}
+
 TEST(Prepare, MakesTheQuickstartsDataWithOneTokenizer) {
   const Scratch folder;
   printed({"prepare", "--example", folder / "one"});

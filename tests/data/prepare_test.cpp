@@ -176,7 +176,7 @@ TEST_F(Prepare, LongRecordsFollowTheRule) {
   PrepareOptions asked =
       options(file("a.jsonl", "{\"prompt\": \"abcdef\", \"response\": \"b\"}\n{\"prompt\": \"a\", \"response\": \"b\"}\n"));
   asked.rules.max_prompt_tokens = 4;
-  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("line 1"), HasSubstr("max_prompt_tokens")));
+  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("line 1"), HasSubstr("--max-prompt-tokens")));
   asked.rules.prompt_rule = TooLong::drop;
   EXPECT_EQ(prepare(asked).lengths, LengthCounts{.dropped = 1});
   asked.rules.prompt_rule = TooLong::cut;

@@ -87,7 +87,7 @@ TEST_F(Records, GzippedAndDetected) {
 TEST_F(Records, BadInputIsNamedWithFileLineAndRemedy) {
   const auto complaint = [&](const std::string& name, std::string_view text) { return message([&] { all(file(name, text)); }); };
   EXPECT_THAT(complaint("a.jsonl", "{\"p\": 1}\n{\"p\": \"tru"),
-              AllOf(HasSubstr("a.jsonl', line 2"), HasSubstr("cut off"), HasSubstr("skipped")));
+              AllOf(HasSubstr("a.jsonl', line 2"), HasSubstr("cut off"), HasSubstr("--skip-bad")));
   EXPECT_THAT(complaint("b.jsonl", "{\"p\": \"\\d\"}\n"), AllOf(HasSubstr("line 1"), HasSubstr("byte"), HasSubstr("backslash")));
   EXPECT_THAT(complaint("c.jsonl", "{}\n[1]\n"), AllOf(HasSubstr("line 2"), HasSubstr("object is expected, not array")));
   EXPECT_THAT(complaint("d.jsonl", "{}\n{\"p\": \"a\xff\"}\n"),

@@ -37,6 +37,19 @@ TEST(MemoryPlan, RefusesWhatDoesNotFitAndSaysWhatIsLarge) {
   }
 }
 
+TEST(MemoryPlan, RefusesMoreThanTheMachineHas) {
+  auto device = make_cpu_device();
+  MemoryPlan plan(*device);
+  plan.reserve("huge", std::size_t{1} << 50);
+  try {
+    plan.check_limit(0);
+    FAIL() << "a petabyte was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::does_not_fit);
+    EXPECT_NE(std::string(error.what()).find("the machine has"), std::string::npos) << error.what();
+  }
+}
+
 TEST(Tensor, SliceAndReshapeAreViews) {
   auto device = make_cpu_device();
   Buffer buffer(*device, 24 * 4, Memory::device);

@@ -28,13 +28,12 @@ struct Speaker : OneEngine {
   Speaker(const ModelConfig& config, int shards, std::int64_t slots)
       : OneEngine(config, Head::policy, shards, {.rows = 128, .slots = slots, .capacity = config.context + 1}) {
     roughen(*this);
-    const Tensor all = engine.store().value();
     for (const char* name : {"embedding.weight", "head.weight"}) {
       if (!engine.store().layout().has(name)) continue;
       std::vector<float> values(engine.store().layout().parameter(name).shape.count());
-      engine.store().read(all, name, 0, values);
+      engine.store().read(Kind::value, name, 0, values);
       for (float& x : values) x *= 20;
-      engine.store().write(all, name, 0, values);
+      engine.store().write(Kind::value, name, 0, values);
     }
   }
 };
@@ -250,7 +249,7 @@ TEST(Generation, BrokenWeightsAreRefusedWithTheSample) {
   for (const double temperature : {0.0, 1.0}) {
     Speaker speaker(small_llama(), 2, 2);
     const std::vector<float> nan(1, std::numeric_limits<float>::quiet_NaN());
-    speaker.engine.store().write(speaker.engine.store().value(), "final_norm.gain", 5, nan);
+    speaker.engine.store().write(Kind::value, "final_norm.gain", 5, nan);
     const Prompt prompt{{1, 2}, 77};
     try {
       speaker.engine.generate({&prompt, 1}, some_options(temperature));
@@ -289,7 +288,7 @@ TEST(Engine, RefusesWhatWasNotPlanned) {
   EXPECT_THROW(critic.engine.score(grain.view(), 1, out, out), Error);
   EXPECT_THROW(policy.engine.values(grain.view(), out), Error);
   EXPECT_THROW(policy.engine.generate({&prompt, 1}, some_options(1)), Error);
-  EXPECT_THROW(policy.engine.begin_step(0), Error);
+  EXPECT_THROW(policy.engine.begin_step(1), Error);
   EXPECT_THROW(policy.engine.forward_backward(grain.view(), 1, {}, [](auto...) {}), Error);
 }
 

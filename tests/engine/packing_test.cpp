@@ -71,7 +71,7 @@ Said values(OneEngine& one, const HandGrain& grain) {
 /// What the training forward says; weight(sample, position) multiplies the gradient of a log-probability.
 Said learn(OneEngine& one, const HandGrain& grain, const Dropout& dropout, const std::function<double(std::int64_t, int)>& weight) {
   std::vector<float> logprob(grain.tokens.size()), entropy(grain.tokens.size());
-  one.engine.begin_step(0);
+  one.engine.begin_step(1);
   one.engine.forward_backward(grain.view(), temperature, dropout, [&](std::int64_t first, auto lp, auto ent, auto dlp, auto dent) {
     for (std::size_t i = 0; i < lp.size(); ++i) {
       const std::size_t r = first + i;
@@ -81,7 +81,7 @@ Said learn(OneEngine& one, const HandGrain& grain, const Dropout& dropout, const
       dent[i] = 0.1f * dlp[i];
     }
   });
-  one.engine.finish_step(*one.alone, 1);
+  one.engine.finish_step();
   return unpack(grain, logprob, entropy);
 }
 
@@ -93,7 +93,7 @@ std::vector<float> gradient(const OneEngine& one) {
   std::vector<float> out;
   for (const Parameter& p : one.engine.store().layout().parameters()) {
     std::vector<float> values(p.shape.count());
-    one.engine.store().read(one.engine.store().gradient(), p.name, 0, values);
+    one.engine.store().read(Kind::gradient, p.name, 0, values);
     out.insert(out.end(), values.begin(), values.end());
   }
   return out;
@@ -157,7 +157,7 @@ TEST(Packing, ANaNStaysInItsSample) {
     const HandGrain grain = packed(samples, {3, 0, 10, 5, 6, 2, 8});
     const Said clean = score(one, grain);
     const std::vector<float> nan(c.config.width, std::numeric_limits<float>::quiet_NaN());
-    one.engine.store().write(one.engine.store().value(), "embedding.weight", poison * c.config.width, nan);
+    one.engine.store().write(Kind::value, "embedding.weight", poison * c.config.width, nan);
     const Said scored = score(one, grain), learned = learn(one, grain, {}, some_weight);
     for (const std::size_t i : {1, 3, 5, 6}) {
       EXPECT_TRUE(same(scored[i], clean[i])) << c.name << " place " << i;
@@ -277,9 +277,9 @@ TEST(Packing, TheGradientUnderDropoutIsThatOfTheSameMasks) {
       std::size_t at = 0;
       for (const Parameter& p : one.engine.store().layout().parameters()) {
         std::vector<float> values(p.shape.count());
-        one.engine.store().read(one.engine.store().value(), p.name, 0, values);
+        one.engine.store().read(Kind::value, p.name, 0, values);
         for (float& x : values) x += static_cast<float>(by * direction[at++]);
-        one.engine.store().write(one.engine.store().value(), p.name, 0, values);
+        one.engine.store().write(Kind::value, p.name, 0, values);
       }
     };
     move(step);

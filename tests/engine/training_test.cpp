@@ -17,12 +17,11 @@ struct Threads {
 TEST(Training, ACopyTaskIsLearnt) {
   const CopyTask task;
   for (const ModelConfig& config : {task.llama(), task.gpt2()}) {
-    Pupil pupil(task, config, 2, 2);
-    const auto alone = make_single_communicator();
+    Pupil pupil(task, config, {.shards = 2}, 2);
     const LearningRate rate{3e-3, 20, 300, "cosine", 0.1};
     double first = 0, last = 0;
     for (int step = 1; step <= 300; ++step) {
-      const double loss = pupil.step(step, 2, *alone, rate.at(step));
+      const double loss = pupil.step(step, 2, rate.at(step));
       if (step <= 5) first += loss / 5;
       if (step > 295) last += loss / 5;
     }
@@ -39,8 +38,8 @@ TEST(Training, OneAndTwoThreadsGiveOneHash) {
     std::vector<std::uint64_t> hashes;
     for (const int threads : {1, 2}) {
       const Threads set(threads);
-      Pupil pupil(task, config, 4, 3);
-      for (int step = 1; step <= 4; ++step) pupil.step(step, 3, *pupil.one.alone, 1e-3, 0.1);
+      Pupil pupil(task, config, {.shards = 4}, 3);
+      for (int step = 1; step <= 4; ++step) pupil.step(step, 3, 1e-3, 0.1);
       hashes.push_back(pupil.hash());
     }
     EXPECT_EQ(hashes[0], hashes[1]);
@@ -49,19 +48,19 @@ TEST(Training, OneAndTwoThreadsGiveOneHash) {
 
 TEST(Training, RateZeroLeavesEveryBit) {
   const CopyTask task;
-  Pupil pupil(task, task.gpt2(), 2, 3);
+  Pupil pupil(task, task.gpt2(), {.shards = 2}, 3);
   const std::uint64_t before = pupil.hash();
-  for (int step = 1; step <= 5; ++step) pupil.step(step, 3, *pupil.one.alone, 0, 0.1);
+  for (int step = 1; step <= 5; ++step) pupil.step(step, 3, 0, 0.1);
   EXPECT_EQ(pupil.hash(), before);
-  pupil.step(6, 3, *pupil.one.alone, 1e-6, 0.1);
+  pupil.step(6, 3, 1e-6, 0.1);
   EXPECT_NE(pupil.hash(), before);
 }
 
 TEST(Training, ADroppedGrainChangesTheHash) {
   const CopyTask task;
-  Pupil whole(task, task.llama(), 1, 5), dropping(task, task.llama(), 1, 5);
-  whole.step(1, 5, *whole.one.alone, 1e-3);
-  dropping.step(1, 5, *dropping.one.alone, 1e-3, 0, 2);
+  Pupil whole(task, task.llama(), {}, 5), dropping(task, task.llama(), {}, 5);
+  whole.step(1, 5, 1e-3);
+  dropping.step(1, 5, 1e-3, 0, 2);
   EXPECT_NE(whole.hash(), dropping.hash());
 }
 
@@ -70,9 +69,9 @@ TEST(Training, ShardsAgreeToRounding) {
   const CopyTask task;
   std::vector<double> losses;
   for (const int shards : {1, 2, 4}) {
-    Pupil pupil(task, task.llama(), shards, 2);
+    Pupil pupil(task, task.llama(), {.shards = shards}, 2);
     double loss = 0;
-    for (int step = 1; step <= 10; ++step) loss = pupil.step(step, 2, *pupil.one.alone, 1e-3);
+    for (int step = 1; step <= 10; ++step) loss = pupil.step(step, 2, 1e-3);
     losses.push_back(loss);
   }
   EXPECT_NEAR(losses[0], losses[1], 1e-4);
@@ -92,17 +91,17 @@ TEST(Memory, EnginesShareOneWorkspace) {
   const auto device = make_cpu_device();
   MemoryPlan plan(*device);
   Workspace workspace(plan);
-  Engine actor("actor", small_llama(), Head::policy, 2, {.rows = 64, .most_grains = 1}, 1, workspace);
+  Engine actor("actor", small_llama(), Head::policy, Division{.shards = 2}, {.rows = 64, .most_grains = 1}, workspace);
   const std::size_t of_one = [&] {
     MemoryPlan other(*device);
     Workspace alone(other);
     const std::size_t models = other.planned_bytes(Memory::device);
-    Engine engine("actor", small_llama(), Head::policy, 2, {.rows = 64, .most_grains = 1}, 1, alone);
+    Engine engine("actor", small_llama(), Head::policy, Division{.shards = 2}, {.rows = 64, .most_grains = 1}, alone);
     const std::size_t engines = other.planned_bytes(Memory::device);
     alone.reserve();
     return other.planned_bytes(Memory::device) - engines + models;
   }();
-  Engine critic("critic", small_llama(), Head::value, 2, {.rows = 64, .most_grains = 1}, 1, workspace);
+  Engine critic("critic", small_llama(), Head::value, Division{.shards = 2}, {.rows = 64, .most_grains = 1}, workspace);
   const std::size_t before = plan.planned_bytes(Memory::device);
   workspace.reserve();
   EXPECT_EQ(plan.planned_bytes(Memory::device) - before, of_one) << "the neediest engine's, not the sum";

@@ -48,7 +48,7 @@ struct RealModel {
       file.read(found[places[i]].first, 0, wanted[i].shape.count(), stored.data());
       for (std::size_t part = 0; part < wanted[i].parts.size(); ++part) {
         unpack(wanted[i], static_cast<int>(part), stored, ours);
-        one.engine.store().write(one.engine.store().value(), wanted[i].parts[part], 0, ours);
+        one.engine.store().write(Kind::value, wanted[i].parts[part], 0, ours);
       }
     }
   }
@@ -59,7 +59,7 @@ struct RealModel {
     write_safetensors(path, specs, [&](std::size_t index, std::span<float> values) {
       std::vector<float> ours(tensors[index].part_shape().count());
       for (std::size_t part = 0; part < tensors[index].parts.size(); ++part) {
-        one.engine.store().read(one.engine.store().value(), tensors[index].parts[part], 0, ours);
+        one.engine.store().read(Kind::value, tensors[index].parts[part], 0, ours);
         pack(tensors[index], static_cast<int>(part), ours, values);
       }
     });

@@ -61,7 +61,7 @@ void compare_gradients(OneEngine& one, const Case& c, const std::vector<std::vec
   Weights weights = one.weights();
   for (const Parameter& p : one.engine.store().layout().parameters()) {
     std::vector<float> gradient(p.shape.count());
-    one.engine.store().read(one.engine.store().gradient(), p.name, 0, gradient);
+    one.engine.store().read(Kind::gradient, p.name, 0, gradient);
     double largest = 0;
     for (const float g : gradient) largest = std::max(largest, std::abs(static_cast<double>(g)));
     const RandomKey key(11, Purpose::data_order);
@@ -99,7 +99,7 @@ TEST(Model, PolicyMatchesTheOracleForwardAndBackward) {
         EXPECT_NEAR(entropy[row], expected_entropy, 2e-5) << c.name;
       }
     }
-    one.engine.begin_step(0);
+    one.engine.begin_step(1);
     one.engine.forward_backward(grain.view(), temperature, {}, [&](std::int64_t first, auto lp, auto ent, auto dlp, auto dent) {
       for (std::size_t i = 0; i < lp.size(); ++i) {
         const std::int64_t r = first + static_cast<std::int64_t>(i);
@@ -110,7 +110,7 @@ TEST(Model, PolicyMatchesTheOracleForwardAndBackward) {
         dent[i] = static_cast<float>(coefficient(r, 1));
       }
     });
-    one.engine.finish_step(*one.alone, 1);
+    one.engine.finish_step();
     compare_gradients(one, c, sequences, policy_oracle);
   }
 }
@@ -123,14 +123,14 @@ TEST(Model, ValuesMatchTheOracleForwardAndBackward) {
     const HandGrain grain(sequences);
     std::vector<float> values(grain.tokens.size());
     one.engine.values(grain.view(), values);
-    one.engine.begin_step(0);
+    one.engine.begin_step(1);
     one.engine.forward_backward(grain.view(), Dropout{}, [&](auto got, auto gradient) {
       for (std::int64_t r = 0; r < grain.offsets.back(); ++r) {
         EXPECT_EQ(got[r], values[r]);
         gradient[r] = static_cast<float>(coefficient(r, 2));
       }
     });
-    one.engine.finish_step(*one.alone, 1);
+    one.engine.finish_step();
     const Weights weights = one.weights();
     const ReferenceModel reference(c.config, weights);
     std::int64_t row = 0;

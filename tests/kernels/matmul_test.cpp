@@ -157,7 +157,7 @@ TEST(Linear, WeightGradientsAddBlockByBlock) {
 }
 
 TEST(LinearDecode, RowsDoNotSeeTheirNeighbours) {
-  for (const auto& [rows, n, k] : {Product{40, 735, 128}, {23, 100, 330}, {19, 3, 48}, {13, 1, 7}}) {
+  for (const auto& [rows, n, k] : {Product{40, 735, 128}, {23, 100, 330}, {19, 3, 48}, {13, 1, 7}, {17, 35, 1000}, {12, 50, 2309}}) {
     Host host;
     const Tensor x = host.random({rows, k}, 1), w = host.random({n, k}, 2), bias = host.random({n}, 3), y = host.make({rows, n});
     linear_decode(y, x, w, bias, host.stream());

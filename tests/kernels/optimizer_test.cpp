@@ -70,12 +70,12 @@ TEST(Blocks, SquaresAgreeWithDouble) {
   EXPECT_THROW(block_squares(host.make({20}), x, host.stream()), Error);
 }
 
-TEST(Blocks, HashesSeeEveryBitAndEveryPlace) {
+TEST(Hash, SeesEveryBitAndEveryPlaceAndPartsAddUp) {
   Host host;
   const Tensor x = host.random({chunk_block}, 1), hash = host.make({1}, DType::u64);
   std::set<std::uint64_t> seen;
   const auto note = [&] {
-    block_hashes(hash, x, host.stream());
+    element_hash(hash, x, 0, host.stream());
     return seen.insert(hash.as<std::uint64_t>()[0]).second;
   };
   EXPECT_TRUE(note());
@@ -93,11 +93,17 @@ TEST(Blocks, HashesSeeEveryBitAndEveryPlace) {
   EXPECT_TRUE(note());
   x.as<float>()[5] = -0.0f;
   EXPECT_TRUE(note());
-  // A block's hash does not depend on where the block lies.
-  const Tensor two = host.make({2 * chunk_block}), hashes = host.make({2}, DType::u64);
-  std::memcpy(two.slice(chunk_block, chunk_block).data(), x.data(), x.bytes());
-  block_hashes(hashes, two, host.stream());
-  EXPECT_EQ(hashes.as<std::uint64_t>()[1], hash.as<std::uint64_t>()[0]);
+  const Tensor longer = host.random({40000}, 2), part = host.make({1}, DType::u64);
+  element_hash(hash, longer, 100, host.stream());
+  const std::uint64_t whole = *hash.as<std::uint64_t>();
+  std::uint64_t sum = 0;
+  for (const auto& [begin, end] : {std::pair<Index, Index>{0, 1}, {1, 777}, {777, 20000}, {20000, 40000}}) {
+    element_hash(part, longer.slice(begin, end - begin), 100 + begin, host.stream());
+    sum += *part.as<std::uint64_t>();
+  }
+  EXPECT_EQ(sum, whole);
+  element_hash(hash, longer, 101, host.stream());
+  EXPECT_NE(*hash.as<std::uint64_t>(), whole) << "the place counts";
 }
 
 }  // namespace

@@ -106,6 +106,7 @@ TEST(Sampling, TiesGoToTheLowerIdAndTheEdgesHold) {
   EXPECT_EQ(draw(0.0, {}), 20);
   EXPECT_EQ(draw(last, {}), 20);
   EXPECT_THROW(draw(0.5, {.temperature = -1}), Error);
+  EXPECT_THROW(draw(0.5, {.temperature = 1e-300}), Error);
   EXPECT_THROW(draw(0.5, {.top_p = 0}), Error);
   EXPECT_THROW(draw(0.5, {.top_k = -1}), Error);
 }

@@ -18,11 +18,11 @@ TEST(Shards, PartialSumsAddInABinaryTree) {
   for (const int shards : {1, 2, 4, 8}) {
     std::vector<std::vector<float>> buffers(4, std::vector<float>(10 * 6));
     const auto tensor = [&](int b, std::int64_t rows) { return Tensor(buffers[b].data(), DType::f32, {rows, 6}, *device); };
-    std::vector<Tensor> scratch;
-    for (int v = 1, b = 1; v < shards; v *= 2) scratch.push_back(tensor(b++, 10));
+    ShardTree sum{.shards = shards};
+    for (int v = 1, b = 1; v < shards; v *= 2) sum.room.push_back(tensor(b++, 10));
     const Tensor out = tensor(0, 7);  // fewer rows than the scratch
     int next = 0;
-    sum_over_shards(out, scratch, shards, device->stream(), [&](int shard, Tensor into) {
+    sum_over_shards(out, sum, device->stream(), [&](int shard, Tensor into) {
       EXPECT_EQ(shard, next++);
       ASSERT_EQ(into.shape(), (Shape{7, 6}));
       for (std::int64_t i = 0; i < into.count(); ++i) into.as<float>()[i] = partial(shard, i);

@@ -33,15 +33,14 @@ ParameterLayout small_layout(int shards, bool tied) {
 struct Learner {
   std::unique_ptr<Device> device = make_cpu_device();
   MemoryPlan plan{*device};
-  std::unique_ptr<Communicator> alone = make_single_communicator();
   ParameterStore store;
-  explicit Learner(int shards = 2, bool tied = false) : store("pupil", small_layout(shards, tied), plan, 1, 1) {
+  explicit Learner(int shards = 2, bool tied = false) : store("pupil", small_layout(shards, tied), plan, {}, {.most_grains = 1}) {
     plan.commit();
     store.initialise(4);
   }
   /// One grain whose gradient of element i of a parameter is gradient(name, i); that of the tied second use has the name "tied".
   void learn(const std::function<float(const std::string&, std::int64_t)>& gradient) {
-    store.begin_step(0);
+    store.begin_step(1);
     store.open_grain();
     for (const Parameter& p : store.layout().parameters()) write(store.fetch(p.chunk).gradient, p, p.name, gradient);
     if (!store.layout().ties().empty()) {
@@ -49,11 +48,11 @@ struct Learner {
       write(store.fetch(tie).gradient, store.layout().parameter("table"), "tied", gradient);
     }
     store.close_grain();
-    store.finish_step(*alone, 1);
+    store.finish_step();
   }
-  std::vector<float> read(const Tensor& range, const std::string& name) const {
+  std::vector<float> read(Kind kind, const std::string& name) const {
     std::vector<float> out(store.layout().parameter(name).shape.count());
-    store.read(range, name, 0, out);
+    store.read(kind, name, 0, out);
     return out;
   }
 
@@ -97,14 +96,14 @@ TEST(Optimizer, BothFormsOfEpsilonFollowFp64For50Steps) {
     Optimizer optimizer(pupil.store, how, 0);
     std::map<std::string, std::vector<Oracle>> oracle;
     for (const Parameter& p : pupil.store.layout().parameters())
-      for (const float x : pupil.read(pupil.store.value(), p.name)) oracle[p.name].push_back({x});
+      for (const float x : pupil.read(Kind::value, p.name)) oracle[p.name].push_back({x});
     for (int t = 1; t <= 50; ++t) {
       how.rate = 0.01 + 0.001 * t;
       pupil.learn([&](const std::string& name, std::int64_t i) { return some_gradient(name, i, t); });
       optimizer.step(how.rate, pupil.device->stream());
       EXPECT_EQ(optimizer.steps(), t);
       for (const Parameter& p : pupil.store.layout().parameters()) {
-        const auto values = pupil.read(pupil.store.value(), p.name);
+        const auto values = pupil.read(Kind::value, p.name);
         for (std::size_t i = 0; i < values.size(); ++i) {
           Oracle& o = oracle[p.name][i];
           o.step(some_gradient(p.name, static_cast<std::int64_t>(i), t), how, p.decays ? how.decay : 0, t);
@@ -122,10 +121,10 @@ TEST(Optimizer, TheFormsDifferByWhereEpsilonStands) {
     AdamW how;
     how.epsilon = 1e-4, how.form = form;
     Optimizer optimizer(pupil.store, how, 0);
-    const auto before = pupil.read(pupil.store.value(), "weight");
+    const auto before = pupil.read(Kind::value, "weight");
     pupil.learn([](const std::string&, std::int64_t) { return 1e-4f; });
     optimizer.step(1, pupil.device->stream());
-    moved.push_back(before[0] - pupil.read(pupil.store.value(), "weight")[0]);
+    moved.push_back(before[0] - pupil.read(Kind::value, "weight")[0]);
   }
   EXPECT_NEAR(moved[0], 0.5, 1e-5);                             // g / (|g| + epsilon)
   EXPECT_NEAR(moved[1], 1 / (1 + 1 / std::sqrt(0.001)), 1e-5);  // g / (|g| + epsilon / sqrt(1 - beta2))
@@ -137,11 +136,11 @@ TEST(Optimizer, NormsAndBiasesDoNotDecay) {
   how.decay = 0.5;
   Optimizer optimizer(pupil.store, how, 0);
   std::map<std::string, std::vector<float>> before;
-  for (const Parameter& p : pupil.store.layout().parameters()) before[p.name] = pupil.read(pupil.store.value(), p.name);
+  for (const Parameter& p : pupil.store.layout().parameters()) before[p.name] = pupil.read(Kind::value, p.name);
   pupil.learn([](const std::string&, std::int64_t) { return 0.0f; });
   optimizer.step(0.25, pupil.device->stream());
   for (const Parameter& p : pupil.store.layout().parameters()) {
-    const auto after = pupil.read(pupil.store.value(), p.name);
+    const auto after = pupil.read(Kind::value, p.name);
     for (std::size_t i = 0; i < after.size(); ++i) EXPECT_EQ(after[i], before[p.name][i] * (p.decays ? 0.875f : 1.0f)) << p.name;
   }
 }
@@ -159,7 +158,7 @@ TEST(Optimizer, ClipsByTheGlobalNorm) {
     EXPECT_NEAR(report.gradient_norm / norm, 1, 1e-12) << "the norm before clipping is reported";
     EXPECT_EQ(report.rate, 0.1);
     for (const Parameter& p : pupil.store.layout().parameters()) {
-      const auto moment = pupil.read(pupil.store.first_moment(), p.name);
+      const auto moment = pupil.read(Kind::first_moment, p.name);
       for (std::size_t i = 0; i < moment.size(); ++i)
         ASSERT_NEAR(moment[i], 0.1 * scale * some_gradient(p.name, static_cast<std::int64_t>(i), 1), 1e-6 * std::abs(moment[i]) + 1e-12);
     }
@@ -179,7 +178,7 @@ TEST(Optimizer, TheNormCountsEveryParameterOnceWhateverTheShards) {
       double sum = 0, padded = 0;
       for (std::int64_t i = 0; i < pupil.store.layout().size(); ++i) padded += std::abs(values[i]);
       for (const Parameter& p : pupil.store.layout().parameters())
-        for (const float x : pupil.read(pupil.store.value(), p.name)) sum += std::abs(x);
+        for (const float x : pupil.read(Kind::value, p.name)) sum += std::abs(x);
       EXPECT_NEAR(padded, sum, 1e-9 * sum) << "padding stays 0";
     }
 }
@@ -192,8 +191,8 @@ TEST(Optimizer, ANaNGradientChangesNothing) {
     pupil.learn([](const std::string& name, std::int64_t i) { return some_gradient(name, i, 1); });
     optimizer.step(0.1, stream);
     const auto state = [&] {
-      return std::vector{hash_of(pupil.store.value(), stream), hash_of(pupil.store.first_moment(), stream),
-                         hash_of(pupil.store.second_moment(), stream), static_cast<std::uint64_t>(optimizer.steps())};
+      return std::vector{hash_of(pupil.store.value(), stream), hash_of(pupil.store.all(Kind::first_moment), stream),
+                         hash_of(pupil.store.all(Kind::second_moment), stream), static_cast<std::uint64_t>(optimizer.steps())};
     };
     const auto before = state();
     pupil.learn([&](const std::string& name, std::int64_t i) { return name == "up.bias" && i == 49 ? bad : 0.1f; });

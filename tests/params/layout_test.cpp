@@ -148,10 +148,10 @@ struct OneStore {
   std::unique_ptr<Device> device = make_cpu_device();
   MemoryPlan plan{*device};
   ParameterStore store;
-  explicit OneStore(ParameterLayout layout) : store("model", std::move(layout), plan, 0, 1) { plan.commit(); }
+  explicit OneStore(ParameterLayout layout) : store("model", std::move(layout), plan) { plan.commit(); }
   std::vector<float> read(const std::string& name) const {
     std::vector<float> out(store.layout().parameter(name).shape.count());
-    store.read(store.value(), name, 0, out);
+    store.read(Kind::value, name, 0, out);
     return out;
   }
 };
@@ -165,9 +165,9 @@ TEST(Store, ReadsBackWhatWasWrittenAndTouchesNothingElse) {
       for (std::int64_t begin = 0; begin < p.shape.count(); begin += 113) {  // written in pieces that end anywhere
         std::vector<float> piece(std::min<std::int64_t>(113, p.shape.count() - begin));
         for (std::size_t i = 0; i < piece.size(); ++i) expected[place(one.store.layout(), p, begin + i)] = piece[i] = next++;
-        one.store.write(one.store.value(), p.name, begin, piece);
+        one.store.write(Kind::value, p.name, begin, piece);
         std::vector<float> back(piece.size());
-        one.store.read(one.store.value(), p.name, begin, back);
+        one.store.read(Kind::value, p.name, begin, back);
         EXPECT_EQ(back, piece);
       }
     const float* all = one.store.value().as<float>();

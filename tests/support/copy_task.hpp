@@ -1,4 +1,6 @@
 #pragma once
+#include <numeric>
+
 #include "collimate/optim/optimizer.hpp"
 #include "support/small_model.hpp"
 
@@ -46,43 +48,47 @@ struct Pupil {
   CopyTask task;
   OneEngine one;
   Optimizer optimizer;
-  Pupil(const CopyTask& task, const ModelConfig& config, int shards, std::int64_t most_grains, int data_ranks = 1)
+  Pupil(const CopyTask& task, const ModelConfig& config, const Division& division, std::int64_t most_grains, RecomputePlan recompute = {})
       : task(task),
-        one(config, Head::policy, shards, {.rows = 256, .most_grains = most_grains}, 1, data_ranks),
+        one(config, Head::policy, division, {.rows = 256, .most_grains = most_grains, .recompute = recompute}),
         optimizer(one.engine.store(), {.epsilon = 1e-8, .decay = 0.01}, 1) {}
 
-  /// Adds the gradient of one grain's mean loss per target, divided by `grains`; returns the mean loss.
-  double add_grain(std::int64_t step, std::int64_t index, std::int64_t grains, double dropout) {
-    const HandGrain grain = task.grain(step, index);
+  /// The gradients of some grains' mean losses per target, divided by `grains`; their losses, where this rank has the model's end.
+  /// A grain of -1, or `drop`, is left out.
+  std::vector<double> add_grains(std::int64_t step, const std::vector<std::int64_t>& mine, std::int64_t grains, double dropout,
+                                 std::int64_t drop = -1) {
+    std::vector<HandGrain> hand;
+    std::vector<Grain> views;
+    for (const std::int64_t g : mine) hand.push_back(task.grain(step, std::max<std::int64_t>(0, g)));
+    for (std::size_t i = 0; i < mine.size(); ++i) views.push_back(mine[i] < 0 ? Grain{} : hand[i].view());
     const double targets = static_cast<double>(task.samples_per_grain * task.letters);
-    double loss = 0;
-    one.engine.forward_backward(grain.view(), 1, {dropout, 9, step}, [&](std::int64_t first, auto logprob, auto, auto dlogprob, auto) {
-      for (std::size_t i = 0; i < logprob.size(); ++i) {
-        if (grain.targets[first + i] < 0) continue;
-        loss -= logprob[i] / targets;
-        dlogprob[i] = static_cast<float>(-1 / (targets * static_cast<double>(grains)));
-      }
-    });
-    return loss;
+    std::vector<double> losses(mine.size());
+    one.engine.forward_backward(views, 1, {dropout, 9, step},
+                                [&](std::size_t g, std::int64_t, auto logprob, auto, auto dlogprob, auto) {
+                                  for (std::size_t i = 0; i < logprob.size(); ++i) {
+                                    losses[g] -= logprob[i] / targets;
+                                    if (mine[g] != drop) dlogprob[i] = static_cast<float>(-1 / (targets * static_cast<double>(grains)));
+                                  }
+                                });
+    return losses;
   }
-  /// One optimizer step on this rank's part of the grains; the mean loss over this rank's grains. `drop`: a grain left out by its rank.
-  double step(std::int64_t number, std::int64_t grains, Communicator& ranks, double rate, double dropout = 0, std::int64_t drop = -1) {
-    const Part run = part_of(grains, ranks.rank(), ranks.size());
-    double loss = 0;
-    one.engine.begin_step(run.begin);
-    for (std::int64_t g = run.begin; g < run.begin + run.count; ++g) {
-      if (g == drop) {
-        one.engine.store().open_grain();
-        one.engine.store().close_grain();
-        continue;
-      }
-      loss += add_grain(number, g, grains, dropout) / static_cast<double>(run.count);
-    }
-    one.engine.finish_step(ranks, grains);
+  /// One optimizer step of `grains` grains; the mean loss over this rank's. `drop`: a grain whose gradient is left out.
+  double step(std::int64_t number, std::int64_t grains, double rate, double dropout = 0, std::int64_t drop = -2) {
+    const std::vector<std::int64_t> mine = one.engine.store().division().grains(grains);
+    one.engine.begin_step(grains);
+    const std::vector<double> losses = add_grains(number, mine, grains, dropout, drop);
+    one.engine.finish_step();
     optimizer.step(rate, one.device->stream());
-    return loss;
+    return losses.empty() ? 0 : std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(losses.size());
   }
-  std::uint64_t hash() { return hash_of(one.engine.store().value(), one.device->stream()); }
+  /// The state: parameters and both moments, whatever the division. Collective.
+  std::vector<std::uint64_t> state() const {
+    std::vector<std::uint64_t> out;
+    const ParameterStore& store = one.engine.store();
+    for (const Kind kind : {Kind::value, Kind::first_moment, Kind::second_moment}) out.push_back(combine(store.layout(), store.hashes(kind)));
+    return out;
+  }
+  std::uint64_t hash() const { return state()[0]; }
 };
 
 }  // namespace collimate::test

@@ -13,10 +13,11 @@ struct OneEngine {
   std::unique_ptr<Device> device = make_cpu_device();
   MemoryPlan plan{*device};
   Workspace workspace{plan};
-  std::unique_ptr<Communicator> alone = make_single_communicator();
   Engine engine;
-  OneEngine(const ModelConfig& config, Head head, int shards, EngineUse use, std::uint64_t seed = 1, int data_ranks = 1)
-      : engine("model", config, head, shards, use, data_ranks, workspace) {
+  OneEngine(const ModelConfig& config, Head head, int shards, EngineUse use, std::uint64_t seed = 1)
+      : OneEngine(config, head, Division{.shards = shards}, use, seed) {}
+  OneEngine(const ModelConfig& config, Head head, const Division& division, EngineUse use, std::uint64_t seed = 1)
+      : engine("model", config, head, division, use, workspace) {
     workspace.reserve();
     plan.commit();
     engine.prepare();
@@ -26,7 +27,7 @@ struct OneEngine {
     Weights out;
     for (const Parameter& p : engine.store().layout().parameters()) {
       std::vector<float> values(p.shape.count());
-      engine.store().read(engine.store().value(), p.name, 0, values);
+      engine.store().read(Kind::value, p.name, 0, values);
       out[p.name] = Vector(values.begin(), values.end());
     }
     return out;
@@ -40,7 +41,7 @@ inline void roughen(OneEngine& one) {
     if (p.initial.deviation > 0) continue;
     std::vector<float> values(p.shape.count());
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(p.initial.constant + 0.3 * key.normal(i, p.chunk));
-    one.engine.store().write(one.engine.store().value(), p.name, 0, values);
+    one.engine.store().write(Kind::value, p.name, 0, values);
   }
 }
 

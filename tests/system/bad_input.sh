@@ -28,6 +28,7 @@ bad --model.family=bert -- model.family llama
 bad --model.heads=5 -- model.width model.heads
 bad --grid.tensor=2 -- grid.tensor
 bad --grid.pipeline=2 -- grid.pipeline
+bad --sft.batch=1000000000000 -- sft.batch "at most"
 bad --grid.data=7 -- grid.data
 bad --numerics.tensor_shards=3 -- numerics.tensor_shards "power of two"
 printf '[sft]\nrate = 1\n[sfd]\nrate = 1\n' >wrong.ini
@@ -36,6 +37,8 @@ for ranks in 1 2; do
   refused "wrong.ini" "sfd.rate" "4"
   run "$ranks" run no-such.ini
   refused "no-such.ini"
+  run "$ranks" run prepared
+  refused "the deck 'prepared' is a folder"
   run "$ranks" run
   refused "deck"
 done
@@ -50,6 +53,8 @@ bad --run.stages=sft,ppo -- "reward"
 
 # Datasets.
 d=prepared/data
+bad --sft.data= -- "sft.data"
+bad --ppo.prompts= -- "ppo.prompts"
 bad --sft.data=no-such.h5 -- "no-such.h5"
 bad --evaluate.prompts=no-such.h5 -- "no-such.h5"
 bad --sft.data=$d/preference.h5 -- "$d/preference.h5" supervised
@@ -77,6 +82,10 @@ bad --run.stages=ppo --ppo.actor=random --ppo.critic=random --ppo.reference=rand
   --evaluate.prompts= -- "prompt" "context"
 bad --run.stages=evaluate --evaluate.model=random --evaluate.prompts= -- evaluate.prompts
 bad --run.stages=evaluate --evaluate.model=no/such/model -- "no/such/model"
+
+# Nothing of this size fits, and --check says so as well.
+refusal=3 bad --batch.grain_tokens=100000000000 -- "the machine has"
+refusal=3 bad --batch.grain_tokens=100000000000 --check -- "the machine has"
 
 # Scorers.
 bad --ppo.scorer=lexicon --ppo.scorer_lexicon=no-such.txt -- "no-such.txt"

@@ -44,9 +44,10 @@ struct Template {
   std::string response_text(const Example& example, std::string_view answer) const;
 };
 
-/// How often the limits of a template were met.
+/// How often the limits of a template, and of its tokenizer, were met.
 struct LengthCounts {
   std::int64_t dropped = 0, cut_prompts = 0, cut_responses = 0;
+  std::int64_t unknown = 0;         ///< tokens that stand for what the tokenizer has no piece for
   std::int64_t prompt_had_bos = 0;  ///< prompts whose text already began with the BOS token; it was not added again
   LengthCounts& operator+=(const LengthCounts& other);
   bool operator==(const LengthCounts&) const = default;
@@ -65,6 +66,7 @@ class TemplateEncoder {
   /// response [EOS], which continues the tokens of its prompt. False if the record is to be dropped.
   bool response(std::string_view text, std::span<const std::int32_t> prompt, std::string_view place, std::vector<std::int32_t>& tokens,
                 LengthCounts& counts) const;
+  std::int64_t count_unknown(std::span<const std::int32_t> tokens) const;
 
  private:
   Template rules_;

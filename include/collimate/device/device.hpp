@@ -21,6 +21,7 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual std::string name() const = 0;
+  virtual std::size_t capacity(Memory) const { return 0; }  ///< bytes that the machine has of this memory; 0: not known
   virtual void* allocate(std::size_t bytes, Memory memory) = 0;  ///< 4,096-byte aligned, zeroed; throws does_not_fit
   virtual void release(void* pointer, std::size_t bytes, Memory memory) noexcept = 0;
   virtual void copy(void* destination, const void* source, std::size_t bytes, Stream& stream) = 0;

@@ -25,6 +25,9 @@ void value_forward(Tensor values, Tensor hidden, Tensor w, Tensor b, Stream& str
 /// dhidden[R,C] and dw[C], db[1] (all replaced); dw and db block by block.
 void value_backward(Tensor dhidden, Tensor dw, Tensor db, Tensor dvalues, Tensor hidden, Tensor w, Stream& stream);
 
+/// The lowest temperature by which logits are divided: far below, they would overflow.
+constexpr double lowest_temperature = 1e-6;
+
 /// How a token is drawn from logits.
 struct Sampling {
   double temperature = 1.0;  ///< 0: the largest logit, the lower id on a tie

@@ -162,7 +162,7 @@ struct Activations {
   NormSaved final_norm;
   Block::Saved again;  ///< what blocks that compute again share
   Scratch scratch;
-  Tensor gradient;  ///< [R,C], flows backwards
+  Tensor gradient;                                                 ///< [R,C], flows backwards
   Activations rows(std::int64_t begin, std::int64_t count) const;  ///< those that a decode needs, for some of the rows
 };
 

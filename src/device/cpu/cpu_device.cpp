@@ -1,4 +1,5 @@
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +18,10 @@ class CpuStream final : public Stream {
 class CpuDevice final : public Device {
  public:
   std::string name() const override { return "cpu"; }
+
+  std::size_t capacity(Memory) const override {
+    return static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  }
 
   void* allocate(std::size_t bytes, Memory) override {
     constexpr std::size_t small_page = 4096, large_page = 2 << 20;

@@ -34,28 +34,24 @@ constexpr std::int64_t lanes = 16;
   std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(float));
 }
 
-/// a * b + c, rounded once. By name: from a loop over the lanes g++ makes it only where it finds no other way to group them.
+/// Whether sixteen lanes are one register (AVX-512) or two.
+constexpr bool one_register = __BIGGEST_ALIGNMENT__ == 64;
+
+/// a * b + c, rounded once. By name: where it is spelled lane by lane, g++ makes it only as long as it finds no other way to group lanes.
 [[gnu::always_inline]] inline Lanes fma(Lanes a, Lanes b, Lanes c) {
-#if defined(__AVX512F__)
-  return _mm512_fmadd_ps(a, b, c);
-#else
-  const auto half = [](const Lanes& v, int i) {
-    __m256 h;
-    std::memcpy(&h, reinterpret_cast<const char*>(&v) + 32 * i, sizeof h);
-    return h;
-  };
-  const __m256 halves[2] = {_mm256_fmadd_ps(half(a, 0), half(b, 0), half(c, 0)), _mm256_fmadd_ps(half(a, 1), half(b, 1), half(c, 1))};
-  Lanes v;
-  std::memcpy(&v, halves, sizeof v);
-  return v;
-#endif
+  if constexpr (one_register) return _mm512_fmadd_ps(a, b, c);
+  __m256 halves[3][2];
+  std::memcpy(halves[0], &a, sizeof a);
+  std::memcpy(halves[1], &b, sizeof b);
+  std::memcpy(halves[2], &c, sizeof c);
+  for (int i = 0; i < 2; ++i) halves[2][i] = _mm256_fmadd_ps(halves[0][i], halves[1][i], halves[2][i]);
+  std::memcpy(&c, halves[2], sizeof c);
+  return c;
 }
 
 /// v, loaded once: otherwise g++ loads it again for every instruction that uses it, and the loads then take longer than the sums.
 [[gnu::always_inline]] inline Lanes in_register(Lanes v) {
-#if defined(__AVX512F__)
-  asm("" : "+v"(v));
-#endif
+  if constexpr (one_register) asm("" : "+v"(v));
   return v;
 }
 

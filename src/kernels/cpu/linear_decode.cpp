@@ -113,11 +113,12 @@ void strip(float* y, const float* x, const float* w, const float* bias, Index ro
 
 template <int Rows>
 void decode_rows(float* y, const float* x, const float* w, const float* bias, Index rows, Index n, Index k) {
-  const auto packed = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(Rows * tiles_of(k, lanes) * lanes));
-  interleave<Rows>(packed.get(), x, rows, k);
+  const auto lines = std::make_unique_for_overwrite<Lanes[]>(static_cast<std::size_t>(Rows * tiles_of(k, lanes)));
+  auto* packed = reinterpret_cast<float*>(lines.get());
+  interleave<Rows>(packed, x, rows, k);
   parallel_tiles(tiles_of(n, lanes), Rows * n * k > 30000, [&](Index tile) {
     const Index c = tile * lanes;
-    strip<Rows>(y + c, packed.get(), w + c * k, bias ? bias + c : nullptr, rows, std::min(lanes, n - c), n, k);
+    strip<Rows>(y + c, packed, w + c * k, bias ? bias + c : nullptr, rows, std::min(lanes, n - c), n, k);
   });
 }
 

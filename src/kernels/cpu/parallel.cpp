@@ -53,7 +53,8 @@ class Helpers {
     if (sleeping_.load() > 0) wake();
     while (take_part()) {
     }
-    for (int turn = 0; unfinished_.load(std::memory_order_acquire) > 0; ++turn) turn < patience ? _mm_pause() : static_cast<void>(sched_yield());
+    for (int turn = 0; unfinished_.load(std::memory_order_acquire) > 0; ++turn)
+      turn < patience ? _mm_pause() : static_cast<void>(sched_yield());
   }
 
   /// Does some of the tiles that nobody has taken; false where there are none. An equal share of what is left.
@@ -81,7 +82,8 @@ class Helpers {
       const std::uint64_t seen = ticket_.load();
       const int call = calls_.load();
       sleeping_.fetch_add(1);
-      if (ticket_.load() == seen && !stop_) calls_.wait(call);  // who publishes a ticket sees this thread sleep, or this thread sees the ticket
+      if (ticket_.load() == seen && !stop_)
+        calls_.wait(call);  // who publishes a ticket sees this thread sleep, or this thread sees the ticket
       sleeping_.fetch_sub(1);
       turn = 0;
     }

@@ -18,23 +18,19 @@ CopyTask small_task() {
   return task;
 }
 
-/// The state after some steps: parameters and both moments.
-std::vector<std::uint64_t> state(Pupil& pupil) {
-  const ParameterStore& store = pupil.one.engine.store();
-  Stream& stream = pupil.one.device->stream();
-  return {hash_of(store.value(), stream), hash_of(store.first_moment(), stream), hash_of(store.second_moment(), stream)};
-}
+ProcessGrid data_grid() { return {*test_world(), {1, ranks().size(), 1}}; }
 
 std::vector<std::uint64_t> on_one_rank(const ModelConfig& config, int shards, std::int64_t grains) {
-  Pupil pupil(small_task(), config, shards, grains);
-  for (std::int64_t step = 1; step <= steps; ++step) pupil.step(step, grains, *pupil.one.alone, rate, dropout);
-  return state(pupil);
+  Pupil pupil(small_task(), config, {.shards = shards}, grains);
+  for (std::int64_t step = 1; step <= steps; ++step) pupil.step(step, grains, rate, dropout);
+  return pupil.state();
 }
 
-std::vector<std::uint64_t> on_all_ranks(const ModelConfig& config, int shards, std::int64_t grains, std::int64_t dropped = -1) {
-  Pupil pupil(small_task(), config, shards, grains, ranks().size());
-  for (std::int64_t step = 1; step <= steps; ++step) pupil.step(step, grains, ranks(), rate, dropout, step == 2 ? dropped : -1);
-  return state(pupil);
+std::vector<std::uint64_t> on_all_ranks(const ModelConfig& config, int shards, std::int64_t grains, std::int64_t dropped = -2) {
+  const ProcessGrid grid = data_grid();
+  Pupil pupil(small_task(), config, {.grid = &grid, .shards = shards}, grains);
+  for (std::int64_t step = 1; step <= steps; ++step) pupil.step(step, grains, rate, dropout, step == 2 ? dropped : -2);
+  return pupil.state();
 }
 
 /// The same steps, but gradients are added as they come: each rank's grains from left to right, then the ranks.
@@ -43,27 +39,27 @@ struct PlainSum {
   double norm = 0;  // of the last step's gradient
 };
 PlainSum with_a_plain_sum(const ModelConfig& config, int shards, std::int64_t grains) {
-  Pupil pupil(small_task(), config, shards, 1);
+  Pupil pupil(small_task(), config, {.shards = shards}, 1);
   ParameterStore& store = pupil.one.engine.store();
   const std::int64_t size = store.layout().size();
   const Part run = part_of(grains, ranks().rank(), ranks().size());
   for (std::int64_t step = 1; step <= steps; ++step) {
     std::vector<float> mine(size);
     for (std::int64_t g = run.begin; g < run.begin + run.count; ++g) {
-      pupil.one.engine.begin_step(0);
-      pupil.add_grain(step, g, grains, dropout);
-      pupil.one.engine.finish_step(*pupil.one.alone, 1);
+      pupil.one.engine.begin_step(1);
+      pupil.add_grains(step, {g}, grains, dropout);
+      pupil.one.engine.finish_step();
       for (std::int64_t i = 0; i < size; ++i) mine[i] += store.gradient().as<float>()[i];
     }
-    pupil.one.engine.begin_step(0);
+    pupil.one.engine.begin_step(1);
     store.open_grain();
     store.close_grain();
-    pupil.one.engine.finish_step(*pupil.one.alone, 1);
+    pupil.one.engine.finish_step();
     for (const auto& part : gather_all(ranks(), mine))
       for (std::int64_t i = 0; i < size; ++i) store.gradient().as<float>()[i] += part[i];
     pupil.optimizer.step(rate, pupil.one.device->stream());
   }
-  return {state(pupil), std::sqrt(squares_of(store.gradient(), pupil.one.device->stream()))};
+  return {pupil.state(), std::sqrt(squares_of(store.gradient(), pupil.one.device->stream()))};
 }
 
 TEST(Training, AnyNumberOfRanksGivesTheBitsOfOne) {
@@ -75,15 +71,37 @@ TEST(Training, AnyNumberOfRanksGivesTheBitsOfOne) {
     }
 }
 
+// Rules R2 and R3 together: every grid of these ranks, every ZeRO stage, every kind of recomputation.
+TEST(Training, EveryGridAndPlacementGivesTheBitsOfOne) {
+  ModelConfig shared = small_task().llama();  // shards cut its groups of query heads
+  shared.kv_heads = 1, shared.layers = 3, shared.mlp = 37;
+  for (const ModelConfig& config : {shared, small_task().gpt2()}) {
+    const auto one = on_one_rank(config, 4, 5);
+    int layouts = 0;
+    for (const int tensor : {1, 2, 4})
+      for (int pipeline = 1; pipeline <= config.layers; ++pipeline) {
+        if (ranks().size() % (tensor * pipeline)) continue;
+        const ProcessGrid grid(*test_world(), {tensor, ranks().size() / tensor / pipeline, pipeline});
+        for (int zero = 0; zero <= 3; ++zero) {
+          const RecomputePlan plan{static_cast<Recompute>(layouts++ % 3), 1 + zero % 2};
+          Pupil pupil(small_task(), config, {.grid = &grid, .shards = 4, .zero = zero}, 5, plan);
+          for (std::int64_t step = 1; step <= steps; ++step) pupil.step(step, 5, rate, dropout);
+          EXPECT_EQ(pupil.state(), one) << grid.shape().text() << ", ZeRO " << zero << ", recompute " << static_cast<int>(plan.how);
+        }
+      }
+  }
+}
+
 TEST(Training, TheNumberOfGrainsMayChangeFromStepToStep) {
   const ModelConfig config = small_task().llama();
-  const auto train = [&](Communicator& over) {
-    Pupil pupil(small_task(), config, 4, 12, over.size());
+  const auto train = [&](const ProcessGrid* over) {
+    Pupil pupil(small_task(), config, {.grid = over, .shards = 4}, 12);
     std::int64_t step = 0;
-    for (const std::int64_t grains : {12, 1, 7, 3, 5}) pupil.step(++step, grains, over, rate, dropout);
-    return state(pupil);
+    for (const std::int64_t grains : {12, 1, 7, 3, 5}) pupil.step(++step, grains, rate, dropout);
+    return pupil.state();
   };
-  EXPECT_EQ(train(ranks()), train(*make_single_communicator()));
+  const ProcessGrid grid = data_grid();
+  EXPECT_EQ(train(&grid), train(nullptr));
 }
 
 // Proves that the tests above can fail: numbers that are as right, in another order, give other bits.
@@ -92,8 +110,8 @@ TEST(Training, APlainSumOverRanksDiffers) {
   for (const std::int64_t grains : {7, 12}) {
     const auto ordered = on_one_rank(config, 2, grains);
     const PlainSum plain = with_a_plain_sum(config, 2, grains);
-    Pupil pupil(small_task(), config, 2, grains);
-    for (std::int64_t step = 1; step <= steps; ++step) pupil.step(step, grains, *pupil.one.alone, rate, dropout);
+    Pupil pupil(small_task(), config, {.shards = 2}, grains);
+    for (std::int64_t step = 1; step <= steps; ++step) pupil.step(step, grains, rate, dropout);
     const double norm = std::sqrt(squares_of(pupil.one.engine.store().gradient(), pupil.one.device->stream()));
     EXPECT_NEAR(plain.norm / norm, 1, 1e-3) << "the same gradient up to rounding";
     EXPECT_TRUE(ranks().size() < 3 || plain.state != ordered) << grains << " grains on " << ranks().size() << " ranks";

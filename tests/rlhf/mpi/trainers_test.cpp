@@ -103,8 +103,8 @@ struct Policy {
   std::unique_ptr<Engine> engine;
   Policy(Session& session, const std::string& stage, const Dataset& prompts)
       : plan(session.device), source(find_source(session, "stage", stage, Head::policy, Accept::exact, prompts)) {
-    engine = std::make_unique<Engine>("policy", source.card.config, Head::policy, 1,
-                                      EngineUse{.rows = session.most_rows(), .slots = 7, .capacity = 40}, 1, workspace);
+    engine = std::make_unique<Engine>("policy", source.card.config, Head::policy, session.division(),
+                                      EngineUse{.rows = session.most_rows(), .slots = 7, .capacity = 40}, workspace);
     workspace.reserve();
     plan.commit();
     engine->prepare();
@@ -174,7 +174,7 @@ TEST(Trainers, Detail21NormalisedScoresHaveMeanZeroAndDeviationOne) {
   const Dataset pairs(bench.options.reward.heldout);
   MemoryPlan plan(*bench.device);
   Workspace workspace(plan);
-  Engine engine("reward", card.config, Head::value, 1, {.rows = session.most_rows()}, 1, workspace);
+  Engine engine("reward", card.config, Head::value, session.division(), {.rows = session.most_rows()}, workspace);
   workspace.reserve();
   plan.commit();
   engine.prepare();
@@ -188,19 +188,19 @@ TEST(Trainers, Detail21NormalisedScoresHaveMeanZeroAndDeviationOne) {
       sequences.push_back({i, tokens, static_cast<std::int64_t>(group.prompt.size())});
     }
   }
-  const Batch batch(sequences, 128, session.data());
-  const auto values = [&](const Grain& grain, std::span<float> out) { engine.values(grain, out); };
-  const std::vector<float> raw = per_sequence(batch, session.data(), values);
+  const Batch batch(sequences, 128, session.division());
+  const auto values = [&](auto grains, const EachValued& each) { engine.values(grains, each); };
+  const std::vector<float> raw = per_sequence(batch, session.division(), values);
   std::vector<double> normal;
   for (const float r : raw) normal.push_back(card.normalisation(r));
   EXPECT_NEAR(mean_std(normal).mean, 0, 1e-3);
   EXPECT_NEAR(mean_std(normal).std, 1, 1e-3);
   // Detail 43: a critic that starts from the reward model starts at its normalised score, one from a policy at 0.
   scale_value_head(engine.store(), card.normalisation.gain, card.normalisation.bias);
-  const std::vector<float> critic = per_sequence(batch, session.data(), values);
+  const std::vector<float> critic = per_sequence(batch, session.division(), values);
   for (std::size_t i = 0; i < critic.size(); ++i) EXPECT_NEAR(critic[i], normal[i], 1e-4 * (1 + std::abs(normal[i])));
   scale_value_head(engine.store(), 0, 0);
-  for (const float value : per_sequence(batch, session.data(), values)) EXPECT_EQ(value, 0.0f);
+  for (const float value : per_sequence(batch, session.division(), values)) EXPECT_EQ(value, 0.0f);
 }
 
 TEST(Trainers, Details13And29DropoutIsOffInPpoAndKlStartsAtZero) {
@@ -296,13 +296,13 @@ TEST(Trainers, Detail17ValueHeadStartsWithDeviationOneOverRootWidthPlusOne) {
   const auto device = make_cpu_device();
   for (int seed = 0; seed < seeds; ++seed) {
     MemoryPlan plan(*device);
-    const Transformer model(config, Head::value, 1, plan);
-    ParameterStore store("reward", model.layout(), plan, 0, 1);
+    const Transformer model(config, Head::value, Division{}, plan);
+    ParameterStore store("reward", model.layout(), plan);
     plan.commit();
     store.initialise(seed);
     std::vector<float> weight(4096), bias(1);
-    store.read(store.value(), "value_head.weight", 0, weight);
-    store.read(store.value(), "value_head.bias", 0, bias);
+    store.read(Kind::value, "value_head.weight", 0, weight);
+    store.read(Kind::value, "value_head.bias", 0, bias);
     EXPECT_EQ(bias[0], 0.0f);
     for (const float w : weight) squares += static_cast<double>(w) * w;
   }
