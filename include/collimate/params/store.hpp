@@ -94,7 +94,7 @@ class ParameterStore {
   /// A hash of each parameter (in the layout's order) of a kind, whatever the division; replicas are compared first: where a rank holds
   /// other bits than another that should hold the same, an error (exit 1) names parameter and rank, and `when`, such as "sft step 3".
   /// Collective.
-  std::vector<std::uint64_t> hashes(Kind kind, const std::string& when) const;
+  std::vector<std::uint64_t> hashes(Kind kind, const std::string& when = "") const;
 
  private:
   struct Fetched {
