@@ -98,14 +98,15 @@ std::vector<float> gather_rows(const Batch& batch, const Division& division, con
   }
   const std::vector<PackedGrain> packed = batch.pack_mine();
   std::vector<float> mine;
-  forward(views_of(packed), [&](std::size_t i, std::span<const float> values) {
+  const auto take = [&](std::size_t i, std::span<const float> values) {
     const auto members = batch.members(batch.mine()[i]);
     for (std::size_t s = 0; s < members.size(); ++s) {
       const auto picked = pick(batch.sequences()[members[s]],
                                values.subspan(packed[i].offsets[s], packed[i].offsets[s + 1] - packed[i].offsets[s]));
       mine.insert(mine.end(), picked.begin(), picked.end());
     }
-  });
+  };
+  compute_grains(division, [&] { forward(views_of(packed), take); });
   if (!division.grid) return mine;
   const auto all = gather_all(division.grid->world(), division.grid->speaks() ? mine : std::vector<float>());
   std::vector<float> out(static_cast<std::size_t>(begins.back()));

@@ -83,7 +83,8 @@ Rollout sample_responses(const Session& session, Engine& policy, const TextRules
   std::vector<Prompt> mine;
   for (std::int64_t i = share.begin; i < share.begin + share.count; ++i)
     mine.push_back({rollout.sequences[i].tokens, static_cast<std::uint64_t>(ids[i])});
-  const std::vector<Continuation> sampled = policy.generate(mine, options);
+  std::vector<Continuation> sampled;
+  compute_grains(session.division(), [&] { sampled = policy.generate(mine, options); });
   std::vector<std::vector<std::int32_t>> by_replica(session.data().size());
   const auto all = gather_all(session.ranks(), session.grid.speaks() ? flatten(sampled) : std::vector<std::int32_t>());
   for (int rank = 0; rank < static_cast<int>(all.size()); ++rank)

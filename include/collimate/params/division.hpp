@@ -28,6 +28,11 @@ struct Division {
   bool first_stage() const { return stage() == 0; }
   bool last_stage() const { return stage() == stages() - 1; }
 
+  /// Whether a rank computes a grain without asking another for anything.
+  bool computes_alone() const {
+    return ranks(Axis::tensor) == 1 && stages() == 1 && (ranks(Axis::data) == 1 || !placement().gradients);
+  }
+
   /// The grains of a step (or of a scoring) that this rank's replica computes, in order: a contiguous run, or with sharded gradients every
   /// d-th one, one in each micro-step; -1 where it has none in a micro-step that others have.
   std::vector<std::int64_t> grains(std::int64_t total) const { return grains_of(rank(Axis::data), total); }

@@ -58,6 +58,16 @@ class Batch {
 /// The engine's view of packed grains.
 std::vector<Grain> views_of(const std::vector<PackedGrain>& grains);
 
+/// Computes this rank's grains. Where that asks no other rank for anything, what it throws on one rank all throw; elsewhere a rank that
+/// throws ends the others (World::abort).
+template <class Compute>
+void compute_grains(const Division& division, const Compute& compute) {
+  if (division.grid && division.computes_alone())
+    agree_on(division.grid->world(), compute);
+  else
+    compute();
+}
+
 /// Runs a forward of some grains: calls `each` for every one of them with a number for each row, where this rank has the model's end.
 using Forward = std::function<void(std::span<const Grain>, const EachValued&)>;
 

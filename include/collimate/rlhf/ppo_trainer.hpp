@@ -32,6 +32,9 @@ class PpoTrainer {
   explicit PpoTrainer(Session& session);
   std::string describe() const;  ///< prompts, iterations and memory lines
   void run();
+  /// The models that learn; tests reach in here.
+  Engine& actor() { return *actor_.engine; }
+  Engine& critic() { return *critic_.engine; }
 
  private:
   void start();

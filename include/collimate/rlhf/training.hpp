@@ -31,8 +31,8 @@ struct StepOptions {
 /// The optimizer step `name` of a global batch: the gradients of its grains, added in their order, then the update.
 /// `loss_of(g, grain, result)` gives the loss of grain g, a TokenLoss or a ValueLoss, which writes what it finds into the GrainResult; it is
 /// called for the grains of this rank's replica, and the losses where the rank has the model's end. The totals of all grains come back on
-/// every rank. A loss that is not finite stops all ranks with `sentence(sample)`, before anything is changed. On the steps that
-/// run.hash_every names, gradient and new values are hashed.
+/// every rank. A loss that is not finite stops all ranks with `sentence(sample)`, and a gradient that is not with the optimizer's own, before
+/// anything is changed. On the steps that run.hash_every names, gradient and new values are hashed.
 template <class Totals, class LossOf, class Sentence>
 Totals optimizer_step(const Session& session, Learner& model, const StepName& name, const Batch& batch, const StepOptions& how,
                       const LossOf& loss_of, const Sentence& sentence) {
@@ -42,14 +42,16 @@ Totals optimizer_step(const Session& session, Learner& model, const StepName& na
   for (std::size_t i = 0; i < packed.size(); ++i)
     if (batch.mine()[i] >= 0) losses[i] = loss_of(batch.mine()[i], packed[i], results[i]);
   model.engine->begin_step(batch.grains());
-  if constexpr (std::is_same_v<decltype(loss_of(0, packed[0], results[0])), TokenLoss>)
-    model.engine->forward_backward(views_of(packed), how.temperature, how.dropout,
-                                   [&](std::size_t i, std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
-                                     losses[i](row, logprob, entropy, dlogprob, dentropy);
-                                   });
-  else
-    model.engine->forward_backward(views_of(packed), how.dropout,
-                                   [&](std::size_t i, auto values, auto dvalues) { losses[i](values, dvalues); });
+  compute_grains(session.division(), [&] {
+    if constexpr (std::is_same_v<decltype(loss_of(0, packed[0], results[0])), TokenLoss>)
+      model.engine->forward_backward(views_of(packed), how.temperature, how.dropout,
+                                     [&](std::size_t i, std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
+                                       losses[i](row, logprob, entropy, dlogprob, dentropy);
+                                     });
+    else
+      model.engine->forward_backward(views_of(packed), how.dropout,
+                                     [&](std::size_t i, auto values, auto dvalues) { losses[i](values, dvalues); });
+  });
   Totals sum;
   for (const auto& grain : batch.gather(results)) {
     if (grain.bad_sample >= 0) throw AgreedError(ExitCode::failure, sentence(grain.bad_sample));
@@ -58,7 +60,8 @@ Totals optimizer_step(const Session& session, Learner& model, const StepName& na
   model.engine->finish_step();
   const bool hash = session.hash_due(name.step);
   if (hash) write_hashes(session, name, model.store(), Kind::gradient);
-  model.last = model.optimizer->step(model.rate.at(model.optimizer->steps() + 1), session.device.stream());
+  const double rate = model.rate.at(model.optimizer->steps() + 1);
+  model.last = agree(session.ranks(), [&] { return model.optimizer->step(rate, session.device.stream()); });
   model.state_hash = hash ? write_hashes(session, name, model.store(), Kind::value) : "";
   return sum;
 }

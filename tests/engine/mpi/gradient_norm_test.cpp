@@ -1,5 +1,5 @@
 #include <cmath>
-#include <map>
+#include <set>
 
 #include "comm/mpi_test.hpp"
 #include "support/copy_task.hpp"
@@ -14,16 +14,28 @@ constexpr double clip = 0.01, beta1 = 0.9;
 const CopyTask task{.samples_per_grain = 3};
 
 struct Element {
-  std::int64_t element;
+  std::int64_t parameter, element;
   float gradient, moment;
 };
+
+/// What this rank counts of a kind, parameter by parameter.
+std::vector<Element> counted(const ParameterStore& store, Kind kind) {
+  std::vector<Element> out;
+  const auto& parameters = store.layout().parameters();
+  for (std::size_t p = 0; p < parameters.size(); ++p)
+    store.for_each_run(kind, parameters[p], 0, parameters[p].shape.count(), Extent::counted,
+                       [&](std::int64_t element, const float* data, std::int64_t n) {
+                         for (std::int64_t i = 0; i < n; ++i) out.push_back({static_cast<std::int64_t>(p), element + i, data[i], 0});
+                       });
+  return out;
+}
 
 /// What a learner knows after one step.
 struct Learned {
   double squares = 0, norm = 0;
   std::uint64_t values = 0;
   std::int64_t parameters = 0;
-  std::map<std::string, std::vector<Element>> elements;  // of all ranks, each that counts them
+  std::vector<Element> elements;  // of all ranks, each what it counts
 
   Learned(const ModelConfig& config, const Division& division) {
     Pupil pupil(task, config, division, grains);
@@ -33,32 +45,16 @@ struct Learned {
     pupil.add_grains(1, division.grains(grains), grains, 0.1);
     pupil.one.engine.finish_step();
     squares = store.gradient_squares();
-    std::map<std::string, std::vector<float>> gradient = counted(store, Kind::gradient, nullptr);
+    elements = counted(store, Kind::gradient);
     norm = optimizer.step(1e-3, pupil.one.device->stream()).gradient_norm;
     parameters = store.layout().parameter_count();
-    std::map<std::string, std::vector<std::int64_t>> places;
-    const auto moment = counted(store, Kind::first_moment, &places);
-    for (const auto& [name, at] : places)
-      for (std::size_t i = 0; i < at.size(); ++i) elements[name].push_back({at[i], gradient[name][i], moment.at(name)[i]});
+    const std::vector<Element> moments = counted(store, Kind::first_moment);
+    for (std::size_t i = 0; i < elements.size(); ++i) elements[i].moment = moments.at(i).gradient;
     values = combine(store.layout(), store.hashes(Kind::value));
     if (!division.grid) return;
-    for (const Parameter& p : store.layout().parameters()) {
-      std::vector<Element> all;
-      for (const auto& part : gather_all(test_world()->ranks(), elements[p.name])) all.insert(all.end(), part.begin(), part.end());
-      elements[p.name] = std::move(all);
-    }
-  }
-
- private:
-  static std::map<std::string, std::vector<float>> counted(const ParameterStore& store, Kind kind,
-                                                           std::map<std::string, std::vector<std::int64_t>>* places) {
-    std::map<std::string, std::vector<float>> out;
-    for (const Parameter& p : store.layout().parameters())
-      store.for_each_run(kind, p, 0, p.shape.count(), Extent::counted, [&](std::int64_t element, const float* data, std::int64_t n) {
-        out[p.name].insert(out[p.name].end(), data, data + n);
-        for (std::int64_t i = 0; places && i < n; ++i) (*places)[p.name].push_back(element + i);
-      });
-    return out;
+    const auto all = gather_all(test_world()->ranks(), elements);
+    elements.clear();
+    for (const auto& part : all) elements.insert(elements.end(), part.begin(), part.end());
   }
 };
 
@@ -68,20 +64,15 @@ void expect_the_same(const Learned& one, const Learned& here, const std::string&
   EXPECT_EQ(here.values, one.values) << what << ": clipped otherwise";
   EXPECT_EQ(here.parameters, one.parameters) << what;
   double squares = 0;
-  std::int64_t count = 0;
+  std::set<std::pair<std::int64_t, std::int64_t>> seen;
   const double scale = (1 - beta1) * clip / one.norm;
-  for (const auto& [name, elements] : here.elements) {
-    std::vector<int> seen;
-    for (const Element& e : elements) {
-      seen.resize(std::max<std::size_t>(seen.size(), e.element + 1));
-      ++seen[e.element];
-      squares += static_cast<double>(e.gradient) * e.gradient;
-      EXPECT_NEAR(e.moment, scale * e.gradient, 1e-6 * std::abs(scale * e.gradient) + 1e-30) << what << ", " << name;
-    }
-    EXPECT_TRUE(std::all_of(seen.begin(), seen.end(), [](int n) { return n == 1; })) << what << ", " << name << ": an element counts twice, or never";
-    count += static_cast<std::int64_t>(elements.size());
+  for (const Element& e : here.elements) {
+    seen.insert({e.parameter, e.element});
+    squares += static_cast<double>(e.gradient) * e.gradient;
+    EXPECT_NEAR(e.moment, scale * e.gradient, 1e-6 * std::abs(scale * e.gradient) + 1e-30) << what;
   }
-  EXPECT_EQ(count, one.parameters) << what;
+  EXPECT_EQ(std::ssize(here.elements), one.parameters) << what;
+  EXPECT_EQ(std::ssize(seen), one.parameters) << what << ": an element counts twice";
   EXPECT_NEAR(here.squares / squares, 1, 1e-12) << what;
 }
 
