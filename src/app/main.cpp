@@ -31,6 +31,7 @@ constexpr Command commands[] = {
     {"export", "writes a model of a checkpoint as a Hugging Face folder", export_command, false},
     {"generate", "continues prompts with a model of a checkpoint", generate_command, false},
     {"inspect", "shows what is in a dataset, checkpoint or run folder", inspect_command, false},
+    {"diff", "finds the first difference of two runs or checkpoints: step, tensor, element", diff_command, false},
 };
 
 std::string help() {
@@ -39,7 +40,7 @@ std::string help() {
   for (const Command& command : commands) text += fmt::format("  {:<10} {}\n", command.name, command.summary);
   return text +
          "\ncollimate COMMAND --help shows all options of a command, collimate --version how the program was built.\n\n"
-         "Exit codes: 0 done, 1 failure, 2 error in the input (command line, deck, file), 3 does not fit into memory,\n"
+         "Exit codes: 0 done, 1 failure (diff: different), 2 error in the input (command line, deck, file), 3 does not fit into memory,\n"
          "75 stopped before the end, start it again to go on.\n";
 }
 

@@ -34,10 +34,10 @@ double ExactSum::value() const {
   digits[limbs_.size() - 1] = carry;
   int top = static_cast<int>(limbs_.size()) - 1;
   while (top > 0 && digits[top] == 0) --top;
-  if (top < 2) return std::ldexp(static_cast<double>(digits[1] << 32 | digits[0]), -1074);
+  if (top == 0) return std::ldexp(static_cast<double>(digits[0]), -1074);
   std::uint64_t upper = digits[top] << 32 | digits[top - 1];  // at least 33 significant bits; the third digit fills up to 64
   const int free_bits = std::countl_zero(upper);
-  if (free_bits) upper = upper << free_bits | digits[top - 2] >> (32 - free_bits);
+  if (free_bits) upper = upper << free_bits | (top > 1 ? digits[top - 2] >> (32 - free_bits) : 0);
   upper &= ~std::uint64_t{0x7ff};  // 53 bits: towards zero
   return std::ldexp(static_cast<double>(upper), 32 * (top - 1) - free_bits - 1074);
 }

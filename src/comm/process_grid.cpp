@@ -97,6 +97,11 @@ ProcessGrid::ProcessGrid(World& world, GridShape shape, const AxisOrder& order)
   }
 }
 
+void ProcessGrid::wrap(Axis axis, const std::function<std::unique_ptr<Communicator>(std::unique_ptr<Communicator>)>& wrapper) {
+  std::unique_ptr<Communicator>& line = along_[static_cast<int>(axis)];
+  line = wrapper(std::move(line));
+}
+
 double ProcessGrid::waited() const {
   double seconds = world_->waited();
   for (const auto& line : along_) seconds += line->waited();

@@ -15,8 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array own_names{"deck.ini",      "log.txt",      "metrics.jsonl", "timings.jsonl",
-                               "samples.jsonl", "summary.json", "checkpoints",   "report.html"};
+constexpr std::array own_names{"deck.ini",     "log.txt",      "metrics.jsonl", "timings.jsonl", "samples.jsonl",
+                               "hashes.jsonl", "summary.json", "checkpoints",   "report.html"};
 
 void check_usable(const std::string& path, Existing existing) {
   const bool empty =
@@ -78,7 +78,7 @@ Summary Summary::load(const std::string& path) {
   return summary;
 }
 
-std::string RunPositions::to_json() const { return JsonLine().add("metrics", metrics).add("samples", samples).text(); }
+std::string RunPositions::to_json() const { return JsonLine().add("metrics", metrics).add("samples", samples).add("hashes", hashes).text(); }
 
 RunPositions RunPositions::from_json(const std::string& text) {
   const auto json = parsed(text, "the list of file positions in the checkpoint");
@@ -86,7 +86,7 @@ RunPositions RunPositions::from_json(const std::string& text) {
     require(json.contains(key) && json[key].is_number_integer(), "the checkpoint does not say how long {}.jsonl was", key);
     return json[key].get<std::int64_t>();
   };
-  return {at("metrics"), at("samples")};
+  return {at("metrics"), at("samples"), json.contains("hashes") ? at("hashes") : 0};  // runs of older versions have none
 }
 
 RunFolder::RunFolder(const std::string& path, Existing existing, std::optional<RunLock> lock)
@@ -94,7 +94,8 @@ RunFolder::RunFolder(const std::string& path, Existing existing, std::optional<R
       lock_(std::move(lock)),
       metrics_(file("metrics.jsonl")),
       timings_(file("timings.jsonl")),
-      samples_(file("samples.jsonl")) {}
+      samples_(file("samples.jsonl")),
+      hashes_(file("hashes.jsonl")) {}
 
 bool RunFolder::holds_run(const std::string& path) {
   return fs::exists(fs::path(path) / "deck.ini") || fs::exists(fs::path(path) / "metrics.jsonl");
@@ -107,12 +108,14 @@ void RunFolder::write_deck(const std::string& resolved) const { write_file(file(
 RunPositions RunFolder::positions() {
   metrics_.sync();
   samples_.sync();
-  return {metrics_.position(), samples_.position()};
+  hashes_.sync();
+  return {metrics_.position(), samples_.position(), hashes_.position()};
 }
 
 void RunFolder::restart_at(const RunPositions& positions) {
   metrics_.truncate_to(positions.metrics);
   samples_.truncate_to(positions.samples);
+  hashes_.truncate_to(positions.hashes);
 }
 
 }  // namespace collimate

@@ -1,5 +1,6 @@
 // What a store does together with the other ranks that hold parts of the same model.
 #include <algorithm>
+#include <map>
 
 #include "collimate/base/error.hpp"
 #include "collimate/kernels/elementwise.hpp"
@@ -13,6 +14,26 @@ std::uint64_t mix(std::uint64_t x) {  // the finaliser of splitmix64
   x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
   x = (x ^ x >> 27) * 0x94d049bb133111ebull;
   return x ^ x >> 31;
+}
+
+/// "rank 2 holds others than the ranks 0, 1 and 3", or "the ranks 0 and 1 differ".
+std::string groups_text(const std::map<std::uint64_t, std::vector<int>>& ranks) {
+  const auto listed = [](const std::vector<int>& some) {
+    std::string text = some.size() > 1 ? "the ranks " : "rank ";
+    for (std::size_t i = 0; i < some.size(); ++i) text += fmt::format("{}{}", i == 0 ? "" : i + 1 < some.size() ? ", " : " and ", some[i]);
+    return text;
+  };
+  std::vector<int> most, rest, all;
+  for (const auto& [hash, some] : ranks)
+    if (some.size() > most.size()) most = some;
+  for (const auto& [hash, some] : ranks) {
+    all.insert(all.end(), some.begin(), some.end());
+    if (some != most) rest.insert(rest.end(), some.begin(), some.end());
+  }
+  std::sort(rest.begin(), rest.end());
+  std::sort(all.begin(), all.end());
+  if (most.size() <= rest.size()) return listed(all) + " differ";
+  return fmt::format("{} {} others than {}", listed(rest), rest.size() > 1 ? "hold" : "holds", listed(most));
 }
 
 }  // namespace
@@ -140,44 +161,59 @@ std::vector<std::uint64_t> ParameterStore::held_hashes(Kind kind, Extent extent)
   return out;
 }
 
-/// A sentence where another rank of a line holds other bits than its first one, though it should hold the same.
-std::string ParameterStore::disagreement(const std::vector<std::uint64_t>& mine, Axis axis,
-                                         const std::function<bool(const Parameter&, int rank)>& concerned) const {
+/// A sentence where ranks of a line along an axis hold different bits of a parameter that they all `hold`; else "".
+std::string ParameterStore::disagreement(Kind kind, const std::vector<std::uint64_t>& mine, Axis axis,
+                                         const std::function<bool(const Parameter&, int place)>& holds) const {
   const auto all = gather_all(division_.along(axis), mine);
-  for (int rank = 1; rank < static_cast<int>(all.size()); ++rank)
-    for (std::size_t p = 0; p < mine.size(); ++p) {
-      if (!concerned(layout_.parameters()[p], rank) || all[rank][p] == all[0][p]) continue;
-      GridCoord one = division_.grid->coord(), other = one;
-      one.set(axis, 0);
-      other.set(axis, rank);
-      return fmt::format("the ranks {} and {} hold other bits of the tensor {} of {}, which must be the same: a message or a memory went wrong",
-                         division_.grid->rank_of(one), division_.grid->rank_of(other), layout_.parameters()[p].name, model_);
-    }
-  return "";
+  const auto rank_at = [&](int place) {
+    GridCoord coord = division_.grid->coord();
+    coord.set(axis, place);
+    return division_.grid->rank_of(coord);
+  };
+  std::string found;
+  int tensors = 0;
+  for (std::size_t p = 0; p < mine.size(); ++p) {
+    std::map<std::uint64_t, std::vector<int>> ranks;  // by what they hold
+    for (int place = 0; place < std::ssize(all); ++place)
+      if (holds(layout_.parameters()[p], place)) ranks[all[place][p]].push_back(rank_at(place));
+    if (ranks.size() < 2 || ++tensors > 1) continue;
+    found = fmt::format("of {} of {} that must be equal: {}", layout_.parameters()[p].name, model_, groups_text(ranks));
+  }
+  if (tensors > 1) found += fmt::format("; {} more tensors differ too", tensors - 1);
+  return found.empty() ? "" : fmt::format("ranks hold different bits of the {} {}: a message or a memory went wrong", name_of(kind), found);
 }
 
-std::vector<std::uint64_t> ParameterStore::hashes(Kind kind) const {
+/// Throws, on all ranks, where replicas do not hold the same.
+void ParameterStore::compare_replicas(Kind kind, const std::string& when) const {
+  const std::vector<std::uint64_t> held = held_hashes(kind, Extent::held);
+  const int last = division_.stages() - 1;
+  const auto tied = [&](const Parameter& p) {
+    return std::any_of(layout_.ties().begin(), layout_.ties().end(), [&](const auto& tie) { return tie.chunk == p.chunk; });
+  };
+  std::string found = disagreement(kind, held, Axis::data, [](const Parameter&, int) { return true; });
+  for (const std::string& more :
+       {disagreement(kind, held, Axis::tensor, [](const Parameter& p, int) { return p.split == Split::none; }),
+        disagreement(kind, held, Axis::pipeline, [&](const Parameter& p, int stage) { return tied(p) && (stage == 0 || stage == last); })})
+    if (found.empty()) found = more;
+  agree_on(division_.grid->world(), [&] {
+    if (!found.empty()) fail_with(ExitCode::failure, "{}{}{}", when, when.empty() ? "" : ": ", found);
+  });
+}
+
+std::vector<std::uint64_t> ParameterStore::hashes(Kind kind, const std::string& when) const {
   if (!division_.grid) return held_hashes(kind, Extent::held);
   // The sum of a step is whole only where every rank updates everything.
-  if (!sharded(kind) && !(kind == Kind::gradient && division_.placement().moments)) {
-    const std::vector<std::uint64_t> held = held_hashes(kind, Extent::held);
-    const int last = division_.stages() - 1;
-    const auto tied = [&](const Parameter& p) {
-      return std::any_of(layout_.ties().begin(), layout_.ties().end(), [&](const auto& tie) { return tie.chunk == p.chunk; });
-    };
-    std::string found = disagreement(held, Axis::data, [](const Parameter&, int) { return true; });
-    for (const std::string& more : {disagreement(held, Axis::tensor, [](const Parameter& p, int) { return p.split == Split::none; }),
-                                    disagreement(held, Axis::pipeline, [&](const Parameter& p, int rank) { return rank == last && tied(p); })})
-      if (found.empty()) found = more;
-    agree_on(division_.grid->world(), [&] {
-      if (!found.empty()) fail_with(ExitCode::failure, "{}", found);
-    });
-  }
+  if (!sharded(kind) && !(kind == Kind::gradient && division_.placement().moments)) compare_replicas(kind, when);
   std::vector<std::uint64_t> sums = held_hashes(kind, Extent::counted);
   Device& device = plan_->device();
   division_.grid->world().all_reduce(Tensor(sums.data(), DType::u64, {static_cast<std::int64_t>(sums.size())}, device), Reduce::sum,
                                      device.stream());
   return sums;
+}
+
+std::string name_of(Kind kind) {
+  constexpr const char* names[] = {"value", "first moment", "second moment", "gradient"};
+  return names[static_cast<int>(kind)];
 }
 
 std::uint64_t combine(const ParameterLayout& layout, const std::vector<std::uint64_t>& hashes) {

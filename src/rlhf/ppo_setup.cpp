@@ -131,12 +131,15 @@ void PpoTrainer::start() {
   session_.log.info("{}", describe());
   if (done_ > 0) return;
   normalise_scores();
+  if (session_.hash_due(0))
+    for (const Engine* model : {actor_.engine.get(), reference_.get(), critic_.engine.get(), reward_.get()})
+      if (model) write_hashes(session_, {"ppo"}, model->store(), Kind::value);
   evaluate(0, "before");
 }
 
 void PpoTrainer::finish() {
-  session_.summary.set("ppo.state_hash", hash_text(actor_.store()));
-  session_.summary.set("ppo.critic_hash", hash_text(critic_.store()));
+  session_.summary.set("ppo.state_hash", hash_text(actor_.store(), "end of ppo"));
+  session_.summary.set("ppo.critic_hash", hash_text(critic_.store(), "end of ppo"));
   save(options_.iterations, true);
 }
 

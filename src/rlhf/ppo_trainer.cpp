@@ -74,12 +74,12 @@ Updates PpoTrainer::update(std::int64_t iteration, const Rollout& rollout, const
       const Minibatch minibatch = take_minibatch(rollout, samples);
       if (iteration == done_ + 1 && done.critic_steps == 0) session_.warn_of_idle_ranks("ppo", minibatch.batch.grains());
       if (iteration > options_.freeze_actor) {
-        const PolicyTotals totals = step_actor(minibatch, rollout, experience, iteration);
+        const PolicyTotals totals = step_actor(minibatch, rollout, experience, {"ppo", iteration, done.actor_steps + 1});
         if (done.actor_steps++ == 0) done.first_ratio = require_first_ratio_one(totals, iteration);
         done.policy += totals;
         done.stopped = too_far(totals);
       }
-      done.value += step_critic(minibatch, rollout, experience);
+      done.value += step_critic(minibatch, rollout, experience, {"ppo", iteration, done.critic_steps + 1});
       ++done.critic_steps;
       done.tokens += minibatch.batch.tokens();
       if (done.stopped) return done;

@@ -28,7 +28,7 @@ Minibatch PpoTrainer::take_minibatch(const Rollout& rollout, const std::vector<s
   return {samples, session_.batch(std::move(sequences))};
 }
 
-PolicyTotals PpoTrainer::step_actor(const Minibatch& minibatch, const Rollout& rollout, const Experience& e, std::int64_t iteration) {
+PolicyTotals PpoTrainer::step_actor(const Minibatch& minibatch, const Rollout& rollout, const Experience& e, const StepName& name) {
   const Batch& batch = minibatch.batch;
   const TokenCounts counts = count_tokens(batch.learned_lengths());
   const auto loss_of = [&](std::int64_t g, const PackedGrain& grain, GrainResult<PolicyTotals>& result) -> TokenLoss {
@@ -44,12 +44,12 @@ PolicyTotals PpoTrainer::step_actor(const Minibatch& minibatch, const Rollout& r
     };
   };
   const StepOptions how{.temperature = static_cast<float>(options_.temperature)};
-  return optimizer_step<PolicyTotals>(session_, actor_, batch, how, loss_of, [&](std::int64_t sample) {
-    return fmt::format("the policy loss of sample {} is not finite in iteration {}: lower ppo.actor_rate", sample, iteration);
+  return optimizer_step<PolicyTotals>(session_, actor_, name, batch, how, loss_of, [&](std::int64_t sample) {
+    return fmt::format("the policy loss of sample {} is not finite in iteration {}: lower ppo.actor_rate", sample, name.step);
   });
 }
 
-ValueTotals PpoTrainer::step_critic(const Minibatch& minibatch, const Rollout& rollout, const Experience& e) {
+ValueTotals PpoTrainer::step_critic(const Minibatch& minibatch, const Rollout& rollout, const Experience& e, const StepName& name) {
   const Batch& batch = minibatch.batch;
   const TokenCounts counts = count_tokens(batch.learned_lengths());
   const auto loss_of = [&](std::int64_t g, const PackedGrain& grain, GrainResult<ValueTotals>& result) -> ValueLoss {
@@ -60,7 +60,7 @@ ValueTotals PpoTrainer::step_critic(const Minibatch& minibatch, const Rollout& r
       if (const std::int64_t bad = result.totals.first_bad_row; bad >= 0) result.bad_sample = grain.samples[bad];
     };
   };
-  return optimizer_step<ValueTotals>(session_, critic_, batch, {}, loss_of, [&](std::int64_t sample) {
+  return optimizer_step<ValueTotals>(session_, critic_, name, batch, {}, loss_of, [&](std::int64_t sample) {
     return fmt::format("the value of sample {} is not finite: lower ppo.critic_rate", sample);
   });
 }

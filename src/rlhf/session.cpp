@@ -74,8 +74,26 @@ std::string describe_division(const Session& session, const Engine& engine, std:
   return out;
 }
 
-std::string hash_text(const ParameterStore& store) {
-  return fmt::format("{:016x}", combine(store.layout(), store.hashes(Kind::value)));
+std::string StepName::text() const {
+  const std::string where = fmt::format("{} {} {}", stage, stage == "ppo" ? "iteration" : "step", step);
+  return step == 0 ? "start of " + stage : update ? fmt::format("{}, update {}", where, update) : where;
+}
+
+std::string hash_text(const ParameterStore& store, const std::string& when) {
+  return fmt::format("{:016x}", combine(store.layout(), store.hashes(Kind::value, when)));
+}
+
+std::string write_hashes(const Session& session, const StepName& name, const ParameterStore& store, Kind kind) {
+  const std::vector<std::uint64_t> hashes = store.hashes(kind, name.text());
+  if (session.folder) {
+    JsonLine tensors, line;
+    for (std::size_t p = 0; p < hashes.size(); ++p) tensors.add(store.layout().parameters()[p].name, fmt::format("{:016x}", hashes[p]));
+    line.add("stage", name.stage).add("step", name.step);
+    if (name.update) line.add("update", name.update);
+    line.add("phase", name_of(kind)).add("model", store.model()).add_raw("tensors", tensors.text());
+    session.folder->hashes().write(line);
+  }
+  return fmt::format("{:016x}", combine(store.layout(), hashes));
 }
 
 namespace {

@@ -281,7 +281,7 @@ std::string summary_table(const Session& session) {
     out += fmt::format("\n  {}\n    before: {}\n    after:  {}\n", trim(text("prompt")), trim(text("before")), trim(text("after")));
   }
   const std::string& folder = session.options.run.folder;
-  out += fmt::format("\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, summary.json, checkpoints/\n", folder);
+  out += fmt::format("\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, hashes.jsonl, summary.json, checkpoints/\n", folder);
   for (const std::string stage : {"ppo", "sft"})
     if (s.contains(stage + ".state_hash"))
       return out + fmt::format("Talk to it: collimate generate --checkpoint {}/checkpoints/{} --prompt \"...\"\n", folder, stage);

@@ -108,6 +108,7 @@ void BatchTrainer::run() {
   load_source(session_, source_, *model_.engine);
   source_.card.adapters = note_of(session_, kind_.stage, source_, *model_.engine);
   if (const auto found = find_resume(session_, kind_.stage)) resume(found->folder);
+  if (done_ == 0 && session_.hash_due(0)) write_hashes(session_, {kind_.stage}, model_.store(), collimate::Kind::value);
   session_.log.info("{}", describe());
   progress_ = std::make_unique<Progress>(session_, kind_.stage, done_, steps_, options_.log_every);
   run_steps(
@@ -121,7 +122,7 @@ void BatchTrainer::run() {
       },
       [&](std::int64_t step) { save(step, false); });
   finish();
-  session_.summary.set(kind_.stage + ".state_hash", hash_text(model_.store()));
+  session_.summary.set(kind_.stage + ".state_hash", hash_text(model_.store(), "end of " + kind_.stage));
   save(steps_, true);
 }
 
@@ -137,8 +138,7 @@ Dropout BatchTrainer::dropout_of(std::int64_t step) const {
 
 void BatchTrainer::report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details) {
   progress_->phase("update", tokens);
-  const std::int64_t every = session_.options.run.hash_every;
-  if (every && step % every == 0) line.add("state_hash", hash_text(model_.store()));
+  if (session_.hash_due(step)) line.add("state_hash", model_.state_hash);
   session_.metrics(line);
   progress_->end(tokens, fmt::format("{}  norm {:.3f}  rate {:.2e}", details, model_.last.gradient_norm, model_.last.rate));
 }

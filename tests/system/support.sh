@@ -50,7 +50,7 @@ holds() { awk "BEGIN { exit !($1) }" </dev/null || wrong "not so: $1${2:+ ($2)}"
 # same_run A B: the numbers of two runs are equal to the last byte.
 same_run() {
   local name
-  for name in metrics.jsonl samples.jsonl; do
+  for name in metrics.jsonl samples.jsonl hashes.jsonl; do
     cmp "$1/$name" "$2/$name" >&2 || { diff "$1/$name" "$2/$name" | cut -c 1-400 | head -n 4 >&2; wrong "$name of $1 and $2 differ"; }
   done
   [ -s "$1/metrics.jsonl" ] || wrong "$1/metrics.jsonl is empty"

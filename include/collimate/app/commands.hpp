@@ -19,5 +19,7 @@ int export_command(const std::vector<std::string>& arguments);
 int generate_command(const std::vector<std::string>& arguments);
 /// Shows what is in a dataset, checkpoint, run folder or safetensors file.
 int inspect_command(const std::vector<std::string>& arguments);
+/// The first difference of two runs or of two checkpoints.
+int diff_command(const std::vector<std::string>& arguments);
 
 }  // namespace collimate

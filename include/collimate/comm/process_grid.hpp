@@ -53,6 +53,8 @@ class ProcessGrid {
   int rank_of(const GridCoord& coord) const { return collimate::rank_of(coord, shape_, order_); }
   /// Whether this rank speaks for its replica: it holds the last layers, and the first of the ranks that share them.
   bool speaks() const { return coord_.tensor == 0 && coord_.pipeline == shape_.pipeline - 1; }
+  /// Puts something between this rank and the others of an axis, such as a test that harms messages. `wrapper` makes it of what was there.
+  void wrap(Axis axis, const std::function<std::unique_ptr<Communicator>(std::unique_ptr<Communicator>)>& wrapper);
   double waited() const;  ///< seconds in which this rank waited for others, in the communicators above
 
  private:

@@ -35,7 +35,7 @@ class Summary {
 
 /// Byte positions of the files that must be the same after a restart as in an uninterrupted run.
 struct RunPositions {
-  std::int64_t metrics = 0, samples = 0;
+  std::int64_t metrics = 0, samples = 0, hashes = 0;
   std::string to_json() const;
   static RunPositions from_json(const std::string& text);
 };
@@ -43,7 +43,7 @@ struct RunPositions {
 /// What to do where a run folder holds an earlier run.
 enum class Existing { refuse, replace, go_on };
 
-/// The folder of one run: deck.ini, log.txt, metrics.jsonl, timings.jsonl, samples.jsonl, summary.json, checkpoints/, lock.
+/// The folder of one run: deck.ini, log.txt, metrics.jsonl, timings.jsonl, samples.jsonl, hashes.jsonl, summary.json, checkpoints/, lock.
 /// Only rank 0 makes one. A folder that holds something else than a run is never replaced, one that another run uses never touched.
 class RunFolder {
  public:
@@ -62,13 +62,14 @@ class RunFolder {
   JsonLines& metrics() { return metrics_; }   ///< numbers that the deck defines
   JsonLines& timings() { return timings_; }   ///< times, tokens/s, memory: not the same in every run
   JsonLines& samples() { return samples_; }
-  RunPositions positions();                   ///< syncs both files first
-  void restart_at(const RunPositions& positions);  ///< cuts metrics and samples; timings and log go on
+  JsonLines& hashes() { return hashes_; }     ///< of every tensor, now and then
+  RunPositions positions();                   ///< syncs the files first
+  void restart_at(const RunPositions& positions);  ///< cuts metrics, samples and hashes; timings and log go on
 
  private:
   std::string path_;
   std::optional<RunLock> lock_;
-  JsonLines metrics_, timings_, samples_;
+  JsonLines metrics_, timings_, samples_, hashes_;
 };
 
 }  // namespace collimate

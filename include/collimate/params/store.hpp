@@ -25,6 +25,7 @@ struct Lease {
 
 /// The flat ranges of a model.
 enum class Kind { value, first_moment, second_moment, gradient };
+std::string name_of(Kind kind);
 
 /// What of a model a rank is asked for: all that it holds, or what it counts, so that over all ranks each element comes once.
 enum class Extent { held, counted };
@@ -94,8 +95,9 @@ class ParameterStore {
   Part counted(int chunk) const;
 
   /// A hash of each parameter (in the layout's order) of a kind, whatever the division; replicas are compared first: where a rank holds
-  /// other bits than another that should hold the same, an error names parameter and rank. Collective.
-  std::vector<std::uint64_t> hashes(Kind kind) const;
+  /// other bits than another that should hold the same, an error (exit 1) names parameter and rank, and `when`, such as "sft step 3".
+  /// Collective.
+  std::vector<std::uint64_t> hashes(Kind kind, const std::string& when = "") const;
 
  private:
   struct Fetched {
@@ -111,8 +113,9 @@ class ParameterStore {
   void start_gather(int place, int chunk);
   void exchange_ties();
   std::vector<std::uint64_t> held_hashes(Kind kind, Extent extent) const;
-  std::string disagreement(const std::vector<std::uint64_t>& mine, Axis axis,
-                           const std::function<bool(const Parameter&, int rank)>& concerned) const;
+  void compare_replicas(Kind kind, const std::string& when) const;
+  std::string disagreement(Kind kind, const std::vector<std::uint64_t>& mine, Axis axis,
+                           const std::function<bool(const Parameter&, int place)>& holds) const;
 
   std::string model_;
   ParameterLayout layout_;

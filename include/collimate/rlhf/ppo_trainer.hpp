@@ -49,8 +49,8 @@ class PpoTrainer {
   void report(std::int64_t iteration, const Rollout& rollout, const Experience& experience, const Updates& updates);
 
   Minibatch take_minibatch(const Rollout& rollout, const std::vector<std::int64_t>& samples) const;
-  PolicyTotals step_actor(const Minibatch& minibatch, const Rollout& rollout, const Experience& experience, std::int64_t iteration);
-  ValueTotals step_critic(const Minibatch& minibatch, const Rollout& rollout, const Experience& experience);
+  PolicyTotals step_actor(const Minibatch& minibatch, const Rollout& rollout, const Experience& experience, const StepName& name);
+  ValueTotals step_critic(const Minibatch& minibatch, const Rollout& rollout, const Experience& experience, const StepName& name);
   double require_first_ratio_one(const PolicyTotals& first, std::int64_t iteration) const;
   bool too_far(const PolicyTotals& totals) const;  ///< from the policy that sampled, by ppo.target_kl
   void normalise_scores();

@@ -45,6 +45,7 @@ struct Session {
   void metrics(const JsonLine& line) const;  ///< numbers that the deck defines
   void timings(const JsonLine& line) const;
   void sample(const JsonLine& line) const;
+  bool hash_due(std::int64_t step) const { return options.run.hash_every > 0 && step % options.run.hash_every == 0; }
   std::int64_t most_rows() const;  ///< rows of a grain, padding included
   /// The global batch of these sequences, in grains of the deck's size; see Batch.
   Batch batch(std::vector<Sequence> sequences, std::span<const std::int64_t> groups = {}) const {
@@ -98,8 +99,18 @@ struct Resume {
 };
 std::optional<Resume> find_resume(const Session& session, const std::string& stage);
 
-/// The hash of a store's values as text.
-std::string hash_text(const ParameterStore& store);
+/// A step of a stage, and in PPO one of its optimizer steps.
+struct StepName {
+  std::string stage;
+  std::int64_t step = 0;    ///< or iteration; 0: before the first
+  std::int64_t update = 0;  ///< which of the model's optimizer steps in an iteration, from 1; 0: a step has one
+  std::string text() const;  ///< "ppo iteration 3, update 2"
+};
+
+/// The state hash of a store's values as text; `when` is said where replicas disagree. Collective.
+std::string hash_text(const ParameterStore& store, const std::string& when);
+/// Writes a line of hashes.jsonl, with a hash of each tensor, and returns the state hash. Collective.
+std::string write_hashes(const Session& session, const StepName& name, const ParameterStore& store, Kind kind);
 
 /// Tells of the steps of a stage: how far, how long still, how fast, and where the time goes.
 class Progress {

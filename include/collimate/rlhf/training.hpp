@@ -9,6 +9,7 @@ struct Learner {
   LearningRate rate;
   std::unique_ptr<Optimizer> optimizer;  ///< made once the memory plan is committed
   StepReport last;                       ///< what the last step did
+  std::string state_hash = {};           ///< after the last step, where it was hashed
 
   ParameterStore& store() const { return engine->learning(); }  ///< what learns
   void start(const OptimizerOptions& options);  ///< engine and optimizer, once the memory plan is committed
@@ -30,14 +31,14 @@ struct StepOptions {
   Dropout dropout = {};
 };
 
-/// One optimizer step of a global batch: the gradients of its grains, added in their order, then the update.
+/// The optimizer step `name` of a global batch: the gradients of its grains, added in their order, then the update.
 /// `loss_of(g, grain, result)` gives the loss of grain g, a TokenLoss or a ValueLoss, which writes what it finds into the GrainResult; it is
 /// called for the grains of this rank's replica, and the losses where the rank has the model's end. The totals of all grains come back on
 /// every rank. A loss that is not finite stops all ranks with `sentence(sample)`, and a gradient that is not with the optimizer's own, before
-/// anything is changed.
+/// anything is changed. On the steps that run.hash_every names, gradient and new values are hashed.
 template <class Totals, class LossOf, class Sentence>
-Totals optimizer_step(const Session& session, Learner& model, const Batch& batch, const StepOptions& how, const LossOf& loss_of,
-                      const Sentence& sentence) {
+Totals optimizer_step(const Session& session, Learner& model, const StepName& name, const Batch& batch, const StepOptions& how,
+                      const LossOf& loss_of, const Sentence& sentence) {
   const std::vector<PackedGrain> packed = batch.pack_mine();
   std::vector<GrainResult<Totals>> results(packed.size());
   std::vector<decltype(loss_of(0, packed[0], results[0]))> losses(packed.size());
@@ -60,8 +61,11 @@ Totals optimizer_step(const Session& session, Learner& model, const Batch& batch
     sum += grain.totals;
   }
   model.engine->finish_step();
+  const bool hash = session.hash_due(name.step);
+  if (hash) write_hashes(session, name, model.store(), Kind::gradient);
   const double rate = model.rate.at(model.optimizer->steps() + 1);
   model.last = agree(session.ranks(), [&] { return model.optimizer->step(rate, session.device.stream()); });
+  model.state_hash = hash ? write_hashes(session, name, model.store(), Kind::value) : "";
   return sum;
 }
 
@@ -106,7 +110,7 @@ class BatchTrainer {
   template <class Totals, class LossOf, class Sentence>
   Totals update(std::int64_t step, const Batch& batch, const LossOf& loss_of, const Sentence& sentence) {
     if (step == done_ + 1) session_.warn_of_idle_ranks(kind_.stage, batch.grains());
-    return optimizer_step<Totals>(session_, model_, batch, {.dropout = dropout_of(step)}, loss_of, sentence);
+    return optimizer_step<Totals>(session_, model_, {kind_.stage, step}, batch, {.dropout = dropout_of(step)}, loss_of, sentence);
   }
   void report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details);
 
