@@ -109,9 +109,9 @@ void PpoTrainer::make_engines(std::int64_t grains, std::int64_t rows, std::int64
 }
 
 std::string PpoTrainer::describe() const {
-  return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs; actor: {}; critic: {}\n{}", prompts_.size(),
-                     options_.iterations, options_.batch, options_.minibatch, options_.epochs, actor_.describe(), critic_.describe(),
-                     plan_.report());
+  return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs; actor: {}; critic: {}\n{}",
+                     prompts_.size(), options_.iterations, options_.batch, options_.minibatch, options_.epochs, actor_.describe(),
+                     critic_.describe(), plan_.report());
 }
 
 void PpoTrainer::start() {

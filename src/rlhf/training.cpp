@@ -90,13 +90,12 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kin
     check_lengths(session, *heldout_, source_.card.config);
   }
   const std::int64_t grains = grain_bound(options.batch, most_tokens(data_, options.batch), session.options.machine.grain_tokens);
-  model_.engine =
-      std::make_unique<Engine>(kind_.model, source_.card.config, kind_.head, session.division(),
-                               EngineUse{.rows = session.most_rows(),
-                                         .most_grains = grains,
-                                         .recompute = session.recompute(),
-                                         .lora = session.options.lora.of(kind_.stage)},
-                               workspace_);
+  model_.engine = std::make_unique<Engine>(kind_.model, source_.card.config, kind_.head, session.division(),
+                                           EngineUse{.rows = session.most_rows(),
+                                                     .most_grains = grains,
+                                                     .recompute = session.recompute(),
+                                                     .lora = session.options.lora.of(kind_.stage)},
+                                           workspace_);
   model_.rate = options.optimizer.learning_rate(steps_);
   workspace_.reserve();
   plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
@@ -131,8 +130,7 @@ std::vector<std::int64_t> BatchTrainer::samples_of(std::int64_t step, bool shuff
 }
 
 Dropout BatchTrainer::dropout_of(std::int64_t step) const {
-  return {source_.card.config.dropout, static_cast<std::uint64_t>(session_.options.run.seed), step,
-          source_.card.adapters.lora.dropout};
+  return {source_.card.config.dropout, static_cast<std::uint64_t>(session_.options.run.seed), step, source_.card.adapters.lora.dropout};
 }
 
 void BatchTrainer::report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details) {
