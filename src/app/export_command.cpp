@@ -113,8 +113,8 @@ int export_command(const std::vector<std::string>& arguments) {
     if (file_error != nullptr) fail("cannot write the folder '{}': {}", output, file_error->code().message());
     throw;
   }
-  fmt::print("{}: model '{}' of '{}' with {} tensors, {} parameters{}{}; read again and found equal, bit by bit\n", output, model, checkpoint,
-             tensors.size(), card.config.parameters(), card.adapters.lora.on() ? " (adapters merged)" : "",
+  fmt::print("{}: model '{}' of '{}' with {} tensors, {} parameters{}{}; read again and found equal, bit by bit\n", output, model,
+             checkpoint, tensors.size(), card.config.parameters(), card.adapters.lora.on() ? " (adapters merged)" : "",
              text.has_tokenizer() ? " and its tokenizer" : ", no tokenizer");
   return 0;
 }

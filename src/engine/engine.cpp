@@ -204,8 +204,7 @@ void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& gr
 void Engine::train(std::span<const Grain> grains, const Dropout& dropout,
                    const std::function<void(std::size_t, const Grain&, Tensor, Tensor)>& head) {
   ensure(learning().learns(), "model {} was not planned to learn", store_->model());
-  for (const Action& action :
-       one_forward_one_backward(division_.stage(), division_.stages(), static_cast<int>(grains.size()))) {
+  for (const Action& action : one_forward_one_backward(division_.stage(), division_.stages(), static_cast<int>(grains.size()))) {
     const auto g = static_cast<std::size_t>(action.grain);
     InFlight& flight = learn_.flights[g % learn_.flights.size()];
     if (action.forward)
@@ -246,8 +245,10 @@ void Engine::forward_backward(std::span<const Grain> grains, const Dropout& drop
 }
 
 void Engine::forward_backward(const Grain& grain, float temperature, const Dropout& dropout, const TokenLoss& loss) {
-  forward_backward({&grain, 1}, temperature, dropout, [&](std::size_t, std::int64_t row, auto logprob, auto entropy, auto dlogprob,
-                                                          auto dentropy) { loss(row, logprob, entropy, dlogprob, dentropy); });
+  forward_backward({&grain, 1}, temperature, dropout,
+                   [&](std::size_t, std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
+                     loss(row, logprob, entropy, dlogprob, dentropy);
+                   });
 }
 
 void Engine::forward_backward(const Grain& grain, const Dropout& dropout, const ValueLoss& loss) {

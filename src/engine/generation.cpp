@@ -125,8 +125,8 @@ std::vector<std::int32_t> Engine::draw(std::span<const Active> work, const Gener
   for (std::int64_t b = 0; b < n; ++b) {
     const Prompt& prompt = prompts[work[b].index];
     if (!std::isfinite(logprob[b]))
-      fail_with(ExitCode::failure, "model {}: sample {} has logits that are not finite at token {}: its weights are broken", store_->model(),
-                prompt.sample, prompt.tokens.size() + out[work[b].index].tokens.size());
+      fail_with(ExitCode::failure, "model {}: sample {} has logits that are not finite at token {}: its weights are broken",
+                store_->model(), prompt.sample, prompt.tokens.size() + out[work[b].index].tokens.size());
     out[work[b].index].logprobs.push_back(logprob[b]);
   }
   return drawn;
@@ -221,7 +221,8 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
   const int count = static_cast<int>(std::min<std::int64_t>(division_.stages(), use_.slots));
   for (int g = 0; how.max_new > 0 && g < count; ++g) {
     const Part share = part_of(std::ssize(prompts), g, count), slots = part_of(use_.slots, g, count);
-    groups.emplace_back(share.begin, share.begin + share.count, static_cast<std::int32_t>(slots.begin), static_cast<std::int32_t>(slots.count));
+    groups.emplace_back(share.begin, share.begin + share.count, static_cast<std::int32_t>(slots.begin),
+                        static_cast<std::int32_t>(slots.count));
   }
   while (std::any_of(groups.begin(), groups.end(), [](const Group& group) { return !group.done() || group.waits(); }))
     for (Group& group : groups) {

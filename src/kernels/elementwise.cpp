@@ -80,7 +80,8 @@ void dropout(Tensor y, Tensor x, double probability, const RandomKey& key, Tenso
   require(probability >= 0 && probability < 1, "dropout needs a probability of at least 0 and below 1, and was given {}", probability);
   require(site < 1u << 14 && first % 4 == 0 && first + x[1] <= 1 << 20,
           "dropout counts 16,384 places and 1,048,576 columns, and was given place {} and {} columns from {} on", site, x[1], first);
-  cpu::dropout(y.as<float>(), x.as<float>(), probability, key, samples.as<std::int64_t>(), positions.as<std::int32_t>(), site, first, x[0], x[1]);
+  cpu::dropout(y.as<float>(), x.as<float>(), probability, key, samples.as<std::int64_t>(), positions.as<std::int32_t>(), site, first, x[0],
+               x[1]);
 }
 
 }  // namespace collimate::kernels

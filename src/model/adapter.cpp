@@ -67,9 +67,11 @@ bool LoraConfig::has(const std::string& target) const { return on() && std::find
 void LoraConfig::check(const ModelConfig& config) const {
   if (!on()) return;
   const std::int64_t narrowest = std::min({config.width, config.kv_heads * config.head_size, config.mlp});
-  require(rank <= narrowest, "lora.rank = {} is more than the narrowest side of the model's matrices, {}: take a smaller rank", rank, narrowest);
+  require(rank <= narrowest, "lora.rank = {} is more than the narrowest side of the model's matrices, {}: take a smaller rank", rank,
+          narrowest);
   require(config.activation == Activation::swiglu || !has("gate"), "lora.targets names gate, and an MLP with GELU has none: leave it out");
-  require(config.layers <= 1024, "a model of {} blocks has more adapters than dropout counts places: adapters reach to 1024 blocks", config.layers);
+  require(config.layers <= 1024, "a model of {} blocks has more adapters than dropout counts places: adapters reach to 1024 blocks",
+          config.layers);
 }
 
 void declare_adapters(const LoraConfig& lora, const ParameterLayout& weights, const std::string& block, ParameterLayout& adapters) {
@@ -187,7 +189,8 @@ void InAdapters::backward(Tensor dy, int v, const AdapterUse& use) const {
     const View& b = target.b[target.shared() ? 0 : v];
     const Tensor part = matrix(use.scratch.part, dy[0], columns.count);
     kernels::copy_columns(part, 0, dy, columns.begin, columns.count, stream);
-    kernels::linear_backward_input(of(use.scratch.partials[v], t, dy[0]), part, rows_of_shard(use.lease.at(b), target, v), Write::replace, stream);
+    kernels::linear_backward_input(of(use.scratch.partials[v], t, dy[0]), part, rows_of_shard(use.lease.at(b), target, v), Write::replace,
+                                   stream);
     const Tensor db = target.shared() ? shared_gradient(t, v, use) : use.lease.gradient_at(b);
     if (target.shared()) db.zero(stream);
     kernels::linear_backward_weight(rows_of_shard(db, target, v), part, of(use.scratch.u, t, dy[0]), Write::replace, stream);
@@ -210,7 +213,8 @@ void InAdapters::finish_backward(Tensor dx, Tensor x, const AdapterUse& use) con
   for (std::size_t t = 0; t < targets_.size(); ++t) {
     const Target& target = targets_[t];
     const Tensor mine = of(du, t, rows);
-    kernels::linear_backward_weight(use.lease.gradient_at(target.a), mine, dropped(x, block_, target.number, 0, use), Write::replace, stream);
+    kernels::linear_backward_weight(use.lease.gradient_at(target.a), mine, dropped(x, block_, target.number, 0, use), Write::replace,
+                                    stream);
     add_input_gradient(dx, mine, use.lease.at(target.a), block_, target.number, 0, use);
     if (!target.shared()) continue;
     const Tensor db = use.lease.gradient_at(target.b[0]);

@@ -142,7 +142,8 @@ void AttentionLayer::project(Tensor qkv, int v, const Lease& lease, const Scratc
   for (int which = 0; which < 2; ++which) {
     const Tensor part = part_of(scratch.part, rows, keys);
     const std::int64_t first = heads.first_key_value * heads.size;
-    product(part, lease.at(shared_->weight[which]).slice(first, keys), bias_ ? lease.at(shared_->bias[which]).slice(first, keys) : Tensor());
+    product(part, lease.at(shared_->weight[which]).slice(first, keys),
+            bias_ ? lease.at(shared_->bias[which]).slice(first, keys) : Tensor());
     kernels::copy_columns(qkv, queries + which * keys, part, 0, keys, stream);
   }
 }
@@ -185,8 +186,8 @@ void AttentionLayer::recompute_inner(Tensor x, const Saved& saved, const BlockLe
 }
 
 // dO = dy Wo; (dq, dk, dv) = attention'(dO); dx = sum over shards of dqkv Wqkv; dWo = dy^T O; dWqkv = dqkv^T x
-void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
-                              const Pass& pass) const {
+void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch,
+                              Tensor rotary, const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = x[0];
   const AdapterUse use{lease.adapter, scratch.adapter, stream, &pass};
@@ -233,8 +234,8 @@ void AttentionLayer::backward_shared(Tensor partial, int v, Tensor dqkv, Tensor 
   for (int which = 0; which < 2; ++which) {
     const Tensor part = dkey_value(v, which, rows, scratch);
     kernels::copy_columns(part, 0, dqkv, queries + which * keys, keys, stream);
-    kernels::linear_backward_input(partial, part, lease.at(shared_->weight[which]).slice(heads.first_key_value * heads.size, keys), Write::add,
-                                   stream);
+    kernels::linear_backward_input(partial, part, lease.at(shared_->weight[which]).slice(heads.first_key_value * heads.size, keys),
+                                   Write::add, stream);
   }
 }
 

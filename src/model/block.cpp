@@ -125,8 +125,8 @@ void Block::backward(Tensor dy_dx, Tensor x, const Saved& saved, const BlockLeas
   norm1_.backward(dy_dx, dnorm, x, saved.norm1, lease, stream);
 }
 
-void Block::decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary, const KvCache& cache,
-                   Tensor slots, Tensor positions, Stream& stream) const {
+void Block::decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
+                   const KvCache& cache, Tensor slots, Tensor positions, Stream& stream) const {
   const std::int64_t rows = x[0];
   const Tensor mid = saved.mid.slice(0, rows), branch = scratch.branch.slice(0, rows);
   norm1_.forward(saved.norm1, x, lease, stream);

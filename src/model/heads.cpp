@@ -91,7 +91,8 @@ void PolicyHead::merge_ranks(std::int64_t rows, Buffers& b, Stream& stream) cons
 void PolicyHead::block_statistics(std::int64_t rows, float temperature, Buffers& b, const Lease& lease, Stream& stream) const {
   for (std::size_t v = 0; v < weight_.size(); ++v)
     if (weight_[v].shape[0])
-      kernels::linear_forward(b.logits[v].slice(0, rows), b.hidden.slice(0, rows), lease.at(weight_[v]), {}, kernels::Write::replace, stream);
+      kernels::linear_forward(b.logits[v].slice(0, rows), b.hidden.slice(0, rows), lease.at(weight_[v]), {}, kernels::Write::replace,
+                              stream);
   merge(0, static_cast<int>(weight_.size()), 0, rows, temperature, b, stream);
   merge_ranks(rows, b, stream);
   kernels::finish_statistics(b.logprob.slice(0, rows), b.entropy.slice(0, rows), b.lse.slice(0, rows), b.statistics[0].slice(0, rows),
@@ -191,13 +192,14 @@ void PolicyHead::decode(Tensor logits, Tensor hidden, Tensor scratch, const Leas
   const int ranks = tree_.ranks->size();
   const std::size_t per_rank = (all_bounds_.size() - 1) / static_cast<std::size_t>(ranks);
   std::vector<std::int64_t> counts;
-  for (int rank = 0; rank < ranks; ++rank)
-    counts.push_back(rows * (all_bounds_[(rank + 1) * per_rank] - all_bounds_[rank * per_rank]));
+  for (int rank = 0; rank < ranks; ++rank) counts.push_back(rows * (all_bounds_[(rank + 1) * per_rank] - all_bounds_[rank * per_rank]));
   const Tensor all = scratch.slice(2 * rows * all_bounds_.back(), rows * all_bounds_.back());
   tree_.ranks->all_gather(all, own.reshape({own.count()}), counts, stream);
   for (std::int64_t rank = 0, begin = 0; rank < ranks; begin += counts[rank++]) {
     const std::int64_t columns = counts[rank] / std::max<std::int64_t>(1, rows);
-    if (columns) kernels::copy_columns(logits, all_bounds_[rank * per_rank], all.slice(begin, counts[rank]).reshape({rows, columns}), 0, columns, stream);
+    if (columns)
+      kernels::copy_columns(logits, all_bounds_[rank * per_rank], all.slice(begin, counts[rank]).reshape({rows, columns}), 0, columns,
+                            stream);
   }
 }
 

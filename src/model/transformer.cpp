@@ -16,10 +16,11 @@ const ModelConfig& checked(const ModelConfig& config, const Division& division, 
   require(division.shards >= 1 && std::has_single_bit(static_cast<unsigned>(division.shards)),
           "numerics.tensor_shards = {} is not a power of two", division.shards);
   const int tensor = division.ranks(Axis::tensor);
-  require(division.shards % tensor == 0,
-          "grid.tensor = {} does not divide numerics.tensor_shards = {}: a rank computes whole shards; set grid.tensor to a power of two of at "
-          "most {}, or numerics.tensor_shards to a larger one (it is a part of the numbers' definition)",
-          tensor, division.shards, division.shards);
+  require(
+      division.shards % tensor == 0,
+      "grid.tensor = {} does not divide numerics.tensor_shards = {}: a rank computes whole shards; set grid.tensor to a power of two of at "
+      "most {}, or numerics.tensor_shards to a larger one (it is a part of the numbers' definition)",
+      tensor, division.shards, division.shards);
   return config;
 }
 
@@ -36,8 +37,8 @@ double block_products(const ModelConfig& c) {
 }  // namespace
 
 Part stage_blocks(const ModelConfig& config, Head head, int stage, int stages) {
-  require(stages <= config.layers, "grid.pipeline = {}, and a model has {} blocks: a stage needs at least one; use at most {} stages", stages,
-          config.layers, config.layers);
+  require(stages <= config.layers, "grid.pipeline = {}, and a model has {} blocks: a stage needs at least one; use at most {} stages",
+          stages, config.layers, config.layers);
   if (stages == 1) return {0, config.layers};
   // The head's products, in blocks; its backward needs no third product's recomputation, so the same factor holds.
   const double weight = head == Head::policy ? static_cast<double>(config.vocabulary * config.width) / block_products(config) : 0;
@@ -55,8 +56,7 @@ Part stage_blocks(const ModelConfig& config, Head head, int stage, int stages) {
   return part_of(config.layers - last, stage, stages - 1);
 }
 
-ParameterLayout Transformer::make_layout(const ModelConfig& config, Head head, const Division& division, bool head_apart,
-                                         int& head_chunk) {
+ParameterLayout Transformer::make_layout(const ModelConfig& config, Head head, const Division& division, bool head_apart, int& head_chunk) {
   ParameterLayout layout(division.shards, division.held_shards());
   const auto rows = shard_bounds(config.vocabulary, division.shards);
   const Shape table{config.vocabulary, config.width};
@@ -117,7 +117,7 @@ Transformer::Transformer(const ModelConfig& config, Head head, const Division& d
       layout_(make_layout(config_, head, division, head_apart(), head_chunk_)),
       adapter_layout_(make_adapter_layout()),
       plan_(&plan) {
-  for (std::int64_t i = 0; i < mine_.count; ++i) 
+  for (std::int64_t i = 0; i < mine_.count; ++i)
     blocks_.emplace_back(config_, layout_, lora_, adapter_layout_, static_cast<int>(mine_.begin + i));
   if (division.last_stage()) final_norm_.emplace(config_, layout_, "final_norm");
   if (config_.positions == Positions::rotary) rotary_ = plan.reserve("rotary table", Shape{config_.context, config_.head_size}, DType::f32);
@@ -163,8 +163,7 @@ Activations Transformer::take(Arena& arena, std::int64_t rows, Keep keep, const 
       a.gradient = arena.take(hidden);
     }
   }
-  for (std::size_t i = 0; i < count; ++i)
-    a.blocks.push_back(blocks_[i].take(arena, rows, all ? block(i) : Recompute::none, a.again));
+  for (std::size_t i = 0; i < count; ++i) a.blocks.push_back(blocks_[i].take(arena, rows, all ? block(i) : Recompute::none, a.again));
   for (std::size_t i = 0; i <= count; ++i) a.x.push_back(arena.take(hidden));
   if (final_norm_) a.final_norm = final_norm_->take(arena, rows);
   return a;
@@ -245,11 +244,14 @@ void Transformer::backward(Tensor dhidden, const Activations& a, const Weights& 
     weights.own.reduce(final_chunk());
   }
   for (std::size_t i = blocks_.size(); i-- > 0;) {
-    const BlockLease lease = fetch_block(weights, i, i > 0 ? chunk_of_block(i - 1) : division_.first_stage() && weights.own.learns() ? 0 : -1);
+    const BlockLease lease = fetch_block(weights, i,
+                                         i > 0                                             ? chunk_of_block(i - 1)
+                                         : division_.first_stage() && weights.own.learns() ? 0
+                                                                                           : -1);
     const Tensor x = a.x[i].slice(0, rows);
     if (rows) {
-      blocks_[i].recompute(recompute_.of(static_cast<int>(mine_.begin + static_cast<std::int64_t>(i))), x, a.blocks[i], lease, a.scratch, rotary(),
-                           pass);
+      blocks_[i].recompute(recompute_.of(static_cast<int>(mine_.begin + static_cast<std::int64_t>(i))), x, a.blocks[i], lease, a.scratch,
+                           rotary(), pass);
       blocks_[i].backward(gradient, x, a.blocks[i], lease, a.scratch, rotary(), pass);
     }
     weights.own.reduce(chunk_of_block(i));
@@ -293,13 +295,13 @@ void Transformer::embed(Tensor x, const Weights& weights, Tensor tokens, Tensor 
   if (rows) kernels::embedding_add(x, lease.at(layout_.view("position.weight")), positions, stream);
 }
 
-Tensor Transformer::decode(const Activations& a, const Weights& weights, const KvCache& cache, Tensor tokens, Tensor slots, Tensor positions,
-                           Stream& stream) const {
+Tensor Transformer::decode(const Activations& a, const Weights& weights, const KvCache& cache, Tensor tokens, Tensor slots,
+                           Tensor positions, Stream& stream) const {
   const std::int64_t rows = tokens[0];
   if (division_.first_stage()) embed(a.x[0].slice(0, rows), weights, tokens, positions, stream);
   for (std::size_t i = 0; i < blocks_.size(); ++i)
-    blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0], fetch_block(weights, i, -1), a.scratch, rotary(),
-                      cache, slots, positions, stream);
+    blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0], fetch_block(weights, i, -1), a.scratch,
+                      rotary(), cache, slots, positions, stream);
   const Tensor out = a.x[blocks_.size() % 2].slice(0, rows);
   if (!final_norm_) return out;
   final_norm_->forward(a.final_norm, out, weights.own.fetch(final_chunk()), stream);

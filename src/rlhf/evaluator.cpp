@@ -50,12 +50,9 @@ void Evaluator::make_engine(Model& model, const std::string& name, Head head, st
           "the longest prompt of '{}' and the new tokens are {} tokens, more than the {} model's context of {} or batch.grain_tokens = {}: "
           "lower evaluate.max_new or prepare the prompts with --max-prompt-tokens",
           prompts_.path(), longest_, name, config.context, machine.grain_tokens);
-  model.engine = std::make_unique<Engine>(name, config, head, session_.division(),
-                                          EngineUse{.rows = session_.most_rows(),
-                                                    .slots = slots,
-                                                    .capacity = longest_,
-                                                    .lora = model.source.card.adapters.lora},
-                                          workspace_);
+  model.engine = std::make_unique<Engine>(
+      name, config, head, session_.division(),
+      EngineUse{.rows = session_.most_rows(), .slots = slots, .capacity = longest_, .lora = model.source.card.adapters.lora}, workspace_);
 }
 
 std::string Evaluator::describe() const {

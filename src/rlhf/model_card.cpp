@@ -139,16 +139,17 @@ std::string SavedModels::base_folder(const AdapterNote& note) const {
   namespace fs = std::filesystem;
   const std::string noted = (fs::path(name_) / "" / note.base).lexically_normal().string();
   if (fs::exists(noted)) return noted;
-  require(!base_.empty(), "the checkpoint '{}' holds adapters, and their base is not at '{}': name its folder (lora.base in a deck, --base)", name_,
-          noted);
+  require(!base_.empty(),
+          "the checkpoint '{}' holds adapters, and their base is not at '{}': name its folder (lora.base in a deck, --base)", name_, noted);
   return base_;
 }
 
 void SavedModels::check_base(const AdapterNote& note, const ParameterStore& base) const {
   const std::string hash = base_hash(base);
   require(hash == note.base_hash,
-          "the checkpoint '{}' holds adapters that belong to other weights: their base has the hash {}, and {} has {}; name the right base", name_,
-          note.base_hash, note.base.empty() ? fmt::format("what seed {} gives", note.seed) : fmt::format("'{}'", base_folder(note)), hash);
+          "the checkpoint '{}' holds adapters that belong to other weights: their base has the hash {}, and {} has {}; name the right base",
+          name_, note.base_hash, note.base.empty() ? fmt::format("what seed {} gives", note.seed) : fmt::format("'{}'", base_folder(note)),
+          hash);
 }
 
 void SavedModels::load_base(const std::string& model, ParameterStore& base) const {

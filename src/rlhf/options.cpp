@@ -91,12 +91,14 @@ ModelConfig ModelOptions::config(std::int64_t vocabulary) const {
 }
 
 void LoraOptions::declare(OptionTable& t) {
-  t.add("lora.rank", rank, "rank of the low-rank adapters that learn instead of a model's own, then frozen parameters (0: none)", at_least(0));
+  t.add("lora.rank", rank, "rank of the low-rank adapters that learn instead of a model's own, then frozen parameters (0: none)",
+        at_least(0));
   t.add("lora.alpha", alpha, "an adapter's product counts alpha / rank times", more_than(0));
   t.add("lora.dropout", dropout, "dropout of an adapter's input in supervised and reward training (0 in PPO)", between(0, 0.9));
   t.add("lora.targets", targets, "the matrices of a block that get an adapter", one_of(adapter_targets()));
   t.add("lora.stages", stages, "the stages in which adapters learn; in the others whole models do", one_of({"sft", "reward", "ppo"}));
-  t.add("lora.base", base, "where to look for the base of a checkpoint with adapters that is not where the checkpoint says (empty: nowhere)");
+  t.add("lora.base", base,
+        "where to look for the base of a checkpoint with adapters that is not where the checkpoint says (empty: nowhere)");
 }
 
 LoraConfig LoraOptions::of(const std::string& stage) const {

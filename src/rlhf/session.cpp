@@ -43,7 +43,9 @@ void Session::warn_of_idle_ranks(const std::string& stage, std::int64_t grains) 
 
 RecomputePlan Session::recompute() const {
   const std::string& how = options.machine.recompute;
-  return {how == "full" ? Recompute::full : how == "selective" ? Recompute::selective : Recompute::none,
+  return {how == "full"        ? Recompute::full
+          : how == "selective" ? Recompute::selective
+                               : Recompute::none,
           static_cast<int>(options.machine.recompute_every)};
 }
 
@@ -209,13 +211,15 @@ AdapterNote note_of(const Session& session, const std::string& stage, const Sour
   if (!engine.adapters()) return {};
   AdapterNote note{engine.transformer().lora(), "", source.model, session.options.run.seed, base_hash(engine.store())};
   if (source.checkpoint.empty()) {
-    session.log.warning("{}: the frozen parameters are random numbers, beside which adapters learn little: start from a checkpoint, or leave {} out "
-                        "of lora.stages",
-                        stage, stage);
+    session.log.warning(
+        "{}: the frozen parameters are random numbers, beside which adapters learn little: start from a checkpoint, or leave {} out "
+        "of lora.stages",
+        stage, stage);
     return note;
   }
   namespace fs = std::filesystem;  // a run folder can be moved with all its checkpoints
-  const fs::path here = fs::absolute(session.checkpoint(stage)).lexically_normal(), base = fs::absolute(source.checkpoint).lexically_normal();
+  const fs::path here = fs::absolute(session.checkpoint(stage)).lexically_normal(),
+                 base = fs::absolute(source.checkpoint).lexically_normal();
   note.base = (base.parent_path() == here.parent_path() ? base.lexically_relative(here) : base).string();
   return note;
 }

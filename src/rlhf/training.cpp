@@ -132,8 +132,7 @@ std::vector<std::int64_t> BatchTrainer::samples_of(std::int64_t step, bool shuff
 }
 
 Dropout BatchTrainer::dropout_of(std::int64_t step) const {
-  return {source_.card.config.dropout, static_cast<std::uint64_t>(session_.options.run.seed), step,
-          source_.card.adapters.lora.dropout};
+  return {source_.card.config.dropout, static_cast<std::uint64_t>(session_.options.run.seed), step, source_.card.adapters.lora.dropout};
 }
 
 void BatchTrainer::report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details) {

@@ -82,7 +82,8 @@ TEST(Adapters, AreThereWhenTokensAreDrawn) {
     OneEngine one(small_llama(), Head::policy, shards, {.rows = 64, .slots = 3, .capacity = 40, .lora = everywhere});
     roughen(one);
     std::vector<Prompt> prompts;
-    for (const auto& sequence : some_sequences(37, {3, 9, 1, 6, 4})) prompts.push_back({{sequence.begin(), sequence.end()}, prompts.size()});
+    for (const auto& sequence : some_sequences(37, {3, 9, 1, 6, 4}))
+      prompts.push_back({{sequence.begin(), sequence.end()}, prompts.size()});
     GenerateOptions how;
     how.max_new = 8;
     const auto out = one.engine.generate(prompts, how);

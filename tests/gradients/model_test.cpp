@@ -23,9 +23,12 @@ std::vector<Case> cases() {
   ModelConfig full = small_llama();
   full.kv_heads = 4;
   const LoraConfig everywhere{.rank = 3, .alpha = 2, .targets = adapter_targets()};
-  return {{"llama", small_llama(), 1},    {"llama two shards", small_llama(), 2},
-          {"llama four shards", full, 4}, {"gpt2", small_gpt2(), 1},
-          {"gpt2 tied", gpt2_tied, 2},    {"gpt2 uneven", uneven, 4},
+  return {{"llama", small_llama(), 1},
+          {"llama two shards", small_llama(), 2},
+          {"llama four shards", full, 4},
+          {"gpt2", small_gpt2(), 1},
+          {"gpt2 tied", gpt2_tied, 2},
+          {"gpt2 uneven", uneven, 4},
           {"adapters", small_llama(), 1, {.rank = 3, .alpha = 5}},
           {"adapters everywhere, two shards", small_llama(), 2, everywhere},
           {"adapters everywhere, shared heads", small_llama(), 4, everywhere},

@@ -15,7 +15,7 @@ const std::vector<std::string>& adapter_targets();  // query, key, value, output
 struct LoraConfig {
   std::int64_t rank = 0;  ///< 0: no adapters
   double alpha = 16;
-  double dropout = 0;  ///< of x, in supervised and reward training
+  double dropout = 0;                                     ///< of x, in supervised and reward training
   std::vector<std::string> targets = {"query", "value"};  ///< none: only a value head learns
 
   bool operator==(const LoraConfig&) const = default;
@@ -25,8 +25,8 @@ struct LoraConfig {
   void check(const ModelConfig& config) const;  ///< throws an input error where they do not fit the model
 };
 
-/// Adds the adapters that a block's matrices shall have to the open chunk of their layout: <matrix>.lora_a and .lora_b, divided over the shards
-/// as the matrix is. weights: the layout of the model's own parameters.
+/// Adds the adapters that a block's matrices shall have to the open chunk of their layout: <matrix>.lora_a and .lora_b, divided over the
+/// shards as the matrix is. weights: the layout of the model's own parameters.
 void declare_adapters(const LoraConfig& lora, const ParameterLayout& weights, const std::string& block, ParameterLayout& adapters);
 
 /// What a block's adapters write and nobody keeps; flat, so many elements a row (but `shared`).
@@ -63,8 +63,8 @@ class InAdapters {
   void add(const ParameterLayout& layout, const std::string& target, std::vector<Part> columns, std::vector<std::int64_t> first_row = {});
   AdapterWidths widths() const;
 
-  void begin(Tensor x, const AdapterUse& use) const;        ///< u, alike for all shards; before the others
-  void forward(Tensor y, int v, const AdapterUse& use) const;  ///< y_v += u B_v^T
+  void begin(Tensor x, const AdapterUse& use) const;             ///< u, alike for all shards; before the others
+  void forward(Tensor y, int v, const AdapterUse& use) const;    ///< y_v += u B_v^T
   void backward(Tensor dy, int v, const AdapterUse& use) const;  ///< dB_v, and the shard's part of du
   /// du = sum over shards of dy_v B_v (numerics contract R2); dA = du^T dropout(x); dx += dropout(du A)
   void finish_backward(Tensor dx, Tensor x, const AdapterUse& use) const;
@@ -94,9 +94,9 @@ class OutAdapter {
   OutAdapter(const LoraConfig& lora, const ParameterLayout& layout, int block, const std::string& target);
   AdapterWidths widths() const;
 
-  void begin(Tensor x, int v, const AdapterUse& use) const;  ///< the shard's part of u = scale dropout(x) A^T
-  void forward(Tensor y, const AdapterUse& use) const;       ///< y += u B^T, after all shards have begun
-  void begin_backward(Tensor dy, const AdapterUse& use) const;  ///< dB = dy^T u and du = scale dy B, after all shards have begun
+  void begin(Tensor x, int v, const AdapterUse& use) const;                ///< the shard's part of u = scale dropout(x) A^T
+  void forward(Tensor y, const AdapterUse& use) const;                     ///< y += u B^T, after all shards have begun
+  void begin_backward(Tensor dy, const AdapterUse& use) const;             ///< dB = dy^T u and du = scale dy B, after all shards have begun
   void backward(Tensor dx, Tensor x, int v, const AdapterUse& use) const;  ///< dA_v = du^T dropout(x_v); dx_v += dropout(du A_v)
 
  private:
@@ -104,7 +104,7 @@ class OutAdapter {
   Tensor sum(std::int64_t rows, const AdapterUse& use) const;
   LoraConfig lora_;
   int block_, number_ = 0;
-  std::vector<View> a_;                    // per shard held
+  std::vector<View> a_;                     // per shard held
   std::vector<std::int64_t> first_column_;  // the column of x_v's first in dropout's count
   View b_;
 };

@@ -11,8 +11,8 @@
 
 namespace collimate {
 
-/// The parameters of one chunk while a layer uses them: values, and the gradient of the grain being computed (empty in a model that does not
-/// learn).
+/// The parameters of one chunk while a layer uses them: values, and the gradient of the grain being computed (empty in a model that does
+/// not learn).
 struct Lease {
   Tensor value;     ///< [chunk size] f32
   Tensor gradient;  ///< [chunk size] f32
