@@ -26,10 +26,10 @@ counts=2
 bad --run.stages=sft,sft -- run.stages twice
 bad --model.family=bert -- model.family llama
 bad --model.heads=5 -- model.width model.heads
-bad --grid.tensor=2 -- grid.tensor
-bad --grid.pipeline=2 -- grid.pipeline
+bad --grid.tensor=2 -- grid.tensor numerics.tensor_shards
+bad --grid.pipeline=3 -- grid
 bad --sft.batch=1000000000000 -- sft.batch "at most"
-bad --grid.data=7 -- grid.data
+bad --grid.data=7 -- "1 x 7 x 1" "needs 7 ranks, but 2 run"
 bad --numerics.tensor_shards=3 -- numerics.tensor_shards "power of two"
 printf '[sft]\nrate = 1\n[sfd]\nrate = 1\n' >wrong.ini
 for ranks in 1 2; do
