@@ -46,6 +46,7 @@ const std::vector<std::string> free_options = {"run.folder",
 
 std::unique_ptr<rlhf::Scorer> make_scorer(const Session& session) {
   const rlhf::ScorerOptions& o = session.options.ppo.scorer;
+  require(o.kind != "regex" || !o.pattern.empty(), "ppo.scorer = regex needs ppo.scorer_pattern, the expression whose matches are counted");
   if (o.kind == "lexicon") return rlhf::make_lexicon_scorer(session.path(o.lexicon));
   if (o.kind == "regex") return rlhf::make_expression_scorer(o.pattern, 1, rlhf::ExpressionCount::every);
   if (o.kind == "length") return rlhf::make_length_scorer(o.length, rlhf::LengthUnit::characters);

@@ -62,7 +62,7 @@ std::string describe_division(const Session& session, const Engine& engine, std:
       out += fmt::format(" {}-{}", blocks.begin, blocks.begin + blocks.count - 1);
     }
     const auto shown = static_cast<int>(std::min<std::int64_t>(each, 8));
-    out += fmt::format("; forwards and backwards of {} grains per replica{}\n{}", each, shown < each ? " (the first 8)" : "",
+    out += fmt::format("; forwards and backwards of at most {} grains per replica{}\n{}", each, shown < each ? " (the first 8)" : "",
                        schedule_text(stages, shown));
   }
   if (division.placement().gradients && data > 1) {

@@ -90,4 +90,5 @@ refusal=3 bad --batch.grain_tokens=100000000000 --check -- "the machine has"
 # Scorers.
 bad --ppo.scorer=lexicon --ppo.scorer_lexicon=no-such.txt -- "no-such.txt"
 bad --ppo.scorer=regex "--ppo.scorer_pattern=(" -- "("
+bad --ppo.scorer=regex -- ppo.scorer_pattern
 bad --run.stages=sft,ppo --ppo.critic=sft --ppo.scorer=process -- "command"
