@@ -49,14 +49,15 @@ std::int64_t ulps(float a, float b) {
 }
 
 std::string describe(const std::string& tensor, const Shape& shape, const Elements& e) {
-  const std::string place = shape.rank() == 2 ? fmt::format("row {}, column {} (element {})", e.first / shape[1], e.first % shape[1], e.first)
-                                              : fmt::format("element {}", e.first);
+  const std::string place = shape.rank() == 2
+                                ? fmt::format("row {}, column {} (element {})", e.first / shape[1], e.first % shape[1], e.first)
+                                : fmt::format("element {}", e.first);
   const std::int64_t apart = ulps(e.a, e.b);
   return fmt::format("{} of shape {}: {} is {} in A and {} in B{}; {} of {} elements differ", tensor, shape.text(), place, e.a, e.b,
                      apart < 100 ? fmt::format(", {} ulp apart", apart) : "", e.differing, shape.count());
 }
 
-/// The names of a model's tensors in the order of its layout: values, then moments.
+/// The names of a model's tensors in the order of its layout: values, then moments; then what is not in it, such as adapters.
 std::vector<std::string> tensors_of(const SavedModels& saved, const std::string& model) {
   const rlhf::ModelCard card = saved.card(model);
   const auto device = make_cpu_device();
@@ -66,6 +67,9 @@ std::vector<std::string> tensors_of(const SavedModels& saved, const std::string&
   for (const char* kind : {"value", "first_moment", "second_moment"})
     for (const Parameter& parameter : transformer.layout().parameters())
       if (const std::string name = fmt::format("{}/{}/{}", model, kind, parameter.name); saved.reader().has(name)) names.push_back(name);
+  const std::vector<std::string> own = names;
+  for (const CheckpointTensor& tensor : saved.reader().tensors())
+    if (tensor.name.starts_with(model + "/") && std::find(own.begin(), own.end(), tensor.name) == own.end()) names.push_back(tensor.name);
   return names;
 }
 
@@ -80,8 +84,9 @@ Verdict diff_checkpoints(const std::string& a, const std::string& b, const std::
   }
   for (const std::string& name : right.models())
     if (!left.has(name)) return {false, fmt::format("the model {} is only in B, the checkpoint '{}'", name, b)};
-  // What was asked for comes first. PPO's actor is the policy of its checkpoints.
-  for (const std::string& holder : {model, std::string(model == "actor" ? "policy" : "")})
+  // What was asked for comes first. PPO's actor is the policy of its checkpoints; adapters are tensors of their model.
+  const std::string base = model.substr(0, model.find(' '));
+  for (const std::string& holder : {base, std::string(base == "actor" ? "policy" : "")})
     if (const auto asked = std::find(names.begin(), names.end(), holder + "/value/" + tensor); asked != names.end())
       std::rotate(names.begin(), asked, asked + 1);
   std::string first;

@@ -30,7 +30,8 @@ int diff_command(const std::vector<std::string>& arguments) {
   table.positional("a");
   table.positional("b");
   const char* usage =
-      "collimate diff A B: the first difference of two runs: stage, step, what was computed first among what differs there, tensor, and the\n"
+      "collimate diff A B: the first difference of two runs: stage, step, what was computed first among what differs there, tensor, and "
+      "the\n"
       "element, from the nearest checkpoints that both have; or the first difference of two checkpoints.\n"
       "Tensors are hashed every run.hash_every steps. Exit codes: 0 equal, 1 different, 2 error in the input.";
   if (!read_command_line(table, usage, arguments)) return 0;

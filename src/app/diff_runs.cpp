@@ -31,7 +31,7 @@ struct Step {
 
 /// A difference within a step.
 struct Finding {
-  int order;         // of what was computed first: samples, losses, hashes, what follows from them
+  int order;  // of what was computed first: samples, losses, hashes, what follows from them
   std::string text;
   std::string model = "", tensor = "";  // of a hash
 };
@@ -105,7 +105,8 @@ std::string shown(const Json& value) {
 
 /// Keys whose values follow from gradients or new values. An iteration of PPO takes several steps, whose metrics follow from each other.
 bool follows_update(const std::string& key, const std::string& stage) {
-  return stage == "ppo" || key.find("gradient_norm") != std::string::npos || key.find("hash") != std::string::npos || key.starts_with("eval_");
+  return stage == "ppo" || key.find("gradient_norm") != std::string::npos || key.find("hash") != std::string::npos ||
+         key.starts_with("eval_");
 }
 
 void compare_lines(const std::string& a, const std::string& b, const std::string& what, const std::string& stage, int order,
@@ -143,11 +144,10 @@ std::vector<Finding> compare(const Step& a, const Step& b, const std::string& st
       const auto other = right.find(what);
       const int order = !samples ? -1 : what.starts_with("sample of") ? 4 : 0;
       if (other != right.end() && other->second != line)
-        compare_lines(line, other->second, samples ? fmt::format("sample {}", Json::parse(line).value("sample", std::int64_t{0})) : "", stage,
-                      order, out);
+        compare_lines(line, other->second, samples ? fmt::format("sample {}", Json::parse(line).value("sample", std::int64_t{0})) : "",
+                      stage, order, out);
     }
-    if (left.size() != right.size())
-      out.push_back({3, fmt::format("{} has {} lines in A and {} in B", file, left.size(), right.size())});
+    if (left.size() != right.size()) out.push_back({3, fmt::format("{} has {} lines in A and {} in B", file, left.size(), right.size())});
   };
   lines(a.samples, b.samples, "samples.jsonl", true);
   lines(a.metrics, b.metrics, "metrics.jsonl", false);
@@ -215,7 +215,8 @@ std::string deck_difference(const Run& a, const Run& b) {
   }
   std::string out;
   for (const auto& [key, value] : decks[0])
-    if (key != "run.folder" && decks[1][key] != value) out += fmt::format("{}{} = {}, {}", out.empty() ? "" : "; ", key, value, decks[1][key]);
+    if (key != "run.folder" && decks[1][key] != value)
+      out += fmt::format("{}{} = {}, {}", out.empty() ? "" : "; ", key, value, decks[1][key]);
   return out.empty() ? "" : fmt::format("The decks differ: {}\n", out);
 }
 

@@ -17,7 +17,9 @@ void RunOptions::declare(OptionTable& t) {
   t.add("run.stages", stages, "stages in order: prepare (makes the quickstart's data), sft, reward, ppo, evaluate",
         one_of({"prepare", "sft", "reward", "ppo", "evaluate"}));
   t.add("run.seed", seed, "seed of every random number of the run", at_least(0));
-  t.add("run.hash_every", hash_every, "gradient and values of every tensor are hashed, and replicas compared, every so many steps and PPO iterations (0: at the end only)", at_least(0), "steps");
+  t.add("run.hash_every", hash_every,
+        "gradient and values of every tensor are hashed, and replicas compared, every so many steps and PPO iterations (0: at the end only)",
+        at_least(0), "steps");
   t.add("restart", restart,
         "auto: go on from the last checkpoint in run.folder; replace: start over; none: refuse a folder that holds a run",
         one_of({"none", "auto", "replace"}));

@@ -131,9 +131,7 @@ void PpoTrainer::start() {
   session_.log.info("{}", describe());
   if (done_ > 0) return;
   normalise_scores();
-  if (session_.hash_due(0))
-    for (const Engine* model : {actor_.engine.get(), reference_.get(), critic_.engine.get(), reward_.get()})
-      if (model) write_hashes(session_, {"ppo"}, model->store(), Kind::value);
+  hash_start(session_, "ppo", {actor_.engine.get(), reference_.get(), critic_.engine.get(), reward_.get()});
   evaluate(0, "before");
 }
 

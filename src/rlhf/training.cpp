@@ -48,6 +48,14 @@ std::string Learner::describe() const {
   return fmt::format("{} frozen parameters, {} learn", own, learn);
 }
 
+void hash_start(const Session& session, const std::string& stage, const std::vector<Engine*>& engines) {
+  if (!session.hash_due(0)) return;
+  for (Engine* engine : engines) {
+    if (engine && engine->owns_store()) write_hashes(session, {stage}, engine->store(), Kind::value);
+    if (engine && engine->adapters()) write_hashes(session, {stage}, *engine->adapters(), Kind::value);
+  }
+}
+
 std::vector<float> row_weights(const Batch& batch, std::int64_t g, const PackedGrain& grain, Aggregation aggregation,
                                const TokenCounts& counts) {
   std::vector<float> weight(grain.tokens.size());
@@ -108,7 +116,7 @@ void BatchTrainer::run() {
   load_source(session_, source_, *model_.engine);
   source_.card.adapters = note_of(session_, kind_.stage, source_, *model_.engine);
   if (const auto found = find_resume(session_, kind_.stage)) resume(found->folder);
-  if (done_ == 0 && session_.hash_due(0)) write_hashes(session_, {kind_.stage}, model_.store(), collimate::Kind::value);
+  if (done_ == 0) hash_start(session_, kind_.stage, {model_.engine.get()});
   session_.log.info("{}", describe());
   progress_ = std::make_unique<Progress>(session_, kind_.stage, done_, steps_, options_.log_every);
   run_steps(

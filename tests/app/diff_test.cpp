@@ -65,16 +65,21 @@ TEST(Diff, NamesWhatWasComputedFirst) {
   // The gradient comes before its norm and the values, in the order of the layout.
   const HandRun gradient = run.with(&HandRun::hashes, "\"0b\",\"c\":\"0c\"", "\"0d\",\"c\":\"0e\"");
   expect_parts(against(gradient), {"first difference: sft step 3, gradient of policy: b, and 1 more of 3 tensors\n"});
-  expect_parts(against(gradient.with(&HandRun::metrics, "3,\"gradient_norm\":1", "3,\"gradient_norm\":2").with(&HandRun::hashes, "1a", "1f")),
-               {"first difference: sft step 3, gradient of policy: b, and 1 more of 3 tensors\n  then value of policy: z\n  then gradient_norm: 1 in A, 2 in B"});
+  expect_parts(
+      against(gradient.with(&HandRun::metrics, "3,\"gradient_norm\":1", "3,\"gradient_norm\":2").with(&HandRun::hashes, "1a", "1f")),
+      {"first difference: sft step 3, gradient of policy: b, and 1 more of 3 tensors\n  then value of policy: z\n  then gradient_norm: 1 "
+       "in A, 2 in B"});
   expect_parts(against(gradient.with(&HandRun::metrics, "\"loss\":3,", "\"loss\":4,")),
                {"first difference: sft step 3, loss: 3 in A, 4 in B\n  then gradient of policy: b"});
   // An earlier step without hashes points to the next that has them.
-  expect_parts(against(gradient.with(&HandRun::metrics, "3.25", "3.5")),
-               {"first difference: sft step 2, loss", "The next step at which both hashed tensors that differ: sft step 3, gradient of policy: b"});
+  expect_parts(
+      against(gradient.with(&HandRun::metrics, "3.25", "3.5")),
+      {"first difference: sft step 2, loss", "The next step at which both hashed tensors that differ: sft step 3, gradient of policy: b"});
   expect_parts(against(run.with(&HandRun::samples, "yes", "yep").with(&HandRun::hashes, "2a", "2b").with(&HandRun::metrics, "0.5", "1")),
-               {"first difference: ppo iteration 1, sample 7, response: \"yes\" in A, \"yep\" in B\n  then gradient of critic (update 1): z\n  then kl: 0.5 in A, 1 in B"});
-  expect_parts(against(run.with(&HandRun::samples, "\"no\"", "\"na\"")), {"first difference: ppo iteration 1, sample 0, response: \"no\" in A"});
+               {"first difference: ppo iteration 1, sample 7, response: \"yes\" in A, \"yep\" in B\n  then gradient of critic (update 1): "
+                "z\n  then kl: 0.5 in A, 1 in B"});
+  expect_parts(against(run.with(&HandRun::samples, "\"no\"", "\"na\"")),
+               {"first difference: ppo iteration 1, sample 0, response: \"no\" in A"});
 }
 
 TEST(Diff, RunsOfOtherLengthsDecksAndHashedSteps) {
@@ -101,12 +106,14 @@ TEST(Diff, Checkpoints) {
   bytes[bytes.size() - 4] = static_cast<char>(bytes[bytes.size() - 4] ^ 1);  // the last bit of the last tensor's last element
   put(scratch / "two/model.safetensors", bytes);
   put_model(scratch / "three", small_llama());
-  for (const std::string name : {"one", "two", "three"}) printed({"import", "--model", scratch / name, "--output", scratch / (name + "-c")});
+  for (const std::string name : {"one", "two", "three"})
+    printed({"import", "--model", scratch / name, "--output", scratch / (name + "-c")});
   expect_parts(diff(scratch / "one-c", scratch / "one-c", 0), {"equal: "});
   expect_parts(diff(scratch / "one-c", scratch / "two-c", 1), {"policy/value/", ", 1 ulp apart; 1 of ", "elements differ\n1 of "});
   expect_parts(diff(scratch / "one-c", scratch / "three-c", 1), {"has the shape [29, 24] in A and [37, 24] in B"});
   // The same two as what two runs start from: the element is found there, in the tensor that the hashes name first.
-  const HandRun run = HandRun().with(&HandRun::hashes, "{", R"({"stage":"sft","step":0,"phase":"value","model":"policy","tensors":{"x":"0a"}}
+  const HandRun run =
+      HandRun().with(&HandRun::hashes, "{", R"({"stage":"sft","step":0,"phase":"value","model":"policy","tensors":{"x":"0a"}}
 {)");
   run.save(scratch / "a");
   run.with(&HandRun::hashes, "0a", "0b").save(scratch / "b");
@@ -114,8 +121,9 @@ TEST(Diff, Checkpoints) {
     std::filesystem::create_directories(scratch / (path + "/checkpoints"));
     std::filesystem::copy(scratch / from, scratch / (path + "/checkpoints/sft"), std::filesystem::copy_options::recursive);
   }
-  expect_parts(diff(scratch / "a", scratch / "b", 1), {"first difference: start of sft, value of policy: x\n",
-                                                       "In the checkpoints after step 0 (sft, sft):\n  policy/value/", ", 1 ulp apart; 1 of "});
+  expect_parts(diff(scratch / "a", scratch / "b", 1),
+               {"first difference: start of sft, value of policy: x\n", "In the checkpoints after step 0 (sft, sft):\n  policy/value/",
+                ", 1 ulp apart; 1 of "});
 }
 
 TEST(Diff, RefusesWhatItCannotCompare) {

@@ -14,6 +14,18 @@ for folder in random run; do
   grep -q '"eval_kl":0,' $folder/metrics.jsonl || wrong "the KL to the reference does not start at exactly 0"
   ! grep -o '"first_ratio":[^,]*' $folder/metrics.jsonl | grep -vq ':1$' || wrong "a first ratio that is not 1"
 done
+# Where two runs differ in their adapters only, diff finds them, in the runs and in their checkpoints.
+train 1 other "${lora[@]}" --lora.stages=reward,ppo --ppo.actor_rate=1.1e-3
+must_end_with 0
+run 1 diff run other
+must_end_with 1
+must_print "first difference: ppo iteration 1, "
+must_print "of actor adapters"
+must_print "policy/value/block.0.query.lora_b of shape "
+run 1 diff run/checkpoints/reward other/checkpoints/reward
+must_end_with 0
+must_print "equal: "
+! grep -q "equal: 0 tensors" out.txt || wrong "diff does not look at adapters"
 # With B = 0 the first loss is that of the whole model.
 train 1 plain --run.stages=sft --sft.steps=1
 train 1 first --run.stages=sft --sft.steps=1 --lora.rank=4

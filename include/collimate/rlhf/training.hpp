@@ -69,6 +69,9 @@ Totals optimizer_step(const Session& session, Learner& model, const StepName& na
   return sum;
 }
 
+/// Hashes what a stage's engines (null: none) start with, frozen parameters and adapters included, if the deck wants hashes. Collective.
+void hash_start(const Session& session, const std::string& stage, const std::vector<Engine*>& engines);
+
 /// The weight of each row of a grain in a loss over `counts` tokens; 0 where nothing is learned.
 std::vector<float> row_weights(const Batch& batch, std::int64_t g, const PackedGrain& grain, Aggregation aggregation,
                                const TokenCounts& counts);

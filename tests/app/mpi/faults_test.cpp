@@ -73,9 +73,10 @@ struct FaultBench : Bench {
   /// One weight grows by one ulp, on one rank or (-1) wherever it is.
   Disturbed::Event nudge(const std::string& tensor, std::int64_t element, int rank = -1) const {
     return [=, me = world.rank()](ParameterStore& store) {
-      store.for_each_run(Kind::value, store.layout().parameter(tensor), element, 1, Extent::held, [&](std::int64_t, float* data, std::int64_t) {
-        if (rank < 0 || rank == me) *data = std::nextafter(*data, std::numeric_limits<float>::infinity());
-      });
+      store.for_each_run(Kind::value, store.layout().parameter(tensor), element, 1, Extent::held,
+                         [&](std::int64_t, float* data, std::int64_t) {
+                           if (rank < 0 || rank == me) *data = std::nextafter(*data, std::numeric_limits<float>::infinity());
+                         });
     };
   }
   int ranks() const { return world.size(); }
@@ -160,10 +161,12 @@ TEST(Faults, SwappedTensorShardsAreFound) {
     });
   };
   EXPECT_EQ(bench.train("swapped", shape, 0, swap), "");
-  if (bench.world.rank() == 0) expect_parts(bench.diff("whole", "swapped"), {"first difference: sft step 3, loss: ", "then gradient of policy: "});
+  if (bench.world.rank() == 0)
+    expect_parts(bench.diff("whole", "swapped"), {"first difference: sft step 3, loss: ", "then gradient of policy: "});
   EXPECT_EQ(bench.train("swapped", shape, 0, {}, swap), "");
   if (bench.world.rank() == 0)
-    expect_parts(bench.diff("whole", "swapped"), {"first difference: end of the run, sft.state_hash", "policy/value/block.0.up.weight of shape ["});
+    expect_parts(bench.diff("whole", "swapped"),
+                 {"first difference: end of the run, sft.state_hash", "policy/value/block.0.up.weight of shape ["});
 }
 
 TEST(Faults, OneUlpOfOneWeightOnOneRankIsNamed) {
@@ -178,7 +181,8 @@ TEST(Faults, OneUlpOfOneWeightOnOneRankIsNamed) {
                {"end of sft: ", "value of " + gain + " of policy", blamed(rank, bench.ranks())});
   if (bench.ranks() % 2) return;
   // A parameter that tensor-parallel ranks share, and a tied matrix on two stages.
-  expect_parts(bench.train("run", {2, bench.ranks() / 2, 1}, 0, bench.nudge(gain, 5, 1)), {"sft step 3: ", "of policy", "the ranks 0 and 1 differ"});
+  expect_parts(bench.train("run", {2, bench.ranks() / 2, 1}, 0, bench.nudge(gain, 5, 1)),
+               {"sft step 3: ", "of policy", "the ranks 0 and 1 differ"});
   const std::string stages = bench.train("run", {1, bench.ranks() / 2, 2}, 0, bench.nudge("embedding.weight", 5, rank));
   expect_parts(stages, {"sft step 3: ", "value of embedding.weight of policy"});
   if (bench.ranks() == 2) expect_parts(stages, {"the ranks 0 and 1 differ"});
@@ -189,9 +193,9 @@ TEST(Faults, OneUlpOfOneWeightIsFoundInTheCheckpoint) {
   EXPECT_EQ(bench.train("whole", bench.replicas(), 0), "");
   EXPECT_EQ(bench.train("nudged", bench.replicas(), 3, {}, bench.nudge("block.0.query.weight", 3 * 32 + 7)), "");
   if (bench.world.rank() == 0)
-    expect_parts(bench.diff("whole", "nudged"),
-                 {"first difference: end of the run, sft.state_hash", "policy/value/block.0.query.weight of shape [32, 32]: row 3, column 7 (element 103) is ",
-                  ", 1 ulp apart; 1 of 1024 elements differ"});
+    expect_parts(bench.diff("whole", "nudged"), {"first difference: end of the run, sft.state_hash",
+                                                 "policy/value/block.0.query.weight of shape [32, 32]: row 3, column 7 (element 103) is ",
+                                                 ", 1 ulp apart; 1 of 1024 elements differ"});
 }
 
 }  // namespace
