@@ -5,36 +5,14 @@
 
 namespace collimate {
 
-Shape::Shape(std::initializer_list<std::int64_t> extents) {
-  ensure(extents.size() <= 4, "a shape has at most 4 axes, not {}", extents.size());
-  for (const std::int64_t extent : extents) {
-    ensure(extent >= 0, "a shape cannot have the extent {}", extent);
-    extents_[rank_++] = extent;
-  }
-}
+void Shape::refuse_rank(std::size_t axes) { fail_with(ExitCode::failure, "a shape has at most 4 axes, not {}", axes); }
 
-std::int64_t Shape::count() const {
-  std::int64_t n = 1;
-  for (int axis = 0; axis < rank_; ++axis) n *= extents_[axis];
-  return n;
-}
+void Shape::refuse_extent(std::int64_t extent) { fail_with(ExitCode::failure, "a shape cannot have the extent {}", extent); }
 
 std::string Shape::text() const {
   std::string out = "[";
   for (int axis = 0; axis < rank_; ++axis) out += fmt::format("{}{}", axis ? ", " : "", extents_[axis]);
   return out + "]";
-}
-
-std::size_t size_of(DType type) {
-  switch (type) {
-    case DType::f32:
-    case DType::i32: return 4;
-    case DType::f64:
-    case DType::i64:
-    case DType::u64: return 8;
-    case DType::u8: return 1;
-  }
-  return 0;
 }
 
 std::string_view name_of(DType type) {

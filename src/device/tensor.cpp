@@ -21,18 +21,12 @@ Buffer::~Buffer() {
   if (data_) device_->release(data_, bytes_, memory_);
 }
 
-Tensor Tensor::slice(std::int64_t begin, std::int64_t count) const {
-  if (shape_.rank() < 1 || begin < 0 || count < 0 || begin + count > shape_[0])  // the shape is written only where it is wrong
-    fail_with(ExitCode::failure, "rows [{}, {}) are not in a tensor of shape {}", begin, begin + count, shape_.text());
-  const std::int64_t row = shape_[0] ? shape_.count() / shape_[0] : 0;
-  Shape shape = shape_;
-  switch (shape_.rank()) {
-    case 1: shape = {count}; break;
-    case 2: shape = {count, shape_[1]}; break;
-    case 3: shape = {count, shape_[1], shape_[2]}; break;
-    default: shape = {count, shape_[1], shape_[2], shape_[3]};
-  }
-  return {static_cast<std::byte*>(data_) + static_cast<std::size_t>(begin * row) * size_of(dtype_), dtype_, shape, *device_};
+void Tensor::refuse_type(DType read) const {
+  fail_with(ExitCode::failure, "a {} tensor was read as {}", name_of(dtype_), name_of(read));
+}
+
+void Tensor::refuse_rows(std::int64_t begin, std::int64_t count) const {
+  fail_with(ExitCode::failure, "rows [{}, {}) are not in a tensor of shape {}", begin, begin + count, shape_.text());
 }
 
 Tensor Tensor::reshape(Shape shape) const {

@@ -8,7 +8,9 @@ namespace collimate {
 /// Element types of tensors.
 enum class DType { f32, f64, i32, i64, u8, u64 };
 
-std::size_t size_of(DType type);  ///< bytes per element
+constexpr std::size_t size_of(DType type) {  ///< bytes per element
+  return type == DType::u8 ? 1 : type == DType::f32 || type == DType::i32 ? 4 : 8;
+}
 std::string_view name_of(DType type);
 
 template <class T>

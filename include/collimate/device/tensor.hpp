@@ -34,7 +34,7 @@ class Tensor {
   /// The elements; T must be the tensor's type.
   template <class T>
   T* as() const {
-    ensure(dtype_ == dtype_of<T>(), "a {} tensor was read as {}", name_of(dtype_), name_of(dtype_of<T>()));
+    if (dtype_ != dtype_of<T>()) refuse_type(dtype_of<T>());
     return static_cast<T*>(data_);
   }
   void* data() const { return data_; }
@@ -45,11 +45,18 @@ class Tensor {
   std::int64_t operator[](int axis) const { return shape_[axis]; }  ///< extent of an axis
   std::int64_t count() const { return shape_.count(); }
   std::size_t bytes() const { return static_cast<std::size_t>(count()) * size_of(dtype_); }
-  Tensor slice(std::int64_t begin, std::int64_t count) const;  ///< rows [begin, begin + count) of the first axis
+  Tensor slice(std::int64_t begin, std::int64_t count) const {  ///< rows [begin, begin + count) of the first axis
+    if (shape_.rank() < 1 || begin < 0 || count < 0 || begin + count > shape_[0]) refuse_rows(begin, count);
+    const std::int64_t row = shape_.with_first(1).count();
+    return {static_cast<std::byte*>(data_) + static_cast<std::size_t>(begin * row) * size_of(dtype_), dtype_, shape_.with_first(count), *device_};
+  }
   Tensor reshape(Shape shape) const;                           ///< the same number of elements
   void zero(Stream& stream) const { device_->zero(data_, bytes(), stream); }
 
  private:
+  [[noreturn]] void refuse_type(DType read) const;
+  [[noreturn]] void refuse_rows(std::int64_t begin, std::int64_t count) const;
+
   void* data_ = nullptr;
   Device* device_ = nullptr;
   DType dtype_ = DType::f32;

@@ -21,6 +21,9 @@ constexpr Index at_once(int rows) { return rows == 1 ? 1 : rows == 8 ? 2 : 4; }
 constexpr Index most_whole(int rows) { return rows == 8 ? 768 : std::numeric_limits<Index>::max(); }
 constexpr Index part = 384;
 
+/// Products with fewer sums are not shared among threads; with fewer weights they take some 10 microseconds at most.
+constexpr Index least_shared = 30000, brief = 1 << 18;
+
 /// Rows rows of x, zeros behind those that exist, in parts of 16 columns, and in each part one row after the other (zeros behind k):
 /// the inner loop then needs one pointer for all of them.
 template <int Rows>
@@ -113,13 +116,18 @@ void strip(float* y, const float* x, const float* w, const float* bias, Index ro
 
 template <int Rows>
 void decode_rows(float* y, const float* x, const float* w, const float* bias, Index rows, Index n, Index k) {
-  const auto lines = std::make_unique_for_overwrite<Lanes[]>(static_cast<std::size_t>(Rows * tiles_of(k, lanes)));
-  auto* packed = reinterpret_cast<float*>(lines.get());
-  interleave<Rows>(packed, x, rows, k);
-  parallel_tiles(tiles_of(n, lanes), Rows * n * k > 100000, [&](Index tile) {
-    const Index c = tile * lanes;
+  std::unique_ptr<Lanes[]> lines;
+  const float* packed = x;
+  if (Rows > 1 || k % lanes) {
+    lines = std::make_unique_for_overwrite<Lanes[]>(static_cast<std::size_t>(Rows * tiles_of(k, lanes)));
+    interleave<Rows>(reinterpret_cast<float*>(lines.get()), x, rows, k);
+    packed = reinterpret_cast<float*>(lines.get());
+  }
+  const auto tile = [&](Index t) {
+    const Index c = t * lanes;
     strip<Rows>(y + c, packed, w + c * k, bias ? bias + c : nullptr, rows, std::min(lanes, n - c), n, k);
-  });
+  };
+  parallel_tiles(tiles_of(n, lanes), Rows * n * k > least_shared, tile, n * k < brief ? Shares::equal : Shares::decreasing);
 }
 
 }  // namespace

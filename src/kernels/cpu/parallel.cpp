@@ -25,12 +25,12 @@ class Helpers {
     for (std::thread& thread : threads_) thread.join();
   }
 
-  void run(std::int64_t tiles, TileWork work, const void* body, int helpers) {
+  void run(std::int64_t tiles, TileWork work, const void* body, int helpers, Shares shares) {
     if (helpers < 1 || busy_.exchange(true, std::memory_order_acquire)) return work(body, 0, tiles);
     while (static_cast<int>(threads_.size()) < helpers)
       threads_.emplace_back([this, index = static_cast<int>(threads_.size())] { help(index); });
     constexpr std::int64_t most = 0xFFFFFFFF;  // tiles of a ticket
-    for (std::int64_t first = 0; first < tiles; first += most) share({work, body, first, std::min(most, tiles - first), helpers});
+    for (std::int64_t first = 0; first < tiles; first += most) share({work, body, first, std::min(most, tiles - first), helpers, shares});
     busy_.store(false, std::memory_order_release);
   }
 
@@ -40,6 +40,7 @@ class Helpers {
     const void* body;
     std::int64_t first, tiles;
     int helpers;
+    Shares shares;
   };
 
   void share(const Loop& loop) {
@@ -48,6 +49,7 @@ class Helpers {
     body_.store(loop.body, std::memory_order_relaxed);
     end_.store(loop.first + loop.tiles, std::memory_order_relaxed);
     helpers_.store(loop.helpers, std::memory_order_relaxed);
+    least_.store(loop.shares == Shares::equal ? (loop.tiles + loop.helpers) / (loop.helpers + 1) : 1, std::memory_order_relaxed);
     unfinished_.store(loop.tiles, std::memory_order_relaxed);
     ticket_.store(((ticket_.load(std::memory_order_relaxed) >> 32) + 1) << 32 | static_cast<std::uint64_t>(loop.tiles));
     if (sleeping_.load() > 0) wake();
@@ -57,7 +59,7 @@ class Helpers {
       turn < patience ? _mm_pause() : static_cast<void>(sched_yield());
   }
 
-  /// Does some of the tiles that nobody has taken; false where there are none. Early shares are large, late ones small.
+  /// Does some of the tiles that nobody has taken; false where there are none.
   bool take_part(int index = -1) {
     std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
     const auto left = static_cast<std::int64_t>(ticket & 0xFFFFFFFF);
@@ -65,7 +67,8 @@ class Helpers {
     if (left == 0 || index >= helpers) return false;
     const TileWork work = work_.load(std::memory_order_relaxed);
     const void* body = body_.load(std::memory_order_relaxed);
-    const std::int64_t begin = end_.load(std::memory_order_relaxed) - left, count = std::max<std::int64_t>(1, left / (2 * (helpers + 1)));
+    const std::int64_t begin = end_.load(std::memory_order_relaxed) - left;
+    const std::int64_t count = std::min(left, std::max(least_.load(std::memory_order_relaxed), left / (2 * (helpers + 1))));
     // Where the ticket is still the one read, so is the loop that was read after it.
     if (!ticket_.compare_exchange_strong(ticket, ticket - static_cast<std::uint64_t>(count), std::memory_order_acq_rel)) return true;
     work(body, begin, begin + count);
@@ -99,6 +102,7 @@ class Helpers {
   std::atomic<const void*> body_ = nullptr;
   std::atomic<std::int64_t> end_ = 0;
   std::atomic<int> helpers_ = 0;
+  std::atomic<std::int64_t> least_ = 1;  // tiles of a share
   alignas(64) std::atomic<std::int64_t> unfinished_ = 0;
   alignas(64) std::atomic<int> sleeping_ = 0;
   std::atomic<int> calls_ = 0;
@@ -108,9 +112,9 @@ class Helpers {
 
 }  // namespace
 
-void share_tiles(std::int64_t tiles, TileWork work, const void* body) {
+void share_tiles(std::int64_t tiles, TileWork work, const void* body, Shares shares) {
   static Helpers helpers;
-  helpers.run(tiles, work, body, omp_get_max_threads() - 1);
+  helpers.run(tiles, work, body, omp_get_max_threads() - 1, shares);
 }
 
 }  // namespace collimate::kernels::cpu

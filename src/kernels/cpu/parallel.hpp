@@ -20,20 +20,24 @@ class FlushSubnormals {
 /// Work on the tiles [begin, end) of a loop whose body lies at `body`.
 using TileWork = void (*)(const void* body, std::int64_t begin, std::int64_t end);
 
+/// How threads share a loop. Decreasing: early shares are large, late ones small, so that all end together. Equal: one share each, for
+/// loops of a few microseconds, where every share costs a message between caches.
+enum class Shares { decreasing, equal };
+
 /// Does the tiles [0, tiles) with as many threads as OpenMP would use, which share them in the order of the list, and waits for the
 /// last. Called inside itself, or by two threads at once, the second call does its tiles alone.
-void share_tiles(std::int64_t tiles, TileWork work, const void* body);
+void share_tiles(std::int64_t tiles, TileWork work, const void* body, Shares shares);
 
 /// Calls body(tile) for every tile in [0, tiles), each by one thread; which thread must not matter to the result.
 /// The body must not throw. With `fork` false the calling thread does them all: for work too small to share.
 template <class Body>
-void parallel_tiles(std::int64_t tiles, bool fork, const Body& body) {
+void parallel_tiles(std::int64_t tiles, bool fork, const Body& body, Shares shares = Shares::decreasing) {
   const TileWork work = [](const void* b, std::int64_t begin, std::int64_t end) {
     for (std::int64_t tile = begin; tile < end; ++tile) (*static_cast<const Body*>(b))(tile);
   };
   const FlushSubnormals flush;
   if (fork && tiles > 1)
-    share_tiles(tiles, work, &body);
+    share_tiles(tiles, work, &body, shares);
   else
     work(&body, 0, tiles);
 }
