@@ -128,19 +128,21 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     require(process.error.empty(), "ppo.scorer_command: {}", process.error);
     if (world.rank() == 0 && needs_scorer(options)) scorer = make_scorer(session);
   });
-  // Everything that can be wrong is looked at before the run folder is touched; where the run makes its own data, after these. A run that
-  // holds this folder now may change what is looked at, so its lock comes first.
+  // Everything that can be wrong is looked at before the run folder is touched. A run that holds this folder now may change what is looked
+  // at, so its lock comes first.
   session.replacing = restart == "replace";
   std::optional<RunLock> lock;
   agree_on(world.ranks(), [&] {
     if (world.rank() == 0 && !options.run.check && RunLock::known_in(options.run.folder)) lock.emplace(options.run.folder);
   });
   rlhf::check_checkpoints(session);
+  rlhf::Preparation preparation(session);
+  const std::string found = rlhf::check_stages(session);
   if (options.run.check) {
-    log.info("{}\n{}\n{}", describe(build), placement_report(places), rlhf::check_stages(session));
+    log.info("{}\n{}\n{}", describe(build), placement_report(places), found);
+    for (const std::string& warning : placement_warnings(places)) log.warning("{}", warning);
     return static_cast<int>(ExitCode::done);
   }
-  if (options.run.stages.empty() || options.run.stages[0] != "prepare") rlhf::check_stages(session);
   session.replacing = false;
   agree_on(world.ranks(), [&] {
     if (world.rank() != 0) return;
@@ -162,6 +164,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   for (const std::string& warning : placement_warnings(places)) log.warning("{}", warning);
   if (folder && !folder->locked())
     log.warning("the file system of '{}' has no locks: nothing keeps a second run out of this folder", options.run.folder);
+  preparation.finish();
   rlhf::run_stages(session);
   log.info("{}", rlhf::summary_table(session));
   return static_cast<int>(ExitCode::done);

@@ -19,8 +19,11 @@ constexpr std::array own_names{"deck.ini",     "log.txt",      "metrics.jsonl", 
                                "hashes.jsonl", "summary.json", "checkpoints",   "report.html"};
 
 void check_usable(const std::string& path, Existing existing) {
-  const bool empty =
-      std::none_of(fs::directory_iterator(path), {}, [](const auto& entry) { return entry.path().filename() != RunLock::file_name; });
+  const auto counts = [](const fs::directory_entry& entry) {  // neither a lock nor what a refused or killed start has prepared
+    const std::string name = entry.path().filename().string();
+    return name != RunLock::file_name && !PartialFolder::is_one(name);
+  };
+  const bool empty = std::none_of(fs::directory_iterator(path), {}, counts);
   require(existing != Existing::refuse || empty,
           "the run folder '{}' is not empty: choose another run.folder, or restart the run that it holds", path);
   require(existing != Existing::replace || empty || RunFolder::holds_run(path),
