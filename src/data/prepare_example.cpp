@@ -30,6 +30,7 @@ std::string make_example(const std::string& folder, std::int64_t vocabulary, std
     options.output = file(name + ".h5");
     const PrepareReport done = prepare(options);
     report += fmt::format("{}: {} {} samples, {} tokens\n", options.output, done.samples, name_of(done.kind), done.tokens);
+    report += done.vocabulary_text();
   }
   const auto tokenizer = deserialize_tokenizer(Dataset(file("sft.h5"), false).tokenizer());
   save_tokenizer(*tokenizer, folder);

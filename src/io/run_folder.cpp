@@ -44,7 +44,7 @@ std::string prepared(const std::string& path, Existing existing, std::optional<R
       for (const char* name : own_names) fs::remove_all(fs::path(path) / name);
     fs::create_directories(fs::path(path) / "checkpoints");
   } catch (const fs::filesystem_error& problem) {
-    fail("cannot use the run folder '{}': {}", path, problem.what());
+    fail("cannot use the run folder '{}': {}", path, problem.code().message());
   }
   return path;
 }
