@@ -4,6 +4,7 @@
 
 #include "app/build_info.hpp"
 #include "collimate/app/commands.hpp"
+#include "collimate/base/text.hpp"
 #include "collimate/comm/placement.hpp"
 #include "collimate/rlhf/stages.hpp"
 
@@ -77,8 +78,9 @@ ProcessScorer start_process_scorer(const std::vector<std::string>& arguments) {
     return {};  // said once, by all ranks together, when the deck is read again below
   }
   const auto& o = options.ppo.scorer;
-  if (o.kind != "process" || options.run.check || !needs_scorer(options)) return {};
+  if (o.kind != "process" || !needs_scorer(options)) return {};
   try {
+    if (options.run.check) return rlhf::check_scorer_command(o.command), ProcessScorer{};
     return {rlhf::make_process_scorer(o.command, o.deadline), ""};
   } catch (const Error& error) {
     return {nullptr, error.what()};
@@ -99,6 +101,17 @@ void check_combinations(const Options& o, int ranks) {
   require(!o.lora.on() || !o.lora.targets.empty(), "lora.targets is empty: name at least one of the matrices that get an adapter");
   require(o.ppo.kl.target == 0 || o.ppo.kl.beta > 0, "ppo.kl_target = {} cannot steer a coefficient ppo.kl = 0: start it above 0",
           o.ppo.kl.target);
+}
+
+// The options of the model that starts from random numbers, where there is none: a checkpoint brings its own.
+std::string model_without_use(const OptionTable& table, const Options& options) {
+  if (rlhf::starts_from_random(options)) return "";
+  std::vector<std::string> given;
+  for (const std::string& name : table.names())
+    if (name.starts_with("model.") && table.given(name)) given.push_back(name);
+  if (given.empty()) return "";
+  return fmt::format("no stage starts from random numbers, and models of checkpoints are what they are: {} {} without effect, so leave {} out",
+                     join(given, ", "), given.size() == 1 ? "is" : "are", given.size() == 1 ? "it" : "them");
 }
 
 int run(World& world, const std::vector<std::string>& arguments, const ProcessScorer& process) {
@@ -128,6 +141,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     require(process.error.empty(), "ppo.scorer_command: {}", process.error);
     if (world.rank() == 0 && needs_scorer(options)) scorer = make_scorer(session);
   });
+  session.scorer = process.scorer ? process.scorer.get() : scorer.get();
   // Everything that can be wrong is looked at before the run folder is touched. A run that holds this folder now may change what is looked
   // at, so its lock comes first.
   session.replacing = restart == "replace";
@@ -138,14 +152,17 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   rlhf::check_checkpoints(session);
   rlhf::Preparation preparation(session);
   const std::string found = rlhf::check_stages(session);
+  std::vector<std::string> warnings = placement_warnings(places);
+  if (const std::string idle = model_without_use(table, options); !idle.empty()) warnings.push_back(idle);
   if (options.run.check) {
     log.info("{}\n{}\n{}", describe(build), placement_report(places), found);
-    for (const std::string& warning : placement_warnings(places)) log.warning("{}", warning);
+    for (const std::string& warning : warnings) log.warning("{}", warning);
     return static_cast<int>(ExitCode::done);
   }
   session.replacing = false;
   agree_on(world.ranks(), [&] {
     if (world.rank() != 0) return;
+    if (session.scorer) session.scorer->check();
     folder = std::make_unique<RunFolder>(options.run.folder, restart == "auto"      ? Existing::go_on
                                                              : restart == "replace" ? Existing::replace
                                                                                     : Existing::refuse,
@@ -158,10 +175,9 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     folder->write_deck(table.resolved_deck());
     log.open(folder->log(), restart == "auto");
   });
-  session.scorer = process.scorer ? process.scorer.get() : scorer.get();
   log.info("{}", describe(build));
   log.info("{}", placement_report(places));
-  for (const std::string& warning : placement_warnings(places)) log.warning("{}", warning);
+  for (const std::string& warning : warnings) log.warning("{}", warning);
   if (folder && !folder->locked())
     log.warning("the file system of '{}' has no locks: nothing keeps a second run out of this folder", options.run.folder);
   preparation.finish();

@@ -43,6 +43,7 @@ PpoTrainer::PpoTrainer(Session& session)
                                : options_.missing_eos == "replace" ? MissingEos::replace
                                                                    : MissingEos::ignore;
   prompts_.check_kind(DatasetKind::prompts);
+  check_answers(session, prompts_);
   match_text(actor_source_, prompts_, "ppo.actor = " + options_.actor);
   match_text(reference_source_, prompts_, "ppo.reference = " + options_.reference);
   match_text(critic_source_, prompts_, "ppo.critic = " + options_.critic);
@@ -60,6 +61,7 @@ PpoTrainer::PpoTrainer(Session& session)
   if (const EvaluateOptions& evaluate = session.options.evaluate; !evaluate.prompts.empty()) {
     heldout_.emplace(session.path(evaluate.prompts));
     heldout_->check_kind(DatasetKind::prompts);
+    check_answers(session, *heldout_);
     match_text(actor_source_, *heldout_, "ppo.prompts");
     prompt = std::max(prompt, longest_prompt(*heldout_));
     max_new = std::max(max_new, evaluate.max_new);

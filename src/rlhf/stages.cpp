@@ -133,6 +133,16 @@ void with_final_names(const std::string& prepared, const std::string& folder, co
 
 }  // namespace
 
+bool starts_from_random(const Options& options) {
+  std::vector<std::string> open = options.run.stages;
+  for (std::size_t i = 0; i < open.size(); ++i)  // grows by what a stage starts from
+    for (const auto& [option, name] : sources_of(options, open[i])) {
+      if (name == "random") return true;
+      if (!contains(open, name)) open.push_back(name);
+    }
+  return false;
+}
+
 void check_checkpoints(const Session& session) {
   agree_on(session.ranks(), [&] {
     if (!session.first()) return;

@@ -109,4 +109,12 @@ refusal=3 bad --batch.grain_tokens=100000000000 --check -- "the machine has"
 bad --ppo.scorer=lexicon --ppo.scorer_lexicon=no-such.txt -- "no-such.txt"
 bad --ppo.scorer=regex "--ppo.scorer_pattern=(" -- "("
 bad --ppo.scorer=regex -- ppo.scorer_pattern
-bad --run.stages=sft,ppo --ppo.critic=sft --ppo.scorer=process -- "command"
+by=(--run.stages=sft,ppo --ppo.critic=sft)
+bad "${by[@]}" --ppo.scorer=process -- "command"
+printf '#!/bin/sh\n' >plain.sh
+for check in "--run.seed=1" --check; do
+  bad "${by[@]}" --ppo.scorer=process "--ppo.scorer_command=./no-such.sh 1" $check -- ppo.scorer_command "no file './no-such.sh'"
+  bad "${by[@]}" --ppo.scorer=process --ppo.scorer_command=./plain.sh $check -- "'./plain.sh' is not executable"
+  bad "${by[@]}" --ppo.scorer=exact $check -- ppo.scorer "prompt 0 of 'prepared/data/prompts.h5' has the answer"
+done
+bad "${by[@]}" --ppo.scorer=process --ppo.scorer_command=no-such-program --check -- "no program 'no-such-program'"

@@ -4,6 +4,9 @@
 
 namespace collimate::rlhf {
 
+/// Whether a stage of the deck starts from random numbers, at once or by way of another stage that it names.
+bool starts_from_random(const Options& options);
+
 /// Reads every checkpoint that the stages of the deck will start or go on from, and stops where one is damaged.
 void check_checkpoints(const Session& session);
 
