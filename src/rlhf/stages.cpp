@@ -103,6 +103,30 @@ std::unique_ptr<Trainer> make(Session& session) {
   return agree(session.ranks(), [&] { return std::make_unique<Trainer>(session); });
 }
 
+// Ranks of one node share its memory, and those of one control group what it may use: each limit holds for the sum of what they plan.
+void check_shared_memory(const Session& session, const std::string& stage, const std::vector<std::int64_t>& planned) {
+  json mine = json::array();
+  for (const MemoryLimit& limit : session.device.limits(Memory::device)) mine.push_back({limit.name, limit.bytes});
+  const std::vector<std::string> limits = gather_all(session.ranks(), mine.dump());
+  const std::vector<int> nodes = gather_all(session.ranks(), session.world.node());
+  struct Shared {
+    std::int64_t ranks = 0, planned = 0, bytes = 0;
+  };
+  std::map<std::pair<int, std::string>, Shared> all;
+  for (std::size_t rank = 0; rank < limits.size(); ++rank)
+    for (const json& limit : json::parse(limits[rank])) {
+      Shared& shared = all[{nodes[rank], limit[0].get<std::string>()}];
+      shared = {shared.ranks + 1, shared.planned + planned[rank], limit[1].get<std::int64_t>()};
+    }
+  const auto mebibytes = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  for (const auto& [where, shared] : all)
+    if (shared.planned > shared.bytes)
+      throw AgreedError(ExitCode::does_not_fit,
+                        fmt::format("{}: the {} ranks on node {} need {:.1f} MiB together, and {} has {:.1f} MiB: start fewer ranks per node, "
+                                    "shard with params.zero, or lower the model or batch.grain_tokens",
+                                    stage, shared.ranks, where.first, mebibytes(shared.planned), where.second, mebibytes(shared.bytes)));
+}
+
 // What a stage would do, and (where stages of a pipeline differ) what each rank would need for it.
 template <class Trainer>
 std::string check(Session& session, const std::string& stage) {
@@ -111,6 +135,7 @@ std::string check(Session& session, const std::string& stage) {
     if (session.options.run.check) session.warn_of_idle_ranks(stage, trainer->first_grains());
   std::string text = trainer->describe();
   const auto planned = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->planned_bytes()));
+  check_shared_memory(session, stage, planned);
   const auto [least, most] = std::minmax_element(planned.begin(), planned.end());
   if (*least != *most) {
     text += "  planned for each rank, MiB:";
