@@ -73,6 +73,16 @@ std::vector<std::string> tensors_of(const SavedModels& saved, const std::string&
   return names;
 }
 
+/// Why a model of two checkpoints has no tensors to compare; "" where it has.
+std::string unlike(const SavedModels& a, const SavedModels& b, const std::string& model) {
+  const LoraConfig left = a.card(model).adapters.lora, right = b.card(model).adapters.lora;
+  if (left.on() == right.on()) return "";
+  return fmt::format(
+      "the model {} of {} is of a LoRA run and holds adapters alone (lora.rank = {}), that of {} holds all its parameters: they have no tensors "
+      "in common; to compare the merged weights, `collimate export` both and import them",
+      model, left.on() ? "A" : "B", left.on() ? left.rank : right.rank, left.on() ? "B" : "A");
+}
+
 }  // namespace
 
 Verdict diff_checkpoints(const std::string& a, const std::string& b, const std::string& model, const std::string& tensor) {
@@ -80,6 +90,7 @@ Verdict diff_checkpoints(const std::string& a, const std::string& b, const std::
   std::vector<std::string> names;
   for (const std::string& name : left.models()) {
     if (!right.has(name)) return {false, fmt::format("the model {} is only in A, the checkpoint '{}'", name, a)};
+    if (const std::string why = unlike(left, right, name); !why.empty()) return {false, why};
     for (const std::string& one : tensors_of(left, name)) names.push_back(one);
   }
   for (const std::string& name : right.models())

@@ -216,7 +216,7 @@ std::string deck_difference(const Run& a, const Run& b) {
   std::string out;
   for (const auto& [key, value] : decks[0])
     if (key != "run.folder" && decks[1][key] != value)
-      out += fmt::format("{}{} = {}, {}", out.empty() ? "" : "; ", key, value, decks[1][key]);
+      out += fmt::format("{}{} is '{}' in A and '{}' in B", out.empty() ? "" : "; ", key, value, decks[1][key]);
   return out.empty() ? "" : fmt::format("The decks differ: {}\n", out);
 }
 

@@ -4,6 +4,7 @@
 
 #include "app/build_info.hpp"
 #include "collimate/app/commands.hpp"
+#include "collimate/base/text.hpp"
 #include "collimate/comm/placement.hpp"
 #include "collimate/rlhf/stages.hpp"
 
@@ -77,8 +78,9 @@ ProcessScorer start_process_scorer(const std::vector<std::string>& arguments) {
     return {};  // said once, by all ranks together, when the deck is read again below
   }
   const auto& o = options.ppo.scorer;
-  if (o.kind != "process" || options.run.check || !needs_scorer(options)) return {};
+  if (o.kind != "process" || !needs_scorer(options)) return {};
   try {
+    if (options.run.check) return rlhf::check_scorer_command(o.command), ProcessScorer{};
     return {rlhf::make_process_scorer(o.command, o.deadline), ""};
   } catch (const Error& error) {
     return {nullptr, error.what()};
@@ -99,6 +101,17 @@ void check_combinations(const Options& o, int ranks) {
   require(!o.lora.on() || !o.lora.targets.empty(), "lora.targets is empty: name at least one of the matrices that get an adapter");
   require(o.ppo.kl.target == 0 || o.ppo.kl.beta > 0, "ppo.kl_target = {} cannot steer a coefficient ppo.kl = 0: start it above 0",
           o.ppo.kl.target);
+}
+
+// The options of the model that starts from random numbers, where there is none: a checkpoint brings its own.
+std::string model_without_use(const OptionTable& table, const Options& options) {
+  if (rlhf::starts_from_random(options)) return "";
+  std::vector<std::string> given;
+  for (const std::string& name : table.names())
+    if (name.starts_with("model.") && table.given(name)) given.push_back(name);
+  if (given.empty()) return "";
+  return fmt::format("no stage starts from random numbers, and models of checkpoints are what they are: {} {} without effect, so leave {} out",
+                     join(given, ", "), given.size() == 1 ? "is" : "are", given.size() == 1 ? "it" : "them");
 }
 
 int run(World& world, const std::vector<std::string>& arguments, const ProcessScorer& process) {
@@ -128,22 +141,28 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     require(process.error.empty(), "ppo.scorer_command: {}", process.error);
     if (world.rank() == 0 && needs_scorer(options)) scorer = make_scorer(session);
   });
-  // Everything that can be wrong is looked at before the run folder is touched; where the run makes its own data, after these. A run that
-  // holds this folder now may change what is looked at, so its lock comes first.
+  session.scorer = process.scorer ? process.scorer.get() : scorer.get();
+  // Everything that can be wrong is looked at before the run folder is touched. A run that holds this folder now may change what is looked
+  // at, so its lock comes first.
   session.replacing = restart == "replace";
   std::optional<RunLock> lock;
   agree_on(world.ranks(), [&] {
     if (world.rank() == 0 && !options.run.check && RunLock::known_in(options.run.folder)) lock.emplace(options.run.folder);
   });
   rlhf::check_checkpoints(session);
+  rlhf::Preparation preparation(session);
+  const std::string found = rlhf::check_stages(session);
+  std::vector<std::string> warnings = placement_warnings(places);
+  if (const std::string idle = model_without_use(table, options); !idle.empty()) warnings.push_back(idle);
   if (options.run.check) {
-    log.info("{}\n{}\n{}", describe(build), placement_report(places), rlhf::check_stages(session));
+    log.info("{}\n{}\n{}", describe(build), placement_report(places), found);
+    for (const std::string& warning : warnings) log.warning("{}", warning);
     return static_cast<int>(ExitCode::done);
   }
-  if (options.run.stages.empty() || options.run.stages[0] != "prepare") rlhf::check_stages(session);
   session.replacing = false;
   agree_on(world.ranks(), [&] {
     if (world.rank() != 0) return;
+    if (session.scorer) session.scorer->check();
     folder = std::make_unique<RunFolder>(options.run.folder, restart == "auto"      ? Existing::go_on
                                                              : restart == "replace" ? Existing::replace
                                                                                     : Existing::refuse,
@@ -156,12 +175,12 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     folder->write_deck(table.resolved_deck());
     log.open(folder->log(), restart == "auto");
   });
-  session.scorer = process.scorer ? process.scorer.get() : scorer.get();
   log.info("{}", describe(build));
   log.info("{}", placement_report(places));
-  for (const std::string& warning : placement_warnings(places)) log.warning("{}", warning);
+  for (const std::string& warning : warnings) log.warning("{}", warning);
   if (folder && !folder->locked())
     log.warning("the file system of '{}' has no locks: nothing keeps a second run out of this folder", options.run.folder);
+  preparation.finish();
   rlhf::run_stages(session);
   log.info("{}", rlhf::summary_table(session));
   return static_cast<int>(ExitCode::done);

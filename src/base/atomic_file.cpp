@@ -94,6 +94,38 @@ void AtomicFile::commit() {
   sync_path(folder_of(path_).string(), O_RDONLY | O_DIRECTORY);
 }
 
+namespace {
+constexpr std::string_view partial_prefix = ".collimate-";
+}
+
+PartialFolder::PartialFolder(const std::string& target) {
+  std::error_code error;
+  fs::path place = fs::absolute(target);
+  while (!fs::is_directory(place, error) && place.has_relative_path()) place = place.parent_path();
+  place /= fmt::format("{}{}", partial_prefix, ::getpid());
+  require(fs::create_directory(place, error) || !error, "cannot create a folder for '{}': {}; choose a folder that you may write to", target,
+          error.message());
+  path_ = place.string();
+}
+
+PartialFolder::~PartialFolder() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+bool PartialFolder::is_one(std::string_view name) { return name.starts_with(partial_prefix); }
+
+void move_files(const std::string& from, const std::string& to) {
+  std::error_code error;
+  fs::create_directories(to, error);
+  require(!error, "cannot create the folder '{}': {}", to, error.message());
+  for (const auto& entry : fs::directory_iterator(from)) {
+    const std::string target = (fs::path(to) / entry.path().filename()).string();
+    if (::rename(entry.path().c_str(), target.c_str()) != 0) fail_on("move a finished file to", target);
+  }
+  sync_path(to, O_RDONLY | O_DIRECTORY);
+}
+
 void write_file(const std::string& path, std::string_view text) {
   AtomicFile target(path);
   {

@@ -210,8 +210,11 @@ void OptionTable::read_arguments(const std::vector<std::string>& arguments) {
     fail("command line: too many words without dashes; values are given as --name=value");
   } catch (const po::multiple_occurrences& error) {
     fail("command line: --{} is given more than once; keep one", error.get_option_name().substr(2));
-  } catch (const po::error& error) {
-    fail("command line: {}; options are given as --name=value", error.what());
+  } catch (const po::error_with_option_name& error) {
+    const std::string name = error.get_option_name();
+    fail("command line: {} has no value; give it as {}=value", name, name);
+  } catch (const po::error&) {
+    fail("command line: it cannot be read; options are given as --name=value");
   }
   assign_all();
 }

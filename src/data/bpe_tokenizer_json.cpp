@@ -153,8 +153,8 @@ std::unique_ptr<Tokenizer> parse_tokenizer_json(const std::string& text, const s
   const json file = parse_json(text, name);
   try {
     return read_tokenizer(file, text, name);
-  } catch (const json::exception& error) {
-    fail("{}: not laid out as a tokenizer.json: {}", name, error.what());
+  } catch (const json::exception&) {
+    fail("{}: not laid out as a tokenizer.json: an entry is missing or not what it should be; save the tokenizer again", name);
   }
 }
 

@@ -49,6 +49,9 @@ std::string_view prompt_field(const Record& record) { return first_of(record, {"
 std::string_view response_field(const Record& record) { return first_of(record, {"response", "completion", "output", "answer"}); }
 std::string_view turns_field(const Record& record) { return first_of(record, {"conversations", "messages"}); }
 
+/// A response is not empty: a model would learn to say nothing. In a pair one side may be: people did prefer silence, or not.
+bool is_empty(const std::optional<std::string>& text) { return text && trim(*text).empty(); }
+
 const std::string& some_text(const Record& record, std::string_view found, std::string_view wanted) {
   return record.text(found.empty() ? wanted : found);
 }
@@ -121,6 +124,12 @@ SampleFormat detect_format(const Record& record) {
       record.place(), join(names, ", "));
 }
 
+std::string_view null_response(const Record& record) {
+  for (const std::string_view name : {"response", "completion", "output", "answer", "chosen", "rejected"})
+    if (record.nulls.contains(name)) return name;
+  return {};
+}
+
 Example read_example(const Record& record, SampleFormat format) {
   if (format == SampleFormat::automatic) format = detect_format(record);
   Example example;
@@ -179,11 +188,15 @@ DatasetKind kind_of(SampleFormat format) {
 }
 
 Example as_kind(Example example, DatasetKind kind) {
-  if (kind == DatasetKind::preference)
+  if (kind == DatasetKind::preference) {
     require(example.chosen && example.rejected, "{}: a preference dataset needs the fields 'chosen' and 'rejected'", example.place);
+    require(!is_empty(example.chosen) || !is_empty(example.rejected), "{}: 'chosen' and 'rejected' are both empty; take the record out",
+            example.place);
+  }
   if (kind == DatasetKind::supervised) {
     if (!example.response) example.response = example.chosen;
     require(example.response.has_value(), "{}: a supervised dataset needs a response (response, output, answer or chosen)", example.place);
+    require(!is_empty(example.response), "{}: the response is empty; fill it in, or take the record out", example.place);
   }
   if (kind == DatasetKind::prompts) {
     if (example.is_text) {

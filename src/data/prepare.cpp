@@ -31,7 +31,7 @@ class ExampleSource {
     if (options_.format != SampleFormat::automatic) return kind_of(options_.format);
     SampleFormat format = SampleFormat::automatic;
     for (RecordReader reader(options_.inputs.front(), options_.reading); auto record = reader.next();)
-      if (guarded([&] { format = detect_format(*record); })) return kind_of(format);
+      if (guarded([&] { format = format_shown(*record); })) return kind_of(format);
     fail("no record of '{}' shows what it is; the first: {}", options_.inputs.front(), complaints.front());
   }
 
@@ -80,6 +80,15 @@ class ExampleSource {
   std::vector<std::string> complaints;
 
  private:
+  /// What a first record shows; one whose response is null does not show that these are prompts alone.
+  static SampleFormat format_shown(const Record& record) {
+    const SampleFormat format = detect_format(record);
+    const std::string_view null = null_response(record);
+    require(format != SampleFormat::prompts || null.empty(),
+            "{}: the field '{}' is null; give it a value, take the record out, or say --kind prompts if these are prompts alone", record.place(),
+            null);
+    return format;
+  }
   static void readable(const std::string& path) {
     std::error_code error;
     require(std::filesystem::is_regular_file(path, error), "the input '{}' is no file; check the path", path);
@@ -244,6 +253,7 @@ PrepareReport prepare(const PrepareOptions& options) {
   report.rules.add_bos = report.rules.add_bos && tokenizer->bos();
   report.rules.add_eos = report.rules.add_eos && tokenizer->eos();
   report.vocabulary = tokenizer->vocabulary();
+  report.wanted_vocabulary = options.train_bpe;
   report.tokenizer_fingerprint = tokenizer->fingerprint();
   const TemplateEncoder encoder(report.rules, *tokenizer);
   const SampleMaker maker(encoder, options.text_window);
@@ -283,6 +293,12 @@ PrepareReport prepare(const PrepareOptions& options) {
   return report;
 }
 
+std::string PrepareReport::vocabulary_text() const {
+  if (vocabulary >= wanted_vocabulary) return "";
+  return fmt::format("the trained tokenizer has {} tokens instead of {}: the text holds no more pairs to merge\n", vocabulary,
+                     wanted_vocabulary);
+}
+
 std::string PrepareReport::text() const {
   const std::string_view unit = kind == DatasetKind::preference ? "pairs" : "learned tokens";
   std::string out = fmt::format("{} records read, {} skipped, {} dropped as too long, {} prompts and {} responses cut\n", records, bad,
@@ -297,7 +313,7 @@ std::string PrepareReport::text() const {
   if (held_out_samples && kind != DatasetKind::prompts) out += fmt::format(", {} {}", held_out_targets, unit);
   out += fmt::format("\ntokenizer: {} tokens, fingerprint {:016x}; BOS {}, EOS {}\n", vocabulary, tokenizer_fingerprint,
                      rules.add_bos ? "added" : "not added", rules.add_eos ? "added" : "not added");
-  return out;
+  return out + vocabulary_text();
 }
 
 std::string describe(const Dataset& dataset, std::int64_t samples) {

@@ -2,13 +2,17 @@
 
 #include <filesystem>
 
+#include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
+#include "collimate/base/text.hpp"
 #include "collimate/data/example.hpp"
 #include "collimate/data/prepare.hpp"
 
 namespace collimate {
+namespace {
 
-std::string prepare_example(const std::string& folder, std::int64_t vocabulary, std::uint64_t seed) {
+/// Writes everything into a folder and says what it has written.
+std::string make_example(const std::string& folder, std::int64_t vocabulary, std::uint64_t seed) {
   const std::filesystem::path place(folder);
   const auto file = [&](const std::string& name) { return (place / name).string(); };
   write_example(folder, seed);
@@ -26,10 +30,26 @@ std::string prepare_example(const std::string& folder, std::int64_t vocabulary, 
     options.output = file(name + ".h5");
     const PrepareReport done = prepare(options);
     report += fmt::format("{}: {} {} samples, {} tokens\n", options.output, done.samples, name_of(done.kind), done.tokens);
+    report += done.vocabulary_text();
   }
   const auto tokenizer = deserialize_tokenizer(Dataset(file("sft.h5"), false).tokenizer());
   save_tokenizer(*tokenizer, folder);
   return report + fmt::format("{}: {} tokens\n", file(tokenizer->file_name()), tokenizer->vocabulary());
+}
+
+}  // namespace
+
+std::string prepare_example(const std::string& folder, std::int64_t vocabulary, std::uint64_t seed) {
+  require(!folder.empty(), "the folder for the example is empty: name one");
+  const PartialFolder partial(folder);
+  const auto named = [&](const std::string& text) { return replace_all(text, partial.path(), folder); };
+  try {
+    const std::string report = make_example(partial.path(), vocabulary, seed);
+    move_files(partial.path(), folder);
+    return named(report);
+  } catch (const Error& error) {
+    throw Error(error.code(), named(error.what()), error.place());
+  }
 }
 
 }  // namespace collimate

@@ -38,14 +38,18 @@ void require_utf8(std::string_view text, std::int64_t line) {
                                             static_cast<unsigned char>(text[at]))};
 }
 
-/// The library's words behind "column N: ", which start with what it was doing.
-std::string parse_reason(const json::parse_error& error) {
-  const std::string_view words = error.what();
-  if (words.find("unexpected end of input") != std::string_view::npos || words.find("missing closing quote") != std::string_view::npos)
+/// What is wrong with a JSON text, and where.
+std::string parse_reason(const json::parse_error& error, std::string_view text) {
+  const auto says = [&](const char* words) { return std::string_view(error.what()).find(words) != std::string_view::npos; };
+  if (error.byte > text.size() || says("missing closing quote"))
     return fmt::format("the JSON text is cut off at byte {}; complete it or take it out", error.byte);
-  const std::size_t start = words.find(": ");
-  return fmt::format("not JSON at byte {} ({}); correct it or take it out", error.byte,
-                     words.substr(start == std::string_view::npos ? 0 : start + 2));
+  if (says("backslash")) return fmt::format("the backslash before byte {} of the JSON text begins no escape; write it twice", error.byte);
+  if (says("control character")) return fmt::format("byte {} of the JSON text is a control character; escape it, as in \\n", error.byte);
+  std::size_t from = error.byte > 10 ? error.byte - 10 : 0, end = std::min(from + 20, text.size());
+  const auto inside = [&](std::size_t i) { return i < text.size() && (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80; };
+  while (inside(from)) ++from;  // whole characters
+  while (inside(end)) ++end;
+  return fmt::format("not JSON at byte {}, near '{}'; correct it or take it out", error.byte, text.substr(from, end - from));
 }
 
 Field field_of(const json& value) {
@@ -73,13 +77,16 @@ Record object_record(std::string_view text, std::int64_t line) {
   try {
     value = json::parse(text);
   } catch (const json::parse_error& error) {
-    throw BadRecord{line, parse_reason(error)};
+    throw BadRecord{line, parse_reason(error, text)};
   }
   if (!value.is_object()) throw BadRecord{line, fmt::format("a JSON object is expected, not {}", value.type_name())};
   Record record;
   record.line = line;
   for (const auto& [key, field] : value.items())
-    if (!field.is_null()) record.fields[key] = field_of(field);
+    if (field.is_null())
+      record.nulls.insert(key);
+    else
+      record.fields[key] = field_of(field);
   return record;
 }
 
@@ -334,6 +341,7 @@ namespace {
 const Field& field_named(const Record& record, std::string_view name) {
   const auto found = record.fields.find(name);
   if (found != record.fields.end()) return found->second;
+  require(!record.nulls.contains(name), "{}: the field '{}' is null; give it a value or take the record out", record.place(), name);
   std::vector<std::string> names;
   for (const auto& [key, field] : record.fields) names.push_back(key);
   fail("{}: the field '{}' is missing; the record has {}", record.place(), name, fmt::join(names, ", "));

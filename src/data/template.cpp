@@ -83,11 +83,14 @@ TooLong too_long_named(std::string_view name) {
 }
 
 void Template::check() const {
+  bool asks = false;
   render(prompt, [&](std::string_view field) -> std::string {
+    asks = asks || field != "input";
     require(field == "prompt" || field == "instruction" || field == "input",
             "the template '{}' names the field '{}'; it can name prompt (or instruction) and input", prompt, field);
     return "";
   });
+  require(asks, "the template '{}' does not name {{prompt}}, so all prompts would be the same: put {{prompt}} where a record's prompt goes", prompt);
   require(max_prompt_tokens >= 0 && max_response_tokens >= 0,
           "max_prompt_tokens = {} and max_response_tokens = {} cannot be negative (0: no limit)", max_prompt_tokens, max_response_tokens);
 }
@@ -112,8 +115,8 @@ Template Template::from_json(const std::string& text) {
     rules.max_response_tokens = value.at("max_response_tokens");
     rules.prompt_rule = too_long_named(value.at("prompt_rule").get<std::string>());
     rules.response_rule = too_long_named(value.at("response_rule").get<std::string>());
-  } catch (const json::exception& error) {
-    fail("the stored prompt template cannot be read ({}); prepare the dataset again", error.what());
+  } catch (const json::exception&) {
+    fail("the stored prompt template '{}' has an entry that is missing or not what it should be; prepare the dataset again", text);
   }
   rules.check();
   return rules;

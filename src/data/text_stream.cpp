@@ -18,7 +18,10 @@ TextStream::TextStream(const std::string& path) : path_(path), buffer_(1 << 16) 
   file_ = gzopen(path.c_str(), "rb");
   require(file_ != nullptr, "cannot read '{}': {}", path, std::strerror(errno));
   gzbuffer(static_cast<gzFile>(file_), 1 << 17);
-  if (!fill() || filled_ < 3) return;
+  const bool filled = fill();
+  require(!path.ends_with(".gz") || !gzdirect(static_cast<gzFile>(file_)),
+          "'{}' is not gzipped, although its name says so: copy the file again, or take .gz off its name", path);
+  if (!filled || filled_ < 3) return;
   if (std::memcmp(buffer_.data(), "\xEF\xBB\xBF", 3) == 0) position_ = 3;
 }
 
@@ -30,9 +33,11 @@ bool TextStream::fill() {
   const auto file = static_cast<gzFile>(file_);
   const int count = gzread(file, buffer_.data(), static_cast<unsigned>(buffer_.size()));
   int code = Z_OK;
-  const char* words = gzerror(file, &code);
+  gzerror(file, &code);
   require(count >= 0 && (code == Z_OK || code == Z_STREAM_END), "cannot read '{}' near line {}: {}; copy the file again", path_, line_,
-          code == Z_BUF_ERROR ? "the gzipped file is cut off" : words);
+          code == Z_BUF_ERROR   ? "the gzipped file is cut off"
+          : code == Z_ERRNO   ? std::strerror(errno)
+                              : "the gzipped file is damaged");
   position_ = 0;
   filled_ = static_cast<std::size_t>(count);
   return count > 0;

@@ -14,6 +14,12 @@ double mebibytes(std::size_t bytes) { return static_cast<double>(bytes) / 104857
 
 }  // namespace
 
+std::size_t Device::capacity(Memory memory) const {
+  std::size_t least = 0;
+  for (const MemoryLimit& limit : limits(memory)) least = least ? std::min(least, limit.bytes) : limit.bytes;
+  return least;
+}
+
 Slot MemoryPlan::reserve(std::string name, std::size_t bytes, Lifetime lifetime, Memory memory) {
   ensure(!committed_, "'{}' was reserved after the memory plan was committed", name);
   const std::size_t offset = bytes_of(memory, lifetime);
@@ -70,8 +76,9 @@ void MemoryPlan::check_limit(std::size_t limit) const {
     for (std::size_t i = 0; i < std::min<std::size_t>(3, largest.size()); ++i)
       names += fmt::format("{}{} ({:.1f} MiB)", i ? ", " : "", largest[i].name, mebibytes(largest[i].bytes));
     fail_with(ExitCode::does_not_fit,
-              "the run needs {:.1f} MiB on the device and {} {:.1f} MiB; the largest parts are {}", mebibytes(needed),
-              beyond_machine ? "the machine has" : "device.memory allows", mebibytes(beyond_machine ? capacity : limit), names);
+              "the run needs {:.1f} MiB on the device and {} {:.1f} MiB{}; the largest parts are {}", mebibytes(needed),
+              beyond_machine ? "the machine has" : "device.memory allows", mebibytes(beyond_machine ? capacity : limit),
+              beyond_machine ? " for it" : "", names);
   }
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <list>
 #include <map>
 
@@ -32,6 +33,17 @@ struct Block {
   std::int64_t first;
   std::vector<std::byte> bytes;
 };
+
+/// A step that reads from a part. What fails there fails because the part is damaged, unless it cannot be read at all.
+template <class Step>
+auto reading(const std::string& path, const std::string& what, const Step& step) {
+  try {
+    return step();
+  } catch (const Error&) {
+    if (!std::ifstream(path)) throw;
+  }
+  fail("'{}' is damaged: {} cannot be read from it, so use an older checkpoint", path, what);
+}
 
 }  // namespace
 
@@ -116,14 +128,15 @@ Hdf5File& CheckpointReader::Content::file(std::size_t part) {
   if (const auto found = files.find(part); found != files.end()) return found->second;
   if (files.size() >= most_open_parts) files.clear();
   check_file(manifest.parts[part], folder);
-  return files.emplace(part, Hdf5File::open((fs::path(folder) / manifest.parts[part].file).string())).first->second;
+  const std::string path = (fs::path(folder) / manifest.parts[part].file).string();
+  return files.emplace(part, reading(path, "the HDF5 file", [&] { return Hdf5File::open(path); })).first->second;
 }
 
 /// Reads one whole checksum block: elements [first, first + count) of the piece.
 void CheckpointReader::Content::read_block(const Location& location, DType dtype, std::int64_t first, std::int64_t count, void* out) {
   const StoredPiece& piece = *location.piece;
   Hdf5File& source = file(location.part);
-  source.read_rows(dataset_name(piece), dtype, first, out, count);
+  reading(source.path(), "the tensor " + piece.tensor, [&] { source.read_rows(dataset_name(piece), dtype, first, out, count); });
   if (checksum_text(checksum(out, static_cast<std::size_t>(count) * size_of(dtype))) ==
       piece.checksums[static_cast<std::size_t>(first / checksum_block)])
     return;

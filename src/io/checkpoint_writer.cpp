@@ -166,7 +166,7 @@ void CheckpointWriter::publish(const std::string& meta) {
   try {
     put_in_place(partial_, folder_, manifest);
   } catch (const fs::filesystem_error& error) {
-    fail("the checkpoint '{}' cannot be published: {}", folder_, error.what());
+    fail("the checkpoint '{}' cannot be published: {}", folder_, error.code().message());
   }
 }
 

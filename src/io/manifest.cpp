@@ -114,8 +114,8 @@ auto unseal(const std::string& text, const std::string& path, Read read) {
     json.erase("checksum");
     require(stated == checksum_text(checksum(json.dump())), "its checksum is wrong");
     return read(json);
-  } catch (const nlohmann::json::exception& error) {
-    fail("'{}' is damaged ({}): use an older checkpoint", path, error.what());
+  } catch (const nlohmann::json::exception&) {
+    fail("'{}' is damaged (it is not the JSON that a checkpoint has): use an older checkpoint", path);
   } catch (const Error& error) {
     fail("'{}' is damaged ({}): use an older checkpoint", path, error.what());
   }

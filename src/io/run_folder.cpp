@@ -19,8 +19,11 @@ constexpr std::array own_names{"deck.ini",     "log.txt",      "metrics.jsonl", 
                                "hashes.jsonl", "summary.json", "checkpoints",   "report.html"};
 
 void check_usable(const std::string& path, Existing existing) {
-  const bool empty =
-      std::none_of(fs::directory_iterator(path), {}, [](const auto& entry) { return entry.path().filename() != RunLock::file_name; });
+  const auto counts = [](const fs::directory_entry& entry) {  // neither a lock nor what a refused or killed start has prepared
+    const std::string name = entry.path().filename().string();
+    return name != RunLock::file_name && !PartialFolder::is_one(name);
+  };
+  const bool empty = std::none_of(fs::directory_iterator(path), {}, counts);
   require(existing != Existing::refuse || empty,
           "the run folder '{}' is not empty: choose another run.folder, or restart the run that it holds", path);
   require(existing != Existing::replace || empty || RunFolder::holds_run(path),
@@ -41,7 +44,7 @@ std::string prepared(const std::string& path, Existing existing, std::optional<R
       for (const char* name : own_names) fs::remove_all(fs::path(path) / name);
     fs::create_directories(fs::path(path) / "checkpoints");
   } catch (const fs::filesystem_error& problem) {
-    fail("cannot use the run folder '{}': {}", path, problem.what());
+    fail("cannot use the run folder '{}': {}", path, problem.code().message());
   }
   return path;
 }

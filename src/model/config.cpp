@@ -99,8 +99,8 @@ ModelConfig ModelConfig::from_json(const std::string& text) {
     config.norm_epsilon = json.at("norm_epsilon").get<double>();
     config.rope_theta = json.at("rope_theta").get<double>();
     config.dropout = json.at("dropout").get<double>();
-  } catch (const nlohmann::json::exception& error) {
-    fail("the model description {} cannot be read: {}", text, error.what());
+  } catch (const nlohmann::json::exception&) {
+    fail("the model description {} has an entry that is missing or not what it should be: its file is damaged, so use another", text);
   }
   config.check();
   return config;

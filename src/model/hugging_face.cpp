@@ -18,8 +18,8 @@ class ConfigFile {
   ConfigFile(const std::string& text, const std::string& path) : path_(path) {
     try {
       json_ = Json::parse(text);
-    } catch (const Json::exception& error) {
-      fail("{} is not valid JSON: {}", path, error.what());
+    } catch (const Json::parse_error& error) {
+      fail("{} is not valid JSON at byte {}: is the file complete?", path, error.byte);
     }
     require(json_.is_object(), "{} is not a JSON object, so it is not the config.json of a model", path);
   }

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "collimate/data/order.hpp"
+#include "collimate/rlhf/minibatches.hpp"
 #include "collimate/rlhf/ppo_trainer.hpp"
 
 namespace collimate::rlhf {
@@ -42,6 +43,7 @@ PpoTrainer::PpoTrainer(Session& session)
                                : options_.missing_eos == "replace" ? MissingEos::replace
                                                                    : MissingEos::ignore;
   prompts_.check_kind(DatasetKind::prompts);
+  check_answers(session, prompts_);
   match_text(actor_source_, prompts_, "ppo.actor = " + options_.actor);
   match_text(reference_source_, prompts_, "ppo.reference = " + options_.reference);
   match_text(critic_source_, prompts_, "ppo.critic = " + options_.critic);
@@ -59,6 +61,7 @@ PpoTrainer::PpoTrainer(Session& session)
   if (const EvaluateOptions& evaluate = session.options.evaluate; !evaluate.prompts.empty()) {
     heldout_.emplace(session.path(evaluate.prompts));
     heldout_->check_kind(DatasetKind::prompts);
+    check_answers(session, *heldout_);
     match_text(actor_source_, *heldout_, "ppo.prompts");
     prompt = std::max(prompt, longest_prompt(*heldout_));
     max_new = std::max(max_new, evaluate.max_new);
@@ -112,6 +115,19 @@ std::string PpoTrainer::describe() const {
   return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs; actor: {}; critic: {}\n{}{}{}", prompts_.size(),
                      options_.iterations, options_.batch, options_.minibatch, options_.epochs, actor_.describe(), critic_.describe(),
                      plan_.report(), describe_division(session_, *actor_.engine, grains_), describe_division(session_, *critic_.engine, grains_));
+}
+
+std::int64_t PpoTrainer::first_grains() const {
+  const auto samples = take(prompts_.size(), seed_, 0, options_.batch);
+  const auto first = minibatches(options_.batch, options_.minibatch, seed_, 1, 0).front();
+  std::vector<Sequence> sequences;
+  for (const std::int64_t i : first) {
+    std::vector<std::int32_t> tokens = prompts_.prompt(samples[i]).tokens;
+    const auto prompt = static_cast<std::int64_t>(tokens.size());
+    tokens.resize(tokens.size() + static_cast<std::size_t>(options_.max_new));
+    sequences.push_back({i, std::move(tokens), prompt});
+  }
+  return session_.batch(std::move(sequences)).grains();
 }
 
 void PpoTrainer::start() {

@@ -6,7 +6,9 @@
 #include <charconv>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "child_process.hpp"
@@ -31,6 +33,10 @@ std::string request_of(const ScoredSample& sample) {
 }
 
 std::string shortened(std::string_view line) { return std::string(line.substr(0, 200)) + (line.size() > 200 ? "..." : ""); }
+
+std::string words_of(std::string_view errors) {
+  return errors.empty() ? "It wrote nothing on its standard error." : fmt::format("Its last lines on standard error:\n{}", errors);
+}
 
 /// Sends all samples of one batch and collects the answers, reading and writing whatever is ready, so that full pipes cannot stop
 /// both sides.
@@ -136,8 +142,7 @@ class Exchange {
     const std::size_t done = std::min(scores_.size(), samples_.size() - 1);
     const std::string_view last = trim(errors_);
     fail("the scorer '{}' {}; sample {} ({} of {} in its batch) has no valid score. {}", command_, what, samples_[done].index, done + 1,
-         samples_.size(),
-         last.empty() ? "It wrote nothing on its standard error." : fmt::format("Its last lines on standard error:\n{}", last));
+         samples_.size(), words_of(last));
   }
 
   ChildProcess& child_;
@@ -165,6 +170,15 @@ class ProcessScorer final : public Scorer {
     return scores;
   }
 
+  void check() override {
+    const std::string ending = child_.ending(0);
+    if (ending.empty()) return;
+    char block[kept_errors];
+    const ssize_t count = read(child_.errors(), block, sizeof block);
+    const std::string_view last = count > 0 ? trim({block, static_cast<std::size_t>(count)}) : "";
+    fail("the scorer '{}' {} before it was sent sample 0. {}", command_, ending, words_of(last));
+  }
+
  private:
   std::string command_;
   double deadline_;
@@ -175,8 +189,25 @@ class ProcessScorer final : public Scorer {
 
 }  // namespace
 
-std::unique_ptr<Scorer> make_process_scorer(const std::string& command, double deadline_seconds) {
+void check_scorer_command(const std::string& command) {
   require(!trim(command).empty(), "the scorer's command is empty; give a command line");
+  constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+./@%:,";
+  const std::string first = split(trim(command), ' ')[0];
+  if (first.find_first_not_of(plain) != std::string::npos) return;
+  std::error_code error;
+  if (first.find('/') == std::string::npos) {
+    require(std::system(fmt::format("command -v -- {} >/dev/null 2>&1", first).c_str()) == 0,
+            "there is no program '{}' to run the scorer '{}': install it, or give its path", first, command);
+  } else {
+    require(std::filesystem::is_regular_file(first, error), "the scorer '{}' cannot be started: there is no file '{}'; check the path", command,
+            first);
+    require(access(first.c_str(), X_OK) == 0, "the scorer '{}' cannot be started: '{}' is not executable; make it so with chmod +x", command,
+            first);
+  }
+}
+
+std::unique_ptr<Scorer> make_process_scorer(const std::string& command, double deadline_seconds) {
+  check_scorer_command(command);
   require(deadline_seconds > 0 && std::isfinite(deadline_seconds), "the scorer's deadline is {} seconds; give a positive number",
           deadline_seconds);
   return std::make_unique<ProcessScorer>(command, deadline_seconds);

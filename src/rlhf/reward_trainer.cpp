@@ -51,6 +51,11 @@ RewardTrainer::Groups RewardTrainer::load(const Dataset& data, std::span<const s
   return out;
 }
 
+std::int64_t RewardTrainer::first_grains() const {
+  const Groups groups = load(data_, samples_of(1));
+  return session_.batch(groups.sequences, groups.sizes).grains();
+}
+
 void RewardTrainer::learn(std::int64_t step) {
   const Groups groups = load(data_, samples_of(step));
   const Batch batch = session_.batch(groups.sequences, groups.sizes);

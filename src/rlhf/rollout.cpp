@@ -66,6 +66,17 @@ std::int64_t longest_prompt(const Dataset& prompts) {
   return longest;
 }
 
+void check_answers(const Session& session, const Dataset& prompts) {
+  if (session.options.ppo.scorer.kind != "exact" || !session.first()) return;
+  for (std::int64_t i = 0; i < prompts.size(); ++i) {
+    const std::string answer = prompts.prompt(i).answer;
+    require(final_number(answer, true).has_value(),
+            "ppo.scorer = exact compares with the number of a reference answer, and prompt {} of '{}' has {}: prepare the prompts from records "
+            "with the field 'answer', or choose another ppo.scorer",
+            i, prompts.path(), answer.empty() ? "no answer" : fmt::format("the answer '{}'", answer));
+  }
+}
+
 Rollout sample_responses(const Session& session, Engine& policy, const TextRules& text, std::vector<PromptSample> prompts,
                          std::span<const std::int64_t> ids, const RolloutOptions& how) {
   const auto tokenizer = text.has_tokenizer() ? text.make_tokenizer() : nullptr;

@@ -11,11 +11,8 @@
 namespace collimate::rlhf {
 
 std::string Session::path(const std::string& text) const {
-  const std::string mark = "{run}";
-  const std::string& folder = prepared_in.empty() ? options.run.folder : prepared_in;
-  std::string out = text;
-  for (auto at = out.find(mark); at != std::string::npos; at = out.find(mark, at + folder.size())) out.replace(at, mark.size(), folder);
-  return out;
+  const std::string prepared = prepared_in.empty() ? text : replace_all(text, "{run}/data/", prepared_in + "/data/");
+  return replace_all(prepared, "{run}", options.run.folder);
 }
 
 void Session::metrics(const JsonLine& line) const {

@@ -1,7 +1,5 @@
 #include "collimate/rlhf/stages.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -10,6 +8,7 @@
 #include <set>
 #include <sstream>
 
+#include "collimate/base/atomic_file.hpp"
 #include "collimate/base/text.hpp"
 #include "collimate/data/prepare_example.hpp"
 #include "collimate/rlhf/evaluator.hpp"
@@ -29,14 +28,9 @@ std::int64_t peak_memory() {  // of this process since it started, in bytes
   return 0;
 }
 
-void prepare(Session& session) {
-  const std::string folder = session.path("{run}/data");
-  agree_on(session.ranks(), [&] {
-    if (!session.first() || (session.options.run.restart == "auto" && std::filesystem::exists(folder + "/heldout-prompts.h5"))) return;
-    const auto& o = session.options;
-    const std::string report = prepare_example(folder, o.prepare.vocabulary, static_cast<std::uint64_t>(o.prepare.seed));
-    if (!o.run.check) session.log.info("{}", report);
-  });
+// Whether the stage prepare finds its data in the run folder, made before a restart.
+bool is_prepared(const Session& session) {
+  return session.options.run.restart == "auto" && std::filesystem::exists(session.options.run.folder + "/data/heldout-prompts.h5");
 }
 
 std::string first_difference(const std::string& before, const std::string& now) {
@@ -103,45 +97,45 @@ void check_order(const Options& o) {
   }
 }
 
-// The folder in which --check makes the data that the stage prepare would make; gone when the check is.
-class PlaceForCheck {
- public:
-  explicit PlaceForCheck(Session& session) : session_(session) {
-    std::string name;
-    agree_on(session.ranks(), [&] {
-      if (!session.first()) return;
-      auto place = std::filesystem::absolute(session.options.run.folder);
-      while (!std::filesystem::is_directory(place) && place.has_relative_path()) place = place.parent_path();
-      folder_ = name = (place / fmt::format(".collimate-check-{}", getpid())).string();
-    });
-    broadcast(session.ranks(), name);
-    session.prepared_in = name;
-  }
-  ~PlaceForCheck() {
-    session_.prepared_in.clear();
-    std::error_code ignored;
-    if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
-  }
-  PlaceForCheck(const PlaceForCheck&) = delete;
-  PlaceForCheck& operator=(const PlaceForCheck&) = delete;
-
- private:
-  Session& session_;
-  std::string folder_;  // rank 0
-};
-
 // Trainers read files and plan memory when they are made: what fails there fails on all ranks together.
 template <class Trainer>
 std::unique_ptr<Trainer> make(Session& session) {
   return agree(session.ranks(), [&] { return std::make_unique<Trainer>(session); });
 }
 
+// Ranks of one node share its memory, and those of one control group what it may use: each limit holds for the sum of what they plan.
+void check_shared_memory(const Session& session, const std::string& stage, const std::vector<std::int64_t>& planned) {
+  json mine = json::array();
+  for (const MemoryLimit& limit : session.device.limits(Memory::device)) mine.push_back({limit.name, limit.bytes});
+  const std::vector<std::string> limits = gather_all(session.ranks(), mine.dump());
+  const std::vector<int> nodes = gather_all(session.ranks(), session.world.node());
+  struct Shared {
+    std::int64_t ranks = 0, planned = 0, bytes = 0;
+  };
+  std::map<std::pair<int, std::string>, Shared> all;
+  for (std::size_t rank = 0; rank < limits.size(); ++rank)
+    for (const json& limit : json::parse(limits[rank])) {
+      Shared& shared = all[{nodes[rank], limit[0].get<std::string>()}];
+      shared = {shared.ranks + 1, shared.planned + planned[rank], limit[1].get<std::int64_t>()};
+    }
+  const auto mebibytes = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  for (const auto& [where, shared] : all)
+    if (shared.planned > shared.bytes)
+      throw AgreedError(ExitCode::does_not_fit,
+                        fmt::format("{}: the {} ranks on node {} need {:.1f} MiB together, and {} has {:.1f} MiB: start fewer ranks per node, "
+                                    "shard with params.zero, or lower the model or batch.grain_tokens",
+                                    stage, shared.ranks, where.first, mebibytes(shared.planned), where.second, mebibytes(shared.bytes)));
+}
+
 // What a stage would do, and (where stages of a pipeline differ) what each rank would need for it.
 template <class Trainer>
-std::string check(Session& session) {
+std::string check(Session& session, const std::string& stage) {
   const auto trainer = make<Trainer>(session);
+  if constexpr (requires { trainer->first_grains(); })
+    if (session.options.run.check) session.warn_of_idle_ranks(stage, trainer->first_grains());
   std::string text = trainer->describe();
   const auto planned = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->planned_bytes()));
+  check_shared_memory(session, stage, planned);
   const auto [least, most] = std::minmax_element(planned.begin(), planned.end());
   if (*least != *most) {
     text += "  planned for each rank, MiB:";
@@ -151,7 +145,28 @@ std::string check(Session& session) {
   return text;
 }
 
+// A step whose errors, of the type E, name files that lie in `prepared` by the names they will have in the run folder.
+template <class E, class Step>
+void with_final_names(const std::string& prepared, const std::string& folder, const Step& step) {
+  try {
+    step();
+  } catch (const E& error) {
+    if (prepared.empty()) throw;
+    throw E(error.code(), replace_all(error.what(), prepared, folder), error.place());
+  }
+}
+
 }  // namespace
+
+bool starts_from_random(const Options& options) {
+  std::vector<std::string> open = options.run.stages;
+  for (std::size_t i = 0; i < open.size(); ++i)  // grows by what a stage starts from
+    for (const auto& [option, name] : sources_of(options, open[i])) {
+      if (name == "random") return true;
+      if (!contains(open, name)) open.push_back(name);
+    }
+  return false;
+}
 
 void check_checkpoints(const Session& session) {
   agree_on(session.ranks(), [&] {
@@ -206,10 +221,6 @@ void run_stages(Session& session) {
       continue;
     }
     session.stage_clock.restart();
-    if (stage == "prepare") {
-      prepare(session);
-      check_stages(session);
-    }
     if (stage == "sft") make<SupervisedTrainer>(session)->run();
     if (stage == "reward") make<RewardTrainer>(session)->run();
     if (stage == "ppo") make<PpoTrainer>(session)->run();
@@ -234,21 +245,49 @@ void run_stages(Session& session) {
   session.folder->write_summary(written);
 }
 
+Preparation::Preparation(Session& session) : session_(session) {
+  const Stopwatch clock;
+  const Options& o = session.options;
+  agree_on(session.ranks(), [&] { check_order(o); });
+  if (!contains(o.run.stages, "prepare")) return;
+  std::string name;
+  agree_on(session.ranks(), [&] {
+    if (!session.first() || is_prepared(session)) return;
+    place_.emplace(o.run.folder);
+    name = place_->path();
+    with_final_names<Error>(name, o.run.folder, [&] {
+      const std::string report = prepare_example(name + "/data", o.prepare.vocabulary, static_cast<std::uint64_t>(o.prepare.seed));
+      report_ = replace_all(report, name, o.run.folder);
+    });
+  });
+  broadcast(session.ranks(), name);
+  session.prepared_in = name;
+  seconds_ = clock.seconds();
+}
+
+Preparation::~Preparation() { session_.prepared_in.clear(); }
+
+void Preparation::finish() {
+  agree_on(session_.ranks(), [&] {
+    if (!place_) return;
+    move_files(place_->path() + "/data", session_.options.run.folder + "/data");
+    session_.log.info("{}", report_);
+    place_.reset();
+  });
+  if (!session_.prepared_in.empty()) session_.seconds["prepare"] += seconds_;
+  session_.prepared_in.clear();
+}
+
 std::string check_stages(Session& session) {
-  agree_on(session.ranks(), [&] { check_order(session.options); });
-  const auto& stages = session.options.run.stages;
-  std::optional<PlaceForCheck> place;
-  if (session.options.run.check && contains(stages, "prepare")) {
-    place.emplace(session);
-    prepare(session);
-  }
   std::string out;
-  for (const std::string& stage : stages) {
-    if (stage == "sft") out += check<SupervisedTrainer>(session);
-    if (stage == "reward") out += check<RewardTrainer>(session);
-    if (stage == "ppo") out += check<PpoTrainer>(session);
-    if (stage == "evaluate") out += check<Evaluator>(session);
-  }
+  with_final_names<AgreedError>(session.prepared_in, session.options.run.folder, [&] {
+    for (const std::string& stage : session.options.run.stages) {
+      if (stage == "sft") out += check<SupervisedTrainer>(session, stage);
+      if (stage == "reward") out += check<RewardTrainer>(session, stage);
+      if (stage == "ppo") out += check<PpoTrainer>(session, stage);
+      if (stage == "evaluate") out += check<Evaluator>(session, stage);
+    }
+  });
   return out;
 }
 

@@ -29,6 +29,8 @@ Batch SupervisedTrainer::load(const Session& session, const Dataset& data, std::
   return session.batch(std::move(sequences));
 }
 
+std::int64_t SupervisedTrainer::first_grains() const { return load(session_, data_, samples_of(1, options_.shuffle)).grains(); }
+
 void SupervisedTrainer::learn(std::int64_t step) {
   const Batch batch = load(session_, data_, samples_of(step, options_.shuffle));
   const TokenCounts counts = count_tokens(batch.learned_lengths());

@@ -90,7 +90,7 @@ TEST(Diff, RunsOfOtherLengthsDecksAndHashedSteps) {
   other.hashes.clear();
   other.save(scratch / "b");
   put(scratch / "b/deck.ini", "[run]\nfolder = b\nseed = 2\n");
-  expect_parts(diff(scratch / "a", scratch / "b", 0), {"The decks differ: run.seed = 1, 2\nequal: "});
+  expect_parts(diff(scratch / "a", scratch / "b", 0), {"The decks differ: run.seed is '1' in A and '2' in B\nequal: "});
   other.metrics.resize(other.metrics.find("{\"stage\":\"sft\",\"step\":3"));
   other.samples.clear();
   other.save(scratch / "b");

@@ -111,6 +111,11 @@ TEST(Prepare, RefusesBadInput) {
   refused("columns.csv", "prompt,response\na,b\nc,d,e\n", {}, {"line 3"});
   refused("latin1.jsonl", "{\"prompt\": \"caf\xe9\", \"response\": \"b\"}\n", {}, {"line 1", "UTF-8"});
   refused("empty.jsonl", "", {}, {});
+  refused("null.jsonl", "{\"prompt\": \"a\", \"response\": null}\n", {}, {"line 1", "'response' is null", "--kind prompts"});
+  refused("later.jsonl", good + "{\"prompt\": \"a\", \"response\": null}\n", {}, {"line 2", "'response' is null"});
+  refused("silent.jsonl", good + "{\"prompt\": \"a\", \"response\": \"\"}\n", {}, {"line 2", "the response is empty"});
+  refused("silent.csv", "prompt,response\na,b\nc,\n", {}, {"line 3", "the response is empty"});
+  refused("plain.jsonl.gz", good, {}, {"plain.jsonl.gz", "is not gzipped"});
   refused("array.json", "[{\"prompt\": \"a\", \"response\": \"b\"},", {}, {});
   refused("number.jsonl", "{\"prompt\": 3, \"response\": \"b\"}\n", {}, {"line 1", "prompt"});
   refused("other.jsonl", "{\"chosen\": \"a\"}\n", {}, {"line 1"});
@@ -129,9 +134,14 @@ TEST(Prepare, RefusesBadInput) {
   expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--like", folder / "like.h5"}, {"like.h5"});
   expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--train-bpe", "100"}, {"100", "256"});
   expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--prompt-template", "{question}"}, {"{question}"});
+  for (const std::string fixed : {"Answer: ", "{input}", ""})
+    expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--prompt-template", fixed}, {"'" + fixed + "'", "{prompt}"});
+  expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--seed"}, {"--seed has no value", "--seed=value"});
   EXPECT_FALSE(std::filesystem::exists(out));
   for (const auto& entry : std::filesystem::directory_iterator(folder.path()))
     EXPECT_EQ(entry.path().string().find("out.h5"), std::string::npos) << entry.path();  // no temporary file either
+  EXPECT_NE(printed({"prepare", folder / "null.jsonl", "--output", folder / "prompts.h5", "--kind", "prompts"}).find("1 samples"),
+            std::string::npos);
   const std::string said = printed({"prepare", folder / "cut.jsonl", "--output", out, "--skip-bad"});
   EXPECT_NE(said.find("1 skipped"), std::string::npos) << said;
   EXPECT_EQ(Dataset(out).size(), 1);

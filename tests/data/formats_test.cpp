@@ -69,6 +69,14 @@ TEST_F(Formats, KindsTakeWhatTheyNeed) {
   EXPECT_EQ(as_kind(answered, DatasetKind::prompts).answer, "c");
   EXPECT_THAT(message([&] { as_kind(answered, DatasetKind::preference); }), AllOf(HasSubstr("line 1"), HasSubstr("'chosen'")));
   EXPECT_THAT(message([&] { as_kind(example(R"({"prompt": "p"})"), DatasetKind::supervised); }), HasSubstr("needs a response"));
+  // Nothing is no response; in a pair it can be the better or the worse one.
+  const auto supervised = [&](const char* json) { return message([&] { as_kind(example(json), DatasetKind::supervised); }); };
+  EXPECT_THAT(supervised(R"({"prompt": "p", "response": ""})"), AllOf(HasSubstr("line 1"), HasSubstr("the response is empty")));
+  EXPECT_THAT(supervised(R"({"instruction": "i", "output": " \n"})"), HasSubstr("the response is empty"));
+  EXPECT_THAT(supervised(R"({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": ""}]})"), HasSubstr("is empty"));
+  EXPECT_EQ(as_kind(example(R"({"prompt": "p", "chosen": "", "rejected": "r"})"), DatasetKind::preference).chosen, "");
+  EXPECT_THAT(message([&] { as_kind(example(R"({"prompt": "p", "chosen": "", "rejected": " "})"), DatasetKind::preference); }),
+              HasSubstr("both empty"));
   const Example text = as_kind(example(R"({"text": "t"})"), DatasetKind::prompts);
   EXPECT_TRUE(text.prompt == "t" && !text.answer && !text.is_text);
 }

@@ -131,6 +131,7 @@ TEST_F(Prepare, BpeIsTrainedAndTakenOverByTheNextStage) {
   const auto report = prepare(sft);
   EXPECT_GT(report.vocabulary, 258);
   EXPECT_LE(report.vocabulary, 270);
+  EXPECT_THAT(report.text(), HasSubstr(fmt::format("has {} tokens instead of 270", report.vocabulary)));
   PrepareOptions next = options(file("p.jsonl", "{\"prompt\": \"the cat\"}\n"), "prompts.h5");
   next.like = at("sft.h5");
   prepare(next);
@@ -142,6 +143,8 @@ TEST_F(Prepare, BpeIsTrainedAndTakenOverByTheNextStage) {
   next.tokenizer = at("sft.h5");
   prepare(next);
   EXPECT_EQ(Dataset(at("prompts.h5")).tokenizer_fingerprint(), first.tokenizer_fingerprint());
+  sft.train_bpe = report.vocabulary;
+  EXPECT_THAT(prepare(sft).text(), Not(HasSubstr("instead of")));
   sft.train_bpe = 100;
   EXPECT_THAT(message([&] { prepare(sft); }), HasSubstr("too small"));
 }

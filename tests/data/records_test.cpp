@@ -10,6 +10,7 @@ namespace {
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 std::vector<Record> all(const std::string& path, RecordOptions options = {}) {
   RecordReader reader(path, options);
@@ -89,6 +90,10 @@ TEST_F(Records, BadInputIsNamedWithFileLineAndRemedy) {
   EXPECT_THAT(complaint("a.jsonl", "{\"p\": 1}\n{\"p\": \"tru"),
               AllOf(HasSubstr("a.jsonl', line 2"), HasSubstr("cut off"), HasSubstr("--skip-bad")));
   EXPECT_THAT(complaint("b.jsonl", "{\"p\": \"\\d\"}\n"), AllOf(HasSubstr("line 1"), HasSubstr("byte"), HasSubstr("backslash")));
+  EXPECT_THAT(complaint("h.jsonl", "{\"p\": truth}\n"), AllOf(HasSubstr("line 1"), HasSubstr("near '{\"p\": truth}'"), Not(HasSubstr("syntax"))));
+  EXPECT_THAT(complaint("i.jsonl", "{\"p\": \"a\tb\"}\n"), AllOf(HasSubstr("line 1"), HasSubstr("control character")));
+  EXPECT_THAT(complaint("j.jsonl.gz", "{\"p\": \"a\"}\n"), AllOf(HasSubstr("j.jsonl.gz"), HasSubstr("is not gzipped")));
+  EXPECT_THAT(complaint("k.jsonl.gz", "\x1f\x8b\x08 not really"), AllOf(HasSubstr("k.jsonl.gz"), HasSubstr("the gzipped file is")));
   EXPECT_THAT(complaint("c.jsonl", "{}\n[1]\n"), AllOf(HasSubstr("line 2"), HasSubstr("object is expected, not array")));
   EXPECT_THAT(complaint("d.jsonl", "{}\n{\"p\": \"a\xff\"}\n"),
               AllOf(HasSubstr("line 2"), HasSubstr("byte 9"), HasSubstr("UTF-8"), HasSubstr("iconv")));

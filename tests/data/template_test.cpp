@@ -79,7 +79,7 @@ TEST(Template, JsonGivesItBackAndDifferencesAreNamed) {
   other.add_eos = false;
   EXPECT_EQ(rules.difference(other), "add_eos is true here and false there");
   EXPECT_NE(rules, other);
-  EXPECT_THAT(message([] { Template::from_json("{}"); }), HasSubstr("cannot be read"));
+  EXPECT_THAT(message([] { Template::from_json("{}"); }), HasSubstr("prepare the dataset again"));
   EXPECT_THAT(message([&] { Template::from_json("{\"colour\": 1}"); }), HasSubstr("'colour'"));
 }
 

@@ -1,9 +1,17 @@
 #include "collimate/device/memory_plan.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "device/cpu/host_memory.hpp"
 
 namespace collimate {
 namespace {
+
+namespace fs = std::filesystem;
 
 TEST(MemoryPlan, PhasesOverlayAndMeasuredEqualsPlanned) {
   auto device = make_cpu_device();
@@ -48,6 +56,49 @@ TEST(MemoryPlan, RefusesMoreThanTheMachineHas) {
     EXPECT_EQ(error.code(), ExitCode::does_not_fit);
     EXPECT_NE(std::string(error.what()).find("the machine has"), std::string::npos) << error.what();
   }
+}
+
+/// Files below a root, as a kernel would show them.
+class FakeKernel {
+ public:
+  FakeKernel() { fs::create_directories(root); }
+  ~FakeKernel() { fs::remove_all(root); }
+  void put(const std::string& file, const std::string& text) const {
+    fs::create_directories(fs::path(root + file).parent_path());
+    std::ofstream(root + file) << text;
+  }
+  std::vector<std::pair<std::string, std::size_t>> limits() const {  // without the node's
+    std::vector<std::pair<std::string, std::size_t>> out;
+    const auto all = host_memory_limits(root);
+    EXPECT_EQ(all.at(0).name, "the node");
+    EXPECT_GT(all[0].bytes, std::size_t{1} << 20);
+    for (std::size_t i = 1; i < all.size(); ++i) out.emplace_back(all[i].name, all[i].bytes);
+    return out;
+  }
+  const std::string root = (fs::temp_directory_path() / ("collimate-kernel-" + std::to_string(::getpid()))).string();
+};
+
+TEST(HostMemory, LimitsOfControlGroupsAreFound) {
+  using Limits = std::vector<std::pair<std::string, std::size_t>>;
+  const FakeKernel kernel;
+  EXPECT_EQ(kernel.limits(), Limits{});
+  // Version 2: of the process's own group and those above it.
+  kernel.put("/proc/self/cgroup", "0::/job/step/task\n");
+  kernel.put("/sys/fs/cgroup/job/step/task/memory.max", "max\n");
+  kernel.put("/sys/fs/cgroup/job/step/memory.max", "1048576\n");
+  kernel.put("/sys/fs/cgroup/job/memory.max", "2097152\n");
+  EXPECT_EQ(kernel.limits(), (Limits{{"the control group /job/step", 1048576}, {"the control group /job", 2097152}}));
+  // In a container the group is the root, and may carry a name that is not seen from inside.
+  kernel.put("/sys/fs/cgroup/memory.max", "4096\n");
+  for (const char* group : {"0::/\n", "0::/unseen/name\n"}) {
+    kernel.put("/proc/self/cgroup", group);
+    EXPECT_EQ(kernel.limits(), (Limits{{"the control group /", 4096}}));
+  }
+  // Version 1: the controller's own tree; what it says without a limit is none.
+  kernel.put("/proc/self/cgroup", "3:cpuset:/a\n4:cpu,memory:/a/b\n");
+  kernel.put("/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "8192\n");
+  kernel.put("/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "9223372036854771712\n");
+  EXPECT_EQ(kernel.limits(), (Limits{{"the control group /a/b", 8192}}));
 }
 
 TEST(Tensor, SliceAndReshapeAreViews) {

@@ -95,6 +95,37 @@ TEST(Checkpoint, WrittenByThreeRanksIsReadInAnyRanges) {
   }
 }
 
+// Whatever byte of a part is changed: all values are right, or it is said to be damaged.
+TEST(Checkpoint, AChangedByteIsDamageAndNothingElse) {
+  const Scratch scratch;
+  const std::string folder = scratch / "c", part = folder + "/part-00000.h5";
+  CheckpointWriter writer(folder, 0, 1);
+  const std::vector<float> values = slice<float>(0, 6, weight);
+  writer.write("w", {2, 3}, 0, std::span<const float>(values));
+  writer.attribute("{}");
+  writer.close_part();
+  writer.publish("{}");
+  const std::string good = bytes_of(part);
+  int damaged = 0;
+  for (std::size_t at = 0; at < good.size(); at += 3) {
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ (at % 2 ? 0x01 : 0xff));
+    put(part, bad);
+    try {
+      const CheckpointReader reader(folder);
+      reader.verify();
+      std::vector<float> read(6);
+      reader.read("w", 0, 6, read.data());
+      EXPECT_EQ(read, values) << "byte " << at;
+    } catch (const Error& error) {
+      ++damaged;
+      EXPECT_SAYS(std::string(error.what()), "is damaged");
+      EXPECT_SAYS(std::string(error.what()), "use an older checkpoint");
+    }
+  }
+  EXPECT_GT(damaged, 30);
+}
+
 TEST(Checkpoint, RefusesQuestionsThatDoNotFit) {
   const Scratch scratch;
   write_checkpoint(scratch / "c", 2);

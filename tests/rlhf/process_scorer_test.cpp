@@ -22,6 +22,7 @@
 namespace collimate::rlhf {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using nlohmann::json;
 
@@ -133,7 +134,7 @@ TEST(ProcessScorer, ADyingProgramIsNamedWithItsStatusAndLastWords) {
   EXPECT_THAT(exits, HasSubstr("sample 41 (2 of 3"));
   EXPECT_THAT(exits, HasSubstr("no such model"));
   EXPECT_THAT(failure_of("read -r line; kill -9 $$"), HasSubstr("was ended by signal 9"));
-  EXPECT_THAT(failure_of("no_such_program_at_all"), HasSubstr("not found"));
+  EXPECT_THAT(failure_of("(no_such_program_at_all)"), HasSubstr("not found"));
   EXPECT_THAT(failure_of("exec >&-; sleep 30"), HasSubstr("closed its standard output"));
 }
 
@@ -220,6 +221,25 @@ TEST(ProcessScorer, BadSettingsAreRefused) {
   EXPECT_THROW(make_process_scorer("  ", 10), Error);
   EXPECT_THROW(make_process_scorer("cat", 0), Error);
   EXPECT_THROW(make_process_scorer("cat", std::nan("")), Error);
+}
+
+TEST(ProcessScorer, CommandsThatCannotBeStartedAreFoundAtOnce) {
+  const auto complaint = [](const std::string& command) { return message_of([&] { check_scorer_command(command); }); };
+  EXPECT_THAT(complaint("no-such-program --fast"), AllOf(HasSubstr("no program 'no-such-program'"), HasSubstr("--fast")));
+  EXPECT_THAT(complaint(" ./no/such/file x"), HasSubstr("no file './no/such/file'; check the path"));
+  EXPECT_THAT(complaint("/tmp"), HasSubstr("no file '/tmp'"));
+  EXPECT_THAT(complaint("/etc/passwd"), HasSubstr("not executable"));
+  for (const char* good : {"cat", "/bin/cat", "cd / && cat", "while read -r l; do echo 1; done", "exit 3", "X=1 nothing", "'no such'", "(cat)"})
+    EXPECT_EQ(complaint(good), "no error");
+  // One that ends at once is found before it is sent anything.
+  const auto scorer = make_process_scorer("echo out of cheese >&2; exit 3", 10), patient = make_process_scorer("cat", 10);
+  std::string said;
+  for (int i = 0; i < 500 && (said.empty() || said == "no error"); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    said = message_of([&] { scorer->check(); });
+  }
+  EXPECT_THAT(said, AllOf(HasSubstr("exited with status 3"), HasSubstr("out of cheese")));
+  EXPECT_EQ(message_of([&] { patient->check(); }), "no error");
 }
 
 }  // namespace

@@ -83,6 +83,24 @@ bad --run.stages=ppo --ppo.actor=random --ppo.critic=random --ppo.reference=rand
 bad --run.stages=evaluate --evaluate.model=random --evaluate.prompts= -- evaluate.prompts
 bad --run.stages=evaluate --evaluate.model=no/such/model -- "no/such/model"
 
+# The same where the run makes its own data: nothing is written, and the corrected command goes through.
+made=(--run.stages=prepare,sft,reward,ppo --sft.data={run}/data/heldout-sft.h5 --sft.heldout= --reward.data={run}/data/heldout-preference.h5
+  --reward.heldout= --ppo.prompts={run}/data/prompts.h5 --evaluate.prompts={run}/data/heldout-prompts.h5)
+bad "${made[@]}" --grid.pipeline=2 --grid.data=1 --model.layers=1 -- grid.pipeline "1 blocks"
+bad "${made[@]}" --model.heads=5 -- model.heads
+bad "${made[@]}" --lora.rank=100 -- lora.rank
+bad "${made[@]}" --sft.init=no/such/checkpoint --check -- no/such/checkpoint
+bad "${made[@]}" --ppo.max_new=60 -- ppo.max_new context
+bad "${made[@]}" --model.context=16 -- "sample" "'bad/data/heldout-sft.h5'" "model.context"
+bad --run.stages=prepare,sft --sft.data={run}/data/no-such.h5 -- "bad/data/no-such.h5"
+refusal=3 bad "${made[@]}" --device.memory=1000000 -- device.memory
+mkdir -p bad/.collimate-0/data  # of a start that was killed
+train 2 bad "${made[@]}" --sft.steps=1 --reward.steps=1 --ppo.iterations=0
+must_end_with 0
+[ -s bad/data/heldout-prompts.h5 ] || wrong "the run has no data"
+[ -z "$(find . -maxdepth 2 -name '.collimate-*' ! -name .collimate-0)" ] || wrong "a folder is left"
+rm -r bad
+
 # Nothing of this size fits, and --check says so as well.
 refusal=3 bad --batch.grain_tokens=100000000000 -- "the machine has"
 refusal=3 bad --batch.grain_tokens=100000000000 --check -- "the machine has"
@@ -91,4 +109,12 @@ refusal=3 bad --batch.grain_tokens=100000000000 --check -- "the machine has"
 bad --ppo.scorer=lexicon --ppo.scorer_lexicon=no-such.txt -- "no-such.txt"
 bad --ppo.scorer=regex "--ppo.scorer_pattern=(" -- "("
 bad --ppo.scorer=regex -- ppo.scorer_pattern
-bad --run.stages=sft,ppo --ppo.critic=sft --ppo.scorer=process -- "command"
+by=(--run.stages=sft,ppo --ppo.critic=sft)
+bad "${by[@]}" --ppo.scorer=process -- "command"
+printf '#!/bin/sh\n' >plain.sh
+for check in "--run.seed=1" --check; do
+  bad "${by[@]}" --ppo.scorer=process "--ppo.scorer_command=./no-such.sh 1" $check -- ppo.scorer_command "no file './no-such.sh'"
+  bad "${by[@]}" --ppo.scorer=process --ppo.scorer_command=./plain.sh $check -- "'./plain.sh' is not executable"
+  bad "${by[@]}" --ppo.scorer=exact $check -- ppo.scorer "prompt 0 of 'prepared/data/prompts.h5' has the answer"
+done
+bad "${by[@]}" --ppo.scorer=process --ppo.scorer_command=no-such-program --check -- "no program 'no-such-program'"

@@ -17,6 +17,19 @@ train 1 none --check --device.memory=1000000
 refusal=3 refused "device.memory"
 [ ! -e none ] || wrong "--check has written"
 
+# A model that comes from a checkpoint is what it is; the deck's own is said to be without use, in --check and in the run.
+train 1 first --run.stages=sft --sft.steps=1
+must_end_with 0
+! grep -q "without effect" out.txt err.txt || wrong "the model is used"
+for check in --check --reward.steps=1; do
+  train 2 next --run.stages=reward --reward.init=first/checkpoints/sft $check
+  must_end_with 0
+  cat out.txt err.txt | grep -q "model.family, model.layers, .* are without effect" || wrong "no warning of a model without use ($check)"
+done
+train 1 first --run.stages=ppo --restart auto --check --ppo.critic=sft --ppo.scorer=length
+must_end_with 0
+! grep -q "without effect" out.txt err.txt || wrong "the SFT model that PPO names started from random numbers"
+
 # What the plan says is what is allocated.
 train 2 done --run.stages=sft --sft.steps=1
 must_end_with 0

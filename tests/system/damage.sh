@@ -65,10 +65,23 @@ refused "part/checkpoints/sft-2" "unfinished"
 train 2 next --run.stages=reward --reward.init=whole/checkpoints/sft --numerics.tensor_shards=2 --restart replace
 refused "numerics.tensor_shards = 1" "2"
 
+# No room for all of the example: none of it is left, and what was there stays. The same where a run makes it.
+mkdir example
+echo mine >example/mine.txt
+for folder in example example/new/one; do
+  if (trap '' XFSZ; ulimit -f 300; "$COLLIMATE" prepare --example $folder) >out.txt 2>err.txt; then wrong "there was room"; fi
+  must_say "'$folder/"
+  must_say "free space"
+  [ "$(find example)" = "$(printf 'example\nexample/mine.txt')" ] || wrong "left behind: $(find example)"
+done
+
 # A full disk: the run stops; once there is room it goes on from what was written before.
 mkdir disk
 mount -t tmpfs -o size=1m tmpfs disk 2>/dev/null || { echo "no small disk can be mounted here: not tested"; exit 0; }
 trap 'umount disk' EXIT
+train 2 disk/made --run.stages=prepare
+refused "disk/made/data/" "o space left"
+[ -z "$(ls -A disk)" ] || wrong "left behind: $(find disk)"
 for ranks in 1 2; do
   train "$ranks" disk/full "${only[@]}" --run.stop_after=2 --restart replace
   must_end_with 75

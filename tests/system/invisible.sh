@@ -11,10 +11,12 @@ same_run plain other
 train 1 one --batch.grain_tokens=2000
 must_end_with 0
 ! grep -q "are idle" out.txt err.txt || wrong "a rank is said to be idle, and there is only one"
-train 4 four --batch.grain_tokens=2000
-must_end_with 0
-for stage in sft reward ppo; do
-  cat out.txt err.txt | grep -q "3 of 4 ranks are idle in $stage" || wrong "no warning of idle ranks in $stage"
+for check in --check ""; do
+  train 4 four --batch.grain_tokens=2000 $check
+  must_end_with 0
+  for stage in sft reward ppo; do
+    [ "$(cat out.txt err.txt | grep -c "3 of 4 ranks are idle in $stage")" = 1 ] || wrong "no warning of idle ranks in $stage ($check)"
+  done
 done
 same_run one four
 # These grains are another definition of the numbers.

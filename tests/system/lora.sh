@@ -31,6 +31,12 @@ train 1 plain --run.stages=sft --sft.steps=1
 train 1 first --run.stages=sft --sft.steps=1 --lora.rank=4
 loss() { grep -o '"loss":[^,]*' "$1/metrics.jsonl" | head -n 1; }
 [ "$(loss plain)" = "$(loss first)" ] || wrong "fresh adapters change the first loss"
+for pair in "first plain A B" "plain first B A"; do
+  read -r a b lora_in full_in <<<"$pair"
+  run 1 diff $a/checkpoints/sft $b/checkpoints/sft
+  must_end_with 1
+  must_print "the model policy of $lora_in is of a LoRA run and holds adapters alone (lora.rank = 4), that of $full_in holds all"
+done
 # Saved alone, found with their base, also where the run folder was moved and where the base was.
 [ "$(du -s run/checkpoints/reward | cut -f 1)" -lt "$(du -s run/checkpoints/sft | cut -f 1)" ] || wrong "adapters take the place of a model"
 talk=(generate --prompt "What is the capital of Peru?" --temperature 0 --max-new 8 --checkpoint)

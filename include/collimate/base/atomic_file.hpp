@@ -22,6 +22,24 @@ class AtomicFile {
   std::string path_, temporary_;  ///< temporary_ is empty once committed or abandoned
 };
 
+/// A hidden folder for files that appear together or not at all; it goes, with what is still in it, when the object dies.
+class PartialFolder {
+ public:
+  /// Lies in the folder `target`, or in the nearest one above it that exists, and so on the same file system.
+  explicit PartialFolder(const std::string& target);
+  PartialFolder(const PartialFolder&) = delete;
+  PartialFolder& operator=(const PartialFolder&) = delete;
+  ~PartialFolder();
+  const std::string& path() const { return path_; }
+  static bool is_one(std::string_view name);  ///< whether a folder of this name is one, perhaps of a process that was killed
+
+ private:
+  std::string path_;
+};
+
+/// Moves the files of a folder into another one, which is made, on the same file system; those of the same name are replaced.
+void move_files(const std::string& from, const std::string& to);
+
 /// Writes a whole file through AtomicFile; throws where the disk is full.
 void write_file(const std::string& path, std::string_view text);
 std::string read_file(const std::string& path);  ///< throws if it cannot be read

@@ -10,6 +10,7 @@ std::string_view trim(std::string_view text);  ///< without blanks, tabs and lin
 /// The parts between separators, each trimmed; no parts for blank text.
 std::vector<std::string> split(std::string_view text, char separator);
 std::string join(const std::vector<std::string>& parts, std::string_view separator);
+std::string replace_all(std::string text, std::string_view from, std::string_view to);  ///< from must not be empty
 
 std::string human_bytes(std::int64_t bytes);     ///< "1.5 GiB", "12 B"
 std::string human_duration(double seconds);      ///< "0.250 s", "12.3 s", "4 min 05 s", "2 h 03 min"

@@ -44,6 +44,8 @@ struct Example {
 
 /// Which format a record's fields show. Throws, naming the fields, where none fits.
 SampleFormat detect_format(const Record& record);
+/// The name of a response's field that is null in the record; empty if there is none.
+std::string_view null_response(const Record& record);
 /// Reads one record. Throws an input error that names file, line and field.
 Example read_example(const Record& record, SampleFormat format);
 

@@ -39,9 +39,10 @@ struct PrepareReport {
   LengthCounts lengths;
   std::int64_t samples = 0, tokens = 0, targets = 0;                             ///< of the output
   std::int64_t held_out_samples = 0, held_out_tokens = 0, held_out_targets = 0;  ///< of the held-out output
-  std::int64_t vocabulary = 0;
+  std::int64_t vocabulary = 0, wanted_vocabulary = 0;  ///< wanted: of a tokenizer that was trained
   std::uint64_t tokenizer_fingerprint = 0;
   std::string text() const;  ///< a few lines to print
+  std::string vocabulary_text() const;  ///< a line where the trained tokenizer has fewer tokens than wanted, else ""
 };
 
 /// Reads the inputs as a stream (twice with train_bpe or a held-out part) and writes the dataset file or files; on an error neither

@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,6 +39,7 @@ struct Field {
 /// One record of an input file: a JSON object, a CSV row by its header, or {"text": ...} of a plain text file.
 struct Record {
   std::map<std::string, Field, std::less<>> fields;  ///< JSON null is left out
+  std::set<std::string, std::less<>> nulls;          ///< and named here
   std::string file;
   std::int64_t line = 0;  ///< where the record starts, from 1
 

@@ -9,6 +9,7 @@ class RewardTrainer : public BatchTrainer {
  public:
   explicit RewardTrainer(Session& session);
   std::string describe() const override;
+  std::int64_t first_grains() const override;
 
  private:
   struct Groups {

@@ -38,6 +38,9 @@ std::vector<float> token_logprobs(const Session& session, Engine& policy, const 
 /// The most tokens of a prompt in a dataset.
 std::int64_t longest_prompt(const Dataset& prompts);
 
+/// Stops, naming the prompt, where ppo.scorer needs a reference answer with a number and a prompt has none. Rank 0 looks.
+void check_answers(const Session& session, const Dataset& prompts);
+
 /// Gives scores to responses: a reward model, normalised, or the session's built-in scorer. Equal on every rank.
 class ScoreSource {
  public:

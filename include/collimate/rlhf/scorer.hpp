@@ -28,6 +28,7 @@ class Scorer {
  public:
   virtual ~Scorer() = default;
   virtual std::vector<double> score(std::span<const ScoredSample> samples) = 0;
+  virtual void check() {}  ///< throws where it is known already that there will be no score
 };
 
 /// factor * sum of the values of all words found in the response. The file holds lines "word<TAB>value" (the format of AFINN, Nielsen
@@ -63,6 +64,10 @@ std::optional<std::string> final_number(std::string_view text, bool fall_back);
 /// standard error is free, and its last lines are part of every error. It may read all samples of a batch before it answers. A program
 /// that ends, writes anything else or a number that is not finite, or needs more than `deadline_seconds` for a batch, is an Error and is
 /// ended; it is not started again.
+/// It is not started where check_scorer_command refuses the command.
 std::unique_ptr<Scorer> make_process_scorer(const std::string& command, double deadline_seconds);
+/// Throws where the program that a command names first is not there or cannot be run. A command that begins with more than a plain word,
+/// such as an assignment or a quote, is left to the shell. Before MPI_Init, as above.
+void check_scorer_command(const std::string& command);
 
 }  // namespace collimate::rlhf

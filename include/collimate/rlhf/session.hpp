@@ -25,7 +25,7 @@ struct Session {
   RunFolder* folder = nullptr;                 ///< rank 0 only
   Scorer* scorer = nullptr;                    ///< rank 0 only, where ppo.scorer is not model
   std::string build = "{}";                    ///< JSON, for checkpoints
-  std::string prepared_in = {};                ///< what {run} stands for; empty: run.folder
+  std::string prepared_in = {};                ///< where {run}/data lies; empty: in run.folder
   bool replacing = false;                      ///< what run.folder holds still counts for nothing
   std::string deck = {};                       ///< resolved, without what changes no number
   Summary summary = {};                        ///< equal on every rank

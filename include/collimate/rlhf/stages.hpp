@@ -1,7 +1,11 @@
 #pragma once
+#include "collimate/base/atomic_file.hpp"
 #include "collimate/rlhf/session.hpp"
 
 namespace collimate::rlhf {
+
+/// Whether a stage of the deck starts from random numbers, at once or by way of another stage that it names.
+bool starts_from_random(const Options& options);
 
 /// Reads every checkpoint that the stages of the deck will start or go on from, and stops where one is damaged.
 void check_checkpoints(const Session& session);
@@ -12,6 +16,23 @@ void take_up(Session& session);
 /// Runs the stages of the deck in order; with --restart auto it passes over what is done and goes on from the last checkpoint. The summary
 /// is complete afterwards.
 void run_stages(Session& session);
+
+/// What the stage prepare makes: it lies beside the run folder, as session.prepared_in says, until finish moves it there, and goes with
+/// this object. So everything that can be wrong with the stages is found before anything of the run is written. Collective.
+class Preparation {
+ public:
+  explicit Preparation(Session& session);  ///< does nothing where the deck has no such stage, or a restart finds its data
+  Preparation(const Preparation&) = delete;
+  Preparation& operator=(const Preparation&) = delete;
+  ~Preparation();
+  void finish();
+
+ private:
+  Session& session_;
+  std::optional<PartialFolder> place_;  // rank 0
+  std::string report_;
+  double seconds_ = 0;
+};
 
 /// Checks deck, files, tokenizers and memory of all stages without running any, and returns what it found, line by line.
 std::string check_stages(Session& session);

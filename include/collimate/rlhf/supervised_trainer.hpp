@@ -8,6 +8,7 @@ class SupervisedTrainer : public BatchTrainer {
  public:
   explicit SupervisedTrainer(Session& session);
   std::string describe() const override;
+  std::int64_t first_grains() const override;
 
  private:
   static Batch load(const Session& session, const Dataset& data, std::span<const std::int64_t> samples);

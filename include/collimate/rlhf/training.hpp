@@ -91,6 +91,7 @@ class BatchTrainer {
  public:
   virtual ~BatchTrainer() = default;
   virtual std::string describe() const = 0;  ///< data, steps and memory lines
+  virtual std::int64_t first_grains() const = 0;  ///< of the first step's batch
   std::size_t planned_bytes() const { return plan_.planned_bytes(Memory::device); }
   void run();
 

@@ -1,11 +1,11 @@
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
 
 #include "collimate/base/error.hpp"
 #include "collimate/device/device.hpp"
+#include "device/cpu/host_memory.hpp"
 
 namespace collimate {
 namespace {
@@ -19,9 +19,7 @@ class CpuDevice final : public Device {
  public:
   std::string name() const override { return "cpu"; }
 
-  std::size_t capacity(Memory) const override {
-    return static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-  }
+  std::vector<MemoryLimit> limits(Memory) const override { return host_memory_limits(); }
 
   void* allocate(std::size_t bytes, Memory) override {
     constexpr std::size_t small_page = 4096, large_page = 2 << 20;

@@ -1,0 +1,60 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "collimate/rlhf/stages.hpp"
+#include "rlhf/mpi/bench.hpp"
+
+// The ranks of a node share its memory: what they plan is added up under every limit that holds for them together.
+namespace collimate::rlhf {
+namespace {
+
+using testing::HasSubstr;
+
+/// The CPU of a machine that has less memory.
+class TightDevice final : public Device {
+ public:
+  std::vector<MemoryLimit> bounds;
+  std::string name() const override { return "tight"; }
+  std::vector<MemoryLimit> limits(Memory) const override { return bounds; }
+  void* allocate(std::size_t bytes, Memory memory) override { return cpu_->allocate(bytes, memory); }
+  void release(void* pointer, std::size_t bytes, Memory memory) noexcept override { cpu_->release(pointer, bytes, memory); }
+  void copy(void* to, const void* from, std::size_t bytes, Stream& stream) override { cpu_->copy(to, from, bytes, stream); }
+  void zero(void* to, std::size_t bytes, Stream& stream) override { cpu_->zero(to, bytes, stream); }
+  Stream& stream() override { return cpu_->stream(); }
+
+ private:
+  std::unique_ptr<Device> cpu_ = make_cpu_device();
+};
+
+TEST(Memory, RanksOfANodeShareIt) {
+  Bench bench("memory");
+  bench.options.run.stages = {"sft"};
+  auto owned = std::make_unique<TightDevice>();
+  TightDevice& device = *owned;
+  bench.device = std::move(owned);
+  Session session = bench.session();
+  const auto ranks = static_cast<std::size_t>(bench.world.size());
+  const std::size_t each = SupervisedTrainer(session).planned_bytes();
+  const auto outcome = [&](std::vector<MemoryLimit> bounds) -> std::string {
+    device.bounds = std::move(bounds);
+    try {
+      check_stages(session);
+    } catch (const AgreedError& error) {
+      EXPECT_EQ(error.code(), ExitCode::does_not_fit);
+      return error.what();
+    }
+    return "fits";
+  };
+  EXPECT_EQ(outcome({}), "fits");
+  EXPECT_EQ(outcome({{"the node", each * ranks}}), "fits");
+  EXPECT_THAT(outcome({{"the node", each * ranks}, {"the group /job", each * ranks - 1}}),
+              HasSubstr(ranks == 1 ? "the machine has" : fmt::format("sft: the {} ranks on node 0 need ", ranks)));
+  if (ranks > 1) {
+    EXPECT_THAT(outcome({{"the group /job", each * ranks - 1}}), HasSubstr("MiB together, and the group /job has "));
+  }
+  // Each rank in a group of its own.
+  EXPECT_EQ(outcome({{"the node", each * ranks}, {fmt::format("the group /task {}", bench.world.rank()), each}}), "fits");
+}
+
+}  // namespace
+}  // namespace collimate::rlhf
