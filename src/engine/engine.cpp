@@ -111,13 +111,16 @@ std::unique_ptr<Transfer> Engine::send_stage(Tensor data, int to) {
 
 void Engine::receive_stage(Tensor data, int from) { division_.along(Axis::pipeline).receive(data, from, *stream_); }
 
+/// The chunk that is wanted first after grain g of a scoring.
+int Engine::after(std::size_t g, std::span<const Grain> grains) const { return g + 1 < grains.size() ? transformer_.first_chunk() : -1; }
+
 void Engine::score_all(std::span<const Grain> grains, const std::function<void(std::size_t, const Grain&, Tensor)>& head) {
   for (std::size_t g = 0; g < grains.size(); ++g) {
     const GrainView view = upload(score_.grain, grains[g]);
     const std::int64_t rows = view.rows();
     score_.sent.reset();  // what was sent may lie where the next one comes
     if (rows && !division_.first_stage()) receive_stage(score_.activations.x[0].slice(0, rows), division_.stage() - 1);
-    const Tensor out = transformer_.forward(score_.activations, weights(), {.stream = *stream_, .grain = view});
+    const Tensor out = transformer_.forward(score_.activations, weights(), {.stream = *stream_, .grain = view, .next = after(g, grains)});
     if (division_.last_stage())
       head(g, grains[g], out);
     else if (rows)
@@ -130,7 +133,7 @@ void Engine::score(std::span<const Grain> grains, float temperature, const EachS
   ensure(transformer_.head() == Head::policy, "model {} has another head", store_->model());
   std::vector<float> logprob, entropy;
   score_all(grains, [&](std::size_t g, const Grain& grain, Tensor hidden) {
-    const Lease lease = transformer_.fetch_head(weights());
+    const Lease lease = transformer_.fetch_head(weights(), after(g, grains));
     logprob.resize(grain.tokens.size());
     entropy.resize(grain.tokens.size());
     if (grain.tokens.empty()) return;
@@ -143,7 +146,7 @@ void Engine::values(std::span<const Grain> grains, const EachValued& each) {
   ensure(transformer_.head() == Head::value, "model {} has another head", store_->model());
   std::vector<float> values;
   score_all(grains, [&](std::size_t g, const Grain& grain, Tensor hidden) {
-    const Lease lease = transformer_.fetch_head(weights());
+    const Lease lease = transformer_.fetch_head(weights(), after(g, grains));
     values.resize(grain.tokens.size());
     if (grain.tokens.empty()) return;
     const Tensor out = score_.values.slice(0, hidden[0]);
@@ -166,25 +169,26 @@ void Engine::values(const Grain& grain, std::span<float> values) {
 }
 
 // The key of a step's dropout: the seed moved by the step, so that every step has its own masks.
-Pass Engine::learning_pass(const GrainView& grain, const Dropout& dropout) {
+Pass Engine::learning_pass(const GrainView& grain, const Dropout& dropout, int next) {
   const std::uint64_t seed = dropout.seed + 0x9e3779b97f4a7c15ull * static_cast<std::uint64_t>(dropout.step);
   return {.stream = *stream_,
           .grain = grain,
           .dropout = dropout.probability,
           .adapter_dropout = dropout.adapters,
-          .key = RandomKey(seed, Purpose::dropout)};
+          .key = RandomKey(seed, Purpose::dropout),
+          .next = next};
 }
 
-void Engine::train_forward(InFlight& flight, const Grain& grain, const Dropout& dropout) {
+void Engine::train_forward(InFlight& flight, const Grain& grain, const Dropout& dropout, int next) {
   flight.view = upload(flight.buffers, grain);
   const std::int64_t rows = flight.view.rows();
   flight.sent.reset();
   if (rows && !division_.first_stage()) receive_stage(flight.activations.x[0].slice(0, rows), division_.stage() - 1);
-  const Tensor out = transformer_.forward(flight.activations, weights(), learning_pass(flight.view, dropout));
+  const Tensor out = transformer_.forward(flight.activations, weights(), learning_pass(flight.view, dropout, next));
   if (rows && !division_.last_stage()) flight.sent = send_stage(out, division_.stage() + 1);
 }
 
-void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& grain, const Dropout& dropout,
+void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& grain, const Dropout& dropout, int next,
                             const std::function<void(std::size_t, const Grain&, Tensor, Tensor)>& head) {
   const std::int64_t rows = flight.view.rows();
   const Tensor dhidden = learn_.dhidden.slice(0, rows), gradient = flight.activations.gradient.slice(0, rows);
@@ -196,7 +200,7 @@ void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& gr
   } else if (rows) {
     receive_stage(gradient, division_.stage() + 1);
   }
-  transformer_.backward(dhidden, flight.activations, weights(), learning_pass(flight.view, dropout));
+  transformer_.backward(dhidden, flight.activations, weights(), learning_pass(flight.view, dropout, next));
   if (rows && !division_.first_stage()) learn_.sent = send_stage(gradient, division_.stage() - 1);
   learning().close_grain();
 }
@@ -204,13 +208,15 @@ void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& gr
 void Engine::train(std::span<const Grain> grains, const Dropout& dropout,
                    const std::function<void(std::size_t, const Grain&, Tensor, Tensor)>& head) {
   ensure(learning().learns(), "model {} was not planned to learn", store_->model());
-  for (const Action& action : one_forward_one_backward(division_.stage(), division_.stages(), static_cast<int>(grains.size()))) {
-    const auto g = static_cast<std::size_t>(action.grain);
+  const auto actions = one_forward_one_backward(division_.stage(), division_.stages(), static_cast<int>(grains.size()));
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    const auto g = static_cast<std::size_t>(actions[i].grain);
     InFlight& flight = learn_.flights[g % learn_.flights.size()];
-    if (action.forward)
-      train_forward(flight, grains[g], dropout);
+    const int next = i + 1 == actions.size() ? -1 : actions[i + 1].forward ? transformer_.first_chunk() : transformer_.last_chunk();
+    if (actions[i].forward)
+      train_forward(flight, grains[g], dropout, next);
     else
-      train_backward(flight, g, grains[g], dropout, head);
+      train_backward(flight, g, grains[g], dropout, next, head);
   }
   learn_.sent.reset();
   for (InFlight& flight : learn_.flights) flight.sent.reset();

@@ -207,7 +207,9 @@ BlockLease Transformer::fetch_block(const Weights& weights, std::size_t i, int n
   return {weights.own.fetch(chunk, next), weights.adapters ? weights.adapters->fetch(adapter_chunk(chunk), adapter_chunk(next)) : Lease()};
 }
 
-Lease Transformer::fetch_head(const Weights& weights) const { return (head_apart() ? *weights.adapters : weights.own).fetch(head_chunk_); }
+Lease Transformer::fetch_head(const Weights& weights, int next) const {
+  return head_apart() ? weights.adapters->fetch(head_chunk_) : weights.own.fetch(head_chunk_, next);
+}
 void Transformer::reduce_head(const Weights& weights) const { (head_apart() ? *weights.adapters : weights.own).reduce(head_chunk_); }
 
 Tensor Transformer::forward(const Activations& a, const Weights& weights, const Pass& pass) const {
@@ -221,7 +223,7 @@ Tensor Transformer::forward(const Activations& a, const Weights& weights, const 
       kernels::dropout(input(0), input(0), pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
   }
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const int next = i + 1 < blocks_.size() ? chunk_of_block(i + 1) : last ? final_chunk() : -1;
+    const int next = i + 1 < blocks_.size() ? chunk_of_block(i + 1) : last ? final_chunk() : pass.next;
     const BlockLease lease = fetch_block(weights, i, next);
     if (rows) blocks_[i].forward(input(i + 1), input(i), a.blocks[all ? i : 0], lease, a.scratch, rotary(), pass);
   }
@@ -244,10 +246,7 @@ void Transformer::backward(Tensor dhidden, const Activations& a, const Weights& 
     weights.own.reduce(final_chunk());
   }
   for (std::size_t i = blocks_.size(); i-- > 0;) {
-    const BlockLease lease = fetch_block(weights, i,
-                                         i > 0                                             ? chunk_of_block(i - 1)
-                                         : division_.first_stage() && weights.own.learns() ? 0
-                                                                                           : -1);
+    const BlockLease lease = fetch_block(weights, i, i > 0 ? chunk_of_block(i - 1) : pass.next);
     const Tensor x = a.x[i].slice(0, rows);
     if (rows) {
       blocks_[i].recompute(recompute_.of(static_cast<int>(mine_.begin + static_cast<std::int64_t>(i))), x, a.blocks[i], lease, a.scratch,
@@ -266,14 +265,14 @@ void Transformer::backward_embedding(const Activations& a, const Weights& weight
   const Tensor gradient = a.gradient.slice(0, rows);
   if (pass.dropout > 0 && rows)
     kernels::dropout(gradient, gradient, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
-  const Lease embedding = weights.own.fetch(0);
+  const Lease embedding = weights.own.fetch_gradient(0);
   const Parameter& table = layout_.parameter("embedding.weight");
   for (std::size_t v = 0; rows && v < table.parts.size(); ++v)
     if (table.parts[v].held())
       kernels::embedding_backward(embedding.gradient_at(table.parts[v]), gradient, pass.grain.tokens, table.bounds[v], stream);
   weights.own.reduce(0);
   if (config_.positions != Positions::learned) return;
-  const Lease positions = weights.own.fetch(1);
+  const Lease positions = weights.own.fetch_gradient(1);
   if (rows) kernels::embedding_backward(positions.gradient_at(layout_.view("position.weight")), gradient, pass.grain.positions, 0, stream);
   weights.own.reduce(1);
 }

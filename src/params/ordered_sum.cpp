@@ -184,7 +184,7 @@ void OrderedSum::collect(Communicator& data, const std::vector<std::vector<SumNo
   }
 }
 
-Tensor OrderedSum::finish(Communicator& data, std::int64_t grains, Stream& stream, bool gather) {
+Tensor OrderedSum::finish(Communicator& data, std::int64_t grains, Stream& stream) {
   ensure(data.size() == ranks_ && open_ < 0, "'{}' was planned for {} ranks, not {}, or a grain is still open", name_, ranks_, data.size());
   const Tensor sum = buffer(0);
   if (!ordered_) {
@@ -205,8 +205,6 @@ Tensor OrderedSum::finish(Communicator& data, std::int64_t grains, Stream& strea
     merge(present, terms, sum, stream);
   } else {
     collect(data, grains, sum, stream);
-    if (gather)
-      for (const Part& range : ranges_) gather_shares(data, sum.slice(range.begin, range.count), stream);
   }
   held_.clear();
   return sum;

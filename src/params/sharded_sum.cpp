@@ -34,8 +34,12 @@ void ShardedSum::add(int range, Tensor gradient, int present, Communicator& data
   std::vector<Message> sends, receives;
   std::vector<Tensor> leaves;
   for (int peer = 0; peer < ranks_; ++peer) {
-    if (const Part theirs = owned_part(size, peer, ranks_); rank_ < present && theirs.count > 0)
-      sends.push_back({gradient.slice(theirs.begin, theirs.count), peer});
+    const Part theirs = owned_part(size, peer, ranks_);
+    if (peer == rank_ && rank_ < present) {
+      leaves.push_back(gradient.slice(theirs.begin, theirs.count));
+      continue;
+    }
+    if (rank_ < present && theirs.count > 0) sends.push_back({gradient.slice(theirs.begin, theirs.count), peer});
     if (peer >= present) continue;
     leaves.push_back(scratch.slice(owned * peer, owned));
     if (owned > 0) receives.push_back({leaves.back(), peer});
@@ -50,12 +54,11 @@ void ShardedSum::push(int range, Tensor leaf, Stream& stream) {
   if (!ordered_ && count > 0) return kernels::add(level(0, range), level(0, range), leaf, stream);
   std::size_t l = 0;
   for (; count >> l & 1; ++l) {
-    const Tensor older = level(l, range);
-    kernels::add(leaf, older, leaf, stream);
+    const bool last = !(count >> (l + 1) & 1);
+    kernels::add(last ? level(l + 1, range) : leaf, level(l, range), leaf, stream);
   }
   ++count;
-  const Tensor place = level(l, range);
-  place.device().copy(place.data(), leaf.data(), leaf.bytes(), stream);
+  if (l == 0) leaf.device().copy(level(0, range).data(), leaf.data(), leaf.bytes(), stream);
 }
 
 // What is left folds from the right: older + (what came after).

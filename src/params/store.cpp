@@ -78,8 +78,7 @@ Tensor ParameterStore::all(Kind kind) const {
 
 Lease ParameterStore::fetch(int index, int next) {
   const Chunk& chunk = layout_.chunks()[chunk_of(index)];
-  ensure(chunk.held, "{}: the chunk {} lies on another stage", model_, chunk.name);
-  Lease lease;
+  Lease lease = fetch_gradient(index);
   if (!sharded(Kind::value)) {
     lease.value = value().slice(chunk.offset, chunk.size);
   } else if (holds_all_) {
@@ -88,6 +87,13 @@ Lease ParameterStore::fetch(int index, int next) {
     lease.value = gathered(chunk_of(index));
     if (next >= 0) start_gather(place(chunk_of(next), last_fetched_), chunk_of(next));
   }
+  return lease;
+}
+
+Lease ParameterStore::fetch_gradient(int index) {
+  const Chunk& chunk = layout_.chunks()[chunk_of(index)];
+  ensure(chunk.held, "{}: the chunk {} lies on another stage", model_, chunk.name);
+  Lease lease;
   if (!grain_open_ || !grain_present_) return lease;
   if (open_) {
     lease.gradient = open_.slice(layout_.gradient_offset(index), chunk.size);

@@ -104,11 +104,24 @@ void ParameterStore::reduce(int index) {
 void ParameterStore::finish_step() {
   Stream& stream = plan_->device().stream();
   if (run_sum_)
-    sum_of_step_ = run_sum_->finish(division_.along(Axis::data), grains_, stream, !division_.placement().moments);
+    sum_of_step_ = run_sum_->finish(division_.along(Axis::data), grains_, stream);
   else
     sum_of_step_ = shared_sum_->finish(stream);
-  for (Fetched& fetched : fetched_) fetched.chunk = -1;  // values will change
+  for (Fetched& fetched : fetched_) fetched = {};  // values will change
   exchange_ties();
+  if (!division_.placement().moments && division_.ordered) gather_chunks(sum_of_step_);
+}
+
+/// What a rank has of a chunk's sum at the end of a step: its share, but in the fast mode everything.
+Part ParameterStore::summed(int chunk) const {
+  return division_.ordered || division_.placement().moments ? owned_of(chunk) : Part{0, layout_.chunks()[chunk].size};
+}
+
+/// Every replica's shares of all chunks on every replica.
+void ParameterStore::gather_chunks(Tensor all) const {
+  if (division_.ranks(Axis::data) == 1) return;
+  for (const Chunk& chunk : layout_.chunks())
+    if (chunk.size) gather_shares(division_.along(Axis::data), all.slice(chunk.offset, chunk.size), plan_->device().stream());
 }
 
 /// Adds the gradients of a tied chunk's two places, the first place's first. On two stages each ends with the same sum.
@@ -119,7 +132,7 @@ void ParameterStore::exchange_ties() {
     const auto& tie = layout_.ties()[t];
     const Chunk& chunk = layout_.chunks()[tie.chunk];
     if (!chunk.held) continue;
-    const Part own = division_.placement().moments ? owned_of(tie.chunk) : Part{0, chunk.size};  // what this rank will update
+    const Part own = summed(tie.chunk);
     const auto part = [&](std::int64_t offset, int range) {
       return sum_of_step_.slice(shared_sum_ ? shared_sum_->offset(range) : offset + own.begin, own.count);
     };
@@ -140,9 +153,7 @@ void ParameterStore::exchange_ties() {
 }
 
 void ParameterStore::spread_values() {
-  if (!division_.placement().moments || division_.placement().values || division_.ranks(Axis::data) == 1) return;
-  for (const Chunk& chunk : layout_.chunks())
-    if (chunk.size) gather_shares(division_.along(Axis::data), value().slice(chunk.offset, chunk.size), plan_->device().stream());
+  if (division_.placement().moments && !division_.placement().values) gather_chunks(value());
 }
 
 /// Hashes of what this rank holds of each parameter: all of it, or only what it counts.

@@ -236,6 +236,7 @@ void Progress::begin(std::int64_t step) {
   now_ = step;
   line_ = JsonLine().add("stage", stage_).add("step", step);
   waited_ = session_->grid.waited();
+  gathers_waited_ = session_->data().transfers_waited();
   step_.restart();
   phase_.restart();
 }
@@ -250,6 +251,7 @@ void Progress::phase(const std::string& name, std::int64_t tokens) {
 
 void Progress::end(std::int64_t tokens, const std::string& details) {
   const double seconds = step_.seconds(), speed = static_cast<double>(tokens) / seconds;
+  if (session_->options.machine.zero == 3) line_.add("gather_wait_seconds", session_->data().transfers_waited() - gathers_waited_);
   session_->timings(line_.add("seconds", seconds).add("tokens_per_second", speed));
   if (now_ % every_ && now_ != last_) return;
   const double left = total_.seconds() / static_cast<double>(now_ - first_) * static_cast<double>(last_ - now_);

@@ -80,9 +80,10 @@ class Communicator {
 
   /// Seconds that this rank has spent in calls that wait for other ranks, since this was made.
   double waited() const { return waited_; }
+  double transfers_waited() const { return transfers_waited_; }  ///< of these, for what start() has started
 
  protected:
-  double waited_ = 0;
+  double waited_ = 0, transfers_waited_ = 0;
 };
 
 /// A communicator of one rank; needs no MPI.

@@ -214,10 +214,12 @@ class Transformer {
   const Division& division() const { return division_; }
   Head head() const { return head_; }
   const ParameterLayout& head_layout() const { return head_apart() ? adapter_layout_ : layout_; }
-  Lease fetch_head(const Weights& weights) const;
+  Lease fetch_head(const Weights& weights, int next = -1) const;
   void reduce_head(const Weights& weights) const;
   ShardTree shard_tree() const;                   ///< without room
   std::size_t blocks() const { return blocks_.size(); }  ///< of this stage
+  int first_chunk() const { return division_.first_stage() ? 0 : chunk_of_block(0); }  ///< of this stage's forward
+  int last_chunk() const { return chunk_of_block(blocks_.size() - 1); }                ///< and of its backward, but for the head
 
   enum class Keep { all, nothing };  ///< what a forward keeps for a backward
   /// like: activations of another grain in flight, whose scratch and shared buffers these use too.

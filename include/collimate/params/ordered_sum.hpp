@@ -23,7 +23,7 @@ std::vector<SumNode> nodes_of(Part run);
 /// Grain gradients are the leaves of a binary tree over the global grain index: node (s, l) and (s + 2^l, l) form (s, l + 1), older
 /// plus newer, where s is a multiple of 2^(l+1); what is left at the end of the step folds from the right. Each data-parallel rank
 /// computes the contiguous run part_of(grains, rank, ranks) and keeps its nodes; `finish` brings the nodes of each shard to its
-/// owner, merges them by the same rule and gathers the sum. The result is bit-equal to one rank's pushing of all grains, for any
+/// owner and merges them by the same rule. The result is bit-equal to one rank's pushing of all grains, for any
 /// number of grains, also 0, and any number of ranks, also ones without a grain.
 ///
 /// Use per step: begin; for each grain of this rank { open, let the gradient be added into it, push }; finish.
@@ -38,9 +38,9 @@ class OrderedSum {
   void begin(std::int64_t first_grain);  ///< the step's first grain of this rank; forgets the last step
   Tensor open(Stream& stream);           ///< zeros [elements] for the next grain's gradient
   void push(Stream& stream);             ///< the gradient in the open tensor is complete
-  /// The sum [elements] over all `grains` of the step, valid until the next begin: everything on every rank, or (gather = false) what each
-  /// rank owns. Collective.
-  Tensor finish(Communicator& data, std::int64_t grains, Stream& stream, bool gather = true);
+  /// The sum [elements] over all `grains` of the step, valid until the next begin: ordered, each rank has what it owns (gather_shares brings
+  /// the rest); otherwise every rank has everything. Collective.
+  Tensor finish(Communicator& data, std::int64_t grains, Stream& stream);
 
   /// Buffers of `elements` floats that a rank needs: (1 + log2 grains) on one rank; up to twice that where a rank's run may
   /// start anywhere.

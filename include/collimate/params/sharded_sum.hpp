@@ -19,7 +19,7 @@ class ShardedSum {
 
   void begin();
   /// One micro-step's gradients of one range: `gradient` [size], or nothing where this rank had no grain; `present` grains were computed by
-  /// the ranks [0, present). Collective.
+  /// the ranks [0, present). `gradient` is overwritten. Collective.
   void add(int range, Tensor gradient, int present, Communicator& data, Stream& stream);
   /// The sum of this rank's shares [owned elements]; valid until the next begin.
   Tensor finish(Stream& stream);

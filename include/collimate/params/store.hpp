@@ -51,6 +51,7 @@ class ParameterStore {
   /// lease is valid until the next fetch but one, and `next` (a chunk, or -1) is brought meanwhile. Collective along the data axis where
   /// values are sharded: all replicas fetch the same chunks in the same order, also without a grain.
   Lease fetch(int chunk_or_tie, int next = -1);
+  Lease fetch_gradient(int chunk_or_tie);  ///< the gradient alone: brings no values
   /// Gathers sharded values whole for a rollout; fetch() then needs nobody, until release(). Where values are not sharded it does nothing.
   void hold_all();
   void release_all() { holds_all_ = false; }
@@ -112,6 +113,8 @@ class ParameterStore {
   int place(int chunk, int keep);
   void start_gather(int place, int chunk);
   void exchange_ties();
+  Part summed(int chunk) const;
+  void gather_chunks(Tensor all) const;
   std::vector<std::uint64_t> held_hashes(Kind kind, Extent extent) const;
   void compare_replicas(Kind kind, const std::string& when) const;
   std::string disagreement(Kind kind, const std::vector<std::uint64_t>& mine, Axis axis,

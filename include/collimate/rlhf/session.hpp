@@ -128,7 +128,8 @@ class Progress {
   const Session* session_;
   std::string stage_;
   std::int64_t first_, last_, every_, now_ = 0;
-  double waited_ = 0;  // before this phase
+  double waited_ = 0;          // before this phase
+  double gathers_waited_ = 0;  // before this step
   JsonLine line_;
   Stopwatch total_, step_, phase_;
 };

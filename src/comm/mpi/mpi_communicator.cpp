@@ -16,17 +16,22 @@ constexpr std::size_t scratch_bytes = std::size_t{4} << 20;  // per communicator
 
 class MpiTransfer final : public Transfer {
  public:
-  explicit MpiTransfer(std::vector<MPI_Request> requests) : requests_(std::move(requests)) {}
-  ~MpiTransfer() override {
-    if (!requests_.empty()) MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE);
-  }
-  void wait() override {
-    check_mpi(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
-    requests_.clear();
-  }
+  /// waited: called with the seconds of each wait; its owner outlives this.
+  MpiTransfer(std::vector<MPI_Request> requests, std::function<void(double)> waited) : requests_(std::move(requests)), waited_(std::move(waited)) {}
+  ~MpiTransfer() override { finish(); }
+  void wait() override { check_mpi(finish(), "MPI_Waitall"); }
 
  private:
+  int finish() {
+    if (requests_.empty()) return MPI_SUCCESS;
+    const Stopwatch watch;
+    const int result = MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE);
+    requests_.clear();
+    waited_(watch.seconds());
+    return result;
+  }
   std::vector<MPI_Request> requests_;
+  std::function<void(double)> waited_;
 };
 
 class MpiCommunicator final : public Communicator {
@@ -129,7 +134,10 @@ void MpiCommunicator::exchange(std::span<const Message> sends, std::span<const M
 std::unique_ptr<Transfer> MpiCommunicator::start(std::span<const Message> sends, std::span<const Message> receives, Stream& stream) {
   stream.wait();
   post(sends, receives);
-  return std::make_unique<MpiTransfer>(std::exchange(requests_, {}));
+  return std::make_unique<MpiTransfer>(std::exchange(requests_, {}), [this](double seconds) {
+    waited_ += seconds;
+    transfers_waited_ += seconds;
+  });
 }
 
 void MpiCommunicator::broadcast_raw(std::byte* data, std::size_t bytes, int root) {

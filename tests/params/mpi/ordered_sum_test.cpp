@@ -1,5 +1,6 @@
 #include "collimate/params/ordered_sum.hpp"
 
+#include "collimate/params/division.hpp"
 #include "comm/mpi_test.hpp"
 #include "params/ordered_sum_oracle.hpp"
 
@@ -25,7 +26,9 @@ std::int64_t wrong_elements(std::int64_t elements, std::int64_t grains, std::int
       for (std::int64_t i = 0; i < elements && !dropped; ++i) gradient[i] += gradient_of(grain, i);
       sum.push(stream);
     }
-    const float* total = sum.finish(ranks(), grains, stream).as<float>();
+    const Tensor whole = sum.finish(ranks(), grains, stream);
+    gather_shares(ranks(), whole, stream);
+    const float* total = whole.as<float>();
     for (std::int64_t i = 0; i < elements; ++i) wrong += total[i] != ordered_sum_oracle(grains, i);
   }
   return wrong;

@@ -72,6 +72,46 @@ TEST(Gates, SupervisedLossThatIsNotFiniteStopsAllRanksWithTheSample) {
   expect_gate<Broken<SupervisedTrainer>>(bench, session, "the loss of sample ", "sft step 2");
 }
 
+/// A grid of all ranks, with its ZeRO stage.
+struct Layout {
+  GridShape shape;
+  int zero;
+};
+std::vector<Layout> layouts(int ranks) {
+  std::vector<Layout> out;
+  for (int zero = 0; zero < 4; ++zero) {
+    out.push_back({{1, ranks, 1}, zero});
+    if (ranks % 2) continue;
+    out.push_back({{1, ranks / 2, 2}, zero});
+    out.push_back({{2, ranks / 2, 1}, zero});
+  }
+  return out;
+}
+
+// Where ranks need each other within a grain too: who meets the number goes on to the end of the step.
+template <class Trainer>
+void expect_gate_on_grids(GateBench& bench, const std::string& what, const std::string& step) {
+  bench.options.machine.tensor_shards = 2;
+  for (const auto& [shape, zero] : layouts(bench.world.size())) {
+    SCOPED_TRACE(fmt::format("{}, ZeRO {}", shape.text(), zero));
+    ProcessGrid grid(bench.world, shape);
+    bench.options.machine.zero = zero;
+    Session session{.world = bench.world, .grid = grid, .device = *bench.device, .log = bench.log, .options = bench.options,
+                    .folder = bench.folder.get()};
+    const std::string sentence = sentence_of(bench.world, [&] { Trainer(session, true).run(); });
+    EXPECT_NE(sentence.find("is not finite at " + step), std::string::npos) << sentence;
+    ASSERT_NE(sentence.find(what), std::string::npos) << sentence;
+    EXPECT_EQ(std::stoi(sentence.substr(sentence.find(what) + what.size())) % 8, 7) << sentence;
+  }
+}
+
+TEST(Gates, OnEveryGridAllRanksStopWithTheSample) {
+  GateBench bench("grids");
+  expect_gate_on_grids<Broken<SupervisedTrainer>>(bench, "the loss of sample ", "sft step 2");
+  bench.options.reward.init = "random";
+  expect_gate_on_grids<Broken<RewardTrainer>>(bench, " of prompt group ", "reward step 2");
+}
+
 TEST(Gates, ScoreThatIsNotFiniteStopsAllRanksWithThePromptGroup) {
   GateBench bench("reward");
   bench.options.reward.init = "random";
