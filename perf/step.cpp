@@ -20,41 +20,15 @@
 #include "collimate/optim/optimizer.hpp"
 #include "kernels/cpu/lanes.hpp"
 #include "kernels/cpu/parallel.hpp"
+#include "workload.hpp"
 
 using namespace collimate;
+using namespace collimate::perf;
 using Index = std::int64_t;
 
 namespace {
 
 constexpr Index prompt_tokens = 32, new_tokens = 96;
-
-struct Workload {
-  ModelConfig config;
-  Index batch, length, rounds;  // training: batch x length tokens a step
-};
-
-Workload workload(const std::string& name) {
-  ModelConfig c;
-  c.norm = Norm::layer, c.activation = Activation::gelu, c.positions = Positions::learned, c.bias = true;
-  if (name == "gpt2") {
-    c.vocabulary = 50257, c.context = 1024, c.layers = 12, c.width = 768, c.heads = c.kv_heads = 12, c.head_size = 64, c.mlp = 3072;
-    return {c, 4, 256, 3};
-  }
-  require(name == "small", "the models are gpt2 and small, not '{}'", name);
-  c.vocabulary = 512, c.context = 256, c.layers = 4, c.width = 128, c.heads = c.kv_heads = 4, c.head_size = 32, c.mlp = 512;
-  return {c, 32, 128, 20};
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
-}
-
-double seconds_of(const std::function<void()>& call) {
-  const Stopwatch watch;
-  call();
-  return watch.seconds();
-}
 
 double least_of(int calls, const std::function<void()>& call) {
   double least = 1e300;
@@ -126,25 +100,6 @@ struct Model {
   }
 };
 
-/// batch samples of `length` tokens; every one but the last of a sample has a target, and so has the last, as the peer's do.
-struct Tokens {
-  std::vector<std::int32_t> tokens, positions, targets, offsets{0};
-  std::vector<std::int64_t> samples;
-  Tokens(const Workload& w) {
-    const RandomKey key(7, Purpose::data_order);
-    for (Index s = 0; s < w.batch; ++s) {
-      for (Index t = 0; t < w.length; ++t) {
-        tokens.push_back(static_cast<std::int32_t>(key.below(w.config.vocabulary, s, t)));
-        targets.push_back(static_cast<std::int32_t>(key.below(w.config.vocabulary, s, t + 1)));
-        positions.push_back(static_cast<std::int32_t>(t));
-        samples.push_back(s);
-      }
-      offsets.push_back(static_cast<std::int32_t>(tokens.size()));
-    }
-  }
-  Grain view() const { return {tokens, positions, targets, offsets, samples}; }
-};
-
 /// The matrix products of one step, forward and backward once each, in the row blocks that the engine uses.
 class Products {
  public:
@@ -196,7 +151,7 @@ void train(const std::string& name, Index rounds) {
   Model model(w.config, {.rows = rows, .most_grains = 1});
   Stream& stream = model.device->stream();
   Optimizer optimizer(model.engine.store(), {.decay = 0.01}, 1.0);
-  const Tokens tokens(w);
+  const Tokens tokens(w, 0, w.batch);
   const float weight = -1.0f / static_cast<float>(rows);
   double loss = 0, gradient = 0, update = 0;
   const auto step = [&] {
@@ -239,12 +194,7 @@ void generate(const std::string& name, Index batch, Index rounds) {
   const Workload w = workload(name);
   if (rounds == 0) rounds = w.rounds;
   Model model(w.config, {.rows = std::max<Index>(256, kernels::padded_rows(batch * prompt_tokens)), .slots = batch, .capacity = prompt_tokens + new_tokens});
-  std::vector<Prompt> prompts;
-  const RandomKey key(7, Purpose::data_order);
-  for (Index s = 0; s < batch; ++s) {
-    prompts.emplace_back(std::vector<std::int32_t>{}, static_cast<std::uint64_t>(s));
-    for (Index t = 0; t < prompt_tokens; ++t) prompts.back().tokens.push_back(static_cast<std::int32_t>(key.below(w.config.vocabulary, s, t)));
-  }
+  const std::vector<Prompt> prompts = some_prompts(w, batch, prompt_tokens);
   GenerateOptions how;
   const auto run = [&](Index tokens) {
     how.max_new = tokens;

@@ -14,7 +14,8 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
       stream_(&workspace.plan().device().stream()),
       division_(division),
       transformer_(config, head, division, workspace.plan(), use.recompute, use.lora),
-      store_(use.frozen) {
+      store_(use.frozen),
+      padding_(static_cast<std::size_t>(use.rows), -1) {
   if (!store_) {
     const StoreUse own{use.lora.on() ? 0 : use.most_grains, use.slots > 0};
     own_ = std::make_unique<ParameterStore>(name, transformer_.layout(), workspace.plan(), division, own);
@@ -81,18 +82,49 @@ Engine::Score Engine::take_score(Arena& arena) const {
   return score;
 }
 
-GrainView Engine::upload(const GrainBuffers& buffers, const Grain& grain) {
-  const auto rows = static_cast<std::int64_t>(grain.tokens.size());
-  ensure(buffers.tokens && rows <= buffers.tokens[0] && (rows == 0 || kernels::padded_rows(rows) == rows),
-         "a grain of {} rows does not fit an engine planned for {}", rows, use_.rows);
+// Ranks that share a work wait for each other. So one that cannot do its part says so when the work is over, and goes on meanwhile with
+// numbers that nobody will use.
+bool Engine::attempt(const std::function<void()>& step) {
+  try {
+    step();
+    return true;
+  } catch (const Error& error) {
+    if (!late_) late_.emplace(error);
+    return false;
+  }
+}
+
+void Engine::tell() {
+  if (late_) throw *std::exchange(late_, std::nullopt);
+}
+
+/// Tokens that a kernel would take for padding, or read behind a table.
+void Engine::check(const Grain& grain) const {
   const ModelConfig& config = transformer_.config();
-  for (std::int64_t r = 0; r < rows; ++r) {  // what a kernel would take for padding, or read behind a table
+  for (std::size_t r = 0; r < grain.tokens.size(); ++r) {
     require(grain.tokens[r] < config.vocabulary && grain.targets[r] < config.vocabulary,
             "sample {} has token {} for the model {}, whose vocabulary ends at {}: its tokenizer is another one", grain.samples[r],
             std::max(grain.tokens[r], grain.targets[r]), store_->model(), config.vocabulary - 1);
     require(grain.positions[r] < config.context, "sample {} is longer than the context of {} tokens of the model {}: shorten it",
             grain.samples[r], config.context, store_->model());
   }
+}
+
+/// The grains; in place of one that cannot be computed, as many rows of padding.
+std::vector<Grain> Engine::checked(std::span<const Grain> grains) {
+  std::vector<Grain> out(grains.begin(), grains.end());
+  for (Grain& grain : out) {
+    if (attempt([&] { check(grain); })) continue;
+    const auto padding = std::span<const std::int32_t>(padding_).first(std::min(padding_.size(), grain.tokens.size()));
+    grain = {padding, padding, padding, grain.offsets, grain.samples};
+  }
+  return out;
+}
+
+GrainView Engine::upload(const GrainBuffers& buffers, const Grain& grain) {
+  const auto rows = static_cast<std::int64_t>(grain.tokens.size());
+  ensure(buffers.tokens && rows <= buffers.tokens[0] && (rows == 0 || kernels::padded_rows(rows) == rows),
+         "a grain of {} rows does not fit an engine planned for {}", rows, use_.rows);
   const auto put = [&](const Tensor& tensor, auto span) {
     const Tensor part = tensor.slice(0, static_cast<std::int64_t>(span.size()));
     part.device().copy(part.data(), span.data(), span.size_bytes(), *stream_);
@@ -114,7 +146,8 @@ void Engine::receive_stage(Tensor data, int from) { division_.along(Axis::pipeli
 /// The chunk that is wanted first after grain g of a scoring.
 int Engine::after(std::size_t g, std::span<const Grain> grains) const { return g + 1 < grains.size() ? transformer_.first_chunk() : -1; }
 
-void Engine::score_all(std::span<const Grain> grains, const std::function<void(std::size_t, const Grain&, Tensor)>& head) {
+void Engine::score_all(std::span<const Grain> all, const std::function<void(std::size_t, const Grain&, Tensor)>& head) {
+  const std::vector<Grain> grains = checked(all);
   for (std::size_t g = 0; g < grains.size(); ++g) {
     const GrainView view = upload(score_.grain, grains[g]);
     const std::int64_t rows = view.rows();
@@ -127,6 +160,7 @@ void Engine::score_all(std::span<const Grain> grains, const std::function<void(s
       score_.sent = send_stage(out, division_.stage() + 1);
   }
   score_.sent.reset();
+  tell();
 }
 
 void Engine::score(std::span<const Grain> grains, float temperature, const EachScored& each) {
@@ -205,9 +239,10 @@ void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& gr
   learning().close_grain();
 }
 
-void Engine::train(std::span<const Grain> grains, const Dropout& dropout,
+void Engine::train(std::span<const Grain> all, const Dropout& dropout,
                    const std::function<void(std::size_t, const Grain&, Tensor, Tensor)>& head) {
   ensure(learning().learns(), "model {} was not planned to learn", store_->model());
+  const std::vector<Grain> grains = checked(all);
   const auto actions = one_forward_one_backward(division_.stage(), division_.stages(), static_cast<int>(grains.size()));
   for (std::size_t i = 0; i < actions.size(); ++i) {
     const auto g = static_cast<std::size_t>(actions[i].grain);
@@ -220,6 +255,7 @@ void Engine::train(std::span<const Grain> grains, const Dropout& dropout,
   }
   learn_.sent.reset();
   for (InFlight& flight : learn_.flights) flight.sent.reset();
+  tell();
 }
 
 void Engine::forward_backward(std::span<const Grain> grains, float temperature, const Dropout& dropout, const GrainTokenLoss& loss) {
@@ -263,6 +299,7 @@ void Engine::forward_backward(const Grain& grain, const Dropout& dropout, const 
 
 std::vector<float> Engine::logits(const Grain& grain) {
   ensure(policy_.has_value(), "model {} has another head", store_->model());
+  check(grain);
   const GrainView view = upload(score_.grain, grain);
   const Tensor hidden = transformer_.forward(score_.activations, weights(), {.stream = *stream_, .grain = view});
   std::vector<float> out(view.rows() * transformer_.config().vocabulary);

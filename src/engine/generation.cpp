@@ -124,9 +124,11 @@ std::vector<std::int32_t> Engine::draw(std::span<const Active> work, const Gener
   stream_->wait();
   for (std::int64_t b = 0; b < n; ++b) {
     const Prompt& prompt = prompts[work[b].index];
-    if (!std::isfinite(logprob[b]))
-      fail_with(ExitCode::failure, "model {}: sample {} has logits that are not finite at token {}: its weights are broken",
-                store_->model(), prompt.sample, prompt.tokens.size() + out[work[b].index].tokens.size());
+    attempt([&] {
+      if (!std::isfinite(logprob[b]))
+        fail_with(ExitCode::failure, "model {}: sample {} has logits that are not finite at token {}: its weights are broken",
+                  store_->model(), prompt.sample, prompt.tokens.size() + out[work[b].index].tokens.size());
+    });
     out[work[b].index].logprobs.push_back(logprob[b]);
   }
   return drawn;
@@ -213,7 +215,7 @@ void Engine::check(std::span<const Prompt> prompts, const GenerateOptions& how) 
 
 std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, const GenerateOptions& how) {
   ensure(use_.slots > 0 && transformer_.head() == Head::policy, "model {} was not planned to generate", store_->model());
-  check(prompts, how);
+  if (!attempt([&] { check(prompts, how); })) prompts = {};
   std::vector<Continuation> out(prompts.size());
   store_->hold_all();
   if (adapters_) adapters_->hold_all();
@@ -250,6 +252,7 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
   generate_.sent.reset();
   store_->release_all();
   if (adapters_) adapters_->release_all();
+  tell();
   return out;
 }
 

@@ -26,6 +26,12 @@ class Error : public std::runtime_error {
   std::source_location place_;
 };
 
+/// What went wrong in a work that ranks share, thrown where the work is over: no rank waits for this one, so that all can agree on it.
+class LateError : public Error {
+ public:
+  explicit LateError(const Error& error) : Error(error) {}
+};
+
 /// A compile-time checked format string that remembers where it was written.
 template <class... Args>
 struct Sentence {

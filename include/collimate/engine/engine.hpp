@@ -164,6 +164,10 @@ class Engine {
   Learn take_learn(Arena& arena) const;
   Score take_score(Arena& arena) const;
   Generate take_generate(Arena& arena) const;
+  bool attempt(const std::function<void()>& step);
+  void tell();
+  void check(const Grain& grain) const;
+  std::vector<Grain> checked(std::span<const Grain> grains);
   GrainView upload(const GrainBuffers& buffers, const Grain& grain);
   Pass learning_pass(const GrainView& grain, const Dropout& dropout, int next);
   std::unique_ptr<Transfer> send_stage(Tensor data, int to);
@@ -195,6 +199,8 @@ class Engine {
   std::optional<ValueHead> value_;
   Learn learn_;
   Score score_;
+  std::optional<LateError> late_;      // of the work that is under way
+  std::vector<std::int32_t> padding_;  // -1 for each of use_.rows
   Generate generate_;
 };
 

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -58,14 +59,21 @@ class Batch {
 /// The engine's view of packed grains.
 std::vector<Grain> views_of(const std::vector<PackedGrain>& grains);
 
-/// Computes this rank's grains. Where that asks no other rank for anything, what it throws on one rank all throw; elsewhere a rank that
-/// throws ends the others (World::abort).
+/// Computes this rank's grains. What it throws on one rank all throw; but where ranks ask others for something meanwhile, only a LateError,
+/// and a rank that throws another ends the others (World::abort).
 template <class Compute>
 void compute_grains(const Division& division, const Compute& compute) {
-  if (division.grid && division.computes_alone())
-    agree_on(division.grid->world(), compute);
-  else
+  if (!division.grid) return compute();
+  if (division.computes_alone()) return agree_on(division.grid->world(), compute);
+  std::optional<LateError> late;
+  try {
     compute();
+  } catch (const LateError& error) {
+    late = error;
+  }
+  agree_on(division.grid->world(), [&] {
+    if (late) throw *late;
+  });
 }
 
 /// Runs a forward of some grains: calls `each` for every one of them with a number for each row, where this rank has the model's end.

@@ -191,5 +191,69 @@ TEST(Gates, EnginesThatThrowOnOneRankStopAllRanks) {
     EXPECT_NE(sentence_of(bench.world, run).find("rows are broken"), std::string::npos);
 }
 
+// A sample that cannot be computed, in one grain of many, and weights that break a generation: no rank waits for the one that found it.
+TEST(Gates, OnEveryGridWhatOneRankCannotComputeStopsAllRanks) {
+  World& world = *test_world();
+  const auto device = make_cpu_device();
+  ModelConfig config;
+  config.vocabulary = 64, config.context = 32, config.layers = 2, config.width = 32, config.heads = config.kv_heads = 2, config.head_size = 16;
+  config.mlp = 64;
+  for (const auto& [shape, zero] : layouts(world.size())) {
+    SCOPED_TRACE(fmt::format("{}, ZeRO {}", shape.text(), zero));
+    const ProcessGrid grid(world, shape);
+    const Division division{&grid, 2, zero};
+    MemoryPlan plan(*device);
+    Workspace workspace(plan);
+    Engine engine("policy", config, Head::policy, division, {.rows = 32, .most_grains = 8, .slots = 3, .capacity = 30}, workspace);
+    workspace.reserve();
+    plan.commit();
+    engine.prepare();
+    engine.store().initialise(1);
+    const auto expect = [&](const std::string& part, const std::function<void()>& run) {
+      std::string sentence = "no error";
+      try {
+        run();
+      } catch (const AgreedError& error) {
+        sentence = error.what();
+      }
+      for (const std::string& other : gather_all(world.ranks(), sentence)) EXPECT_EQ(other, sentence);
+      EXPECT_NE(sentence.find(part), std::string::npos) << sentence;
+    };
+    const auto batch_of = [&](int bad, int token, int length) {
+      std::vector<Sequence> sequences;
+      for (int i = 0; i < 7; ++i) sequences.push_back({i, std::vector<std::int32_t>(i == bad ? length : 20, i == bad ? token : i), 1});
+      return Batch(sequences, 20, division);
+    };
+    const auto score = [&](const Batch& batch) {
+      per_token(batch, division, [&](std::span<const Grain> grains, const EachValued& each) {
+        engine.score(grains, 1, [&](std::size_t g, auto logprob, auto) { each(g, logprob); });
+      });
+    };
+    const auto learn = [&](const Batch& batch) {
+      const std::vector<PackedGrain> packed = batch.pack_mine();
+      engine.begin_step(batch.grains());
+      compute_grains(division, [&] { engine.forward_backward(views_of(packed), 1, {}, [](auto&&...) {}); });
+      engine.finish_step();
+    };
+    const auto generate = [&](int bad) {
+      std::vector<Prompt> prompts;
+      for (int i = 0; i < 8; ++i) prompts.push_back({{1, i == bad ? 70 : 2}, static_cast<std::uint64_t>(i)});
+      const Part share = part_of(8, division.rank(Axis::data), division.ranks(Axis::data));
+      GenerateOptions how;
+      how.max_new = 4;
+      compute_grains(division, [&] { engine.generate(std::span(prompts).subspan(share.begin, share.count), how); });
+    };
+    for (const auto& run : std::initializer_list<std::function<void(const Batch&)>>{score, learn}) {
+      expect("sample 5 has token 64 for the model policy", [&] { run(batch_of(5, 64, 20)); });
+      expect("no error", [&] { run(batch_of(-1, 0, 0)); });
+    }
+    expect("sample 3 has the token 70 in its prompt", [&] { generate(3); });
+    expect("no error", [&] { generate(-1); });
+    const std::vector<float> broken(config.width, nan);
+    engine.store().write(Kind::value, "final_norm.gain", 0, broken);
+    expect("has logits that are not finite at token 2: its weights are broken", [&] { generate(-1); });
+  }
+}
+
 }  // namespace
 }  // namespace collimate::rlhf
