@@ -14,8 +14,7 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
       stream_(&workspace.plan().device().stream()),
       division_(division),
       transformer_(config, head, division, workspace.plan(), use.recompute, use.lora),
-      store_(use.frozen),
-      padding_(static_cast<std::size_t>(use.rows), -1) {
+      store_(use.frozen) {
   if (!store_) {
     const StoreUse own{use.lora.on() ? 0 : use.most_grains, use.slots > 0};
     own_ = std::make_unique<ParameterStore>(name, transformer_.layout(), workspace.plan(), division, own);
@@ -115,6 +114,7 @@ std::vector<Grain> Engine::checked(std::span<const Grain> grains) {
   std::vector<Grain> out(grains.begin(), grains.end());
   for (Grain& grain : out) {
     if (attempt([&] { check(grain); })) continue;
+    padding_.resize(static_cast<std::size_t>(use_.rows), -1);
     const auto padding = std::span<const std::int32_t>(padding_).first(std::min(padding_.size(), grain.tokens.size()));
     grain = {padding, padding, padding, grain.offsets, grain.samples};
   }

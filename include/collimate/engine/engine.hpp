@@ -200,7 +200,7 @@ class Engine {
   Learn learn_;
   Score score_;
   std::optional<LateError> late_;      // of the work that is under way
-  std::vector<std::int32_t> padding_;  // -1 for each of use_.rows
+  std::vector<std::int32_t> padding_;  // -1 for each of use_.rows, once a grain needs it
   Generate generate_;
 };
 
