@@ -92,13 +92,15 @@ GridShape shape_of(const rlhf::MachineOptions& o) {
 }
 
 void check_combinations(const Options& o, int ranks) {
-  complete(shape_of(o.machine), ranks, static_cast<int>(o.machine.tensor_shards));
+  complete(shape_of(o.machine), ranks, static_cast<int>(o.machine.tensor_shards), rlhf::starts_from_random(o) ? o.model.layers : 0);
   axis_order(o.machine.order);
   require(!o.run.stages.empty(), "run.stages is empty: name at least one of prepare, sft, reward, ppo, evaluate");
   require(o.ppo.policy.dual_clip == 0 || o.ppo.policy.dual_clip > 1, "ppo.dual_clip = {} must be 0 (off) or more than 1",
           o.ppo.policy.dual_clip);
   require(o.ppo.minibatch <= o.ppo.batch, "ppo.minibatch = {} is more than ppo.batch = {}", o.ppo.minibatch, o.ppo.batch);
   require(!o.lora.on() || !o.lora.targets.empty(), "lora.targets is empty: name at least one of the matrices that get an adapter");
+  require(!o.lora.on() || !o.lora.stages.empty(), "lora.rank = {} and lora.stages is empty: name the stages in which adapters learn, or leave lora.rank out",
+          o.lora.rank);
   require(o.ppo.kl.target == 0 || o.ppo.kl.beta > 0, "ppo.kl_target = {} cannot steer a coefficient ppo.kl = 0: start it above 0",
           o.ppo.kl.target);
 }

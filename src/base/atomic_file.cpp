@@ -103,8 +103,8 @@ PartialFolder::PartialFolder(const std::string& target) {
   fs::path place = fs::absolute(target);
   while (!fs::is_directory(place, error) && place.has_relative_path()) place = place.parent_path();
   place /= fmt::format("{}{}", partial_prefix, ::getpid());
-  require(fs::create_directory(place, error) || !error, "cannot create a folder for '{}': {}; choose a folder that you may write to", target,
-          error.message());
+  fs::create_directory(place, error);
+  if (error) fail("cannot create a folder for '{}': {}; choose a folder that you may write to", target, error.message());
   path_ = place.string();
 }
 

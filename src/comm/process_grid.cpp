@@ -16,23 +16,6 @@ int pick(Axis axis, int tensor, int data, int pipeline) {
   return 0;
 }
 
-/// The two shapes of exactly `ranks` ranks that change the wish least, by the ratios of their sizes.
-std::string nearest_shapes(const GridShape& wish, int ranks, int shards) {
-  std::vector<GridShape> legal;
-  for (int tensor = 1; tensor <= ranks; ++tensor)
-    for (int data = 1; ranks % tensor == 0 && (shards == 0 || shards % tensor == 0) && data <= ranks / tensor; ++data)
-      if (ranks / tensor % data == 0) legal.push_back({tensor, data, ranks / tensor / data});
-  // Changing data costs least: it changes no model's layout.
-  const auto distance = [&](const GridShape& shape) {
-    const auto ratio = [](int a, int b) { return std::abs(std::log2(static_cast<double>(a) / b)); };
-    return ratio(shape.data, wish.data) + 4.0 * ratio(shape.tensor, wish.tensor) + 4.0 * ratio(shape.pipeline, wish.pipeline);
-  };
-  std::stable_sort(legal.begin(), legal.end(), [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
-  std::string names = legal[0].text();
-  if (legal.size() > 1) names += " or " + legal[1].text();
-  return names;
-}
-
 }  // namespace
 
 int GridShape::along(Axis axis) const { return pick(axis, tensor, data, pipeline); }
@@ -69,17 +52,40 @@ int rank_of(const GridCoord& coord, const GridShape& shape, const AxisOrder& ord
   return rank;
 }
 
-GridShape complete(GridShape shape, int ranks, int shards) {
+std::string nearest_shapes(const GridShape& wish, int ranks, int shards, std::int64_t most_stages) {
+  const std::int64_t stages = most_stages > 0 ? most_stages : std::max(1, wish.pipeline);
+  std::vector<GridShape> legal;
+  for (int tensor = 1; tensor <= ranks; ++tensor)
+    for (int data = 1; ranks % tensor == 0 && (shards == 0 || shards % tensor == 0) && data <= ranks / tensor; ++data)
+      if (ranks / tensor % data == 0 && ranks / tensor / data <= stages) legal.push_back({tensor, data, ranks / tensor / data});
+  // Changing data costs least: it changes no model's layout.
+  const auto distance = [&](const GridShape& shape) {
+    const auto ratio = [](int a, int b) { return std::abs(std::log2(static_cast<double>(a) / b)); };
+    return ratio(shape.data, wish.data) + 4.0 * ratio(shape.tensor, wish.tensor) + 4.0 * ratio(shape.pipeline, wish.pipeline);
+  };
+  std::stable_sort(legal.begin(), legal.end(), [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
+  std::string names = legal[0].text();
+  if (legal.size() > 1) names += " or " + legal[1].text();
+  return names;
+}
+
+GridShape complete(GridShape shape, int ranks, int shards, std::int64_t most_stages) {
   require(shape.tensor >= 0 && shape.data >= 0 && shape.pipeline >= 0, "a grid cannot have the shape {}", shape.text());
   shape.tensor = std::max(1, shape.tensor);
   shape.pipeline = std::max(1, shape.pipeline);
   if (shape.data == 0) shape.data = static_cast<int>(std::max(1LL, ranks / (1LL * shape.tensor * shape.pipeline)));
-  require(shape.ranks() == ranks, "the grid {} needs {} ranks, but {} run: start {} (mpirun -np {}), or set grid.* to {}", shape.text(),
-          shape.ranks(), ranks, shape.ranks(), shape.ranks(), nearest_shapes(shape, ranks, shards));
-  require(shards == 0 || shards % shape.tensor == 0,
-          "grid.tensor = {} does not divide numerics.tensor_shards = {}, and a rank computes whole shards: legal with {} ranks are {}; or set "
-          "numerics.tensor_shards (a part of the numbers' definition) to a multiple",
-          shape.tensor, shards, ranks, nearest_shapes(shape, ranks, shards));
+  const auto nearest = [&] { return nearest_shapes(shape, ranks, shards, most_stages); };
+  const bool divides = shards == 0 || shards % shape.tensor == 0, has_blocks = most_stages == 0 || shape.pipeline <= most_stages;
+  if (shape.ranks() != ranks)
+    fail("the grid {} needs {} ranks, but {} run: {}set grid.* to {}", shape.text(), shape.ranks(), ranks,
+         divides && has_blocks ? fmt::format("start {} (mpirun -np {}), or ", shape.ranks(), shape.ranks()) : "", nearest());
+  if (!divides)
+    fail("grid.tensor = {} does not divide numerics.tensor_shards = {}, and a rank computes whole shards: legal with {} ranks are {}; or set "
+         "numerics.tensor_shards (a part of the numbers' definition) to a multiple",
+         shape.tensor, shards, ranks, nearest());
+  if (!has_blocks)
+    fail("grid.pipeline = {}, and a model has {} blocks: a stage needs at least one; use at most {} stages, with {} ranks {}", shape.pipeline,
+         most_stages, most_stages, ranks, nearest());
   return shape;
 }
 

@@ -35,7 +35,7 @@ Evaluator::Evaluator(Session& session)
     make_engine(reward_, "reward", Head::value);
   }
   workspace_.reserve();
-  plan_.check_limit(static_cast<std::size_t>(o.machine.device_memory));
+  session.check_fits(plan_);
 }
 
 Source Evaluator::find_policy(const std::string& option, const std::string& name) const {

@@ -31,9 +31,9 @@ void RunOptions::declare(OptionTable& t) {
 }
 
 void MachineOptions::declare(OptionTable& t) {
-  t.add("grid.tensor", tensor, "ranks that share each layer; divides numerics.tensor_shards", at_least(1), "ranks");
-  t.add("grid.data", data, "replicas that share each batch (0: all ranks)", at_least(0), "ranks");
-  t.add("grid.pipeline", pipeline, "stages into which the blocks of each model are divided", at_least(1), "ranks");
+  t.add("grid.tensor", tensor, "ranks that share each layer; divides numerics.tensor_shards", between(1, 1 << 20), "ranks");
+  t.add("grid.data", data, "replicas that share each batch (0: all ranks)", between(0, 1 << 20), "ranks");
+  t.add("grid.pipeline", pipeline, "stages into which the blocks of each model are divided", between(1, 1 << 20), "ranks");
   t.add("grid.order", order, "the axes in the order in which they vary from rank to rank, the fastest first",
         one_of({"tensor", "data", "pipeline"}));
   t.add("params.zero", zero,

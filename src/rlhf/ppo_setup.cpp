@@ -80,7 +80,7 @@ PpoTrainer::PpoTrainer(Session& session)
   const std::int64_t grains = grains_ = grain_bound(options_.minibatch, options_.minibatch * longest, grain_tokens), rows = session.most_rows();
   make_engines(grains, rows, longest);
   workspace_.reserve();
-  plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
+  session.check_fits(plan_);
 }
 
 /// The reference is the actor with its adapters off, where both start from the same; so are reward model and critic.

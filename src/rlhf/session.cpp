@@ -31,6 +31,20 @@ void Session::stop() const {
   throw AgreedError(ExitCode::requeue, fmt::format("stopped after {} steps as run.stop_after asks; go on with --restart auto", steps_done));
 }
 
+void Session::check_fits(const MemoryPlan& plan) const {
+  const MachineOptions& machine = options.machine;
+  try {
+    plan.check_limit(static_cast<std::size_t>(machine.device_memory));
+  } catch (const Error& error) {
+    std::vector<std::string> remedies = {"lower batch.grain_tokens"};
+    if (machine.recompute != "full") remedies.push_back("set engine.recompute = full");
+    if (machine.zero < 3) remedies.push_back("raise params.zero on several replicas");
+    if (!options.lora.on()) remedies.push_back("set lora.rank");
+    remedies.push_back("share the model among more ranks (grid.tensor, grid.pipeline)");
+    throw Error(error.code(), fmt::format("{}; to need less, {}", error.what(), join(remedies, ", ")), error.place());
+  }
+}
+
 void Session::warn_of_idle_ranks(const std::string& stage, std::int64_t grains) const {
   const int all = data().size();
   if (grains < all)

@@ -107,7 +107,7 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kin
                                workspace_);
   model_.rate = options.optimizer.learning_rate(steps_);
   workspace_.reserve();
-  plan_.check_limit(static_cast<std::size_t>(session.options.machine.device_memory));
+  session.check_fits(plan_);
 }
 
 void BatchTrainer::run() {

@@ -19,9 +19,9 @@ TEST(Grid, TensorIsFastestAndPipelineSlowest) {
   for (int rank = 0; rank < 24; ++rank) EXPECT_EQ(rank_of(coord_of(rank, shape), shape), rank);
 }
 
-std::string refusal(GridShape shape, int ranks) {
+std::string refusal(GridShape shape, int ranks, int shards = 0, std::int64_t most_stages = 0) {
   try {
-    complete(shape, ranks);
+    complete(shape, ranks, shards, most_stages);
   } catch (const Error& error) {
     return error.what();
   }
@@ -35,6 +35,10 @@ TEST(Grid, CompletesOrNamesTheNearestShapes) {
   EXPECT_THAT(refusal({2, 3, 1}, 4), AllOf(HasSubstr("2 x 3 x 1"), HasSubstr("needs 6 ranks, but 4 run"), HasSubstr("2 x 2 x 1")));
   EXPECT_THAT(refusal({1, 4, 1}, 3), HasSubstr("1 x 3 x 1"));
   EXPECT_THAT(refusal({2, 0, 1}, 3), HasSubstr("but 3 run"));
+  EXPECT_THAT(refusal({2, 1, 2}, 7), AllOf(HasSubstr("start 4"), HasSubstr("to 1 x 7 x 1"), Not(HasSubstr(" x 7 (")))) << "no more stages than wished";
+  EXPECT_THAT(refusal({1, 1, 5}, 8, 4, 4), AllOf(Not(HasSubstr("start")), HasSubstr("1 x 2 x 4"), Not(HasSubstr(" x 8 ("))));
+  EXPECT_THAT(refusal({3, 2, 1}, 4, 4, 4), AllOf(Not(HasSubstr("start")), HasSubstr("2 x 2 x 1")));
+  EXPECT_THAT(refusal({1, 1, 8}, 8, 4, 4), AllOf(HasSubstr("at most 4 stages"), HasSubstr("1 x 2 x 4")));
   EXPECT_THAT(refusal({-1, 1, 1}, 1), HasSubstr("cannot have the shape"));
 }
 

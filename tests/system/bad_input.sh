@@ -93,7 +93,7 @@ bad "${made[@]}" --sft.init=no/such/checkpoint --check -- no/such/checkpoint
 bad "${made[@]}" --ppo.max_new=60 -- ppo.max_new context
 bad "${made[@]}" --model.context=16 -- "sample" "'bad/data/heldout-sft.h5'" "model.context"
 bad --run.stages=prepare,sft --sft.data={run}/data/no-such.h5 -- "bad/data/no-such.h5"
-refusal=3 bad "${made[@]}" --device.memory=1000000 -- device.memory
+refusal=3 bad "${made[@]}" --device.memory=1000000 -- device.memory "engine.recompute = full"
 mkdir -p bad/.collimate-0/data  # of a start that was killed
 train 2 bad "${made[@]}" --sft.steps=1 --reward.steps=1 --ppo.iterations=0
 must_end_with 0

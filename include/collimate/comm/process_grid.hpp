@@ -37,8 +37,12 @@ int rank_of(const GridCoord& coord, const GridShape& shape, const AxisOrder& ord
 
 /// The shape with each 0 replaced: data takes the ranks that are left (1 where no rank count fits), the other axes 1.
 /// Throws a sentence naming the nearest legal shapes if the product is not `ranks`.
-/// shards: tensor must divide it (0: any).
-GridShape complete(GridShape shape, int ranks, int shards = 0);
+/// shards: tensor must divide it (0: any). most_stages: blocks of the models, which pipeline must not exceed (0: not known yet).
+GridShape complete(GridShape shape, int ranks, int shards = 0, std::int64_t most_stages = 0);
+
+/// The two shapes of exactly `ranks` ranks that change the wish least: "1 x 4 x 1 (tensor x data x pipeline) or ...". Where most_stages is not
+/// known, none has more stages than the wish.
+std::string nearest_shapes(const GridShape& wish, int ranks, int shards, std::int64_t most_stages);
 
 /// Who this rank is among tensor x data x pipeline, and with whom it shares each axis.
 class ProcessGrid {

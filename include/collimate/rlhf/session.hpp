@@ -56,6 +56,7 @@ struct Session {
   bool stop_due() const { return options.run.stop_after > 0 && steps_done >= options.run.stop_after; }
   [[noreturn]] void stop() const;  ///< ends the run in order with exit code 75, after a checkpoint
   /// Warns, at a stage's first step, of ranks that have no grain to compute.
+  void check_fits(const MemoryPlan& plan) const;  ///< throws, with what of the deck lowers the need, where a rank has no room for it
   void warn_of_idle_ranks(const std::string& stage, std::int64_t grains) const;
 };
 
