@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "app/build_info.hpp"
 #include "app/command_line.hpp"
@@ -8,6 +9,7 @@
 #include "collimate/app/commands.hpp"
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
+#include "collimate/io/checkpoint.hpp"
 #include "collimate/io/safetensors.hpp"
 #include "collimate/model/hugging_face.hpp"
 #include "collimate/rlhf/model_card.hpp"
@@ -101,6 +103,10 @@ int import_command(const std::vector<std::string>& arguments) {
   require_option(table, "model");
   require_option(table, "output");
   require_checkpoint_place(output);
+  if (std::filesystem::exists(output + "/manifest.json")) {  // only what import made can be made again
+    const std::string stage = nlohmann::json::parse(CheckpointReader(output).meta()).value("stage", "");
+    require(stage == "import", "'{}' holds what the stage {} has learned; name another folder, or remove it", output, stage);
+  }
 
   const Source source = open_source(model);
   const auto tokenizer = tokenizer_of(source, tokenizer_name);
@@ -125,6 +131,11 @@ int import_command(const std::vector<std::string>& arguments) {
              stored.store().layout().parameters().size(),
              tokenizer ? fmt::format("tokenizer {} with {} tokens", tokenizer->kind(), tokenizer->vocabulary())
                        : "no tokenizer, so prompts are given as --prompt-ids");
+  const HuggingFaceIds ids = ids_from_hugging_face(source.config_text, source.config_path);
+  const std::optional<std::int32_t> end = tokenizer ? tokenizer->eos() : std::nullopt;
+  if (ids.eos && (ids.ends > 1 || ids.eos != end))
+    fmt::print("{} names {} end-of-text token{}, the first of them {}; the one that ends a response here is the tokenizer's, {}\n", source.config_path,
+               ids.ends, ids.ends == 1 ? "" : "s", *ids.eos, end ? std::to_string(*end) : "none");
   if (const double dropout = attention_dropout_from_hugging_face(source.config_text, source.config_path); dropout != 0)
     fmt::print(
         "{} asks for a dropout of {} on attention probabilities, which is not applied; in training {} is, on embedding and residual "

@@ -116,6 +116,15 @@ std::string model_without_use(const OptionTable& table, const Options& options) 
                      join(given, ", "), given.size() == 1 ? "is" : "are", given.size() == 1 ? "it" : "them");
 }
 
+// What is said of adapters where there are none.
+std::string adapters_without_use(const OptionTable& table, const Options& options) {
+  if (options.lora.on()) return "";
+  std::vector<std::string> given;
+  for (const std::string& name : table.names())
+    if (name.starts_with("lora.") && name != "lora.rank" && name != "lora.base" && table.given(name)) given.push_back(name);
+  return given.empty() ? "" : fmt::format("lora.rank is 0, so whole models learn, without regard to {}", join(given, ", "));
+}
+
 int run(World& world, const std::vector<std::string>& arguments, const ProcessScorer& process) {
   Options options;
   std::string deck;
@@ -155,7 +164,8 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   rlhf::Preparation preparation(session);
   const std::string found = rlhf::check_stages(session);
   std::vector<std::string> warnings = placement_warnings(places);
-  if (const std::string idle = model_without_use(table, options); !idle.empty()) warnings.push_back(idle);
+  for (const std::string& idle : {model_without_use(table, options), adapters_without_use(table, options)})
+    if (!idle.empty()) warnings.push_back(idle);
   if (options.run.check) {
     log.info("{}\n{}\n{}", describe(build), placement_report(places), found);
     for (const std::string& warning : warnings) log.warning("{}", warning);

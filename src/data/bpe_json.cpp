@@ -9,6 +9,8 @@ json parse_json(const std::string& text, const std::string& name) {
     return json::parse(text);
   } catch (const json::parse_error& error) {
     fail("{} is not valid JSON at byte {}: is the file complete?", name, error.byte);
+  } catch (const json::out_of_range&) {
+    fail("{} has a number beyond the range of JSON readers: correct it", name);
   }
 }
 

@@ -78,6 +78,8 @@ Record object_record(std::string_view text, std::int64_t line) {
     value = json::parse(text);
   } catch (const json::parse_error& error) {
     throw BadRecord{line, parse_reason(error, text)};
+  } catch (const json::out_of_range&) {
+    throw BadRecord{line, "the JSON text has a number beyond the range of JSON readers; correct it or take it out"};
   }
   if (!value.is_object()) throw BadRecord{line, fmt::format("a JSON object is expected, not {}", value.type_name())};
   Record record;

@@ -42,7 +42,7 @@ auto reading(const std::string& path, const std::string& what, const Step& step)
   } catch (const Error&) {
     if (!std::ifstream(path)) throw;
   }
-  fail("'{}' is damaged: {} cannot be read from it, so use an older checkpoint", path, what);
+  fail("'{}' is damaged: {} cannot be read from it, so use an older checkpoint (in a run folder: remove this one, then --restart auto)", path, what);
 }
 
 }  // namespace
@@ -141,7 +141,7 @@ void CheckpointReader::Content::read_block(const Location& location, DType dtype
       piece.checksums[static_cast<std::size_t>(first / checksum_block)])
     return;
   const std::int64_t column = piece.begin % piece.stride;
-  fail("'{}' is damaged: elements {} to {}{} of the tensor {} do not have their checksum, so use an older checkpoint", source.path(),
+  fail("'{}' is damaged: elements {} to {}{} of the tensor {} do not have their checksum, so use an older checkpoint (in a run folder: remove this one, then --restart auto)", source.path(),
        piece.place(first), piece.place(first + count - 1),
        piece.is_box() ? fmt::format(" (in columns {} to {})", column, column + piece.columns - 1) : "", piece.tensor);
 }

@@ -115,9 +115,9 @@ auto unseal(const std::string& text, const std::string& path, Read read) {
     require(stated == checksum_text(checksum(json.dump())), "its checksum is wrong");
     return read(json);
   } catch (const nlohmann::json::exception&) {
-    fail("'{}' is damaged (it is not the JSON that a checkpoint has): use an older checkpoint", path);
+    fail("'{}' is damaged (it is not the JSON that a checkpoint has): use an older checkpoint (in a run folder: remove this one, then --restart auto)", path);
   } catch (const Error& error) {
-    fail("'{}' is damaged ({}): use an older checkpoint", path, error.what());
+    fail("'{}' is damaged ({}): use an older checkpoint (in a run folder: remove this one, then --restart auto)", path, error.what());
   }
 }
 
@@ -183,7 +183,7 @@ void check_file(const StoredPart& part, const std::string& folder) {
   std::error_code error;
   const auto bytes = fs::file_size(path, error);
   require(!error, "the checkpoint '{}' is incomplete: its part {} cannot be found ({})", folder, part.file, error.message());
-  require(static_cast<std::int64_t>(bytes) == part.bytes, "'{}' has {} bytes instead of {}: it is damaged, so use an older checkpoint",
+  require(static_cast<std::int64_t>(bytes) == part.bytes, "'{}' has {} bytes instead of {}: it is damaged, so use an older checkpoint (in a run folder: remove this one, then --restart auto)",
           path.string(), bytes, part.bytes);
 }
 

@@ -20,6 +20,8 @@ class ConfigFile {
       json_ = Json::parse(text);
     } catch (const Json::parse_error& error) {
       fail("{} is not valid JSON at byte {}: is the file complete?", path, error.byte);
+    } catch (const Json::out_of_range&) {
+      fail("{} has a number beyond the range of JSON readers: correct it", path);
     }
     require(json_.is_object(), "{} is not a JSON object, so it is not the config.json of a model", path);
   }
@@ -65,6 +67,8 @@ class ConfigFile {
     require(value.is_number_integer(), "{}: \"{}\" is {}, not a token id", path_, key, json_[key].dump());
     return value.get<std::int64_t>();
   }
+
+  std::size_t listed(const char* key) const { return !has(key) ? 0 : json_[key].is_array() ? json_[key].size() : 1; }
 
   /// The rotary base: rope_theta, or inside rope_parameters as transformers 5 writes it. Scaled rotations are refused.
   double rope_theta() const {
@@ -175,7 +179,7 @@ double attention_dropout_from_hugging_face(const std::string& text, const std::s
 
 HuggingFaceIds ids_from_hugging_face(const std::string& text, const std::string& path) {
   const ConfigFile file(text, path);
-  return {file.id("bos_token_id"), file.id("eos_token_id")};
+  return {file.id("bos_token_id"), file.id("eos_token_id"), file.listed("eos_token_id")};
 }
 
 std::string config_to_hugging_face(const ModelConfig& config, std::optional<std::int64_t> bos, std::optional<std::int64_t> eos) {

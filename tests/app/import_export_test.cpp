@@ -110,6 +110,10 @@ TEST(ImportExport, RefusesBadModels) {
   import({"safetensors"});
   put(folder / "hf/model.safetensors", good);
 
+  put(folder / "hf/config.json", "{\"huge\": 1e999, " + good_config.substr(1));
+  import({"config.json", "beyond the range"});
+  put(folder / "hf/config.json", good_config);
+
   put(folder / "hf/tokenizer.json", "{");
   import({"tokenizer.json"});
   std::filesystem::remove(folder / "hf/tokenizer.json");

@@ -105,6 +105,7 @@ TEST_F(Records, BadInputIsNamedWithFileLineAndRemedy) {
   EXPECT_THAT(complaint("d.json", "[1]"), HasSubstr("object is expected, not number"));
   EXPECT_THAT(complaint("e.json", "[]"), HasSubstr("is empty"));
   EXPECT_THAT(complaint("f.json", "[{}] tail"), HasSubstr("behind the end"));
+  EXPECT_THAT(complaint("h.jsonl", "{\"p\": 1}\n{\"p\": 1e999}\n"), AllOf(HasSubstr("line 2"), HasSubstr("beyond the range")));
   EXPECT_THAT(complaint("g.json", "{\n \"p\": 1}"), HasSubstr("cut off"));
   EXPECT_THAT(complaint("h.json", "[{\"p\": 1},]"), HasSubstr("nothing was thrown"));
   EXPECT_THAT(complaint("a.csv", "a,b\n1,2\n3\n"), AllOf(HasSubstr("line 3"), HasSubstr("1 column(s)"), HasSubstr("2 (a, b)")));

@@ -237,6 +237,8 @@ TEST(LearningRate, EndpointsAreExact) {
   EXPECT_EQ((LearningRate{1, 0, 7, "linear", 0}.at(7)), 0);
   EXPECT_EQ((LearningRate{1, 0, 7, "cosine", 0}.at(7)), 0);
   EXPECT_EQ((LearningRate{1, 0, 1, "linear", 1}.at(1)), 1);
+  EXPECT_EQ((LearningRate{1, 0, 1, "linear", 0}.at(1)), 1) << "a single step learns";
+  EXPECT_EQ((LearningRate{1, 5, 6, "cosine", 0}.at(6)), 1);
   EXPECT_EQ((LearningRate{1, 5, 5, "linear", 0}.at(5)), 1) << "all steps are warm-up";
 }
 

@@ -33,3 +33,10 @@ grep -qx equal out.txt || wrong "the runs on 1, 2 and 3 ranks are not called equ
 for file in runs/grid/summary.json runs/mine/summary.json exported/config.json exported/model.safetensors; do
   [ -s "$file" ] || wrong "the README's commands left no $file"
 done
+
+# What has been learned is not overwritten by an import; what was imported may be.
+run 1 import --model path/to/model --output runs/mine/checkpoints/ppo
+must_end_with 2
+must_say "what the stage ppo has learned"
+run 1 import --model path/to/model --output checkpoints/base
+must_end_with 0

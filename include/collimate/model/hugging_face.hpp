@@ -22,6 +22,7 @@ double attention_dropout_from_hugging_face(const std::string& text, const std::s
 /// Token ids that a config.json names; of a list of ends the first one counts.
 struct HuggingFaceIds {
   std::optional<std::int64_t> bos, eos;
+  std::size_t ends = 0;  ///< how many ends there are
 };
 HuggingFaceIds ids_from_hugging_face(const std::string& text, const std::string& path);
 
