@@ -170,6 +170,10 @@ class SampleMaker {
       require(pair.chosen_text != pair.rejected_text, "{}: 'chosen' and 'rejected' are equal; take the record out", example.place);
       if (!encoder_.response(pair.chosen_text, group.prompt, example.place, pair.chosen, counts)) continue;
       if (!encoder_.response(pair.rejected_text, group.prompt, example.place, pair.rejected, counts)) continue;
+      if (pair.chosen == pair.rejected) {  // what told them apart was cut off
+        ++counts.dropped;
+        continue;
+      }
       group.pairs.push_back(std::move(pair));
     }
     return group;
@@ -301,7 +305,7 @@ std::string PrepareReport::vocabulary_text() const {
 
 std::string PrepareReport::text() const {
   const std::string_view unit = kind == DatasetKind::preference ? "pairs" : "learned tokens";
-  std::string out = fmt::format("{} records read, {} skipped, {} dropped as too long, {} prompts and {} responses cut\n", records, bad,
+  std::string out = fmt::format("{} records read, {} skipped, {} dropped as too long or equal once cut, {} prompts and {} responses cut\n", records, bad,
                                 lengths.dropped, lengths.cut_prompts, lengths.cut_responses);
   for (const std::string& complaint : complaints) out += fmt::format("  skipped: {}\n", complaint);
   if (lengths.prompt_had_bos) out += fmt::format("{} prompts began with BOS already; it was not added again\n", lengths.prompt_had_bos);

@@ -176,6 +176,8 @@ Source find_source(const Session& session, const std::string& option, const std:
           name, folder,
           stage ? "add the stage to run.stages or name a checkpoint folder" : "name a checkpoint folder, or a stage of this run");
   const Source source = stored ? stored_source(session, *stored, head) : pending_source(session, name, head, data);
+  require(option != "ppo.reward" || source.model != "critic",
+          "ppo.reward = {} is what PPO has left, and its critic is no reward model: name the checkpoint of a reward stage", name);
   require(accept == Accept::any_or_random || source.card.head == head, "{} = {} is {}, and {} is needed", option, name,
           kind_of(source.card.head), kind_of(head));
   return source;

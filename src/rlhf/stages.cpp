@@ -300,7 +300,7 @@ std::string summary_table(const Session& session) {
   const auto row = [&](const std::string& what, const std::string& before, const std::string& after) {
     out += fmt::format("{:<44} {:>10} {:>10}\n", what, before, after);
   };
-  row("", "before PPO", "after PPO");
+  if (s.contains("ppo.reward_before")) row("", "before PPO", "after PPO");
   if (s.contains("ppo.preferred_before"))
     row("share of preferred answers, held-out", number("ppo.preferred_before"), number("ppo.preferred_after"));
   if (s.contains("ppo.reward_before")) row("mean score, held-out", number("ppo.reward_before"), number("ppo.reward_after"));
@@ -310,6 +310,9 @@ std::string summary_table(const Session& session) {
   if (s.contains("sft.eval_loss")) row("SFT loss, held-out, nats per token", number("sft.eval_loss"), "");
   if (s.contains("sft.eval_nats_per_byte")) row("SFT loss, held-out, nats per byte", number("sft.eval_nats_per_byte"), "");
   if (s.contains("reward.accuracy")) row("reward model's pair accuracy, held-out", number("reward.accuracy"), "");
+  if (s.contains("evaluate.reward")) row("evaluated: mean score", number("evaluate.reward"), "");
+  if (s.contains("evaluate.preferred")) row("evaluated: share of preferred answers", number("evaluate.preferred"), "");
+  if (s.contains("evaluate.kl")) row("evaluated: KL to the reference, nats", number("evaluate.kl"), "");
   for (int i = 1; s.contains(fmt::format("ppo.sample{}_prompt", i)); ++i) {
     const auto text = [&](const char* what) {  // on one line, and harmless to a terminal
       std::string shown = s.value(fmt::format("ppo.sample{}_{}", i, what), "");

@@ -65,6 +65,12 @@ TEST_F(Prepare, ConsecutivePairsOfOnePromptAreOneGroup) {
   EXPECT_EQ(in.preference(2).pairs.size(), 1u);
   EXPECT_THAT(message([&] { prepare(options(file("e.jsonl", row("x", "r")), "e.h5")); }),
               AllOf(HasSubstr("line 1"), HasSubstr("are equal")));
+  PrepareOptions cut = options(file("cut.jsonl", row("x", "a") + row("x", "rest")), "cut.h5");  // "rest" and "r" begin alike
+  cut.rules.max_response_tokens = 1;
+  cut.rules.response_rule = TooLong::cut;
+  const auto shortened = prepare(cut);
+  EXPECT_EQ(shortened.lengths.dropped, 1);
+  EXPECT_EQ(Dataset(at("cut.h5")).preference(0).pairs.size(), 1u);
 }
 
 TEST_F(Prepare, PromptsKeepTheirReferenceAnswer) {

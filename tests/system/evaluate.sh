@@ -9,6 +9,7 @@ for ranks in 1 3; do
   train "$ranks" after "${look[@]}" --evaluate.model=trained/checkpoints/ppo --evaluate.reference=trained/checkpoints/sft
   must_end_with 0
   must_print "KL $(printf %.3f "$(value $t ppo.kl)")"
+  must_print "evaluated: mean score"
   for key in kl reward preferred; do
     of_ppo=ppo.${key}_after
     [ $key != kl ] || of_ppo=ppo.kl
@@ -32,4 +33,6 @@ train 2 none --run.stages=evaluate,sft --evaluate.model=trained/checkpoints/sft 
 refused "evaluate.reference = sft" "sft must come before"
 train 2 none "${look[@]:0:1}" --ppo.reward=trained/checkpoints/reward --evaluate.model=trained/checkpoints/ppo --evaluate.reference=trained/checkpoints/reward
 refused "evaluate.reference" "a language model"
+train 2 none "${look[@]:0:1}" --ppo.reward=trained/checkpoints/ppo --evaluate.model=trained/checkpoints/ppo
+refused "ppo.reward = trained/checkpoints/ppo" "its critic is no reward model"
 [ ! -e none ] || wrong "a refused run has written"
