@@ -17,7 +17,7 @@ constexpr std::string_view as_continuation("\x1a\x04\x18\x00\x20\x00", 6);
 std::unique_ptr<Processor> make_processor(const std::string& bytes, const std::string& name) {
   auto processor = std::make_unique<Processor>();
   const auto status = processor->LoadFromSerializedProto(absl::string_view(bytes.data(), bytes.size()));
-  require(status.ok() && processor->GetPieceSize() > 0, "{}: not a SentencePiece model, or damaged ({})", name, status.ToString());
+  require(status.ok() && processor->GetPieceSize() > 0, "{}: not a SentencePiece model, or damaged: copy it again", name);
   return processor;
 }
 
