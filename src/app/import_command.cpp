@@ -20,7 +20,7 @@ namespace {
 constexpr const char* usage =
     "collimate import --model FOLDER --output CHECKPOINT [OPTIONS]: reads a GPT-2 or LLaMA model as Hugging Face stores it (config.json,\n"
     "model.safetensors, sharded or not) with the tokenizer found beside it into a checkpoint with one model, 'policy'. The prompt\n"
-    "template is stored with it: `prepare --like CHECKPOINT` and `generate` use it.";
+    "template is stored with it: `prepare --like CHECKPOINT` and `generate` use it. An earlier import is replaced, what a run has learned is not.";
 
 struct Source {
   std::string folder, config_path, config_text;
@@ -132,10 +132,9 @@ int import_command(const std::vector<std::string>& arguments) {
              tokenizer ? fmt::format("tokenizer {} with {} tokens", tokenizer->kind(), tokenizer->vocabulary())
                        : "no tokenizer, so prompts are given as --prompt-ids");
   const HuggingFaceIds ids = ids_from_hugging_face(source.config_text, source.config_path);
-  const std::optional<std::int32_t> end = tokenizer ? tokenizer->eos() : std::nullopt;
-  if (ids.eos && (ids.ends > 1 || ids.eos != end))
-    fmt::print("{} names {} end-of-text token{}, the first of them {}; the one that ends a response here is the tokenizer's, {}\n", source.config_path,
-               ids.ends, ids.ends == 1 ? "" : "s", *ids.eos, end ? std::to_string(*end) : "none");
+  if (tokenizer && ids.eos && (ids.ends > 1 || ids.eos != tokenizer->eos()))
+    fmt::print("{} ends a text with the token {}{}, and the tokenizer with {}: here a response ends with the tokenizer's\n", source.config_path, *ids.eos,
+               ids.ends > 1 ? fmt::format(" and {} more", ids.ends - 1) : "", tokenizer->eos() ? std::to_string(*tokenizer->eos()) : "none");
   if (const double dropout = attention_dropout_from_hugging_face(source.config_text, source.config_path); dropout != 0)
     fmt::print(
         "{} asks for a dropout of {} on attention probabilities, which is not applied; in training {} is, on embedding and residual "

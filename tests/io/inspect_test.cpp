@@ -77,14 +77,14 @@ TEST(Inspect, DatasetAndModel) {
     file.set_attribute("/", "kind", "preference");
     file.set_attribute("/", "count", 12);
     file.write("/tokens/ids", std::span<const std::int32_t>(std::vector<std::int32_t>{1, 2, 3}));
-    file.write_text("/template", "Q: {prompt}\nA:" + std::string(1300, 'x'));
+    file.write_text("/template", "Q: {prompt}\nA:" + std::string(1300, '-'));
     file.close();
   }
   const std::string text = inspect(scratch / "d.h5");
   EXPECT_SAYS(text, "  kind = preference\n");
   EXPECT_SAYS(text, "  count = 12\n");
   EXPECT_SAYS(text, "ids: i32 [3]\n");
-  EXPECT_SAYS(text, "template: Q: {prompt}\\nA:xxx");
+  EXPECT_SAYS(text, "template: Q: {prompt}\\nA:---");
   EXPECT_SAYS(text, "... (1314 bytes)\n");
   write_safetensors(scratch / "model.safetensors", {{"wte", {4, 2}}}, [](auto, std::span<float>) {});
   put(scratch / "config.json", "{\"model_type\": \"gpt2\"}\n");

@@ -34,3 +34,10 @@ must_end_with 0
 train 2 done --run.stages=sft --sft.steps=1
 must_end_with 0
 grep -q "allocated  *[0-9.]* MiB, as planned" done/log.txt || wrong "the log does not say what was allocated"
+
+# Adapters' options where no adapter learns.
+train 1 idle --check --lora.alpha=3
+must_end_with 0
+cat out.txt err.txt | grep -q "lora.rank is 0, so whole models learn, without regard to lora.alpha" || wrong "no warning of lora.alpha without use"
+train 1 idle --check --lora.rank=2 --lora.stages=
+refused "lora.rank = 2 and lora.stages is empty"

@@ -40,3 +40,10 @@ must_end_with 2
 must_say "what the stage ppo has learned"
 run 1 import --model path/to/model --output checkpoints/base
 must_end_with 0
+
+# An end-of-text token that is not the tokenizer's is said.
+! grep -q "ends a text" out.txt || wrong "the model's own end is called another one"
+sed -i 's/"eos_token_id": *[0-9]*/"eos_token_id": [5, 6]/' path/to/model/config.json
+run 1 import --model path/to/model --output checkpoints/base
+must_end_with 0
+must_print "ends a text with the token 5 and 1 more"
