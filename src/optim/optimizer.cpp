@@ -8,8 +8,8 @@ namespace collimate {
 
 double LearningRate::at(std::int64_t step) const {
   if (step <= warmup) return peak * static_cast<double>(step) / static_cast<double>(warmup);
-  if (shape == "constant" || steps <= warmup + 1) return peak;  // a single step is no descent
-  const double done = std::min(1.0, static_cast<double>(step - warmup) / static_cast<double>(std::max<std::int64_t>(1, steps - warmup)));
+  if (shape == "constant") return peak;
+  const double done = std::min(1.0, static_cast<double>(step - 1 - warmup) / static_cast<double>(std::max<std::int64_t>(1, steps - warmup)));
   const double left = shape == "cosine" ? 0.5 * (1 + std::cos(std::numbers::pi * done)) : 1 - done;
   return peak * (final_share + (1 - final_share) * left);
 }

@@ -111,7 +111,7 @@ void OptimizerOptions::declare(OptionTable& t, const std::string& p) {
   t.add(p + "rate", rate, "peak learning rate of AdamW", at_least(0));
   t.add(p + "warmup", warmup, "steps of linear warm-up", at_least(0), "steps");
   t.add(p + "schedule", schedule, "shape of the rate after the warm-up", one_of({"constant", "linear", "cosine"}));
-  t.add(p + "final_share", final_share, "rate of the last step as a share of the peak", between(0, 1));
+  t.add(p + "final_share", final_share, "what the rate falls to, as a share of the peak; the step after the last would have it", between(0, 1));
   t.add(p + "clip", clip, "largest global gradient norm (0: no clipping)", at_least(0));
   t.add(p + "beta1", adamw.beta1, "AdamW's first decay", between(0, 1));
   t.add(p + "beta2", adamw.beta2, "AdamW's second decay", between(0, 1));

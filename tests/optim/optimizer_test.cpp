@@ -230,22 +230,25 @@ TEST(LearningRate, EndpointsAreExact) {
     EXPECT_EQ(rate.at(1), 3e-4 * 1 / 10) << shape;
     EXPECT_EQ(rate.at(5), 3e-4 * 5 / 10) << shape;
     EXPECT_EQ(rate.at(10), 3e-4) << shape;
-    const double last = std::string(shape) == "constant" ? 3e-4 : 3e-4 * 0.1;
-    EXPECT_EQ(rate.at(100), last) << shape;
-    EXPECT_EQ(rate.at(101), last) << shape << " after its last step";
+    EXPECT_EQ(rate.at(11), 3e-4) << shape << " the first after the warm-up";
+    const double end = std::string(shape) == "constant" ? 3e-4 : 3e-4 * 0.1;
+    EXPECT_EQ(rate.at(101), end) << shape << " after its last step";
+    EXPECT_EQ(rate.at(102), end) << shape;
   }
-  EXPECT_EQ((LearningRate{1, 0, 7, "linear", 0}.at(7)), 0);
-  EXPECT_EQ((LearningRate{1, 0, 7, "cosine", 0}.at(7)), 0);
-  EXPECT_EQ((LearningRate{1, 0, 1, "linear", 1}.at(1)), 1);
-  EXPECT_EQ((LearningRate{1, 0, 1, "linear", 0}.at(1)), 1) << "a single step learns";
-  EXPECT_EQ((LearningRate{1, 5, 6, "cosine", 0}.at(6)), 1);
-  EXPECT_EQ((LearningRate{1, 5, 5, "linear", 0}.at(5)), 1) << "all steps are warm-up";
+  for (const char* shape : {"linear", "cosine"}) {
+    EXPECT_GT((LearningRate{1, 0, 7, shape, 0}.at(7)), 0) << "the last step learns";
+    EXPECT_EQ((LearningRate{1, 0, 7, shape, 0}.at(8)), 0);
+    EXPECT_EQ((LearningRate{1, 0, 1, shape, 0}.at(1)), 1) << "a single step learns";
+    EXPECT_EQ((LearningRate{1, 5, 6, shape, 0}.at(6)), 1);
+    EXPECT_EQ((LearningRate{1, 5, 5, shape, 0}.at(5)), 1) << "all steps are warm-up";
+  }
+  EXPECT_DOUBLE_EQ((LearningRate{1, 0, 7, "linear", 0}.at(7)), 1.0 / 7);
 }
 
 TEST(LearningRate, BetweenTheEndsItFollowsTheShape) {
   const LearningRate linear{2, 10, 110, "linear", 0.2}, cosine{2, 10, 110, "cosine", 0.2};
-  for (int step = 10; step <= 110; ++step) {
-    const double done = (step - 10) / 100.0;
+  for (int step = 11; step <= 110; ++step) {
+    const double done = (step - 11) / 100.0;
     EXPECT_NEAR(linear.at(step), 2 - 1.6 * done, 1e-12);
     EXPECT_NEAR(cosine.at(step), 0.4 + 0.8 * (1 + std::cos(M_PI * done)), 1e-12);
   }

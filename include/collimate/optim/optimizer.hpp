@@ -7,8 +7,8 @@
 
 namespace collimate {
 
-/// Rate of step 1, 2, ...: a linear warm-up from peak/warmup to the peak, then the shape down to final_share * peak at the last step;
-/// the only step after the warm-up is one at the peak.
+/// Rate of step 1, 2, ...: a linear warm-up from peak/warmup to the peak, then the shape, from the peak at the first step after the warm-up
+/// towards final_share * peak, which the step after the last would have: so the last step learns also where final_share is 0.
 struct LearningRate {
   double peak = 0;
   std::int64_t warmup = 0, steps = 1;
