@@ -45,6 +45,17 @@ struct HeadView {
   Index value_column(Index key_head) const { return (heads.query + heads.key_value + key_head) * heads.size; }
 };
 
+/// Calls body(first, rows, keys) for the queries of a tile in groups, with the keys that the group's last query sees. On the diagonal,
+/// where query i sees keys 0 to i, groups are small and leave out what none of them sees.
+template <class Body>
+void query_groups(bool diagonal, Index queries, Index keys, const Body& body) {
+  const Index group = diagonal ? lanes : queries;
+  for (Index first = 0; first < queries; first += group) {
+    const Index rows = std::min(group, queries - first);
+    body(first, rows, diagonal ? first + rows : keys);
+  }
+}
+
 /// Working memory of one work item.
 struct ForwardTiles {
   HeadTile query, key, value, out;
@@ -52,14 +63,13 @@ struct ForwardTiles {
   alignas(64) float max[tile_rows], weight[tile_rows];
 };
 
-/// Turns scores[queries, width] into exp(score - max) in place, updates the running maximum and sum of each query, and shrinks
-/// what was summed up in out[queries, wide] to the new maximum. Query i sees the first `seen + i` keys, at most `keys`.
-void online_softmax(ForwardTiles& t, Index queries, Index keys, Index seen, Index wide) {
-  const Index width = round_up(keys);
+/// Turns scores[queries, keys] into exp(score - max) in place, updates the running maximum and sum of each query, and shrinks
+/// what was summed up in out[queries, wide] to the new maximum. On the diagonal query i sees keys 0 to i.
+void online_softmax(ForwardTiles& t, bool diagonal, Index queries, Index keys, Index wide) {
   alignas(64) float shrink[tile_rows] = {};
   for (Index i = 0; i < queries; ++i) {
     const float* scores = t.scores.at + i * tile_rows;
-    const Index visible = std::min(keys, seen + i);
+    const Index visible = diagonal ? i + 1 : keys;
     Lanes top = splat(t.max[i]);
     for (Index j = 0; j < visible; j += lanes) {
       const Lanes s = load(scores + j);
@@ -71,11 +81,11 @@ void online_softmax(ForwardTiles& t, Index queries, Index keys, Index seen, Inde
   for (Index i = 0; i < queries; i += lanes) store(shrink + i, exp(load(shrink + i) - load(t.max + i)));
   for (Index i = 0; i < queries; ++i) {
     float* scores = t.scores.at + i * tile_rows;
-    const Index visible = std::min(keys, seen + i);
+    const Index visible = diagonal ? i + 1 : keys;
     Lanes total{};
-    for (Index j = 0; j < width; j += lanes) {
+    for (Index j = 0; j < visible; j += lanes) {
       const Lanes p = exp(load(scores + j) - splat(t.max[i]));
-      const Lanes seen_p = visible - j >= lanes ? p : (iota() < static_cast<std::int32_t>(std::max<Index>(visible - j, 0)) ? p : Lanes{});
+      const Lanes seen_p = visible - j >= lanes ? p : (iota() < static_cast<std::int32_t>(visible - j) ? p : Lanes{});
       store(scores + j, seen_p);
       total += seen_p;
     }
@@ -102,13 +112,19 @@ void forward_tile(ForwardTiles& t, const HeadView& view, const ForwardHead& item
   std::fill_n(t.max, tile_rows, minus_infinity);
   std::fill_n(t.weight, queries, 0.0f);
   for (Index key_begin = 0; key_begin <= query_begin; key_begin += tile_rows) {
-    const Index keys = std::min(tile_rows, item.length - key_begin), width = round_up(keys);
+    const Index keys = std::min(tile_rows, item.length - key_begin);
+    const bool diagonal = key_begin == query_begin;
     const float* key_rows = rows + key_begin * view.columns;
     transpose(t.key.at, tile_rows, key_rows + view.key_column(key_head), view.columns, keys, size);
     pack(t.value.at, wide, {key_rows + view.value_column(key_head), view.columns}, keys, size, 1.0f);
-    tile_product(t.scores.at, tile_rows, {t.query.at, wide, 1}, t.key.at, tile_rows, queries, width, size, false);
-    online_softmax(t, queries, keys, query_begin + 1 - key_begin, wide);
-    tile_product(t.out.at, wide, {t.scores.at, tile_rows, 1}, t.value.at, wide, queries, wide, keys, true);
+    query_groups(diagonal, queries, keys, [&](Index i, Index count, Index seen) {
+      tile_product(t.scores.at + i * tile_rows, tile_rows, {t.query.at + i * wide, wide, 1}, t.key.at, tile_rows, count, round_up(seen),
+                   size, false);
+    });
+    online_softmax(t, diagonal, queries, keys, wide);
+    query_groups(diagonal, queries, keys, [&](Index i, Index count, Index seen) {
+      tile_product(t.out.at + i * wide, wide, {t.scores.at + i * tile_rows, tile_rows, 1}, t.value.at, wide, count, wide, seen, true);
+    });
   }
   for (Index i = 0; i < queries; ++i) {
     const Index row = item.first + query_begin + i;
@@ -161,7 +177,7 @@ struct BackwardTiles {
   ScoreTile weights, dscores;
 };
 
-/// weights = exp(scores - lse) where visible, dscores = weights (dweights - delta).
+/// weights = exp(scores - lse) where visible, dscores = weights (dweights - delta). Query i sees the first `seen` of `width` keys.
 void score_gradients(BackwardTiles& t, Index i, Index seen, Index width, float lse, float delta) {
   float* weights = t.weights.at + i * tile_rows;
   float* dscores = t.dscores.at + i * tile_rows;
@@ -200,22 +216,32 @@ void backward_tile(BackwardTiles& t, const HeadView& view, const AttentionBackwa
   pack(t.dout.at, wide, {on.dout + (first_row * heads.query + head) * size, heads.query * size}, queries, size, 1.0f);
   std::fill_n(t.dquery.at, queries * wide, 0.0f);
   for (Index key_begin = 0; key_begin <= query_begin; key_begin += tile_rows) {
-    const Index keys = std::min(tile_rows, item.length - key_begin), width = round_up(keys);
+    const Index keys = std::min(tile_rows, item.length - key_begin);
+    const bool diagonal = key_begin == query_begin;
     const float* key_rows = rows + key_begin * view.columns;
     const HeadRows key = {key_rows + view.key_column(item.key_head), view.columns};
     const HeadRows value = {key_rows + view.value_column(item.key_head), view.columns};
     pack(t.key.at, wide, key, keys, size, scale);
     transpose(t.key_transposed.at, tile_rows, key.first, key.stride, keys, size);
     transpose(t.value_transposed.at, tile_rows, value.first, value.stride, keys, size);
-    tile_product(t.weights.at, tile_rows, {t.query.at, wide, 1}, t.key_transposed.at, tile_rows, queries, width, size, false);
-    tile_product(t.dscores.at, tile_rows, {t.dout.at, wide, 1}, t.value_transposed.at, tile_rows, queries, width, size, false);
-    for (Index i = 0; i < queries; ++i) {
-      const Index at = (first_row + i) * heads.query + head;
-      score_gradients(t, i, std::min(keys, query_begin + i + 1 - key_begin), width, on.lse[at], on.scratch[at]);
+    query_groups(diagonal, queries, keys, [&](Index i, Index count, Index seen) {
+      const Index at = i * tile_rows, width = round_up(seen);
+      tile_product(t.weights.at + at, tile_rows, {t.query.at + i * wide, wide, 1}, t.key_transposed.at, tile_rows, count, width, size,
+                   false);
+      tile_product(t.dscores.at + at, tile_rows, {t.dout.at + i * wide, wide, 1}, t.value_transposed.at, tile_rows, count, width, size,
+                   false);
+      for (Index query = i; query < i + count; ++query) {
+        const Index row = (first_row + query) * heads.query + head;
+        score_gradients(t, query, diagonal ? query + 1 : keys, width, on.lse[row], on.scratch[row]);
+      }
+      tile_product(t.dquery.at + i * wide, wide, {t.dscores.at + at, tile_rows, 1}, t.key.at, wide, count, wide, seen, true);
+    });
+    const Index group = diagonal ? lanes : keys;
+    for (Index j = 0; j < keys; j += group) {  // on the diagonal the queries before the group's first key do not see it
+      const Index count = std::min(group, keys - j), at = j * (tile_rows + 1), later = queries - j;
+      tile_product(t.dvalue.at + j * wide, wide, {t.weights.at + at, 1, tile_rows}, t.dout.at + j * wide, wide, count, wide, later, false);
+      tile_product(t.dkey.at + j * wide, wide, {t.dscores.at + at, 1, tile_rows}, t.query.at + j * wide, wide, count, wide, later, false);
     }
-    tile_product(t.dvalue.at, wide, {t.weights.at, 1, tile_rows}, t.dout.at, wide, keys, wide, queries, false);
-    tile_product(t.dkey.at, wide, {t.dscores.at, 1, tile_rows}, t.query.at, wide, keys, wide, queries, false);
-    tile_product(t.dquery.at, wide, {t.dscores.at, tile_rows, 1}, t.key.at, wide, queries, wide, keys, true);
     float* dkey_rows = on.dqkv + (item.first + key_begin) * view.columns;
     unpack_add(dkey_rows + view.key_column(item.key_head), view.columns, t.dkey.at, wide, keys, size);
     unpack_add(dkey_rows + view.value_column(item.key_head), view.columns, t.dvalue.at, wide, keys, size);

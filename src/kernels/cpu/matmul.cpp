@@ -11,8 +11,11 @@ namespace {
 
 using Index = std::int64_t;
 
-/// Output columns per tile: multiples of the register tile (48), fixed by the shape alone.
-Index tile_width(Index columns) { return columns > 1536 ? 480 : columns > 192 ? 192 : 96; }
+/// Output columns per tile: multiples of the register tile (48), fixed by the shape alone; narrower where few rows give few tiles.
+Index tile_width(Index rows, Index columns) {
+  if (columns > 1536) return 480;
+  return (columns > 192 ? 192 : 96) / (rows > 2 * row_block ? 1 : 2);
+}
 
 void add_bias(float* y, const float* bias, Index rows, Index columns, Index stride) {
   for (Index r = 0; r < rows; ++r)
@@ -25,7 +28,7 @@ void add_bias(float* y, const float* bias, Index rows, Index columns, Index stri
 }  // namespace
 
 void linear_forward(float* y, const float* x, const float* w, const float* bias, bool add, Index rows, Index n, Index k) {
-  const Index blocks = tiles_of(rows, row_block), width = tile_width(n);
+  const Index blocks = tiles_of(rows, row_block), width = tile_width(rows, n);
   parallel_tiles(blocks * tiles_of(n, width), true, [&](Index tile) {
     const Index row = tile % blocks * row_block, column = tile / blocks * width;
     const Index high = std::min(row_block, rows - row), wide = std::min(width, n - column);
@@ -36,7 +39,7 @@ void linear_forward(float* y, const float* x, const float* w, const float* bias,
 }
 
 void linear_backward_input(float* dx, const float* dy, const float* w, bool add, Index rows, Index n, Index k) {
-  const Index blocks = tiles_of(rows, row_block), width = tile_width(k);
+  const Index blocks = tiles_of(rows, row_block), width = tile_width(rows, k);
   parallel_tiles(blocks * tiles_of(k, width), true, [&](Index tile) {
     const Index row = tile % blocks * row_block, column = tile / blocks * width;
     const Index high = std::min(row_block, rows - row), wide = std::min(width, k - column);
@@ -46,17 +49,21 @@ void linear_backward_input(float* dx, const float* dy, const float* w, bool add,
 }
 
 void linear_backward_weight(float* dw, const float* dy, const float* x, bool add, Index rows, Index n, Index k) {
-  constexpr Index left_row = row_block + lanes;  // not a power of two: its rows fall into different parts of the cache
-  const Index high = n > 1536 ? 256 : n > 192 ? 128 : 64, wide = k > 768 ? 768 : std::max<Index>(k, 1), across = tiles_of(k, wide);
+  const Index high = n > 1536  ? 256
+                     : n > 512 ? 128
+                               : std::max<Index>(64, (n + 31) / 32 * 8),
+              wide = k > 768 ? 768 : std::max<Index>(k, 1), across = tiles_of(k, wide);
   parallel_tiles(tiles_of(n, high) * across, true, [&](Index tile) {
     const Index row = tile / across * high, column = tile % across * wide;
+    const Index left_row = high + lanes;
     const Index tall = std::min(high, n - row), broad = std::min(wide, k - column);
-    alignas(64) float left[256 * left_row];  // the block of dy, transposed
+    alignas(64) float left[row_block * (256 + lanes)];  // this block of dy, its rows close together
     Index first = 0;
     do {
       const Index count = std::min(row_block, rows - first);
-      transpose(left, left_row, dy + first * n + row, n, count, tall);
-      packed_product(dw + row * k + column, k, {left, left_row, 1}, {x + first * k + column, k, false}, add || first, tall, broad, count);
+      for (Index r = 0; r < count; ++r)
+        for (Index c = 0; c < tall; c += lanes) store(left + r * left_row + c, load(dy + (first + r) * n + row + c, tall - c));
+      packed_product(dw + row * k + column, k, {left, 1, left_row}, {x + first * k + column, k, false}, add || first, tall, broad, count);
       first += row_block;
     } while (first < rows);
   });

@@ -24,11 +24,11 @@ void pack(float* packed, const RightFactor& b, Index first, Index count, Index c
     for (Index j = 0; j < columns; j += lanes) store(packed + k * strip + j, load(b.data + (first + k) * b.row + column + j, columns - j));
 }
 
-void strip_product(Memory& memory, LeftFactor a, Index rows, Index columns, Index count, bool add) {
+void strip_product(const float* right, float* out, Index out_row, LeftFactor a, Index rows, Index columns, Index count, bool add) {
   constexpr int two = std::min(2, tile_columns);
-  if (columns > two * lanes) return row_tiles<tile_height, tile_columns>(memory.out, strip, a, memory.right, strip, rows, count, add);
-  if (columns > lanes) return row_tiles<tile_height, two>(memory.out, strip, a, memory.right, strip, rows, count, add);
-  row_tiles<tile_height, 1>(memory.out, strip, a, memory.right, strip, rows, count, add);
+  if (columns > two * lanes) return row_tiles<tile_height, tile_columns>(out, out_row, a, right, strip, rows, count, add);
+  if (columns > lanes) return row_tiles<tile_height, two>(out, out_row, a, right, strip, rows, count, add);
+  row_tiles<tile_height, 1>(out, out_row, a, right, strip, rows, count, add);
 }
 
 void write(float* c, Index c_row, const float* out, bool add, Index rows, Index columns) {
@@ -48,12 +48,16 @@ void packed_product(float* c, Index c_row, LeftFactor a, RightFactor b, bool add
   for (Index row = 0; row < m; row += row_block)
     for (Index column = 0; column < n; column += strip) {
       const Index rows = std::min(row_block, m - row), columns = std::min(strip, n - column);
+      const bool here = columns % lanes == 0 && k && !(add && k > depth);  // else beside c: whole lanes are written, and c is added last
+      float* const out = here ? c + row * c_row + column : memory.out;
+      const Index out_row = here ? c_row : strip;
       for (Index first = 0; first < k; first += depth) {
         const Index count = std::min(depth, k - first);
         pack(memory.right, b, first, count, column, columns);
-        strip_product(memory, {a.data + row * a.row + first * a.step, a.row, a.step}, rows, columns, count, first > 0);
+        strip_product(memory.right, out, out_row, {a.data + row * a.row + first * a.step, a.row, a.step}, rows, columns, count,
+                      first > 0 || (here && add));
       }
-      write(c + row * c_row + column, c_row, memory.out, add, rows, columns);
+      if (!here) write(c + row * c_row + column, c_row, memory.out, add, rows, columns);
     }
 }
 
