@@ -116,8 +116,8 @@ std::unique_ptr<Tokenizer> train(const PrepareOptions& options, ExampleSource& s
   BpeTrainer trainer(own_special());
   source.for_each_group(kind, [&](std::vector<Example>& group) {
     for (const Example& example : group) {
-      trainer.add(options.rules.prompt_text(example));
-      for (const std::string_view answer : answers_of(example)) trainer.add(options.rules.response_text(example, answer));
+      trainer.add(options.rules.prompt_text(example).text);
+      for (const std::string_view answer : answers_of(example)) trainer.add(options.rules.response_text(example, answer).text);
     }
   });
   return std::move(trainer.train(options.train_bpe).tokenizer);
@@ -146,10 +146,11 @@ class SampleMaker {
     if (example.is_text && text_window_ > 0) return windows(example, counts);
     SupervisedSample sample;
     std::vector<std::int32_t> response;
-    sample.prompt = encoder_.rules().prompt_text(example);
-    sample.response = encoder_.rules().response_text(example, *example.response);
-    if (!encoder_.prompt(sample.prompt, example.place, sample.tokens, counts)) return {};
-    if (!encoder_.response(sample.response, sample.tokens, example.place, response, counts)) return {};
+    TemplateText prompt = encoder_.rules().prompt_text(example), answer = encoder_.rules().response_text(example, *example.response);
+    if (!encoder_.prompt(prompt, example.place, sample.tokens, counts)) return {};
+    if (!encoder_.response(answer, sample.tokens, example.place, response, counts)) return {};
+    sample.prompt = std::move(prompt.text);
+    sample.response = std::move(answer.text);
     sample.mask.assign(sample.tokens.size(), 0);
     sample.mask.resize(sample.tokens.size() + response.size(), 1);
     sample.tokens.insert(sample.tokens.end(), response.begin(), response.end());
@@ -159,32 +160,36 @@ class SampleMaker {
 
   PreferenceGroup preference(const std::vector<Example>& examples, LengthCounts& counts) const {
     PreferenceGroup group;
-    group.text = encoder_.rules().prompt_text(examples.front());
-    if (!encoder_.prompt(group.text, examples.front().place, group.prompt, counts)) return {};
+    TemplateText prompt = encoder_.rules().prompt_text(examples.front());
+    if (!encoder_.prompt(prompt, examples.front().place, group.prompt, counts)) return {};
     for (const Example& example : examples) {
       PreferencePair pair;
-      pair.chosen_text = encoder_.rules().response_text(example, *example.chosen);
-      pair.rejected_text = encoder_.rules().response_text(example, *example.rejected);
+      TemplateText chosen = encoder_.rules().response_text(example, *example.chosen);
+      TemplateText rejected = encoder_.rules().response_text(example, *example.rejected);
       pair.margin = example.margin;
       pair.category = example.category;
-      require(pair.chosen_text != pair.rejected_text, "{}: 'chosen' and 'rejected' are equal; take the record out", example.place);
-      if (!encoder_.response(pair.chosen_text, group.prompt, example.place, pair.chosen, counts)) continue;
-      if (!encoder_.response(pair.rejected_text, group.prompt, example.place, pair.rejected, counts)) continue;
+      require(chosen.text != rejected.text, "{}: 'chosen' and 'rejected' are equal; take the record out", example.place);
+      if (!encoder_.response(chosen, group.prompt, example.place, pair.chosen, counts)) continue;
+      if (!encoder_.response(rejected, group.prompt, example.place, pair.rejected, counts)) continue;
       if (pair.chosen == pair.rejected) {  // what told them apart was cut off
         ++counts.dropped;
         continue;
       }
+      pair.chosen_text = std::move(chosen.text);
+      pair.rejected_text = std::move(rejected.text);
       group.pairs.push_back(std::move(pair));
     }
+    group.text = std::move(prompt.text);
     return group;
   }
 
   PromptSample prompt(const Example& example, LengthCounts& counts) const {
     PromptSample sample;
-    sample.text = encoder_.rules().prompt_text(example);
+    TemplateText text = encoder_.rules().prompt_text(example);
     sample.answer = example.answer.value_or("");
-    if (!encoder_.prompt(sample.text, example.place, sample.tokens, counts)) return {};
+    if (!encoder_.prompt(text, example.place, sample.tokens, counts)) return {};
     require(!sample.tokens.empty(), "{}: the prompt has no token; take it out or let a BOS be added", example.place);
+    sample.text = std::move(text.text);
     return sample;
   }
 
@@ -254,6 +259,7 @@ PrepareReport prepare(const PrepareOptions& options) {
   report.kind = source.kind();
   const auto tokenizer = tokenizer_of(options, source, report.kind);
   report.rules = options.like.empty() ? options.rules : Dataset(options.like, false).rules();
+  if (options.like.empty() && options.serialized_tokenizer.empty()) report.rules.look_for_special(*tokenizer);
   report.rules.add_bos = report.rules.add_bos && tokenizer->bos();
   report.rules.add_eos = report.rules.add_eos && tokenizer->eos();
   report.vocabulary = tokenizer->vocabulary();
