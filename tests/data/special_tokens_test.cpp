@@ -216,6 +216,8 @@ TEST(SpecialTokens, OwnWordsAreMarkedAndSoIsWhatTheyHold) {
   EXPECT_EQ(rules.prompt_text(asks("b", "")).text, "a{xbyz");
   EXPECT_EQ(rules.prompt_text(asks("b", "")).own, (std::vector<TextRange>{{0, 3}, {4, 6}}));
   EXPECT_EQ(rules.prompt_text(asks("", "")).own, (std::vector<TextRange>{{0, 3}}));
+  rules.prompt = "[[{input}xyz]]{prompt}";  // own words that are left out do not cover the data in their place
+  EXPECT_TRUE(rules.prompt_text(asks("bcd", "")).own.empty());
 }
 
 TEST(SpecialTokens, AreLettersInTemplatesOfOlderVersions) {
