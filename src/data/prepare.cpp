@@ -8,12 +8,14 @@
 #include <utility>
 
 #include "collimate/base/error.hpp"
+#include "collimate/base/text.hpp"
 #include "collimate/data/order.hpp"
 
 namespace collimate {
 namespace {
 
 constexpr std::size_t most_complaints = 5;
+constexpr std::size_t most_unused = 100;  // fields; of records whose fields have a name each
 
 /// Names of the special tokens of tokenizers that are made here.
 SpecialNames own_special() { return {.all = {"<|bos|>", "<|endoftext|>"}, .bos = "<|bos|>", .eos = "<|endoftext|>", .pad = ""}; }
@@ -40,6 +42,7 @@ class ExampleSource {
   void for_each_group(DatasetKind kind, const std::function<void(std::vector<Example>&)>& visit) {
     records = bad = 0;
     complaints.clear();
+    unused.clear();
     std::vector<Example> group;
     for (const std::string& path : options_.inputs) {
       RecordReader reader(path, options_.reading);
@@ -47,8 +50,14 @@ class ExampleSource {
       while (auto record = reader.next()) {
         guarded([&] {
           const SampleFormat found = format == SampleFormat::automatic ? detect_format(*record) : format;
+          require(options_.kind || kind_of(found) == kind,
+                  "{}: the record is for a {} dataset, but the first input is for a {} one; prepare them apart, or say with --kind what they "
+                  "are to become",
+                  record->place(), name_of(kind_of(found)), name_of(kind));
           Example example = as_kind(read_example(*record, found), kind);
           format = found;  // a bad first record does not decide
+          for (const std::string& name : record->unused())
+            if (unused.contains(name) || unused.size() < most_unused) ++unused[name];
           const bool same = kind == DatasetKind::preference && !group.empty() && same_prompt(group.back(), example);
           if (!group.empty() && !same) pending = std::exchange(group, {});
           group.push_back(std::move(example));
@@ -78,6 +87,7 @@ class ExampleSource {
 
   std::int64_t records = 0, bad = 0;
   std::vector<std::string> complaints;
+  std::map<std::string, std::int64_t> unused;
 
  private:
   /// What a first record shows; one whose response is null does not show that these are prompts alone.
@@ -291,6 +301,7 @@ PrepareReport prepare(const PrepareOptions& options) {
   report.records = source.records;
   report.bad = source.bad;
   report.complaints = source.complaints;
+  report.unused = source.unused;
   const auto counts = [](const DatasetWriter& out) { return std::tuple(out.samples(), out.tokens(), out.targets()); };
   std::tie(report.samples, report.tokens, report.targets) = counts(train);
   if (rest) {
@@ -314,6 +325,9 @@ std::string PrepareReport::text() const {
   std::string out = fmt::format("{} records read, {} skipped, {} dropped as too long or equal once cut, {} prompts and {} responses cut\n", records, bad,
                                 lengths.dropped, lengths.cut_prompts, lengths.cut_responses);
   for (const std::string& complaint : complaints) out += fmt::format("  skipped: {}\n", complaint);
+  std::vector<std::string> names;
+  for (const auto& [name, count] : unused) names.push_back(fmt::format("{} ({}{})", name, count, names.empty() ? " records" : ""));
+  if (!names.empty()) out += fmt::format("fields that the format does not use: {}\n", join(names, ", "));
   if (lengths.prompt_had_bos) out += fmt::format("{} prompts began with BOS already; it was not added again\n", lengths.prompt_had_bos);
   if (lengths.unknown)
     out += fmt::format("{} tokens are unknown: the tokenizer has no piece for some characters, which are lost\n", lengths.unknown);
