@@ -64,7 +64,7 @@ std::vector<std::int32_t> SentencePieceTokenizer::encode_text(std::string_view t
     std::vector<int> run;
     const bool behind = place == Place::behind && part.data() == text.data();
     const auto status = (behind ? continuation_ : processor_)->Encode(absl::string_view(part.data(), part.size()), &run);
-    require(status.ok(), "SentencePiece cannot encode a text of {} bytes: {}", part.size(), status.ToString());
+    require(status.ok(), "the SentencePiece model cannot encode a text of {} bytes: it is damaged, copy it again", part.size());
     ids.insert(ids.end(), run.begin(), run.end());
   });
   return ids;
@@ -77,7 +77,7 @@ std::string SentencePieceTokenizer::decode_ids(std::span<const std::int32_t> ids
     if (run.empty()) return;
     std::string part;
     const auto status = (place == Place::behind ? continuation_ : processor_)->Decode(run, &part);
-    require(status.ok(), "SentencePiece cannot decode {} tokens: {}", run.size(), status.ToString());
+    require(status.ok(), "the SentencePiece model cannot decode {} tokens: it is damaged, copy it again", run.size());
     text += part;
     run.clear();
   };
