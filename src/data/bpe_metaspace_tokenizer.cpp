@@ -75,8 +75,10 @@ std::vector<std::int32_t> MetaspaceTokenizer::encode_text(std::string_view text,
   std::vector<std::int32_t> ids, symbols;
   MergeTable::Scratch scratch;
   if (const auto match = model_.prefixed.find(text, 0, special_in))
-    fail("the special token '{}' in the template has \"normalized\": true in tokenizer.json, which is not supported beside a normalizer that "
-         "puts a space before every text; set it to false there, as newer files have it", model_.pieces[match->id]);
+    fail(
+        "the special token '{}' in the template has \"normalized\": true in tokenizer.json, which is not supported beside a normalizer "
+        "that puts a space before every text; set it to false there, as newer files have it",
+        model_.pieces[match->id]);
   model_.added.encode_around(text, special_in, ids, [&](std::string_view part) {
     if (part.empty()) return;
     symbols.clear();

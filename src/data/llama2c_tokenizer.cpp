@@ -118,9 +118,8 @@ void Llama2cTokenizer::append_plain(std::string_view text, bool with_blank, std:
 
 std::vector<std::int32_t> Llama2cTokenizer::encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const {
   std::vector<std::int32_t> ids;
-  special_.encode_around(text, special_in, ids, [&](std::string_view part) {
-    append_plain(part, place != Place::behind || part.data() != text.data(), ids);
-  });
+  special_.encode_around(text, special_in, ids,
+                         [&](std::string_view part) { append_plain(part, place != Place::behind || part.data() != text.data(), ids); });
   return ids;
 }
 

@@ -50,10 +50,11 @@ class ExampleSource {
       while (auto record = reader.next()) {
         guarded([&] {
           const SampleFormat found = format == SampleFormat::automatic ? detect_format(*record) : format;
-          require(options_.kind || kind_of(found) == kind,
-                  "{}: the record is for a {} dataset, but the first input is for a {} one; prepare them apart, or say with --kind what they "
-                  "are to become",
-                  record->place(), name_of(kind_of(found)), name_of(kind));
+          require(
+              options_.kind || kind_of(found) == kind,
+              "{}: the record is for a {} dataset, but the first input is for a {} one; prepare them apart, or say with --kind what they "
+              "are to become",
+              record->place(), name_of(kind_of(found)), name_of(kind));
           Example example = as_kind(read_example(*record, found), kind);
           format = found;  // a bad first record does not decide
           for (const std::string& name : record->unused())

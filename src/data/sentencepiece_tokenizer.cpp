@@ -58,7 +58,8 @@ class SentencePieceTokenizer : public Tokenizer {
   AddedTokens special_;
 };
 
-std::vector<std::int32_t> SentencePieceTokenizer::encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const {
+std::vector<std::int32_t> SentencePieceTokenizer::encode_text(std::string_view text, Place place,
+                                                              std::span<const TextRange> special_in) const {
   std::vector<std::int32_t> ids;
   special_.encode_around(text, special_in, ids, [&](std::string_view part) {
     std::vector<int> run;

@@ -55,17 +55,17 @@ std::string_view trailing_blanks(std::string_view text) {
 
 json as_json(const Template& rules) {
   json out = {{"prompt", rules.prompt},
-          {"response_prefix", rules.response_prefix},
-          {"response_suffix", rules.response_suffix},
-          {"human", rules.human},
-          {"assistant", rules.assistant},
-          {"system", rules.system},
-          {"add_bos", rules.add_bos},
-          {"add_eos", rules.add_eos},
-          {"max_prompt_tokens", rules.max_prompt_tokens},
-          {"max_response_tokens", rules.max_response_tokens},
-          {"prompt_rule", name_of(rules.prompt_rule)},
-          {"response_rule", name_of(rules.response_rule)}};
+              {"response_prefix", rules.response_prefix},
+              {"response_suffix", rules.response_suffix},
+              {"human", rules.human},
+              {"assistant", rules.assistant},
+              {"system", rules.system},
+              {"add_bos", rules.add_bos},
+              {"add_eos", rules.add_eos},
+              {"max_prompt_tokens", rules.max_prompt_tokens},
+              {"max_response_tokens", rules.max_response_tokens},
+              {"prompt_rule", name_of(rules.prompt_rule)},
+              {"response_rule", name_of(rules.response_rule)}};
   if (rules.special_tokens) out["special_tokens"] = true;  // left out where it changes nothing
   return out;
 }
@@ -193,10 +193,11 @@ TemplateEncoder::TemplateEncoder(const Template& rules, const Tokenizer& tokeniz
   require(!rules_.add_eos || tokenizer.eos(), "the template adds an end-of-text token, but the tokenizer has none; set add_eos = false");
   const TemplateText words = rules_.response_text({}, "");
   const std::vector<std::int32_t> ids = tokenizer.encode(words.text, special_in(words));
-  require(!tokenizer.eos() || ids.end() - std::find(ids.begin(), ids.end(), *tokenizer.eos()) <= 1,
-          "the template's response_prefix or response_suffix goes on behind the end-of-text token {}, where a response ends: leave out what "
-          "stands behind it",
-          tokenizer.piece(tokenizer.eos().value_or(0)));
+  require(
+      !tokenizer.eos() || ids.end() - std::find(ids.begin(), ids.end(), *tokenizer.eos()) <= 1,
+      "the template's response_prefix or response_suffix goes on behind the end-of-text token {}, where a response ends: leave out what "
+      "stands behind it",
+      tokenizer.piece(tokenizer.eos().value_or(0)));
 }
 
 std::int64_t TemplateEncoder::count_unknown(std::span<const std::int32_t> tokens) const {
@@ -229,7 +230,8 @@ std::span<const TextRange> TemplateEncoder::special_in(const TemplateText& text)
   return rules_.special_tokens ? std::span<const TextRange>(text.own) : std::span<const TextRange>();
 }
 
-bool TemplateEncoder::prompt(const TemplateText& text, std::string_view place, std::vector<std::int32_t>& tokens, LengthCounts& counts) const {
+bool TemplateEncoder::prompt(const TemplateText& text, std::string_view place, std::vector<std::int32_t>& tokens,
+                             LengthCounts& counts) const {
   tokens = tokenizer_->encode(text.text, special_in(text));
   counts.unknown += count_unknown(tokens);
   if (rules_.add_bos) {

@@ -207,7 +207,8 @@ TEST_F(Prepare, FilesOfAnotherKindAreRefusedUnlessTheKindIsSaid) {
   asked = options(pairs);
   asked.inputs.push_back(learned);
   EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("a.jsonl', line 1"), HasSubstr("supervised"), HasSubstr("--kind")));
-  const std::string mixed = file("m.jsonl", "{\"instruction\": \"a\", \"output\": \"b\"}\n"
+  const std::string mixed = file("m.jsonl",
+                                 "{\"instruction\": \"a\", \"output\": \"b\"}\n"
                                  "{\"instruction\": \"a\", \"output\": \"b\", \"chosen\": \"c\", \"rejected\": \"d\"}\n");
   EXPECT_THAT(prepare(options(mixed)).text(), HasSubstr("does not use: chosen (1 records), rejected (1)"));
 }

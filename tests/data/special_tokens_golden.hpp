@@ -2,10 +2,10 @@
 
 namespace collimate {
 
-/// Samples by templates with special tokens, and the ids of prompt and response together. They were made by Hugging Face's tokenizers 0.23 from
-/// the tokenizer.json files of special_tokens_test.cpp, written down a second time in Python: each rendered text was encoded whole, by a twin of
-/// the file whose special tokens have names that occur in no data, in which names the template's own words were written. Where no data look
-/// like a special token, the file itself gives the same ids for the same text.
+/// Samples by templates with special tokens, and the ids of prompt and response together. They were made by Hugging Face's tokenizers 0.23
+/// from the tokenizer.json files of special_tokens_test.cpp, written down a second time in Python: each rendered text was encoded whole, by
+/// a twin of the file whose special tokens have names that occur in no data, in which names the template's own words were written. Where no
+/// data look like a special token, the file itself gives the same ids for the same text.
 constexpr const char* special_tokens_golden = R"golden([
 {"template": {"prompt": "<|im_start|>user\n{prompt}[[\n<s>{input}</s>]]<|im_end|>\n<|im_start|>assistant\n",
 "response_suffix": "<|im_end|>"}, "example": {"prompt": "Hi", "response": "Hi user"}, "ids": {"bytes": [273, 258, 198, 264, 274, 198,

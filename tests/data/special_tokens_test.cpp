@@ -1,10 +1,9 @@
-#include "data/special_tokens_golden.hpp"
-
 #include <nlohmann/json.hpp>
 
 #include "collimate/base/text.hpp"
 #include "collimate/data/template.hpp"
 #include "data/bpe_alphabet.hpp"
+#include "data/special_tokens_golden.hpp"
 #include "data/testing.hpp"
 #include "data/tokenizer_helpers.hpp"
 
@@ -18,7 +17,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 json added_token(const std::string& content, std::int32_t id, bool special = true) {
-  return {{"id", id},         {"content", content}, {"single_word", false}, {"lstrip", false},
+  return {{"id", id},        {"content", content},     {"single_word", false}, {"lstrip", false},
           {"rstrip", false}, {"normalized", !special}, {"special", special}};
 }
 
@@ -33,14 +32,16 @@ void add_merges(json& vocabulary, const std::vector<std::string>& merges) {
 
 /// Byte-level: the bytes in GPT-2's order, 16 merges, and five added tokens.
 json byte_level_file(bool prefix_space) {
-  const std::vector<std::string> merges = {"u s", "us e", "use r", "a s", "i s", "a n", "as s",  "ass is",
-                                           "H i", "Ġ t",  "Ċ Ċ",   "i m", "e n", "en d", "< |", "| >"};
+  const std::vector<std::string> merges = {"u s", "us e", "use r", "a s", "i s", "a n",  "as s", "ass is",
+                                           "H i", "Ġ t",  "Ċ Ċ",   "i m", "e n", "en d", "< |",  "| >"};
   json vocabulary = json::object();
-  for (const unsigned char byte : alphabet_order()) vocabulary[bytes_to_alphabet(std::string(1, static_cast<char>(byte)))] = vocabulary.size();
+  for (const unsigned char byte : alphabet_order())
+    vocabulary[bytes_to_alphabet(std::string(1, static_cast<char>(byte)))] = vocabulary.size();
   add_merges(vocabulary, merges);
   const auto first = static_cast<std::int32_t>(vocabulary.size());
-  return {{"added_tokens", {added_token("<|endoftext|>", first), added_token("<|im_start|>", first + 1), added_token("<|im_end|>", first + 2),
-                            added_token("<|im_end|>x", first + 3), added_token("[tool]", first + 4, false)}},
+  return {{"added_tokens",
+           {added_token("<|endoftext|>", first), added_token("<|im_start|>", first + 1), added_token("<|im_end|>", first + 2),
+            added_token("<|im_end|>x", first + 3), added_token("[tool]", first + 4, false)}},
           {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", prefix_space}, {"use_regex", true}}},
           {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", merges}}}};
 }
@@ -54,15 +55,17 @@ json metaspace_file(const std::string& kind) {
   add_merges(vocabulary, merges);
   const auto first = static_cast<std::int32_t>(vocabulary.size());
   const json replace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}};
-  json file = {{"added_tokens", {added_token("<s>", 1), added_token("</s>", 2), added_token("<|im_start|>", first), added_token("<|im_end|>", first + 1)}},
-               {"model", {{"type", "BPE"}, {"byte_fallback", true}, {"fuse_unk", true}, {"unk_token", "<unk>"}, {"vocab", vocabulary}, {"merges", merges}}}};
+  json file = {
+      {"added_tokens",
+       {added_token("<s>", 1), added_token("</s>", 2), added_token("<|im_start|>", first), added_token("<|im_end|>", first + 1)}},
+      {"model",
+       {{"type", "BPE"}, {"byte_fallback", true}, {"fuse_unk", true}, {"unk_token", "<unk>"}, {"vocab", vocabulary}, {"merges", merges}}}};
   json decoders = {{{"type", "Replace"}, {"pattern", {{"String", "▁"}}}, {"content", " "}}, {{"type", "ByteFallback"}}, {{"type", "Fuse"}}};
   if (kind != "none") decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   file["decoder"] = {{"type", "Sequence"}, {"decoders", decoders}};
   if (kind == "every") file["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "Prepend"}, {"prepend", "▁"}}, replace}}};
   if (kind == "none") file["normalizer"] = replace;
-  if (kind == "first")
-    file["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "first"}, {"split", false}};
+  if (kind == "first") file["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "first"}, {"split", false}};
   return file;
 }
 
@@ -183,7 +186,8 @@ TEST(SpecialTokens, ThereIsExactlyOneEosAndNothingBehindIt) {
   rules.add_eos = false;
   EXPECT_THAT(encode(rules, *tokenizer, asks("a", "b")).response, ElementsAre('b' - '!', end));
   rules.response_suffix = "<|im_end|>\n";
-  EXPECT_THAT(message([&] { TemplateEncoder(rules, *tokenizer); }), AllOf(HasSubstr("behind the end-of-text token <|im_end|>"), HasSubstr("leave out")));
+  EXPECT_THAT(message([&] { TemplateEncoder(rules, *tokenizer); }),
+              AllOf(HasSubstr("behind the end-of-text token <|im_end|>"), HasSubstr("leave out")));
   rules.response_suffix = "";
   rules.response_prefix = "<|im_end|><|im_start|>";
   EXPECT_THAT(message([&] { TemplateEncoder(rules, *tokenizer); }), HasSubstr("response_prefix"));
