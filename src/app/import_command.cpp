@@ -120,7 +120,10 @@ int import_command(const std::vector<std::string>& arguments) {
     require(id || !*add || !table.given(std::string("add-") + name), "command line: --add-{} needs a tokenizer with such a token", name);
     *add = *add && id;
   }
-  if (tokenizer) notes.text.tokenizer = tokenizer->serialize();
+  if (tokenizer) {
+    notes.text.rules.look_for_special(*tokenizer);
+    notes.text.tokenizer = tokenizer->serialize();
+  }
   const WeightFiles weights = open_weights(source);
   StoredModel stored(source.config, Head::policy, 1);
   read_weights(weights, stored.store());

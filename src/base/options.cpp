@@ -27,7 +27,7 @@ std::string Range::text() const {
   if (!words.empty()) return "one of " + join(words, ", ");
   std::string out;
   if (low) out = fmt::format("{} {}", low_included ? "at least" : "more than", *low);
-  if (high) out += fmt::format("{}at most {}", low ? " and " : "", *high);
+  if (high) out += fmt::format("{}{} {}", low ? " and " : "", high_included ? "at most" : "below", *high);
   return out;
 }
 
@@ -89,7 +89,8 @@ void OptionTable::Option::refuse(const std::string& given, const std::string& wh
 
 void OptionTable::Option::check(const std::string& given, double number) const {
   const bool low_ok = !range.low || (range.low_included ? number >= *range.low : number > *range.low);
-  if (!low_ok || (range.high && number > *range.high)) refuse(given, "is out of range");
+  const bool high_ok = !range.high || (range.high_included ? number <= *range.high : number < *range.high);
+  if (!low_ok || !high_ok) refuse(given, "is out of range");
 }
 
 void OptionTable::Option::check_word(const std::string& word) const {

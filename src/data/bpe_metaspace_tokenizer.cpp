@@ -22,6 +22,7 @@ struct MetaspaceModel {
   IdOfName ids;
   MergeTable merges;
   AddedTokens added;
+  AddedTokens prefixed;  // special ones that other programs find only where the normalizer puts or makes a space before them
   Prefix prefix = Prefix::none;
   bool strip = false;  // decoding takes one leading space away
 };
@@ -47,13 +48,19 @@ class MetaspaceTokenizer : public Tokenizer {
   std::string file_bytes() const override { return text_; }
 
  private:
-  std::vector<std::int32_t> encode_text(std::string_view text, Place place, bool with_special) const override;
+  std::vector<std::int32_t> encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const override;
   std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const override;
+  bool prefixed_at(Place place) const;
   void append_character(const std::string& character, std::vector<std::int32_t>& symbols) const;
 
   MetaspaceModel model_;
   std::string text_;
 };
+
+bool MetaspaceTokenizer::prefixed_at(Place place) const {
+  if (place == Place::start) return model_.prefix != Prefix::none;
+  return place == Place::behind_special && (model_.prefix == Prefix::missing || model_.prefix == Prefix::every);
+}
 
 void MetaspaceTokenizer::append_character(const std::string& character, std::vector<std::int32_t>& symbols) const {
   const auto found = model_.ids.find(character);
@@ -64,16 +71,20 @@ void MetaspaceTokenizer::append_character(const std::string& character, std::vec
   for (const char c : character) symbols.push_back(model_.id_of_byte[static_cast<unsigned char>(c)]);
 }
 
-std::vector<std::int32_t> MetaspaceTokenizer::encode_text(std::string_view text, Place place, bool with_special) const {
+std::vector<std::int32_t> MetaspaceTokenizer::encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const {
   std::vector<std::int32_t> ids, symbols;
   MergeTable::Scratch scratch;
-  model_.added.encode_around(text, with_special, ids, [&](std::string_view part) {
+  if (const auto match = model_.prefixed.find(text, 0, special_in))
+    fail(
+        "the special token '{}' in the template has \"normalized\": true in tokenizer.json, which is not supported beside a normalizer "
+        "that puts a space before every text; set it to false there, as newer files have it",
+        model_.pieces[match->id]);
+  model_.added.encode_around(text, special_in, ids, [&](std::string_view part) {
     if (part.empty()) return;
     symbols.clear();
-    const bool first = part.data() == text.data(), bare = part.front() != ' ' && !part.starts_with(metaspace);
-    const bool prefixed = model_.prefix == Prefix::every || (bare && model_.prefix == Prefix::missing) ||
-                          (bare && model_.prefix == Prefix::first && first);
-    if (prefixed && (place == Place::start || !first)) append_character(std::string(metaspace), symbols);
+    const Place here = part.data() == text.data() ? place : Place::behind_special;
+    const bool bare = part.front() != ' ' && !part.starts_with(metaspace);
+    if (prefixed_at(here) && (bare || model_.prefix == Prefix::every)) append_character(std::string(metaspace), symbols);
     while (!part.empty()) {
       const std::size_t length = std::max<std::size_t>(utf8_length(part), 1);
       append_character(std::string(part.front() == ' ' ? metaspace : part.substr(0, length)), symbols);
@@ -100,7 +111,8 @@ std::string MetaspaceTokenizer::decode_ids(std::span<const std::int32_t> ids, Pl
     }
     text += rest;
   }
-  return model_.strip && place == Place::start && text.starts_with(' ') ? text.substr(1) : text;
+  const bool strip = model_.strip && (place == Place::start || prefixed_at(place));
+  return strip && text.starts_with(' ') ? text.substr(1) : text;
 }
 
 Prefix read_prefix(const json& file, const std::string& name) {
@@ -176,7 +188,7 @@ void read_vocabulary(MetaspaceModel& model, const json& file, const std::string&
     const std::int32_t id = id_in(token.at("id"), content, name);
     set_piece(model, content, id, name);
     model.special[id] = special;
-    model.added.add(content, id, special);
+    (special && model.prefix == Prefix::every && token.value("normalized", false) ? model.prefixed : model.added).add(content, id, special);
   }
 }
 

@@ -67,10 +67,10 @@ void BpeTokenizer::encode_word(std::string_view word, std::vector<std::int32_t>&
   merges_.apply(symbols, scratch);
 }
 
-std::vector<std::int32_t> BpeTokenizer::encode_text(std::string_view text, Place, bool with_special) const {
+std::vector<std::int32_t> BpeTokenizer::encode_text(std::string_view text, Place, std::span<const TextRange> special_in) const {
   std::vector<std::int32_t> ids, symbols;
   MergeTable::Scratch scratch;
-  added_.encode_around(text, with_special, ids, [&](std::string_view part) {
+  added_.encode_around(text, special_in, ids, [&](std::string_view part) {
     pretokenizer_.split(part, [&](std::string_view word) {
       encode_word(word, symbols, scratch);
       ids.insert(ids.end(), symbols.begin(), symbols.end());

@@ -50,7 +50,7 @@ class BpeTokenizer : public Tokenizer {
   std::string file_bytes() const override;
 
  private:
-  std::vector<std::int32_t> encode_text(std::string_view text, Place place, bool with_special) const override;
+  std::vector<std::int32_t> encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const override;
   std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const override;
   void encode_word(std::string_view word, std::vector<std::int32_t>& symbols, MergeTable::Scratch& scratch) const;
 

@@ -129,8 +129,9 @@ struct BpeTrainer::Words {
 
   /// Counts the words of `text`, of which `ended` says whether anything follows; returns the bytes done with.
   std::size_t count(std::string_view text, bool ended) {
+    const TextRange all[] = {{0, text.size()}};
     std::size_t done = 0;
-    while (const auto match = special.find(text, done, true)) {
+    while (const auto match = special.find(text, done, all)) {
       if (!ended && match->position + special.longest() > text.size()) break;  // may yet become a longer one
       count_words(text.substr(done, match->position - done), true);
       done = match->position + match->length;

@@ -44,7 +44,7 @@ class Llama2cTokenizer : public Tokenizer {
   void find_merges();
   void append_character(std::string_view character, std::vector<std::int32_t>& ids) const;
   void append_plain(std::string_view text, bool with_blank, std::vector<std::int32_t>& ids) const;
-  std::vector<std::int32_t> encode_text(std::string_view text, Place place, bool with_special) const override;
+  std::vector<std::int32_t> encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const override;
   std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const override;
 
   std::string bytes_;
@@ -116,17 +116,16 @@ void Llama2cTokenizer::append_plain(std::string_view text, bool with_blank, std:
   ids.insert(ids.end(), symbols.begin(), symbols.end());
 }
 
-std::vector<std::int32_t> Llama2cTokenizer::encode_text(std::string_view text, Place place, bool with_special) const {
+std::vector<std::int32_t> Llama2cTokenizer::encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const {
   std::vector<std::int32_t> ids;
-  special_.encode_around(text, with_special, ids, [&](std::string_view part) {
-    append_plain(part, place == Place::start || part.data() != text.data(), ids);
-  });
+  special_.encode_around(text, special_in, ids,
+                         [&](std::string_view part) { append_plain(part, place != Place::behind || part.data() != text.data(), ids); });
   return ids;
 }
 
 std::string Llama2cTokenizer::decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const {
   std::string text;
-  bool first = place == Place::start;  // of the tokens of a plain text, which begins with a space that encode() added
+  bool first = place != Place::behind;  // of the tokens of a plain text, which begins with a space that encode() added
   for (const std::int32_t id : ids) {
     if (is_special(id)) {
       if (with_special) text += piece(id);

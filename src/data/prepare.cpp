@@ -8,12 +8,14 @@
 #include <utility>
 
 #include "collimate/base/error.hpp"
+#include "collimate/base/text.hpp"
 #include "collimate/data/order.hpp"
 
 namespace collimate {
 namespace {
 
 constexpr std::size_t most_complaints = 5;
+constexpr std::size_t most_unused = 100;  // fields; of records whose fields have a name each
 
 /// Names of the special tokens of tokenizers that are made here.
 SpecialNames own_special() { return {.all = {"<|bos|>", "<|endoftext|>"}, .bos = "<|bos|>", .eos = "<|endoftext|>", .pad = ""}; }
@@ -40,6 +42,7 @@ class ExampleSource {
   void for_each_group(DatasetKind kind, const std::function<void(std::vector<Example>&)>& visit) {
     records = bad = 0;
     complaints.clear();
+    unused.clear();
     std::vector<Example> group;
     for (const std::string& path : options_.inputs) {
       RecordReader reader(path, options_.reading);
@@ -47,8 +50,15 @@ class ExampleSource {
       while (auto record = reader.next()) {
         guarded([&] {
           const SampleFormat found = format == SampleFormat::automatic ? detect_format(*record) : format;
+          require(
+              options_.kind || kind_of(found) == kind,
+              "{}: the record is for a {} dataset, but the first input is for a {} one; prepare them apart, or say with --kind what they "
+              "are to become",
+              record->place(), name_of(kind_of(found)), name_of(kind));
           Example example = as_kind(read_example(*record, found), kind);
           format = found;  // a bad first record does not decide
+          for (const std::string& name : record->unused())
+            if (unused.contains(name) || unused.size() < most_unused) ++unused[name];
           const bool same = kind == DatasetKind::preference && !group.empty() && same_prompt(group.back(), example);
           if (!group.empty() && !same) pending = std::exchange(group, {});
           group.push_back(std::move(example));
@@ -78,6 +88,7 @@ class ExampleSource {
 
   std::int64_t records = 0, bad = 0;
   std::vector<std::string> complaints;
+  std::map<std::string, std::int64_t> unused;
 
  private:
   /// What a first record shows; one whose response is null does not show that these are prompts alone.
@@ -116,8 +127,8 @@ std::unique_ptr<Tokenizer> train(const PrepareOptions& options, ExampleSource& s
   BpeTrainer trainer(own_special());
   source.for_each_group(kind, [&](std::vector<Example>& group) {
     for (const Example& example : group) {
-      trainer.add(options.rules.prompt_text(example));
-      for (const std::string_view answer : answers_of(example)) trainer.add(options.rules.response_text(example, answer));
+      trainer.add(options.rules.prompt_text(example).text);
+      for (const std::string_view answer : answers_of(example)) trainer.add(options.rules.response_text(example, answer).text);
     }
   });
   return std::move(trainer.train(options.train_bpe).tokenizer);
@@ -146,10 +157,11 @@ class SampleMaker {
     if (example.is_text && text_window_ > 0) return windows(example, counts);
     SupervisedSample sample;
     std::vector<std::int32_t> response;
-    sample.prompt = encoder_.rules().prompt_text(example);
-    sample.response = encoder_.rules().response_text(example, *example.response);
-    if (!encoder_.prompt(sample.prompt, example.place, sample.tokens, counts)) return {};
-    if (!encoder_.response(sample.response, sample.tokens, example.place, response, counts)) return {};
+    TemplateText prompt = encoder_.rules().prompt_text(example), answer = encoder_.rules().response_text(example, *example.response);
+    if (!encoder_.prompt(prompt, example.place, sample.tokens, counts)) return {};
+    if (!encoder_.response(answer, sample.tokens, example.place, response, counts)) return {};
+    sample.prompt = std::move(prompt.text);
+    sample.response = std::move(answer.text);
     sample.mask.assign(sample.tokens.size(), 0);
     sample.mask.resize(sample.tokens.size() + response.size(), 1);
     sample.tokens.insert(sample.tokens.end(), response.begin(), response.end());
@@ -159,32 +171,36 @@ class SampleMaker {
 
   PreferenceGroup preference(const std::vector<Example>& examples, LengthCounts& counts) const {
     PreferenceGroup group;
-    group.text = encoder_.rules().prompt_text(examples.front());
-    if (!encoder_.prompt(group.text, examples.front().place, group.prompt, counts)) return {};
+    TemplateText prompt = encoder_.rules().prompt_text(examples.front());
+    if (!encoder_.prompt(prompt, examples.front().place, group.prompt, counts)) return {};
     for (const Example& example : examples) {
       PreferencePair pair;
-      pair.chosen_text = encoder_.rules().response_text(example, *example.chosen);
-      pair.rejected_text = encoder_.rules().response_text(example, *example.rejected);
+      TemplateText chosen = encoder_.rules().response_text(example, *example.chosen);
+      TemplateText rejected = encoder_.rules().response_text(example, *example.rejected);
       pair.margin = example.margin;
       pair.category = example.category;
-      require(pair.chosen_text != pair.rejected_text, "{}: 'chosen' and 'rejected' are equal; take the record out", example.place);
-      if (!encoder_.response(pair.chosen_text, group.prompt, example.place, pair.chosen, counts)) continue;
-      if (!encoder_.response(pair.rejected_text, group.prompt, example.place, pair.rejected, counts)) continue;
+      require(chosen.text != rejected.text, "{}: 'chosen' and 'rejected' are equal; take the record out", example.place);
+      if (!encoder_.response(chosen, group.prompt, example.place, pair.chosen, counts)) continue;
+      if (!encoder_.response(rejected, group.prompt, example.place, pair.rejected, counts)) continue;
       if (pair.chosen == pair.rejected) {  // what told them apart was cut off
         ++counts.dropped;
         continue;
       }
+      pair.chosen_text = std::move(chosen.text);
+      pair.rejected_text = std::move(rejected.text);
       group.pairs.push_back(std::move(pair));
     }
+    group.text = std::move(prompt.text);
     return group;
   }
 
   PromptSample prompt(const Example& example, LengthCounts& counts) const {
     PromptSample sample;
-    sample.text = encoder_.rules().prompt_text(example);
+    TemplateText text = encoder_.rules().prompt_text(example);
     sample.answer = example.answer.value_or("");
-    if (!encoder_.prompt(sample.text, example.place, sample.tokens, counts)) return {};
+    if (!encoder_.prompt(text, example.place, sample.tokens, counts)) return {};
     require(!sample.tokens.empty(), "{}: the prompt has no token; take it out or let a BOS be added", example.place);
+    sample.text = std::move(text.text);
     return sample;
   }
 
@@ -254,6 +270,7 @@ PrepareReport prepare(const PrepareOptions& options) {
   report.kind = source.kind();
   const auto tokenizer = tokenizer_of(options, source, report.kind);
   report.rules = options.like.empty() ? options.rules : Dataset(options.like, false).rules();
+  if (options.like.empty() && options.serialized_tokenizer.empty()) report.rules.look_for_special(*tokenizer);
   report.rules.add_bos = report.rules.add_bos && tokenizer->bos();
   report.rules.add_eos = report.rules.add_eos && tokenizer->eos();
   report.vocabulary = tokenizer->vocabulary();
@@ -285,6 +302,7 @@ PrepareReport prepare(const PrepareOptions& options) {
   report.records = source.records;
   report.bad = source.bad;
   report.complaints = source.complaints;
+  report.unused = source.unused;
   const auto counts = [](const DatasetWriter& out) { return std::tuple(out.samples(), out.tokens(), out.targets()); };
   std::tie(report.samples, report.tokens, report.targets) = counts(train);
   if (rest) {
@@ -308,6 +326,9 @@ std::string PrepareReport::text() const {
   std::string out = fmt::format("{} records read, {} skipped, {} dropped as too long or equal once cut, {} prompts and {} responses cut\n", records, bad,
                                 lengths.dropped, lengths.cut_prompts, lengths.cut_responses);
   for (const std::string& complaint : complaints) out += fmt::format("  skipped: {}\n", complaint);
+  std::vector<std::string> names;
+  for (const auto& [name, count] : unused) names.push_back(fmt::format("{} ({}{})", name, count, names.empty() ? " records" : ""));
+  if (!names.empty()) out += fmt::format("fields that the format does not use: {}\n", join(names, ", "));
   if (lengths.prompt_had_bos) out += fmt::format("{} prompts began with BOS already; it was not added again\n", lengths.prompt_had_bos);
   if (lengths.unknown)
     out += fmt::format("{} tokens are unknown: the tokenizer has no piece for some characters, which are lost\n", lengths.unknown);

@@ -60,7 +60,9 @@ class Pretokenizer::Expression {
       const int found = pcre2_match(code_, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), done,
                                     PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, match.get(), nullptr);
       if (found == PCRE2_ERROR_NOMATCH) break;
-      require(found >= 0, "the pre-tokenizer expression failed on a text of {} bytes: {}", text.size(), message_of(found));
+      require(found >= 0,
+              "the tokenizer's expression for words takes too many steps or too much memory on a text of {} bytes; shorten the text",
+              text.size());
       if (range[0] > done) piece(text.substr(done, range[0] - done));
       piece(text.substr(range[0], range[1] - range[0]));
       done = range[1];

@@ -53,26 +53,59 @@ std::string parse_reason(const json::parse_error& error, std::string_view text) 
 }
 
 Field field_of(const json& value) {
-  if (value.is_string()) return {value.get<std::string>(), false};
+  if (value.is_string()) return {value.get<std::string>()};
   return {value.dump(), true};
 }
 
-/// Brackets open at once, outside of strings.
-int nesting(std::string_view text) {
-  int depth = 0, most = 0;
+/// Of a JSON text: how many brackets are open at once, and how many keys there are, that is colons, outside of strings.
+struct Outline {
+  int depth = 0;
+  std::int64_t keys = 0;
+};
+
+Outline outline_of(std::string_view text) {
+  Outline out;
+  int depth = 0;
   bool in_string = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    if (in_string && text[i] == '\\') ++i;
-    else if (text[i] == '"') in_string = !in_string;
-    else if (!in_string && (text[i] == '{' || text[i] == '[')) most = std::max(most, ++depth);
-    else if (!in_string && (text[i] == '}' || text[i] == ']')) --depth;
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      else if (c == '"') in_string = false;
+      continue;
+    }
+    if (c == '"') in_string = true;
+    else if (c == ':') ++out.keys;
+    else if (c == '{' || c == '[') out.depth = std::max(out.depth, ++depth);
+    else if (c == '}' || c == ']') --depth;
   }
-  return most;
+  return out;
+}
+
+std::int64_t keys_in(const json& value) {
+  std::int64_t keys = value.is_object() ? std::ssize(value) : 0;
+  if (value.is_structured())
+    for (const json& part : value) keys += keys_in(part);
+  return keys;
+}
+
+/// The first key that stands twice in one object.
+std::string doubled_key(std::string_view text) {
+  std::string doubled;
+  std::vector<std::set<std::string>> keys;  // of the objects that are open
+  [[maybe_unused]] const json whole = json::parse(text, [&](int, json::parse_event_t event, json& parsed) {
+    if (event == json::parse_event_t::object_start) keys.emplace_back();
+    if (event == json::parse_event_t::object_end) keys.pop_back();
+    if (event == json::parse_event_t::key && !keys.back().insert(parsed).second && doubled.empty()) doubled = parsed;
+    return true;
+  });
+  return doubled;
 }
 
 Record object_record(std::string_view text, std::int64_t line) {
   require_utf8(text, line);
-  if (nesting(text) > deepest) throw BadRecord{line, fmt::format("the JSON text is nested deeper than {} levels", deepest)};
+  const Outline outline = outline_of(text);
+  if (outline.depth > deepest) throw BadRecord{line, fmt::format("the JSON text is nested deeper than {} levels", deepest)};
   json value;
   try {
     value = json::parse(text);
@@ -81,6 +114,8 @@ Record object_record(std::string_view text, std::int64_t line) {
   } catch (const json::out_of_range&) {
     throw BadRecord{line, "the JSON text has a number beyond the range of JSON readers; correct it or take it out"};
   }
+  if (keys_in(value) != outline.keys)
+    throw BadRecord{line, fmt::format("the key '{}' stands twice in one object; take one of them out", doubled_key(text))};
   if (!value.is_object()) throw BadRecord{line, fmt::format("a JSON object is expected, not {}", value.type_name())};
   Record record;
   record.line = line;
@@ -202,7 +237,7 @@ struct Csv : RecordReader::Parser {
     record.line = line;
     for (std::size_t i = 0; i < row.size(); ++i) {
       require_utf8(row[i], line);
-      record.fields[header[i]] = {std::move(row[i]), false};
+      record.fields[header[i]] = {std::move(row[i])};
     }
     return record;
   }
@@ -265,7 +300,7 @@ struct PlainText : RecordReader::Parser {
     }
     if (text.empty()) return std::nullopt;
     require_utf8(text, record.line);
-    record.fields["text"] = {std::move(text), false};
+    record.fields["text"] = {std::move(text)};
     return record;
   }
 
@@ -342,7 +377,10 @@ std::string Record::place() const { return fmt::format("'{}', line {}", file, li
 namespace {
 const Field& field_named(const Record& record, std::string_view name) {
   const auto found = record.fields.find(name);
-  if (found != record.fields.end()) return found->second;
+  if (found != record.fields.end()) {
+    found->second.used = true;
+    return found->second;
+  }
   require(!record.nulls.contains(name), "{}: the field '{}' is null; give it a value or take the record out", record.place(), name);
   std::vector<std::string> names;
   for (const auto& [key, field] : record.fields) names.push_back(key);
@@ -355,6 +393,13 @@ std::string role_named(const std::string& name) {
   return name;
 }
 }  // namespace
+
+std::vector<std::string> Record::unused() const {
+  std::vector<std::string> names;
+  for (const auto& [name, field] : fields)
+    if (!field.used && !is_blank(field.text) && field.text != "[]" && field.text != "{}") names.push_back(name);
+  return names;
+}
 
 const std::string& Record::text(std::string_view name) const {
   const Field& field = field_named(*this, name);

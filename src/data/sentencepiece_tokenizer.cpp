@@ -49,7 +49,7 @@ class SentencePieceTokenizer : public Tokenizer {
 
  private:
   static std::optional<std::int32_t> id_or_none(int id) { return id < 0 ? std::nullopt : std::optional(id); }
-  std::vector<std::int32_t> encode_text(std::string_view text, Place place, bool with_special) const override;
+  std::vector<std::int32_t> encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const override;
   std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const override;
 
   std::string bytes_;
@@ -58,13 +58,14 @@ class SentencePieceTokenizer : public Tokenizer {
   AddedTokens special_;
 };
 
-std::vector<std::int32_t> SentencePieceTokenizer::encode_text(std::string_view text, Place place, bool with_special) const {
+std::vector<std::int32_t> SentencePieceTokenizer::encode_text(std::string_view text, Place place,
+                                                              std::span<const TextRange> special_in) const {
   std::vector<std::int32_t> ids;
-  special_.encode_around(text, with_special, ids, [&](std::string_view part) {
+  special_.encode_around(text, special_in, ids, [&](std::string_view part) {
     std::vector<int> run;
     const bool behind = place == Place::behind && part.data() == text.data();
     const auto status = (behind ? continuation_ : processor_)->Encode(absl::string_view(part.data(), part.size()), &run);
-    require(status.ok(), "SentencePiece cannot encode a text of {} bytes: {}", part.size(), status.ToString());
+    require(status.ok(), "the SentencePiece model cannot encode a text of {} bytes: it is damaged, copy it again", part.size());
     ids.insert(ids.end(), run.begin(), run.end());
   });
   return ids;
@@ -77,7 +78,7 @@ std::string SentencePieceTokenizer::decode_ids(std::span<const std::int32_t> ids
     if (run.empty()) return;
     std::string part;
     const auto status = (place == Place::behind ? continuation_ : processor_)->Decode(run, &part);
-    require(status.ok(), "SentencePiece cannot decode {} tokens: {}", run.size(), status.ToString());
+    require(status.ok(), "the SentencePiece model cannot decode {} tokens: it is damaged, copy it again", run.size());
     text += part;
     run.clear();
   };

@@ -16,35 +16,35 @@ using Lookup = std::function<std::string(std::string_view field)>;
 constexpr std::pair<std::string_view, TooLong> rule_names[] = {{"refuse", TooLong::refuse}, {"drop", TooLong::drop}, {"cut", TooLong::cut}};
 
 /// Renders a template text. `{{` and `}}` are braces; a part in [[ ]] vanishes with an empty field in it.
-std::string render(std::string_view text, const Lookup& lookup) {
-  std::string out;
-  std::size_t part_start = std::string::npos;
+TemplateText render(std::string_view text, const Lookup& lookup) {
+  TemplateText out;
+  std::optional<TemplateText> before_part;
   bool part_empty = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const std::string_view rest = text.substr(i);
     if (rest.starts_with("{{") || rest.starts_with("}}")) {
-      out += text[i++];
+      out.add_own(text.substr(i++, 1));
     } else if (rest.starts_with("[[")) {
-      require(part_start == std::string::npos, "the template '{}' opens [[ inside [[", text);
-      part_start = out.size();
+      require(!before_part, "the template '{}' opens [[ inside [[", text);
+      before_part = out;
       part_empty = false;
       ++i;
-    } else if (rest.starts_with("]]") && part_start != std::string::npos) {
-      if (part_empty) out.resize(part_start);
-      part_start = std::string::npos;
+    } else if (rest.starts_with("]]") && before_part) {
+      if (part_empty) out = *before_part;
+      before_part.reset();
       ++i;
     } else if (text[i] == '{') {
       const std::size_t end = text.find('}', i);
       require(end != std::string_view::npos, "the template '{}' opens a {{ that it does not close; write {{{{ for a brace", text);
       const std::string value = lookup(text.substr(i + 1, end - i - 1));
       part_empty = part_empty || value.empty();
-      out += value;
+      out.add_data(value);
       i = end;
     } else {
-      out += text[i];
+      out.add_own(text.substr(i, 1));
     }
   }
-  require(part_start == std::string::npos, "the template '{}' opens a [[ that it does not close", text);
+  require(!before_part, "the template '{}' opens a [[ that it does not close", text);
   return out;
 }
 
@@ -54,18 +54,20 @@ std::string_view trailing_blanks(std::string_view text) {
 }
 
 json as_json(const Template& rules) {
-  return {{"prompt", rules.prompt},
-          {"response_prefix", rules.response_prefix},
-          {"response_suffix", rules.response_suffix},
-          {"human", rules.human},
-          {"assistant", rules.assistant},
-          {"system", rules.system},
-          {"add_bos", rules.add_bos},
-          {"add_eos", rules.add_eos},
-          {"max_prompt_tokens", rules.max_prompt_tokens},
-          {"max_response_tokens", rules.max_response_tokens},
-          {"prompt_rule", name_of(rules.prompt_rule)},
-          {"response_rule", name_of(rules.response_rule)}};
+  json out = {{"prompt", rules.prompt},
+              {"response_prefix", rules.response_prefix},
+              {"response_suffix", rules.response_suffix},
+              {"human", rules.human},
+              {"assistant", rules.assistant},
+              {"system", rules.system},
+              {"add_bos", rules.add_bos},
+              {"add_eos", rules.add_eos},
+              {"max_prompt_tokens", rules.max_prompt_tokens},
+              {"max_response_tokens", rules.max_response_tokens},
+              {"prompt_rule", name_of(rules.prompt_rule)},
+              {"response_rule", name_of(rules.response_rule)}};
+  if (rules.special_tokens) out["special_tokens"] = true;  // left out where it changes nothing
+  return out;
 }
 
 }  // namespace
@@ -101,6 +103,7 @@ Template Template::from_json(const std::string& text) {
   Template rules;
   try {
     const json value = json::parse(text);
+    rules.special_tokens = value.value("special_tokens", false);
     const json known = as_json(rules);
     for (const auto& [key, entry] : value.items()) require(known.contains(key), "a prompt template has no entry '{}'", key);
     rules.prompt = value.at("prompt");
@@ -124,25 +127,54 @@ Template Template::from_json(const std::string& text) {
 
 std::string Template::difference(const Template& other) const {
   const json here = as_json(*this), there = as_json(other);
+  if (special_tokens != other.special_tokens)
+    return fmt::format("special tokens in the template are {} here and {} there", special_tokens ? "tokens" : "letters",
+                       other.special_tokens ? "tokens" : "letters");
   for (const auto& [key, value] : here.items())
     if (value != there.at(key)) return fmt::format("{} is {} here and {} there", key, value.dump(), there.at(key).dump());
   return "";
 }
 
-std::string Template::prompt_text(const Example& example) const {
-  if (example.is_text) return "";
-  if (example.complete) return example.prompt;
-  if (example.turns.empty())
-    return render(prompt, [&](std::string_view field) { return field == "input" ? example.input : example.prompt; });
-  std::string text;
-  for (const Turn& turn : example.turns) text += (turn.role == "human" ? human : turn.role == "system" ? system : assistant) + turn.text;
-  return text + assistant.substr(0, assistant.size() - trailing_blanks(assistant).size());
+TemplateText& TemplateText::add_own(std::string_view words) {
+  if (words.empty()) return *this;
+  if (own.empty() || own.back().end < text.size()) own.push_back({text.size(), text.size()});
+  text += words;
+  own.back().end = text.size();
+  return *this;
 }
 
-std::string Template::response_text(const Example& example, std::string_view answer) const {
-  if (example.is_text) return std::string(answer);
-  std::string text(example.turns.empty() ? std::string_view() : trailing_blanks(assistant));
-  return text.append(response_prefix).append(answer).append(response_suffix);
+TemplateText& TemplateText::add_data(std::string_view words) {
+  text += words;
+  return *this;
+}
+
+void Template::look_for_special(const Tokenizer& tokenizer) {
+  Example one, dialogue;
+  one.prompt = one.input = " ";
+  dialogue.turns = {{"system", " "}, {"human", " "}};
+  const TemplateText texts[] = {prompt_text(one), prompt_text(dialogue), response_text(dialogue, " ")};
+  for (std::int32_t id = 0; id < tokenizer.vocabulary() && !special_tokens; ++id)
+    special_tokens = tokenizer.is_special(id) && std::any_of(std::begin(texts), std::end(texts), [&](const TemplateText& words) {
+                       return words.text.find(tokenizer.piece(id)) != std::string::npos;
+                     });
+}
+
+TemplateText Template::prompt_text(const Example& example) const {
+  TemplateText out;
+  if (example.is_text) return out;
+  if (example.complete) return out.add_data(example.prompt);
+  if (example.turns.empty())
+    return render(prompt, [&](std::string_view field) { return field == "input" ? example.input : example.prompt; });
+  for (const Turn& turn : example.turns)
+    out.add_own(turn.role == "human" ? human : turn.role == "system" ? system : assistant).add_data(turn.text);
+  return out.add_own(std::string_view(assistant).substr(0, assistant.size() - trailing_blanks(assistant).size()));
+}
+
+TemplateText Template::response_text(const Example& example, std::string_view answer) const {
+  TemplateText out;
+  if (example.is_text) return out.add_data(answer);
+  if (!example.turns.empty()) out.add_own(trailing_blanks(assistant));
+  return out.add_own(response_prefix).add_data(answer).add_own(response_suffix);
 }
 
 LengthCounts& LengthCounts::operator+=(const LengthCounts& other) {
@@ -159,6 +191,13 @@ TemplateEncoder::TemplateEncoder(const Template& rules, const Tokenizer& tokeniz
   require(!rules_.add_bos || tokenizer.bos(),
           "the template adds a beginning-of-text token, but the tokenizer has none; set add_bos = false");
   require(!rules_.add_eos || tokenizer.eos(), "the template adds an end-of-text token, but the tokenizer has none; set add_eos = false");
+  const TemplateText words = rules_.response_text({}, "");
+  const std::vector<std::int32_t> ids = tokenizer.encode(words.text, special_in(words));
+  require(
+      !tokenizer.eos() || ids.end() - std::find(ids.begin(), ids.end(), *tokenizer.eos()) <= 1,
+      "the template's response_prefix or response_suffix goes on behind the end-of-text token {}, where a response ends: leave out what "
+      "stands behind it",
+      tokenizer.piece(tokenizer.eos().value_or(0)));
 }
 
 std::int64_t TemplateEncoder::count_unknown(std::span<const std::int32_t> tokens) const {
@@ -187,8 +226,13 @@ bool fit(std::vector<std::int32_t>& tokens, std::int64_t limit, std::int64_t kee
 }
 }  // namespace
 
-bool TemplateEncoder::prompt(std::string_view text, std::string_view place, std::vector<std::int32_t>& tokens, LengthCounts& counts) const {
-  tokens = tokenizer_->encode(text);
+std::span<const TextRange> TemplateEncoder::special_in(const TemplateText& text) const {
+  return rules_.special_tokens ? std::span<const TextRange>(text.own) : std::span<const TextRange>();
+}
+
+bool TemplateEncoder::prompt(const TemplateText& text, std::string_view place, std::vector<std::int32_t>& tokens,
+                             LengthCounts& counts) const {
+  tokens = tokenizer_->encode(text.text, special_in(text));
   counts.unknown += count_unknown(tokens);
   if (rules_.add_bos) {
     const std::int32_t bos = *tokenizer_->bos();
@@ -200,12 +244,12 @@ bool TemplateEncoder::prompt(std::string_view text, std::string_view place, std:
              counts.dropped);
 }
 
-bool TemplateEncoder::response(std::string_view text, std::span<const std::int32_t> prompt, std::string_view place,
+bool TemplateEncoder::response(const TemplateText& text, std::span<const std::int32_t> prompt, std::string_view place,
                                std::vector<std::int32_t>& tokens, LengthCounts& counts) const {
-  tokens = tokenizer_->encode_after(prompt, text);
+  tokens = tokenizer_->encode_after(prompt, text.text, special_in(text));
   counts.unknown += count_unknown(tokens);
-  if (!tokens.empty() && tokenizer_->bos() == tokens.front()) tokens.erase(tokens.begin());
-  if (rules_.add_eos) tokens.push_back(*tokenizer_->eos());
+  const bool had_eos = !tokens.empty() && tokens.back() == tokenizer_->eos();
+  if (rules_.add_eos && !had_eos) tokens.push_back(*tokenizer_->eos());
   require(!tokens.empty(), "{}: the response is empty and the template adds no end-of-text token; take the record out", place);
   return fit(tokens, rules_.max_response_tokens, 0, false, rules_.response_rule, "response", place, counts.cut_responses, counts.dropped);
 }

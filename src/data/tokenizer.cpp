@@ -18,12 +18,12 @@ void Tokenizer::check_ids(std::span<const std::int32_t> ids) const {
 }
 
 Tokenizer::Place Tokenizer::place_after(std::span<const std::int32_t> before) const {
-  const bool text = std::any_of(before.begin(), before.end(), [&](std::int32_t id) { return !is_special(id); });
-  return text ? Place::behind : Place::start;
+  if (std::all_of(before.begin(), before.end(), [&](std::int32_t id) { return is_special(id); })) return Place::start;
+  return is_special(before.back()) && before.back() != unknown() ? Place::behind_special : Place::behind;
 }
 
-std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool with_special) const {
-  return encode_text(text, Place::start, with_special);
+std::vector<std::int32_t> Tokenizer::encode(std::string_view text, std::span<const TextRange> special_in) const {
+  return encode_text(text, Place::start, special_in);
 }
 
 std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool with_special) const {
@@ -31,8 +31,9 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool with_speci
   return decode_ids(ids, Place::start, with_special);
 }
 
-std::vector<std::int32_t> Tokenizer::encode_after(std::span<const std::int32_t> before, std::string_view text) const {
-  return encode_text(text, rule_ == Rule::apart ? Place::start : place_after(before), false);
+std::vector<std::int32_t> Tokenizer::encode_after(std::span<const std::int32_t> before, std::string_view text,
+                                                  std::span<const TextRange> special_in) const {
+  return encode_text(text, rule_ == Rule::apart ? Place::start : place_after(before), special_in);
 }
 
 std::string Tokenizer::decode_after(std::span<const std::int32_t> before, std::span<const std::int32_t> ids) const {

@@ -2,9 +2,12 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "collimate/data/tokenizer.hpp"
 
 namespace collimate {
 
@@ -16,15 +19,15 @@ class AddedTokens {
     std::int32_t id;
   };
   void add(const std::string& text, std::int32_t id, bool special);
-  /// The next match at or after `from`; special tokens are passed over unless `with_special`.
-  std::optional<Match> find(std::string_view text, std::size_t from, bool with_special) const;
+  /// The next match at or after `from`; special tokens count only where they lie wholly in one of these ranges.
+  std::optional<Match> find(std::string_view text, std::size_t from, std::span<const TextRange> special_in) const;
   std::size_t longest() const { return longest_; }  ///< bytes
 
   /// Appends the ids of the matches, and by `plain(part)` those of the text before, between and after them.
   template <class Plain>
-  void encode_around(std::string_view text, bool with_special, std::vector<std::int32_t>& ids, Plain plain) const {
+  void encode_around(std::string_view text, std::span<const TextRange> special_in, std::vector<std::int32_t>& ids, Plain plain) const {
     std::size_t done = 0;
-    while (const auto match = find(text, done, with_special)) {
+    while (const auto match = find(text, done, special_in)) {
       plain(text.substr(done, match->position - done));
       ids.push_back(match->id);
       done = match->position + match->length;
@@ -40,7 +43,7 @@ class AddedTokens {
   };
   std::array<std::vector<Token>, 256> by_first_byte_;  // longest first
   std::size_t longest_ = 0;
-  bool any_plain_ = false, any_ = false;
+  bool any_plain_ = false;
 };
 
 }  // namespace collimate

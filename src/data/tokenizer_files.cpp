@@ -96,37 +96,41 @@ std::optional<fs::path> find_in_folder(const fs::path& folder) {
 }
 
 /// The id that a tokenizer_config.json or special_tokens_map.json gives to "eos_token" and the like: a string or {"content": string}.
-std::optional<std::int32_t> named_id(const Tokenizer& tokenizer, const fs::path& file, const json& content, const std::string& key) {
+std::optional<std::int32_t> named_id(const Tokenizer& tokenizer, const fs::path& own_file, const fs::path& file, const json& content,
+                                     const std::string& key) {
   const auto found = content.find(key);
   if (found == content.end() || found->is_null()) return std::nullopt;
   const json& name = found->is_object() ? found->value("content", json()) : *found;
   require(name.is_string(), "{}: \"{}\" is neither text nor an object with \"content\"", file.string(), key);
   const auto id = tokenizer.id_of(name.get<std::string>());
-  require(id || key == "pad_token" || key == "unk_token", "{}: the {} {} is not in the vocabulary of the tokenizer beside it",
-          file.string(), key, name.dump());
+  require(id || key == "pad_token" || key == "unk_token",
+          "{}: the {} {} is not in the vocabulary of the tokenizer '{}'; one of the two files belongs to another model", file.string(), key,
+          name.dump(), own_file.string());
   return id;
 }
 
 /// "eos_token_id" of config.json: a number or, in some LLaMA files, several, of which the first is taken.
-std::optional<std::int32_t> configured_id(const Tokenizer& tokenizer, const fs::path& file, const json& content, const std::string& key) {
+std::optional<std::int32_t> configured_id(const Tokenizer& tokenizer, const fs::path& own_file, const fs::path& file, const json& content,
+                                          const std::string& key) {
   auto value = content.value(key, json());
   if (value.is_array() && !value.empty()) value = json(value.front());
   if (value.is_null() || (key == "pad_token_id" && value == -1)) return std::nullopt;
   require(value.is_number_integer() && value >= 0 && value < tokenizer.vocabulary(),
-          "{}: {} is {}, not an id of the tokenizer beside it (0 to {})", file.string(), key, value.dump(), tokenizer.vocabulary() - 1);
+          "{}: {} is {}, not an id of the tokenizer '{}' (0 to {}); one of the two files belongs to another model", file.string(), key,
+          value.dump(), own_file.string(), tokenizer.vocabulary() - 1);
   return value.get<std::int32_t>();
 }
 
-SpecialIds find_special_ids(const Tokenizer& tokenizer, const fs::path& folder) {
+SpecialIds find_special_ids(const Tokenizer& tokenizer, const fs::path& own_file, const fs::path& folder) {
   const fs::path config_file = folder / "tokenizer_config.json", map_file = folder / "special_tokens_map.json",
                  model_file = folder / "config.json";
   const json config = read_side_file(config_file), map = read_side_file(map_file), model = read_side_file(model_file);
   const auto find = [&](const std::string& part, std::optional<std::int32_t> own) -> std::optional<std::int32_t> {
-    if (const auto id = named_id(tokenizer, config_file, config, part + "_token")) return id;
-    if (const auto id = named_id(tokenizer, map_file, map, part + "_token")) return id;
+    if (const auto id = named_id(tokenizer, own_file, config_file, config, part + "_token")) return id;
+    if (const auto id = named_id(tokenizer, own_file, map_file, map, part + "_token")) return id;
     if (own) return own;
     if (part == "unk") return std::nullopt;
-    return configured_id(tokenizer, model_file, model, part + "_token_id");
+    return configured_id(tokenizer, own_file, model_file, model, part + "_token_id");
   };
   const SpecialIds own = tokenizer.special_ids();
   SpecialIds ids{find("bos", own.bos), find("eos", own.eos), find("pad", own.pad), own.unknown ? own.unknown : find("unk", own.unknown)};
@@ -146,7 +150,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   const auto file = folder ? find_in_folder(given) : given;
   require(file.has_value(), "{} holds no tokenizer. Looked for: {}", path, looked_for);
   auto tokenizer = load_file(*file);
-  tokenizer->set_special_ids(find_special_ids(*tokenizer, folder ? given : given.parent_path()));
+  tokenizer->set_special_ids(find_special_ids(*tokenizer, *file, folder ? given : given.parent_path()));
   return tokenizer;
 }
 

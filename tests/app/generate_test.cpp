@@ -2,6 +2,7 @@
 
 #include "app/model_folder.hpp"
 #include "collimate/base/text.hpp"
+#include "collimate/data/dataset.hpp"
 
 namespace collimate::test {
 namespace {
@@ -116,6 +117,30 @@ TEST_F(Generate, TakesTextThroughTheTemplate) {
   EXPECT_NE(made.find("300 tokens"), std::string::npos) << made;
   expect_refusal({"prepare", folder / "a.jsonl", "--output", folder / "b.h5", "--like", folder / "t", "--add-bos=false"}, {"--like"});
   expect_refusal({"prepare", folder / "a.jsonl", "--output", folder / "b.h5", "--like", folder / "t", "--tokenizer=bytes"}, {"--like"});
+}
+
+TEST_F(Generate, TakesTheTemplatesSpecialTokensAsPrepareDoes) {
+  put_model(folder / "hf2", [] {
+    ModelConfig c = small_llama();
+    c.vocabulary = 300;
+    return c;
+  }());
+  printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
+  printed({"import", "--model", folder / "hf2", "--output", folder / "t", "--tokenizer", folder / "ex/tokenizer.json", "--prompt-template",
+           "<|bos|>{prompt}<|endoftext|>\\n"});
+  put(folder / "a.jsonl", "{\"prompt\": \"a<|endoftext|>\"}\n");
+  printed({"prepare", folder / "a.jsonl", "--output", folder / "a.h5", "--like", folder / "t"});
+  const std::vector<std::int32_t> tokens = Dataset(folder / "a.h5").prompt(0).tokens;
+  EXPECT_EQ(std::count(tokens.begin(), tokens.end(), 0), 1);  // <|bos|>
+  EXPECT_EQ(std::count(tokens.begin(), tokens.end(), 1), 1);  // <|endoftext|>: the template's, not the record's
+  std::vector<std::string> ids;
+  for (const std::int32_t id : tokens) ids.push_back(std::to_string(id));
+  const auto ask = [&](const std::string& option, const std::string& value) {
+    const std::string text = printed({"generate", "--checkpoint", folder / "t", "--max-new", "9", "--logprobs", option, value});
+    return text.substr(text.find("text: "));
+  };
+  EXPECT_EQ(ask("--prompt", "a<|endoftext|>"), ask("--prompt-ids", join(ids, ",")));
+  EXPECT_NE(ask("--prompt", "a"), ask("--prompt", "a<|endoftext|>"));
 }
 
 TEST(RealModels, GreedyTextIsThatOfAnotherProgram) {

@@ -54,7 +54,7 @@ TEST(BpeMetaspace, PrefixesReplacesSpacesAndMerges) {
   EXPECT_EQ(tokenizer->encode("baé"), (Ids{space, ba, e_acute}));
   EXPECT_EQ(tokenizer->encode("汉"), (Ids{space, 3 + 0xe6, 3 + 0xb1, 3 + 0x89}));
   EXPECT_EQ(tokenizer->encode("ab[tool]ab"), (Ids{space_ab, tool, space_ab}));
-  EXPECT_EQ(tokenizer->encode("<s>ab", true), (Ids{1, space_ab}));
+  EXPECT_EQ(encode_special(*tokenizer, "<s>ab"), (Ids{1, space_ab}));
   EXPECT_EQ(tokenizer->decode(Ids{1, space_ab, space_ab, 2}), "ab ab");
   EXPECT_EQ(tokenizer->decode(Ids{1, space_ab, 2}, true), "<s> ab</s>");
   EXPECT_EQ(tokenizer->piece(space_ab), "▁ab");
@@ -78,6 +78,9 @@ TEST(BpeMetaspace, ATextBehindAnotherGetsNoBlankOfItsOwn) {
     EXPECT_EQ(tokenizer->encode_after(prompt, " ab"), Ids{space_ab});
     EXPECT_EQ(tokenizer->encode_after(prompt, "  ab"), (Ids{space, space_ab}));
     EXPECT_EQ(tokenizer->encode_after(Ids{1}, "ab"), tokenizer->encode("ab"));
+    const Ids behind_special = encode_special(*tokenizer, "ab<s>ab");
+    EXPECT_EQ(tokenizer->encode_after(Ids{space_ab, 1}, "ab"), Ids{behind_special.back()});
+    EXPECT_EQ(tokenizer->decode_after(Ids{space_ab, 1}, Ids{behind_special.back()}), "ab");
     const Ids later = tokenizer->encode("ab[tool]ab");  // inside the text added tokens part it as ever
     EXPECT_EQ(tokenizer->encode_after(prompt, "ab[tool]ab"), (Ids{ab, tool, later.back()}));
     EXPECT_EQ(tokenizer->decode_after(prompt, Ids{space_ab, ab, 2}), " abab");

@@ -57,7 +57,7 @@ TEST_F(Formats, HhPromptsReachToTheLastSharedCue) {
   EXPECT_EQ(hh.prompt, "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:");
   EXPECT_EQ(hh.chosen, " Yes, it is");
   EXPECT_EQ(hh.rejected, " Yes no");
-  EXPECT_EQ(Template().prompt_text(hh), hh.prompt);
+  EXPECT_EQ(Template().prompt_text(hh).text, hh.prompt);
   EXPECT_THAT(complaint(R"({"chosen": "yes", "rejected": "no"})"), HasSubstr("share no text"));
 }
 

@@ -181,6 +181,38 @@ TEST_F(Prepare, ABadFirstRecordDoesNotDecideTheFormat) {
   EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("b.jsonl"), HasSubstr("fields x")));
 }
 
+TEST_F(Prepare, FieldsThatAreNotUsedAreSaidOnce) {
+  PrepareOptions asked = options(file("a.jsonl",
+                                      R"({"instruction": "a", "output": "b", "system": "be kind", "history": [["x", "y"]], "id": 1}
+{"instruction": "a", "input": "c", "output": "b", "system": " ", "history": [], "id": 2}
+{"instruction": "a", "output": "b", "history": [["x", "y"]], "note": null}
+)"));
+  asked.held_out_fraction = 0.3;  // more passes over the file count them no more often
+  asked.held_out_output = at("rest.h5");
+  const auto report = prepare(asked);
+  EXPECT_EQ(report.unused, (std::map<std::string, std::int64_t>{{"history", 2}, {"id", 2}, {"system", 1}}));
+  EXPECT_THAT(report.text(), HasSubstr("does not use: history (2 records), id (2), system (1)\n"));
+  const std::string used = file("p.jsonl", R"({"prompt": "a", "input": "b", "chosen": "c", "rejected": "d", "margin": 1, "kind": "k"})");
+  EXPECT_THAT(prepare(options(used)).text(), Not(HasSubstr("does not use")));
+}
+
+TEST_F(Prepare, FilesOfAnotherKindAreRefusedUnlessTheKindIsSaid) {
+  const std::string learned = file("a.jsonl", "{\"instruction\": \"a\", \"output\": \"b\"}\n");
+  const std::string pairs = file("p.jsonl", "{\"prompt\": \"a\", \"chosen\": \"c\", \"rejected\": \"d\"}\n");
+  PrepareOptions asked = options(learned);
+  asked.inputs.push_back(pairs);
+  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("p.jsonl', line 1"), HasSubstr("preference"), HasSubstr("--kind")));
+  asked.kind = DatasetKind::supervised;
+  EXPECT_EQ(prepare(asked).samples, 2);
+  asked = options(pairs);
+  asked.inputs.push_back(learned);
+  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("a.jsonl', line 1"), HasSubstr("supervised"), HasSubstr("--kind")));
+  const std::string mixed = file("m.jsonl",
+                                 "{\"instruction\": \"a\", \"output\": \"b\"}\n"
+                                 "{\"instruction\": \"a\", \"output\": \"b\", \"chosen\": \"c\", \"rejected\": \"d\"}\n");
+  EXPECT_THAT(prepare(options(mixed)).text(), HasSubstr("does not use: chosen (1 records), rejected (1)"));
+}
+
 TEST_F(Prepare, LongRecordsFollowTheRule) {
   PrepareOptions asked =
       options(file("a.jsonl", "{\"prompt\": \"abcdef\", \"response\": \"b\"}\n{\"prompt\": \"a\", \"response\": \"b\"}\n"));

@@ -94,6 +94,10 @@ TEST_F(Records, BadInputIsNamedWithFileLineAndRemedy) {
   EXPECT_THAT(complaint("i.jsonl", "{\"p\": \"a\tb\"}\n"), AllOf(HasSubstr("line 1"), HasSubstr("control character")));
   EXPECT_THAT(complaint("j.jsonl.gz", "{\"p\": \"a\"}\n"), AllOf(HasSubstr("j.jsonl.gz"), HasSubstr("is not gzipped")));
   EXPECT_THAT(complaint("k.jsonl.gz", "\x1f\x8b\x08 not really"), AllOf(HasSubstr("k.jsonl.gz"), HasSubstr("the gzipped file is")));
+  EXPECT_THAT(complaint("l.jsonl", "{\"p\": \"a:b\", \"q\": {\"p\": 1}}\n{\"p\": 1, \"q\": 2, \"p\": 1}\n"),
+              AllOf(HasSubstr("l.jsonl', line 2"), HasSubstr("the key 'p' stands twice")));
+  EXPECT_THAT(complaint("m.json", "[{\"p\": 1},\n{\"t\": [{\"from\": \"a\"}, {\"from\": 1, \"from\": 1}]}]"),
+              AllOf(HasSubstr("m.json', line 2"), HasSubstr("the key 'from' stands twice")));
   EXPECT_THAT(complaint("c.jsonl", "{}\n[1]\n"), AllOf(HasSubstr("line 2"), HasSubstr("object is expected, not array")));
   EXPECT_THAT(complaint("d.jsonl", "{}\n{\"p\": \"a\xff\"}\n"),
               AllOf(HasSubstr("line 2"), HasSubstr("byte 9"), HasSubstr("UTF-8"), HasSubstr("iconv")));

@@ -65,7 +65,7 @@ TEST(TokenizerLlama2c, MergesByScoreBehindADummySpace) {
   for (const char* text : {"ab", " ab", "bab", "a b  é"}) EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}), "ab");
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}, true), "<s>ab</s>");
-  EXPECT_EQ(tokenizer->encode("<s>ab</s>ab", true), (Ids{1, 7, 2, 7}));
+  EXPECT_EQ(encode_special(*tokenizer, "<s>ab</s>ab"), (Ids{1, 7, 2, 7}));
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2, 7}, true), "<s>ab</s>ab");
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2, 7}), "ab ab");
   EXPECT_EQ(tokenizer->id_of("</s>"), 2);
@@ -124,7 +124,7 @@ TEST(TokenizerSentencePiece, RunsAModelAndAgreesWithLlama2cOnPlainText) {
   }
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}), "ab");
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2}, true), "<s>ab</s>");
-  EXPECT_EQ(tokenizer->encode("<s>ab</s>ab", true), (Ids{1, 7, 2, 7}));
+  EXPECT_EQ(encode_special(*tokenizer, "<s>ab</s>ab"), (Ids{1, 7, 2, 7}));
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2, 7}, true), "<s>ab</s>ab");
   EXPECT_EQ(tokenizer->decode(Ids{1, 7, 2, 7}), "ab ab");
   EXPECT_EQ(tokenizer->piece(7), "▁ab");
@@ -147,6 +147,22 @@ TEST(TokenizerSentencePiece, ATextBehindAnotherGetsNoBlankOfItsOwn) {
     EXPECT_EQ(tokenizer->decode_after(Ids{1, 7}, Ids{7, 6, 2}), " abab");
     EXPECT_EQ(tokenizer->decode_after(Ids{1}, Ids{7, 6, 2}), "abab");
     EXPECT_EQ(tokenizer->decode(Ids{1, 7, 6, 7, 2}), "abab ab");
+  }
+}
+
+TEST(TokenizerSentencePiece, ControlPiecesAreFoundInTheRangesAskedForOnly) {
+  const auto plain = parse_sentencepiece(sentencepiece_file(pieces("▁")), "test"), other = llama2c();
+  const TextRange first[] = {{0, 3}}, last[] = {{8, 12}}, short_of_it[] = {{0, 2}};
+  for (const Tokenizer* tokenizer : {plain.get(), other.get()}) {
+    const std::string text = "<s>ab<s>a</s>";
+    Ids rest = tokenizer->encode("ab<s>a</s>");
+    rest.insert(rest.begin(), 1);
+    EXPECT_EQ(tokenizer->encode(text, first), rest);  // a text behind a special token gets its blank
+    EXPECT_EQ(tokenizer->encode(text, short_of_it), tokenizer->encode(text));
+    EXPECT_EQ(tokenizer->encode_after(Ids{1, 7}, "ababab.a</s>", last).back(), 2);
+    EXPECT_EQ(tokenizer->encode_after(Ids{1, 7, 2}, "ab"), Ids{7});  // so does a response behind one
+    EXPECT_EQ(tokenizer->decode_after(Ids{1, 7, 2}, Ids{7}), "ab");
+    EXPECT_EQ(tokenizer->encode_after(Ids{1, 7, 0}, "ab"), Ids{6});  // unknown is text
   }
 }
 

@@ -22,33 +22,33 @@ constexpr std::int32_t bos = 256, eos = 257;
 
 TEST(Template, FieldsBracesAndOptionalParts) {
   Template rules;
-  EXPECT_EQ(rules.prompt_text(alpaca("Do", "this")), "Do\nthis\n");
-  EXPECT_EQ(rules.prompt_text(alpaca("Do", "")), "Do\n");
+  EXPECT_EQ(rules.prompt_text(alpaca("Do", "this")).text, "Do\nthis\n");
+  EXPECT_EQ(rules.prompt_text(alpaca("Do", "")).text, "Do\n");
   rules.prompt = "{{\"q\": \"{instruction}\"}}[[ ({input})]] =";
-  EXPECT_EQ(rules.prompt_text(alpaca("a{b}", "x]]")), "{\"q\": \"a{b}\"} (x]]) =");
-  EXPECT_EQ(rules.prompt_text(alpaca("a{b}", "")), "{\"q\": \"a{b}\"} =");
+  EXPECT_EQ(rules.prompt_text(alpaca("a{b}", "x]]")).text, "{\"q\": \"a{b}\"} (x]]) =");
+  EXPECT_EQ(rules.prompt_text(alpaca("a{b}", "")).text, "{\"q\": \"a{b}\"} =");
   rules.response_prefix = "<";
   rules.response_suffix = ">";
-  EXPECT_EQ(rules.response_text(alpaca("a", ""), "r"), "<r>");
+  EXPECT_EQ(rules.response_text(alpaca("a", ""), "r").text, "<r>");
 }
 
 TEST(Template, DialoguesEndWithTheAssistantsCue) {
   Example example;
   example.turns = {{"system", "Be kind."}, {"human", "Hi"}, {"assistant", "Hello"}, {"human", "Bye"}};
   const Template rules;
-  EXPECT_EQ(rules.prompt_text(example), "\n\nSystem: Be kind.\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Bye\n\nAssistant:");
-  EXPECT_EQ(rules.response_text(example, "See you"), " See you");
+  EXPECT_EQ(rules.prompt_text(example).text, "\n\nSystem: Be kind.\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Bye\n\nAssistant:");
+  EXPECT_EQ(rules.response_text(example, "See you").text, " See you");
 }
 
 TEST(Template, CompletePromptsAndPlainTextAreNotTouched) {
   Example example = alpaca("\n\nHuman: x\n\nAssistant:", "");
   example.complete = true;
-  EXPECT_EQ(Template().prompt_text(example), example.prompt);
+  EXPECT_EQ(Template().prompt_text(example).text, example.prompt);
   example.is_text = true;
   Template rules;
   rules.response_prefix = "<";
-  EXPECT_EQ(rules.prompt_text(example), "");
-  EXPECT_EQ(rules.response_text(example, "words"), "words");
+  EXPECT_EQ(rules.prompt_text(example).text, "");
+  EXPECT_EQ(rules.response_text(example, "words").text, "words");
 }
 
 TEST(Template, BadTemplatesAreSentences) {
@@ -88,48 +88,15 @@ TEST(TemplateEncoder, ExactlyOneBosAndTheEndIsPartOfTheResponse) {
   const TemplateEncoder encoder(Template{}, *bytes);
   LengthCounts counts;
   Ids tokens;
-  ASSERT_TRUE(encoder.prompt("ab", "here", tokens, counts));
+  ASSERT_TRUE(encoder.prompt({"ab"}, "here", tokens, counts));
   EXPECT_THAT(tokens, ElementsAre(bos, 'a', 'b'));
-  ASSERT_TRUE(encoder.response("c", {}, "here", tokens, counts));
+  ASSERT_TRUE(encoder.response({"c"}, {}, "here", tokens, counts));
   EXPECT_THAT(tokens, ElementsAre('c', eos));
-  ASSERT_TRUE(encoder.prompt("", "here", tokens, counts));
+  ASSERT_TRUE(encoder.prompt({""}, "here", tokens, counts));
   EXPECT_THAT(tokens, ElementsAre(bos));
-  ASSERT_TRUE(encoder.prompt("<bos>x", "here", tokens, counts));  // special tokens in a text are plain text
+  ASSERT_TRUE(encoder.prompt({"<bos>x"}, "here", tokens, counts));  // special tokens in a text are plain text
   EXPECT_EQ(std::count(tokens.begin(), tokens.end(), bos), 1);
   EXPECT_EQ(counts, LengthCounts{});
-}
-
-/// A tokenizer that adds a BOS by itself, as some do.
-class AddsBos : public Tokenizer {
- public:
-  AddsBos() : Tokenizer({.bos = 0, .eos = 1, .pad = {}, .unknown = {}}) {}
-  std::string kind() const override { return "test"; }
-  std::int64_t vocabulary() const override { return 258; }
-  std::string piece(std::int32_t) const override { return ""; }
-  std::optional<std::int32_t> id_of(std::string_view) const override { return {}; }
-  bool is_special(std::int32_t id) const override { return id < 2; }
-  std::string file_name() const override { return ""; }
-  std::string file_bytes() const override { return ""; }
-
- private:
-  Ids encode_text(std::string_view text, Place, bool) const override {
-    Ids ids = {0};
-    for (const char c : text) ids.push_back(2 + static_cast<unsigned char>(c));
-    return ids;
-  }
-  std::string decode_ids(std::span<const std::int32_t>, Place, bool) const override { return ""; }
-};
-
-TEST(TemplateEncoder, ABosThatIsThereIsNotAddedAgain) {
-  const AddsBos tokenizer;
-  const TemplateEncoder encoder(Template{}, tokenizer);
-  LengthCounts counts;
-  Ids tokens;
-  encoder.prompt("a", "here", tokens, counts);
-  EXPECT_THAT(tokens, ElementsAre(0, 2 + 'a'));
-  EXPECT_EQ(counts.prompt_had_bos, 1);
-  encoder.response("a", {}, "here", tokens, counts);
-  EXPECT_THAT(tokens, ElementsAre(2 + 'a', 1));
 }
 
 TEST(TemplateEncoder, WhatIsTooLongIsRefusedDroppedOrCut) {
@@ -142,8 +109,8 @@ TEST(TemplateEncoder, WhatIsTooLongIsRefusedDroppedOrCut) {
   const auto encode = [&](TooLong rule, std::string_view prompt, std::string_view response) {
     rules.prompt_rule = rules.response_rule = rule;
     const TemplateEncoder encoder(rules, *bytes);
-    return prompt.empty() ? encoder.response(response, {}, "'f', line 9", tokens, counts)
-                          : encoder.prompt(prompt, "'f', line 9", tokens, counts);
+    return prompt.empty() ? encoder.response({std::string(response)}, {}, "'f', line 9", tokens, counts)
+                          : encoder.prompt({std::string(prompt)}, "'f', line 9", tokens, counts);
   };
   EXPECT_TRUE(encode(TooLong::refuse, "ab", ""));
   EXPECT_TRUE(encode(TooLong::refuse, "", "ab"));
@@ -173,7 +140,7 @@ TEST(TemplateEncoder, MissingSpecialTokensAndEmptyResponsesAreRefused) {
   const TemplateEncoder encoder(rules, *plain);
   LengthCounts counts;
   Ids tokens;
-  EXPECT_THAT(message([&] { encoder.response("", {}, "'f', line 2", tokens, counts); }), AllOf(HasSubstr("line 2"), HasSubstr("empty")));
+  EXPECT_THAT(message([&] { encoder.response({""}, {}, "'f', line 2", tokens, counts); }), AllOf(HasSubstr("line 2"), HasSubstr("empty")));
 }
 
 }  // namespace

@@ -81,9 +81,10 @@ TEST(TokenizerFiles, BadSideFilesAreNamed) {
   };
   EXPECT_THAT(error_with("tokenizer_config.json", "{\"eos"), HasSubstr("is not a JSON object"));
   EXPECT_THAT(error_with("tokenizer_config.json", R"({"eos_token": "<none>"})"),
-              HasSubstr("the eos_token \"<none>\" is not in the vocabulary"));
+              HasSubstr("the eos_token \"<none>\" is not in the vocabulary of the tokenizer '" + folder.path() + "/vocab.json'; one of"));
   EXPECT_THAT(error_with("special_tokens_map.json", R"({"bos_token": 7})"), HasSubstr("\"bos_token\" is neither text nor an object"));
-  EXPECT_THAT(error_with("config.json", R"({"eos_token_id": 50256})"), HasSubstr("eos_token_id is 50256, not an id of the tokenizer"));
+  EXPECT_THAT(error_with("config.json", R"({"eos_token_id": 50256})"),
+              HasSubstr("eos_token_id is 50256, not an id of the tokenizer '" + folder.path() + "/vocab.json'"));
   EXPECT_THAT(error_with("config.json", "[]"), HasSubstr("is not a JSON object"));
   EXPECT_THAT(error_with("added_tokens.json", R"({"<pad>": 3})"), HasSubstr("the added token '<pad>' has id 3"));
   EXPECT_THAT(error_with("added_tokens.json", "{"), HasSubstr("not valid JSON"));

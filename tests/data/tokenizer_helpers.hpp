@@ -10,6 +10,7 @@
 
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
+#include "collimate/data/tokenizer.hpp"
 
 namespace collimate {
 
@@ -34,6 +35,12 @@ class TokenizerFolder {
   }
   std::filesystem::path path_;
 };
+
+/// The ids of a text all of whose special tokens count.
+inline Ids encode_special(const Tokenizer& tokenizer, std::string_view text) {
+  const TextRange all[] = {{0, text.size()}};
+  return tokenizer.encode(text, all);
+}
 
 /// The sentence that `action` fails with.
 template <class Action>

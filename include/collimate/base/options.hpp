@@ -15,6 +15,7 @@ struct Range {
   std::optional<double> low, high;
   bool low_included = true;
   std::vector<std::string> words;
+  bool high_included = true;
   std::string text() const;  ///< "at least 0", "more than 0 and at most 1", "one of model, lexicon"; empty: anything
 };
 Range any();

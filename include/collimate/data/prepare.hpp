@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,6 +37,7 @@ struct PrepareReport {
   Template rules;                         ///< as stored
   std::int64_t records = 0, bad = 0;      ///< records read; skipped ones
   std::vector<std::string> complaints;    ///< the first five skipped, in words
+  std::map<std::string, std::int64_t> unused;  ///< in how many of the records a field held something that the format does not use
   LengthCounts lengths;
   std::int64_t samples = 0, tokens = 0, targets = 0;                             ///< of the output
   std::int64_t held_out_samples = 0, held_out_tokens = 0, held_out_targets = 0;  ///< of the held-out output

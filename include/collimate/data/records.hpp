@@ -34,6 +34,7 @@ struct Turn {
 struct Field {
   std::string text;
   bool is_json = false;
+  mutable bool used = false;  ///< whether a reader of the record asked for it
 };
 
 /// One record of an input file: a JSON object, a CSV row by its header, or {"text": ...} of a plain text file.
@@ -48,6 +49,7 @@ struct Record {
   double number(std::string_view name) const;            ///< throws if missing or not a number
   /// A list of {from, value} or {role, content} objects, or one such object. Throws on any other JSON.
   std::vector<Turn> turns(std::string_view name) const;
+  std::vector<std::string> unused() const;  ///< fields that hold something which text(), number() and turns() were not asked for
   std::string place() const;  ///< "'file', line 12"
 };
 

@@ -19,6 +19,14 @@ enum class TooLong {
 std::string_view name_of(TooLong rule);
 TooLong too_long_named(std::string_view name);
 
+/// A text made by a template, and which parts of it are the template's own words: what stood in a record is in none of them.
+struct TemplateText {
+  std::string text;
+  std::vector<TextRange> own = {};  ///< ascending, apart from each other
+  TemplateText& add_own(std::string_view words);
+  TemplateText& add_data(std::string_view words);
+};
+
 /// How a record becomes tokens: set once by `prepare`, stored in datasets and checkpoints, compared by every stage.
 struct Template {
   /// {prompt} (or {instruction}) and {input} stand for the record's fields; a part in [[ ]] is left out if a field in it is empty.
@@ -31,8 +39,12 @@ struct Template {
   std::int64_t max_prompt_tokens = 0;    ///< with BOS; 0: no limit
   std::int64_t max_response_tokens = 0;  ///< with EOS; 0: no limit
   TooLong prompt_rule = TooLong::refuse, response_rule = TooLong::refuse;
+  /// A special token that stands in the template's own words (`<|im_start|>`) is that token; else it is letters, as what stands in a record
+  /// always is. Set by look_for_special(); templates that older versions stored lack it.
+  bool special_tokens = false;
 
   bool operator==(const Template&) const = default;
+  void look_for_special(const Tokenizer& tokenizer);  ///< sets special_tokens if a special token of the tokenizer is in the words
   void check() const;  ///< throws on an unknown field, an unclosed bracket or a negative limit
   std::string to_json() const;
   static Template from_json(const std::string& text);
@@ -40,35 +52,37 @@ struct Template {
   std::string difference(const Template& other) const;
 
   /// The text of the prompt, and of an answer to it.
-  std::string prompt_text(const Example& example) const;
-  std::string response_text(const Example& example, std::string_view answer) const;
+  TemplateText prompt_text(const Example& example) const;
+  TemplateText response_text(const Example& example, std::string_view answer) const;
 };
 
 /// How often the limits of a template, and of its tokenizer, were met.
 struct LengthCounts {
   std::int64_t dropped = 0, cut_prompts = 0, cut_responses = 0;
   std::int64_t unknown = 0;         ///< tokens that stand for what the tokenizer has no piece for
-  std::int64_t prompt_had_bos = 0;  ///< prompts whose text already began with the BOS token; it was not added again
+  std::int64_t prompt_had_bos = 0;  ///< prompts that begin with the template's own BOS token; it was not added again
   LengthCounts& operator+=(const LengthCounts& other);
   bool operator==(const LengthCounts&) const = default;
 };
 
 /// Tokenises prompts and responses by a template. Prompt and response are tokenised apart, then put together; decoded together they give
-/// the two texts.
+/// the two texts, less the template's special tokens. (A kind that puts a blank before every text shows it behind one of these.)
 class TemplateEncoder {
  public:
-  /// Throws if the template asks for a BOS or EOS that the tokenizer lacks.
+  /// Throws if the template asks for a BOS or EOS that the tokenizer lacks, or has words of its own behind an EOS in a response.
   TemplateEncoder(const Template& rules, const Tokenizer& tokenizer);
   const Template& rules() const { return rules_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   /// [BOS] prompt. False if the record is to be dropped.
-  bool prompt(std::string_view text, std::string_view place, std::vector<std::int32_t>& tokens, LengthCounts& counts) const;
-  /// response [EOS], which continues the tokens of its prompt. False if the record is to be dropped.
-  bool response(std::string_view text, std::span<const std::int32_t> prompt, std::string_view place, std::vector<std::int32_t>& tokens,
+  bool prompt(const TemplateText& text, std::string_view place, std::vector<std::int32_t>& tokens, LengthCounts& counts) const;
+  /// response [EOS], which continues the tokens of its prompt; an EOS that ends the response's own words is not added again. False if the
+  /// record is to be dropped.
+  bool response(const TemplateText& text, std::span<const std::int32_t> prompt, std::string_view place, std::vector<std::int32_t>& tokens,
                 LengthCounts& counts) const;
   std::int64_t count_unknown(std::span<const std::int32_t> tokens) const;
 
  private:
+  std::span<const TextRange> special_in(const TemplateText& text) const;
   Template rules_;
   const Tokenizer* tokenizer_;
 };

@@ -17,19 +17,29 @@ struct SpecialIds {
   bool operator==(const SpecialIds&) const = default;
 };
 
+/// The bytes [begin, end) of a text.
+struct TextRange {
+  std::size_t begin, end;
+  bool operator==(const TextRange&) const = default;
+};
+
 /// Turns text into token ids and back; text is bytes and may be invalid UTF-8. Safe to use from several threads at once.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  /// Token ids of `text`; nothing is added before or after. The text of a special token inside `text` is plain text, unless
-  /// `with_special`; a byte-level kind whose vocabulary lacks a byte of the text and has no unknown token refuses it.
-  std::vector<std::int32_t> encode(std::string_view text, bool with_special = false) const;
+  /// Token ids of `text`; nothing is added before or after. The text of a special token inside `text` is plain text, unless it lies wholly
+  /// in one of the ranges `special_in`, which ascend; of several tokens that begin at one byte the longest counts, and what stands before,
+  /// between and behind them is encoded by itself. A byte-level kind whose vocabulary lacks a byte of the text and has no unknown token
+  /// refuses it.
+  std::vector<std::int32_t> encode(std::string_view text, std::span<const TextRange> special_in = {}) const;
   /// The bytes that `ids` stand for. Special tokens stand for nothing, unless `with_special`; an id outside [0, vocabulary) is refused.
   std::string decode(std::span<const std::int32_t> ids, bool with_special = false) const;
-  /// The same for what follows the tokens `before`: where these hold text, without the blank that some kinds put before every text, so
-  /// that decode(before and encode_after(before, text)) is decode(before) + text.
-  std::vector<std::int32_t> encode_after(std::span<const std::int32_t> before, std::string_view text) const;
+  /// The same for what follows the tokens `before`. Where these end in text, the blank that some kinds put before every text stays away, so
+  /// that decode(before and encode_after(before, text)) is decode(before) + text; where they end in a special token behind text, it comes
+  /// as it does behind one inside a text, and decode_after takes it away again.
+  std::vector<std::int32_t> encode_after(std::span<const std::int32_t> before, std::string_view text,
+                                         std::span<const TextRange> special_in = {}) const;
   std::string decode_after(std::span<const std::int32_t> before, std::span<const std::int32_t> ids) const;
 
   virtual std::string kind() const = 0;              ///< "bytes", "bpe", "metaspace", "sentencepiece" or "llama2c"
@@ -54,8 +64,9 @@ class Tokenizer {
   virtual std::string file_bytes() const = 0; ///< content of that file
 
  protected:
-  /// Of a text: at the start, where some kinds put a blank of their own, or behind other text, where none does.
-  enum class Place { start, behind };
+  /// Of a text: at the start, where some kinds put a blank of their own; right behind a special token that follows other text, where fewer
+  /// do; or behind other text, where none does.
+  enum class Place { start, behind_special, behind };
   /// What encode_after() does, stored with the tokenizer and so part of its fingerprint.
   enum class Rule {
     apart = 1,      ///< it encodes every text as if it were the first: kinds without a blank of their own, and what older versions stored
@@ -65,7 +76,7 @@ class Tokenizer {
 
  private:
   friend std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes);
-  virtual std::vector<std::int32_t> encode_text(std::string_view text, Place place, bool with_special) const = 0;
+  virtual std::vector<std::int32_t> encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const = 0;
   virtual std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const = 0;
   void check_ids(std::span<const std::int32_t> ids) const;
   Place place_after(std::span<const std::int32_t> before) const;

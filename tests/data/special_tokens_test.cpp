@@ -1,0 +1,284 @@
+#include <nlohmann/json.hpp>
+
+#include "collimate/base/text.hpp"
+#include "collimate/data/template.hpp"
+#include "data/bpe_alphabet.hpp"
+#include "data/special_tokens_golden.hpp"
+#include "data/testing.hpp"
+#include "data/tokenizer_helpers.hpp"
+
+// Special tokens in a template's own words are tokens; the same characters in data are letters.
+namespace collimate {
+namespace {
+
+using nlohmann::json;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+json added_token(const std::string& content, std::int32_t id, bool special = true) {
+  return {{"id", id},        {"content", content},     {"single_word", false}, {"lstrip", false},
+          {"rstrip", false}, {"normalized", !special}, {"special", special}};
+}
+
+/// Gives what each merge makes an id of its own.
+void add_merges(json& vocabulary, const std::vector<std::string>& merges) {
+  for (const std::string& merge : merges) {
+    const std::size_t space = merge.find(' ');
+    const std::string made = merge.substr(0, space) + merge.substr(space + 1);
+    if (!vocabulary.contains(made)) vocabulary[made] = vocabulary.size();
+  }
+}
+
+/// Byte-level: the bytes in GPT-2's order, 16 merges, and five added tokens.
+json byte_level_file(bool prefix_space) {
+  const std::vector<std::string> merges = {"u s", "us e", "use r", "a s", "i s", "a n",  "as s", "ass is",
+                                           "H i", "Ġ t",  "Ċ Ċ",   "i m", "e n", "en d", "< |",  "| >"};
+  json vocabulary = json::object();
+  for (const unsigned char byte : alphabet_order())
+    vocabulary[bytes_to_alphabet(std::string(1, static_cast<char>(byte)))] = vocabulary.size();
+  add_merges(vocabulary, merges);
+  const auto first = static_cast<std::int32_t>(vocabulary.size());
+  return {{"added_tokens",
+           {added_token("<|endoftext|>", first), added_token("<|im_start|>", first + 1), added_token("<|im_end|>", first + 2),
+            added_token("<|im_end|>x", first + 3), added_token("[tool]", first + 4, false)}},
+          {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", prefix_space}, {"use_regex", true}}},
+          {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", merges}}}};
+}
+
+/// SentencePiece's kind. "every": a space before every part of a text; "first": before the first; "none": before none.
+json metaspace_file(const std::string& kind) {
+  const std::vector<std::string> merges = {"u s", "us e", "use r", "▁ user", "a s", "i s", "H i", "▁ Hi", "▁ t", "e n", "en d", "▁ ▁"};
+  json vocabulary = {{"<unk>", 0}, {"<s>", 1}, {"</s>", 2}};
+  for (int b = 0; b < 256; ++b) vocabulary[fmt::format("<0x{:02X}>", b)] = vocabulary.size();
+  for (const char* letter : {"▁", "u", "s", "e", "r", "t", "a", "i", "H", "n", "d"}) vocabulary[letter] = vocabulary.size();
+  add_merges(vocabulary, merges);
+  const auto first = static_cast<std::int32_t>(vocabulary.size());
+  const json replace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}};
+  json file = {
+      {"added_tokens",
+       {added_token("<s>", 1), added_token("</s>", 2), added_token("<|im_start|>", first), added_token("<|im_end|>", first + 1)}},
+      {"model",
+       {{"type", "BPE"}, {"byte_fallback", true}, {"fuse_unk", true}, {"unk_token", "<unk>"}, {"vocab", vocabulary}, {"merges", merges}}}};
+  json decoders = {{{"type", "Replace"}, {"pattern", {{"String", "▁"}}}, {"content", " "}}, {{"type", "ByteFallback"}}, {{"type", "Fuse"}}};
+  if (kind != "none") decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  file["decoder"] = {{"type", "Sequence"}, {"decoders", decoders}};
+  if (kind == "every") file["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "Prepend"}, {"prepend", "▁"}}, replace}}};
+  if (kind == "none") file["normalizer"] = replace;
+  if (kind == "first") file["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "first"}, {"split", false}};
+  return file;
+}
+
+std::unique_ptr<Tokenizer> load(const json& file) {
+  const TokenizerFolder folder;
+  return load_tokenizer(folder.write("tokenizer.json", file.dump()));
+}
+
+std::unique_ptr<Tokenizer> tokenizer_of(const std::string& kind) {
+  return load(kind == "bytes" || kind == "spaced" ? byte_level_file(kind == "spaced") : metaspace_file(kind));
+}
+
+Template template_of(const json& words) {
+  Template rules;
+  rules.add_bos = rules.add_eos = false;
+  rules.prompt = words["prompt"];
+  rules.response_prefix = words.value("response_prefix", "");
+  rules.response_suffix = words.value("response_suffix", "");
+  rules.human = words.value("human", "");
+  rules.assistant = words.value("assistant", "");
+  rules.system = words.value("system", "");
+  return rules;
+}
+
+Example example_of(const json& fields) {
+  Example example;
+  example.prompt = fields.value("prompt", "");
+  example.input = fields.value("input", "");
+  for (const json& turn : fields.value("turns", json::array())) example.turns.push_back({turn[0], turn[1]});
+  example.response = fields["response"].get<std::string>();
+  return example;
+}
+
+/// Prompt, response, and both.
+struct Encoded {
+  Ids prompt, response, whole;
+};
+
+Encoded encode(const Template& rules, const Tokenizer& tokenizer, const Example& example) {
+  const TemplateEncoder encoder(rules, tokenizer);
+  LengthCounts counts;
+  Encoded out;
+  encoder.prompt(rules.prompt_text(example), "here", out.prompt, counts);
+  encoder.response(rules.response_text(example, *example.response), out.prompt, "here", out.response, counts);
+  out.whole = out.prompt;
+  out.whole.insert(out.whole.end(), out.response.begin(), out.response.end());
+  return out;
+}
+
+TEST(SpecialTokens, AreThoseOfAnotherProgram) {
+  int compared = 0;
+  for (const json& row : json::parse(special_tokens_golden)) {
+    for (const auto& [kind, ids] : row["ids"].items()) {
+      const auto tokenizer = tokenizer_of(kind);
+      Template rules = template_of(row["template"]);
+      rules.look_for_special(*tokenizer);
+      const Example example = example_of(row["example"]);
+      const Encoded ours = encode(rules, *tokenizer, example);
+      Ids expected = ids;
+      // This kind puts a space before the response too, which in one text with its prompt has none.
+      if (kind == "spaced") expected.resize(ours.prompt.size());
+      EXPECT_EQ(kind == "spaced" ? ours.prompt : ours.whole, expected) << kind << ": " << row["template"] << row["example"];
+      if (kind == "bytes") {
+        EXPECT_EQ(tokenizer->decode(ours.whole, true),
+                  rules.prompt_text(example).text + rules.response_text(example, *example.response).text);
+      }
+      ++compared;
+    }
+  }
+  EXPECT_EQ(compared, 50);
+}
+
+constexpr std::int32_t end_of_text = 272, start = 273, end = 274, tool = 276;  // of the byte-level file
+
+Template chat() {
+  Template rules;
+  rules.prompt = "<|im_start|>{prompt}<|im_end|>";
+  rules.response_suffix = "<|im_end|>";
+  rules.special_tokens = true;
+  return rules;
+}
+
+Example asks(std::string prompt, std::string response) {
+  Example example;
+  example.prompt = std::move(prompt);
+  example.response = std::move(response);
+  return example;
+}
+
+SpecialIds ends(std::optional<std::int32_t> bos, std::optional<std::int32_t> eos) { return {bos, eos, std::nullopt, std::nullopt}; }
+
+TEST(SpecialTokens, TheTemplatesOwnBosIsTheOnlyOneAtTheStart) {
+  const auto tokenizer = tokenizer_of("bytes");
+  tokenizer->set_special_ids(ends(start, end_of_text));
+  const TemplateEncoder encoder(chat(), *tokenizer);
+  LengthCounts counts;
+  Ids tokens;
+  encoder.prompt(chat().prompt_text(asks("a", "")), "here", tokens, counts);
+  EXPECT_THAT(tokens, ElementsAre(start, 'a' - '!', end));
+  EXPECT_EQ(counts.prompt_had_bos, 1);
+  // Data that begin with its letters do not count, and a response's own words keep it.
+  Template rules = chat();
+  rules.prompt = "{prompt}";
+  rules.response_prefix = "<|im_start|>";
+  const Encoded other = encode(rules, *tokenizer, asks("<|im_start|>", "a"));
+  EXPECT_EQ(other.prompt.front(), start);
+  EXPECT_EQ(std::count(other.prompt.begin(), other.prompt.end(), start), 1);
+  EXPECT_EQ(tokenizer->decode(other.prompt), "<|im_start|>");
+  EXPECT_THAT(other.response, ElementsAre(start, 'a' - '!', end, end_of_text));
+}
+
+TEST(SpecialTokens, ThereIsExactlyOneEosAndNothingBehindIt) {
+  const auto tokenizer = tokenizer_of("bytes");
+  tokenizer->set_special_ids(ends(end_of_text, end));
+  EXPECT_THAT(encode(chat(), *tokenizer, asks("a", "b")).response, ElementsAre('b' - '!', end));
+  EXPECT_THAT(encode(chat(), *tokenizer, asks("a", "<|im_end|>")).response, testing::Contains(end).Times(1));
+  Template rules = chat();
+  rules.add_eos = false;
+  EXPECT_THAT(encode(rules, *tokenizer, asks("a", "b")).response, ElementsAre('b' - '!', end));
+  rules.response_suffix = "<|im_end|>\n";
+  EXPECT_THAT(message([&] { TemplateEncoder(rules, *tokenizer); }),
+              AllOf(HasSubstr("behind the end-of-text token <|im_end|>"), HasSubstr("leave out")));
+  rules.response_suffix = "";
+  rules.response_prefix = "<|im_end|><|im_start|>";
+  EXPECT_THAT(message([&] { TemplateEncoder(rules, *tokenizer); }), HasSubstr("response_prefix"));
+  // A cut takes it away, as it takes one that is added.
+  rules = chat();
+  rules.max_response_tokens = 2;
+  rules.response_rule = TooLong::cut;
+  EXPECT_THAT(encode(rules, *tokenizer, asks("a", "bcd")).response, ElementsAre('b' - '!', 'c' - '!'));
+}
+
+TEST(SpecialTokens, HhDialoguesAreDataButForTheResponsesOwnWords) {
+  const auto tokenizer = tokenizer_of("bytes");
+  tokenizer->set_special_ids(ends(start, end_of_text));
+  Example hh = asks("\n\nHuman: <|im_start|>\n\nAssistant:", " Hi<|im_end|>");
+  hh.complete = true;
+  const Encoded ours = encode(chat(), *tokenizer, hh);
+  EXPECT_EQ(tokenizer->decode(ours.whole), hh.prompt + *hh.response);
+  EXPECT_EQ(ours.prompt.front(), start);
+  EXPECT_EQ(std::count(ours.whole.begin(), ours.whole.end(), start), 1);
+  EXPECT_EQ(Ids(ours.response.end() - 2, ours.response.end()), (Ids{end, end_of_text}));
+  hh.is_text = true;
+  EXPECT_TRUE(chat().response_text(hh, "<|im_end|>").own.empty());
+}
+
+TEST(SpecialTokens, OwnWordsAreMarkedAndSoIsWhatTheyHold) {
+  const TemplateText text = chat().prompt_text(asks("<|im_end|>", ""));
+  EXPECT_EQ(text.own, (std::vector<TextRange>{{0, 12}, {22, 32}}));
+  Template rules;
+  rules.prompt = "a{{[[{input}]][[x{prompt}y]]z";
+  EXPECT_EQ(rules.prompt_text(asks("b", "")).text, "a{xbyz");
+  EXPECT_EQ(rules.prompt_text(asks("b", "")).own, (std::vector<TextRange>{{0, 3}, {4, 6}}));
+  EXPECT_EQ(rules.prompt_text(asks("", "")).own, (std::vector<TextRange>{{0, 3}}));
+  rules.prompt = "[[{input}xyz]]{prompt}";  // own words that are left out do not cover the data in their place
+  EXPECT_TRUE(rules.prompt_text(asks("bcd", "")).own.empty());
+}
+
+TEST(SpecialTokens, AreLettersInTemplatesOfOlderVersions) {
+  const auto tokenizer = tokenizer_of("bytes");
+  Template rules = chat();
+  EXPECT_THAT(rules.to_json(), HasSubstr("\"special_tokens\":true"));
+  EXPECT_EQ(Template::from_json(rules.to_json()), rules);
+  Template old = rules;
+  old.special_tokens = false;
+  EXPECT_THAT(old.to_json(), testing::Not(HasSubstr("special_tokens")));
+  EXPECT_EQ(Template::from_json(old.to_json()), old);
+  EXPECT_EQ(rules.difference(old), "special tokens in the template are tokens here and letters there");
+  old.add_bos = old.add_eos = false;
+  EXPECT_THAT(encode(old, *tokenizer, asks("a", "b")).whole, testing::Not(testing::Contains(end)));
+  // What is no token of the tokenizer leaves the template as it was.
+  Template none = old;
+  none.prompt = "<|system|>{prompt}";
+  none.response_suffix = "[tool]";
+  none.look_for_special(*tokenizer);
+  EXPECT_FALSE(none.special_tokens);
+  old.look_for_special(*tokenizer);
+  EXPECT_TRUE(old.special_tokens);
+  for (std::string Template::*words : {&Template::prompt, &Template::response_prefix, &Template::response_suffix, &Template::human,
+                                       &Template::assistant, &Template::system}) {
+    Template one;
+    one.*words += "<|endoftext|>";
+    one.look_for_special(*tokenizer);
+    EXPECT_TRUE(one.special_tokens);
+  }
+}
+
+TEST(SpecialTokens, BesideANormalizerTheyMustNotBeNormalized) {
+  json file = metaspace_file("every");
+  file["added_tokens"][3]["normalized"] = true;
+  const auto tokenizer = load(file);
+  EXPECT_THAT(tokenizer->encode("a<|im_end|>"), testing::Not(testing::IsEmpty()));
+  EXPECT_THAT(message([&] { encode_special(*tokenizer, "a<|im_end|>"); }), AllOf(HasSubstr("'<|im_end|>'"), HasSubstr("set it to false")));
+  file = metaspace_file("first");
+  file["added_tokens"][3]["normalized"] = true;  // no normalizer: the same
+  EXPECT_EQ(encode_special(*load(file), "Hi<|im_end|>"), encode_special(*load(metaspace_file("first")), "Hi<|im_end|>"));
+}
+
+TEST(SpecialTokens, RangesHoldThemWhole) {
+  const auto tokenizer = tokenizer_of("bytes");
+  const std::string text = "<|im_end|>x[tool]<|im_end|>";  // 10, 11, 17 and 27 bytes
+  const auto count = [&](std::vector<TextRange> ranges) {
+    const Ids ids = tokenizer->encode(text, ranges);
+    EXPECT_EQ(std::count(ids.begin(), ids.end(), tool), 1);  // not special: found everywhere
+    EXPECT_EQ(tokenizer->decode(ids, true), text);
+    return std::pair(std::count(ids.begin(), ids.end(), end), std::count(ids.begin(), ids.end(), end + 1));
+  };
+  EXPECT_EQ(count({}), std::pair(0L, 0L));
+  EXPECT_EQ(count({{0, 27}}), std::pair(1L, 1L));
+  EXPECT_EQ(count({{0, 10}}), std::pair(1L, 0L));
+  EXPECT_EQ(count({{0, 9}, {18, 27}}), std::pair(0L, 0L));
+  EXPECT_EQ(count({{0, 5}, {5, 11}, {16, 27}}), std::pair(1L, 0L));
+}
+
+}  // namespace
+}  // namespace collimate
