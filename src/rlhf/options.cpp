@@ -174,7 +174,7 @@ void ScorerOptions::declare(OptionTable& t) {
   t.add("ppo.scorer_length", length, "target length of a response", at_least(0), "characters");
   t.add("ppo.scorer_command", command, "command that reads one JSON line per sample and answers with one score per line");
   t.add("ppo.scorer_deadline", deadline, "longest wait for the command to score one batch", more_than(0), "seconds");
-  t.add("ppo.scorer_sign", sign, "factor on a built-in scorer's score");
+  t.add("ppo.scorer_sign", sign, "factor on the score of a scorer that is no model");
 }
 
 void PpoOptions::declare(OptionTable& t) {
@@ -190,7 +190,7 @@ void PpoOptions::declare(OptionTable& t) {
   t.add("ppo.max_new", max_new, "most tokens of a response", at_least(1), "tokens");
   t.add("ppo.slots", slots, "sequences generated at once per rank; changes no number", at_least(1), "samples");
   t.add("ppo.temperature", temperature, "temperature of sampling; the loss divides the logits by it too",
-        at_least(kernels::lowest_temperature));
+        between(kernels::lowest_temperature, kernels::highest_temperature));
   t.add("ppo.gamma", gamma, "discount", between(0, 1));
   t.add("ppo.lambda", lambda, "GAE's lambda", between(0, 1));
   t.add("ppo.kl", kl.beta, "coefficient of the KL penalty in the reward", at_least(0));
@@ -230,10 +230,11 @@ void EvaluateOptions::declare(OptionTable& t) {
   t.add("evaluate.prompts", prompts, "held-out prompts (empty: no evaluation)");
   t.add("evaluate.model", model, "what a stage `evaluate` evaluates: a stage of this run or a checkpoint folder");
   t.add("evaluate.reference", reference, "policy that the KL of a stage `evaluate` refers to (empty: no KL); PPO's own is ppo.reference");
-  t.add("evaluate.temperature", temperature, "temperature of evaluation samples", at_least(0));
+  t.add("evaluate.temperature", temperature, "temperature of evaluation samples; 0: always the most probable token",
+        zero_or_between(kernels::lowest_temperature, kernels::highest_temperature));
   t.add("evaluate.samples", samples, "samples per prompt", at_least(1), "samples");
   t.add("evaluate.max_new", max_new, "most tokens of a response (0: ppo.max_new)", at_least(0), "tokens");
-  t.add("evaluate.preferred", preferred, "also count the responses that have the quickstart's preferred form");
+  t.add("evaluate.preferred", preferred, "also count the responses that have the quickstart's preferred form; only for its prompts");
   t.add("evaluate.shown", shown, "samples in the table at the end", at_least(0), "samples");
 }
 
