@@ -1,5 +1,8 @@
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "app/build_info.hpp"
@@ -61,10 +64,12 @@ struct ProcessScorer {
   std::string error;                     // why there is none
 };
 
-bool needs_scorer(const Options& o) {
+bool scores_responses(const Options& o) {
   const auto named = [&](const char* stage) { return std::find(o.run.stages.begin(), o.run.stages.end(), stage) != o.run.stages.end(); };
-  return o.ppo.scorer.kind != "model" && (named("ppo") || named("evaluate"));
+  return named("ppo") || named("evaluate");
 }
+
+bool needs_scorer(const Options& o) { return o.ppo.scorer.kind != "model" && scores_responses(o); }
 
 ProcessScorer start_process_scorer(const std::vector<std::string>& arguments) {
   for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"})
@@ -105,24 +110,46 @@ void check_combinations(const Options& o, int ranks) {
           o.ppo.kl.target);
 }
 
+// What is no error and has no effect. A resolved deck gives all options; those that have their defaults are not spoken of.
+std::string join_changed(const OptionTable& table, const std::function<bool(const std::string&)>& wanted) {
+  std::vector<std::string> changed;
+  for (const std::string& name : table.names())
+    if (table.changed(name) && wanted(name)) changed.push_back(name);
+  return join(changed, ", ");
+}
+
 // The options of the model that starts from random numbers, where there is none: a checkpoint brings its own.
 std::string model_without_use(const OptionTable& table, const Options& options) {
   if (rlhf::starts_from_random(options)) return "";
-  std::vector<std::string> given;
-  for (const std::string& name : table.names())
-    if (name.starts_with("model.") && table.given(name)) given.push_back(name);
-  if (given.empty()) return "";
-  return fmt::format("no stage starts from random numbers, and models of checkpoints are what they are: {} {} without effect, so leave {} out",
-                     join(given, ", "), given.size() == 1 ? "is" : "are", given.size() == 1 ? "it" : "them");
+  const std::string idle = join_changed(table, [](const std::string& name) { return name.starts_with("model."); });
+  if (idle.empty()) return "";
+  return fmt::format("no stage starts from random numbers, and models of checkpoints are what they are, so without effect: {}", idle);
 }
 
 // What is said of adapters where there are none.
 std::string adapters_without_use(const OptionTable& table, const Options& options) {
   if (options.lora.on()) return "";
-  std::vector<std::string> given;
-  for (const std::string& name : table.names())
-    if (name.starts_with("lora.") && name != "lora.rank" && name != "lora.base" && table.given(name)) given.push_back(name);
-  return given.empty() ? "" : fmt::format("lora.rank is 0, so whole models learn, without regard to {}", join(given, ", "));
+  const std::string idle = join_changed(
+      table, [](const std::string& name) { return name.starts_with("lora.") && name != "lora.rank" && name != "lora.base"; });
+  return idle.empty() ? "" : fmt::format("lora.rank is 0, so whole models learn, without regard to {}", idle);
+}
+
+// The options of other scorers than the chosen one.
+std::string scorers_without_use(const OptionTable& table, const Options& options) {
+  static const std::map<std::string, std::vector<std::string>> owners = {{"ppo.reward", {"model"}},
+                                                                         {"ppo.scorer_lexicon", {"lexicon"}},
+                                                                         {"ppo.scorer_pattern", {"regex"}},
+                                                                         {"ppo.scorer_length", {"length"}},
+                                                                         {"ppo.scorer_command", {"process"}},
+                                                                         {"ppo.scorer_deadline", {"process"}},
+                                                                         {"ppo.scorer_sign", {"lexicon", "regex", "length", "exact", "process"}}};
+  const std::string& kind = options.ppo.scorer.kind;
+  if (!scores_responses(options)) return "";
+  const std::string idle = join_changed(table, [&](const std::string& name) {
+    const auto found = owners.find(name);
+    return found != owners.end() && std::find(found->second.begin(), found->second.end(), kind) == found->second.end();
+  });
+  return idle.empty() ? "" : fmt::format("ppo.scorer = {} gives the scores, without regard to {}: leave that out, or choose the scorer that is meant", kind, idle);
 }
 
 int run(World& world, const std::vector<std::string>& arguments, const ProcessScorer& process) {
@@ -164,8 +191,10 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   rlhf::Preparation preparation(session);
   const std::string found = rlhf::check_stages(session);
   std::vector<std::string> warnings = placement_warnings(places);
-  for (const std::string& idle : {model_without_use(table, options), adapters_without_use(table, options)})
+  for (const std::string& idle :
+       {model_without_use(table, options), adapters_without_use(table, options), scorers_without_use(table, options)})
     if (!idle.empty()) warnings.push_back(idle);
+  warnings.insert(warnings.end(), session.warnings.begin(), session.warnings.end());
   if (options.run.check) {
     log.info("{}\n{}\n{}", describe(build), placement_report(places), found);
     for (const std::string& warning : warnings) log.warning("{}", warning);

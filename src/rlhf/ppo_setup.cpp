@@ -62,6 +62,7 @@ PpoTrainer::PpoTrainer(Session& session)
     heldout_.emplace(session.path(evaluate.prompts));
     heldout_->check_kind(DatasetKind::prompts);
     check_answers(session, *heldout_);
+    check_preferred(session, *heldout_);
     match_text(actor_source_, *heldout_, "ppo.prompts");
     prompt = std::max(prompt, longest_prompt(*heldout_));
     max_new = std::max(max_new, evaluate.max_new);
@@ -115,6 +116,14 @@ std::string PpoTrainer::describe() const {
   return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs; actor: {}; critic: {}\n{}{}{}", prompts_.size(),
                      options_.iterations, options_.batch, options_.minibatch, options_.epochs, actor_.describe(), critic_.describe(),
                      plan_.report(), describe_division(session_, *actor_.engine, grains_), describe_division(session_, *critic_.engine, grains_));
+}
+
+std::vector<std::string> PpoTrainer::warnings() const {
+  if (options_.iterations == 0) return {};
+  std::vector<std::string> all = warmup_warnings("ppo.critic_warmup", critic_.rate);
+  if (options_.freeze_actor < options_.iterations)
+    for (std::string& one : warmup_warnings("ppo.actor_warmup", actor_.rate)) all.push_back(std::move(one));
+  return all;
 }
 
 std::int64_t PpoTrainer::first_grains() const {

@@ -77,6 +77,19 @@ void check_answers(const Session& session, const Dataset& prompts) {
   }
 }
 
+void check_preferred(const Session& session, const Dataset& prompts) {
+  if (!session.options.evaluate.preferred || !session.first()) return;
+  const std::vector<ExampleQuestion> questions = example_questions();
+  for (std::int64_t i = 0; i < prompts.size(); ++i) {
+    const PromptSample prompt = prompts.prompt(i);
+    require(std::any_of(questions.begin(), questions.end(),
+                        [&](const ExampleQuestion& q) { return q.answer == prompt.answer && prompt.text.find(q.prompt) != std::string::npos; }),
+            "evaluate.preferred counts answers that have the form the quickstart prefers, and prompt {} of '{}' is none of the quickstart's "
+            "questions: leave evaluate.preferred out, mean scores are reported in any case",
+            i, prompts.path());
+  }
+}
+
 Rollout sample_responses(const Session& session, Engine& policy, const TextRules& text, std::vector<PromptSample> prompts,
                          std::span<const std::int64_t> ids, const RolloutOptions& how) {
   const auto tokenizer = text.has_tokenizer() ? text.make_tokenizer() : nullptr;

@@ -133,6 +133,8 @@ std::string check(Session& session, const std::string& stage) {
   const auto trainer = make<Trainer>(session);
   if constexpr (requires { trainer->first_grains(); })
     if (session.options.run.check) session.warn_of_idle_ranks(stage, trainer->first_grains());
+  if constexpr (requires { trainer->warnings(); })
+    for (std::string& warning : trainer->warnings()) session.warnings.push_back(std::move(warning));
   std::string text = trainer->describe();
   const auto planned = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->planned_bytes()));
   check_shared_memory(session, stage, planned);

@@ -48,6 +48,12 @@ std::string Learner::describe() const {
   return fmt::format("{} frozen parameters, {} learn", own, learn);
 }
 
+std::vector<std::string> warmup_warnings(const std::string& option, const LearningRate& rate) {
+  if (rate.warmup <= rate.steps) return {};
+  return {fmt::format("{} = {} is longer than the {} optimizer steps that there are, so the rate never reaches its peak of {}: shorten it",
+                      option, rate.warmup, rate.steps, rate.peak)};
+}
+
 void hash_start(const Session& session, const std::string& stage, const std::vector<Engine*>& engines) {
   if (!session.hash_due(0)) return;
   for (Engine* engine : engines) {
@@ -109,6 +115,8 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kin
   workspace_.reserve();
   session.check_fits(plan_);
 }
+
+std::vector<std::string> BatchTrainer::warnings() const { return warmup_warnings(kind_.stage + ".warmup", model_.rate); }
 
 void BatchTrainer::run() {
   plan_.commit(static_cast<std::size_t>(session_.options.machine.device_memory));

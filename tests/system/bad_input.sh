@@ -22,6 +22,7 @@ bad --sft.rate=-1 -- sft.rate "at least 0"
 bad --sft.rate=fast -- sft.rate fast
 bad --ppo.clip_low=1.5 -- ppo.clip_low "at most 1"
 bad --run.stages=sft,pretrain -- run.stages pretrain
+bad --evaluate.temperature=1e-30 -- evaluate.temperature "0, or at least 1e-06"
 counts=2
 bad --run.stages=sft,sft -- run.stages twice
 bad --model.family=bert -- model.family llama
@@ -32,9 +33,12 @@ bad --sft.batch=1000000000000 -- sft.batch "at most"
 bad --grid.data=7 -- "1 x 7 x 1" "needs 7 ranks, but 2 run"
 bad --numerics.tensor_shards=3 -- numerics.tensor_shards "power of two"
 printf '[sft]\nrate = 1\n[sfd]\nrate = 1\n' >wrong.ini
+printf '# fine\n[run]\nfolder = runs/a  # mine\n' >commented.ini
 for ranks in 1 2; do
   run "$ranks" run wrong.ini
   refused "wrong.ini" "sfd.rate" "4"
+  run "$ranks" run commented.ini
+  refused "commented.ini:3: a comment stands on a line of its own" "'runs/a  # mine'"
   run "$ranks" run no-such.ini
   refused "no-such.ini"
   run "$ranks" run prepared
@@ -104,6 +108,13 @@ rm -r bad
 # Nothing of this size fits, and --check says so as well.
 refusal=3 bad --batch.grain_tokens=100000000000 -- "the machine has"
 refusal=3 bad --batch.grain_tokens=100000000000 --check -- "the machine has"
+
+# The quickstart's preferred form of answers, of prompts that are not the quickstart's.
+for i in 1 2; do printf '{"prompt": "Say %d.", "answer": "#### %d"}\n' $i $i; done >own.jsonl
+"$COLLIMATE" prepare own.jsonl --kind prompts --output own.h5 --like $d/sft.h5 >out.txt 2>&1 || wrong "$(tail -n 3 out.txt)"
+bad --evaluate.prompts=own.h5 -- "evaluate.preferred counts" "prompt 0 of 'own.h5'" "leave evaluate.preferred out"
+bad --evaluate.prompts=own.h5 --check -- "evaluate.preferred counts"
+bad --run.stages=evaluate --evaluate.model=random --evaluate.prompts=own.h5 --ppo.scorer=length -- "evaluate.preferred counts"
 
 # Scorers.
 bad --ppo.scorer=lexicon --ppo.scorer_lexicon=no-such.txt -- "no-such.txt"

@@ -41,6 +41,10 @@ std::int64_t longest_prompt(const Dataset& prompts);
 /// Stops, naming the prompt, where ppo.scorer needs a reference answer with a number and a prompt has none. Rank 0 looks.
 void check_answers(const Session& session, const Dataset& prompts);
 
+/// Stops, naming the prompt, where evaluate.preferred counts the quickstart's form of answers and a prompt is none of its questions. Rank 0
+/// looks.
+void check_preferred(const Session& session, const Dataset& prompts);
+
 /// Gives scores to responses: a reward model, normalised, or the session's built-in scorer. Equal on every rank.
 class ScoreSource {
  public:

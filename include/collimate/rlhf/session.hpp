@@ -28,6 +28,7 @@ struct Session {
   std::string prepared_in = {};                ///< where {run}/data lies; empty: in run.folder
   bool replacing = false;                      ///< what run.folder holds still counts for nothing
   std::string deck = {};                       ///< resolved, without what changes no number
+  std::vector<std::string> warnings = {};      ///< found before the run, to be said once its log is open
   Summary summary = {};                        ///< equal on every rank
   std::map<std::string, double> seconds = {};  ///< that each stage took in all starts, the running one before this start
   Stopwatch stage_clock = {};                  ///< of the running stage in this start
