@@ -64,10 +64,11 @@ struct ProcessScorer {
   std::string error;                     // why there is none
 };
 
-bool scores_responses(const Options& o) {
-  const auto named = [&](const char* stage) { return std::find(o.run.stages.begin(), o.run.stages.end(), stage) != o.run.stages.end(); };
-  return named("ppo") || named("evaluate");
+bool names_stage(const Options& o, const char* stage) {
+  return std::find(o.run.stages.begin(), o.run.stages.end(), stage) != o.run.stages.end();
 }
+
+bool scores_responses(const Options& o) { return names_stage(o, "ppo") || names_stage(o, "evaluate"); }
 
 bool needs_scorer(const Options& o) { return o.ppo.scorer.kind != "model" && scores_responses(o); }
 
@@ -221,6 +222,11 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   for (const std::string& warning : warnings) log.warning("{}", warning);
   if (folder && !folder->locked())
     log.warning("the file system of '{}' has no locks: nothing keeps a second run out of this folder", options.run.folder);
+  if (folder) {
+    std::vector<std::string> left = folder->left();
+    if (names_stage(options, "prepare")) std::erase(left, "data");  // which it makes anew
+    if (!left.empty()) log.info("what is no part of a run stays in '{}': {}", options.run.folder, join(left, ", "));
+  }
   preparation.finish();
   rlhf::run_stages(session);
   log.info("{}", rlhf::summary_table(session));
