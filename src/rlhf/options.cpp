@@ -183,7 +183,7 @@ void PpoOptions::declare(OptionTable& t) {
   t.add("ppo.reference", reference, "frozen policy that the KL penalty refers to");
   t.add("ppo.reward", reward, "reward model, where ppo.scorer is model");
   t.add("ppo.prompts", prompts, "dataset of prompts");
-  t.add("ppo.iterations", iterations, "rollouts, each followed by its updates", at_least(0));
+  t.add("ppo.iterations", iterations, "rollouts, each followed by its updates (0: the actor is evaluated and stays as it is)", at_least(0));
   t.add("ppo.batch", batch, "prompts of one iteration, over all ranks", between(1, most_samples), "samples");
   t.add("ppo.minibatch", minibatch, "samples of one optimizer step", between(1, most_samples), "samples");
   t.add("ppo.epochs", epochs, "passes over a rollout", at_least(1));

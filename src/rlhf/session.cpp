@@ -287,6 +287,9 @@ void save_stage(const Session& session, const std::string& stage, std::int64_t s
   auto seconds = session.seconds;
   seconds[stage] += session.stage_clock.seconds();
   notes["seconds"] = seconds;
+  auto peaks = session.peaks;
+  peaks[stage] = std::max(peaks[stage], std::ranges::max(gather_all(session.ranks(), session.peak_memory.bytes())));
+  notes["peaks"] = peaks;
   if (session.folder) notes["positions"] = nlohmann::json::parse(session.folder->positions().to_json());
   const std::string folder = session.checkpoint(complete ? stage : fmt::format("{}-{}", stage, step));
   save_models(folder, models, {stage, complete, notes.dump(), session.deck, session.build, text}, session.ranks());

@@ -35,6 +35,24 @@ train 2 done --run.stages=sft --sft.steps=1
 must_end_with 0
 grep -q "allocated  *[0-9.]* MiB, as planned" done/log.txt || wrong "the log does not say what was allocated"
 
+# Each stage has its peak, the run has the largest, and a restart keeps what it does not do again.
+train 2 peaks --run.stages=sft,reward --sft.steps=1 --reward.steps=3 --run.stop_after=2
+must_end_with 75
+train 1 peaks --run.stages=sft,reward --sft.steps=1 --reward.steps=3 --restart auto
+must_end_with 0
+p=peaks/summary.json
+for stage in sft reward; do
+  holds "$(value $p $stage.peak_memory_bytes) > 1000000 && $(value $p $stage.peak_memory_bytes) <= $(value $p peak_memory_bytes)" "the peak of $stage"
+done
+
+# PPO without an iteration has a before and no after.
+train 1 still --sft.steps=1 --reward.steps=1 --ppo.iterations=0
+must_end_with 0
+must_print "before PPO"
+must_print "before: "
+must_print "the actor stays as it is"
+! grep -q "after" out.txt || wrong "an after without PPO: $(grep after out.txt)"
+
 # Adapters' options where no adapter learns.
 train 1 idle --check --lora.alpha=3
 must_end_with 0

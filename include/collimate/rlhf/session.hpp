@@ -5,6 +5,7 @@
 #include <string>
 
 #include "collimate/base/log.hpp"
+#include "collimate/base/peak_memory.hpp"
 #include "collimate/base/timer.hpp"
 #include "collimate/comm/process_grid.hpp"
 #include "collimate/io/run_folder.hpp"
@@ -32,6 +33,8 @@ struct Session {
   Summary summary = {};                        ///< equal on every rank
   std::map<std::string, double> seconds = {};  ///< that each stage took in all starts, the running one before this start
   Stopwatch stage_clock = {};                  ///< of the running stage in this start
+  std::map<std::string, std::int64_t> peaks = {};  ///< bytes that each stage's largest rank needed in all starts, the running one before this start
+  PeakMemory peak_memory = {};                 ///< of this rank in the running stage
 
   Communicator& data() const { return grid.along(Axis::data); }
   Communicator& ranks() const { return grid.world(); }
