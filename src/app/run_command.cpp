@@ -229,6 +229,8 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   }
   preparation.finish();
   rlhf::run_stages(session);
+  if (session.scorer)
+    if (const std::string odd = session.scorer->finish(); !odd.empty()) log.warning("{}", odd);
   log.info("{}", rlhf::summary_table(session));
   return static_cast<int>(ExitCode::done);
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "collimate/data/example.hpp"
@@ -132,7 +134,15 @@ std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batc
     for (std::int64_t i = 0; i < rollout.size(); ++i)
       samples.push_back({rollout.ids[i], rollout.prompts[i].text, rollout.responses[i], rollout.prompts[i].answer,
                          rollout.ended(i) ? "eos" : "length", rollout.offsets[i + 1] - rollout.offsets[i]});
-    for (const double raw : session_.scorer->score(samples)) scores.push_back(normalisation_(session_.options.ppo.scorer.sign * raw));
+    const ScorerOptions& o = session_.options.ppo.scorer;
+    for (const double raw : session_.scorer->score(samples)) {
+      const double score = normalisation_(o.sign * raw);
+      constexpr double most = std::numeric_limits<float>::max();
+      require(std::abs(o.sign * raw) <= most && std::abs(score) <= most,
+              "the scorer {} gives sample {} the score {}, times ppo.scorer_sign = {}: a reward can be no larger than {:.3g}, so scale the scores",
+              o.kind == "process" ? fmt::format("'{}'", o.command) : o.kind, samples[scores.size()].index, raw, o.sign, most);
+      scores.push_back(score);
+    }
   });
   broadcast(session_.ranks(), scores);
   return scores;
