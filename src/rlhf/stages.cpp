@@ -258,7 +258,11 @@ Preparation::Preparation(Session& session) : session_(session) {
   if (!contains(o.run.stages, "prepare")) return;
   std::string name;
   agree_on(session.ranks(), [&] {
-    if (!session.first() || is_prepared(session)) return;
+    if (!session.first()) return;
+    for (const std::string& folder : PartialFolder::remove_left(o.run.folder))
+      session.warnings.push_back(fmt::format("'{}' is of a start on another machine, or from before this one was booted: remove it if that start is over",
+                                             folder));
+    if (is_prepared(session)) return;
     place_.emplace(o.run.folder);
     name = place_->path();
     with_final_names<Error>(name, o.run.folder, [&] {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -246,6 +247,34 @@ TEST_F(Hdf5, AnAtomicFileAppearsWholeOrNotAtAll) {
   EXPECT_THAT(message([&] { AtomicFile(at("deep")); }), HasSubstr("is a folder"));
   EXPECT_THAT(message([&] { AtomicFile(at("deep/a/b")); }), HasSubstr("cannot"));
   EXPECT_THAT(message([&] { read_file(at("none")); }), HasSubstr("none"));
+}
+
+TEST_F(Hdf5, APartialFolderIsRemovedOnceItsProcessIsGone) {
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const PartialFolder folder(at("not/yet"));
+    std::ofstream(folder.path() + "/half") << "x";
+    const auto size = static_cast<ssize_t>(folder.path().size());
+    while (write(ready[1], folder.path().data(), static_cast<std::size_t>(size)) == size) pause();
+    _exit(1);
+  }
+  std::string left(4096, '\0');
+  left.resize(static_cast<std::size_t>(std::max<ssize_t>(0, read(ready[0], left.data(), left.size()))));
+  ASSERT_EQ(fs::path(left).parent_path(), folder_);
+  EXPECT_TRUE(PartialFolder::is_one(fs::path(left).filename().string()));
+  std::vector<std::string> unknown = {at(".collimate-0"), at(".collimate-0123456789abcdef-1"), left + "x"};  // of an older version, of another machine
+  for (const std::string& name : unknown) fs::create_directory(name);
+  { const PartialFolder beside(at("not/yet")); }
+  EXPECT_TRUE(fs::exists(left + "/half")) << "its process lives";
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  { const PartialFolder next(at("not/yet")); }
+  EXPECT_FALSE(fs::exists(left));
+  EXPECT_THAT(PartialFolder::remove_left(at("not/yet")), testing::UnorderedElementsAreArray(unknown));
+  for (const std::string& name : unknown) EXPECT_TRUE(fs::exists(name)) << name;
+  close(ready[0]), close(ready[1]);
 }
 
 // Values that the author of XXH64 and its bindings publish.

@@ -98,9 +98,10 @@ bad "${made[@]}" --ppo.max_new=60 -- ppo.max_new context
 bad "${made[@]}" --model.context=16 -- "sample" "'bad/data/heldout-sft.h5'" "model.context"
 bad --run.stages=prepare,sft --sft.data={run}/data/no-such.h5 -- "bad/data/no-such.h5"
 refusal=3 bad "${made[@]}" --device.memory=1000000 -- device.memory "engine.recompute = full"
-mkdir -p bad/.collimate-0/data  # of a start that was killed
+mkdir -p bad/.collimate-0/data  # of a start that was killed, perhaps on another machine
 train 2 bad "${made[@]}" --sft.steps=1 --reward.steps=1 --ppo.iterations=0
 must_end_with 0
+grep -q "warning: '.*bad/.collimate-0' is of a start on another machine" bad/log.txt || wrong "what another start has left is not named"
 [ -s bad/data/heldout-prompts.h5 ] || wrong "the run has no data"
 [ -z "$(find . -maxdepth 2 -name '.collimate-*' ! -name .collimate-0)" ] || wrong "a folder is left"
 rm -r bad
