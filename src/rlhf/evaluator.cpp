@@ -17,7 +17,7 @@ Evaluator::Evaluator(Session& session)
   const Options& o = session.options;
   prompts_.check_kind(DatasetKind::prompts);
   check_answers(session, prompts_);
-  check_preferred(session, prompts_);
+  check_evaluation(session, prompts_);
   longest_ = longest_prompt(prompts_) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
   policy_.source = find_policy("evaluate.model", o.evaluate.model);
   if (const Source& s = policy_.source; !s.checkpoint.empty())  // adapters stay apart, as where they learned: the numbers are the same

@@ -1,5 +1,6 @@
 // How a PPO run starts, is saved and goes on; the method itself is in ppo_trainer.cpp.
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "collimate/data/order.hpp"
@@ -10,7 +11,8 @@ namespace collimate::rlhf {
 namespace {
 
 std::int64_t optimizer_steps(const PpoOptions& o, std::int64_t iterations) {
-  return std::max<std::int64_t>(1, iterations * o.epochs * ((o.batch + o.minibatch - 1) / o.minibatch));
+  const auto in_rollout = static_cast<double>(o.epochs * ((o.batch + o.minibatch - 1) / o.minibatch));
+  return std::max<std::int64_t>(1, std::llround(std::min(in_rollout * static_cast<double>(iterations), 1e15)));
 }
 
 KlEstimator estimator_named(const std::string& name) {
@@ -62,7 +64,7 @@ PpoTrainer::PpoTrainer(Session& session)
     heldout_.emplace(session.path(evaluate.prompts));
     heldout_->check_kind(DatasetKind::prompts);
     check_answers(session, *heldout_);
-    check_preferred(session, *heldout_);
+    check_evaluation(session, *heldout_);
     match_text(actor_source_, *heldout_, "ppo.prompts");
     prompt = std::max(prompt, longest_prompt(*heldout_));
     max_new = std::max(max_new, evaluate.max_new);

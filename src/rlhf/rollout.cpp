@@ -79,7 +79,11 @@ void check_answers(const Session& session, const Dataset& prompts) {
   }
 }
 
-void check_preferred(const Session& session, const Dataset& prompts) {
+void check_evaluation(const Session& session, const Dataset& prompts) {
+  const std::int64_t samples = session.options.evaluate.samples;
+  require(samples <= most_samples / std::max<std::int64_t>(1, prompts.size()),
+          "evaluate.samples = {} of each of the {} prompts of '{}' are more than the {} samples that an evaluation can hold: lower it", samples,
+          prompts.size(), prompts.path(), most_samples);
   if (!session.options.evaluate.preferred || !session.first()) return;
   const std::vector<ExampleQuestion> questions = example_questions();
   for (std::int64_t i = 0; i < prompts.size(); ++i) {

@@ -185,6 +185,22 @@ TEST(Options, CommandLineErrors) {
   EXPECT_THAT(line({"--sft.rate=-1"}), AllOf(HasSubstr("command line: sft.rate = -1"), HasSubstr("more than 0")));
 }
 
+TEST(Options, RangesSayWhatTheyTake) {
+  const auto with = [](const Range& range, const std::string& given) {
+    double value = -1;
+    OptionTable table;
+    table.add("x", value, "a number", range);
+    table.read_arguments({"--x=" + given});
+    return value;
+  };
+  EXPECT_EQ(at_least_below(0, 1).text(), "at least 0 and below 1");
+  EXPECT_EQ(with(at_least_below(0, 1), "0"), 0);
+  EXPECT_THAT(message_of([&] { with(at_least_below(0, 1), "1"); }), HasSubstr("x = 1 is out of range; give a number, at least 0 and below 1"));
+  EXPECT_EQ(zero_or_between(2, 4).text(), "0, or at least 2 and at most 4");
+  for (const double good : {0.0, 2.0, 4.0}) EXPECT_EQ(with(zero_or_between(2, 4), fmt::format("{}", good)), good);
+  for (const std::string bad : {"1", "5", "-1"}) EXPECT_THAT(message_of([&] { with(zero_or_between(2, 4), bad); }), HasSubstr("out of range"));
+}
+
 TEST(Options, HelpShowsEveryOption) {
   Values v;
   OptionTable table = table_of(v);

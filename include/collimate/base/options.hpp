@@ -16,12 +16,14 @@ struct Range {
   bool low_included = true;
   std::vector<std::string> words = {};
   bool or_zero = false;  ///< 0 is in range, too
+  bool high_included = true;
   std::string text() const;  ///< "at least 0", "more than 0 and at most 1", "one of model, lexicon"; empty: anything
 };
 Range any();
 Range at_least(double low);
 Range more_than(double low);
 Range between(double low, double high);  ///< both included
+Range at_least_below(double low, double high);  ///< low included
 Range zero_or_between(double low, double high);
 Range one_of(std::vector<std::string> words);
 
