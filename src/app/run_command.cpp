@@ -51,6 +51,7 @@ const std::vector<std::string> free_options = {"run.folder",
 std::unique_ptr<rlhf::Scorer> make_scorer(const Session& session) {
   const rlhf::ScorerOptions& o = session.options.ppo.scorer;
   require(o.kind != "regex" || !o.pattern.empty(), "ppo.scorer = regex needs ppo.scorer_pattern, the expression whose matches are counted");
+  require(o.kind != "lexicon" || !o.lexicon.empty(), "ppo.scorer = lexicon needs ppo.scorer_lexicon, a file of lines word<TAB>value");
   if (o.kind == "lexicon") return rlhf::make_lexicon_scorer(session.path(o.lexicon));
   if (o.kind == "regex") return rlhf::make_expression_scorer(o.pattern, 1, rlhf::ExpressionCount::every);
   if (o.kind == "length") return rlhf::make_length_scorer(o.length, rlhf::LengthUnit::characters);
@@ -100,6 +101,8 @@ GridShape shape_of(const rlhf::MachineOptions& o) {
 void check_combinations(const Options& o, int ranks) {
   complete(shape_of(o.machine), ranks, static_cast<int>(o.machine.tensor_shards), rlhf::starts_from_random(o) ? o.model.layers : 0);
   axis_order(o.machine.order);
+  require(!o.run.folder.starts_with('~') && o.run.folder.find('$') == std::string::npos,
+          "run.folder = {}: ~ and $ have no meaning in a path, so write it out", o.run.folder);
   require(!o.run.stages.empty(), "run.stages is empty: name at least one of prepare, sft, reward, ppo, evaluate");
   require(o.ppo.policy.dual_clip == 0 || o.ppo.policy.dual_clip > 1, "ppo.dual_clip = {} must be 0 (off) or more than 1",
           o.ppo.policy.dual_clip);

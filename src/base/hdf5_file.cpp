@@ -155,7 +155,7 @@ Hdf5File Hdf5File::open(const std::string& path) {
   require(static_cast<bool>(std::ifstream(path)), "the file '{}' cannot be read; check its permissions", path);
   require(fs::file_size(path, error) > 0, "the file '{}' is empty; make it again", path);
   const Id access(access_properties(), H5Pclose);
-  require(H5Fis_hdf5(path.c_str()) > 0, "'{}' is not an HDF5 file; check the path, or make the file again", path);
+  require(H5Fis_hdf5(path.c_str()) > 0, "'{}' is not an HDF5 file; name one that Collimate has made, such as a dataset of `collimate prepare`", path);
   Hdf5File file(path, true);
   file.file_ = file.check(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), "open");
   return file;

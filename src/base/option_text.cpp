@@ -58,6 +58,7 @@ bool read_number(std::string_view text, T& value) {
 std::vector<DeckLine> read_deck_lines(std::string_view text, const std::string& file) {
   std::vector<DeckLine> lines;
   std::string section;
+  require(text.find('\0') == std::string_view::npos, "'{}' is no text in UTF-8; save the deck as such", file);
   if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // the byte order mark of some editors
   for (int line = 1; !text.empty(); ++line) {
     const std::size_t end = std::min(text.find('\n'), text.size());
@@ -75,6 +76,8 @@ std::vector<DeckLine> read_deck_lines(std::string_view text, const std::string& 
             file, line, whole);
     const std::string_view value = trim(whole.substr(equals + 1));
     if (!value.starts_with('"') && looks_commented(value)) refuse_comment(value, file, line);
+    require(value.size() < 2 || value[0] != '\'' || value.find('\'', 1) + 1 != value.size(),
+            "{}:{}: {} would keep its single quotes; write the value without quotes, or into double quotes", file, line, value);
     lines.push_back({section, std::string(trim(whole.substr(0, equals))),
                      value.starts_with('"') ? unquote(value, file, line) : std::string(value), line});
   }

@@ -86,7 +86,10 @@ std::string inspect_run(const std::string& path) {
   std::string out = fmt::format("run {}\n", path);
   if (fs::exists(at("deck.ini"))) {
     for (const std::string& line : split(read_file(at("deck.ini")), '\n'))
-      if (line.starts_with("stages")) out += fmt::format("  {}\n", line);
+      if (line.starts_with("stages")) {
+        out += fmt::format("  {}\n", line);
+        break;  // those of [run]; others have stages, too
+      }
   }
   for (const char* name : {"metrics.jsonl", "samples.jsonl", "timings.jsonl"}) {
     const std::string file = at(name);

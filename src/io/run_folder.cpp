@@ -54,7 +54,7 @@ std::string prepared(const std::string& path, Existing existing, std::optional<R
   require(!path.empty(), "run.folder is empty: give the folder that the run shall write");
   std::error_code error;
   fs::create_directories(path, error);
-  require(!error && fs::is_directory(path), "cannot create the run folder '{}': {}", path, error ? error.message() : "it is a file");
+  require(!error && fs::is_directory(path), "cannot create the run folder '{}': {}; choose another run.folder", path, error ? error.message() : "it is a file");
   try {
     check_usable(path, existing);  // before anything is written
     if (!lock) lock.emplace(path);

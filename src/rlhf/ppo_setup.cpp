@@ -31,7 +31,7 @@ PpoTrainer::PpoTrainer(Session& session)
     : session_(session),
       options_(session.options.ppo),
       seed_(static_cast<std::uint64_t>(session.options.run.seed)),
-      prompts_(session.path(options_.prompts)),
+      prompts_(open_dataset(session, "ppo.prompts", options_.prompts, DatasetKind::prompts)),
       actor_source_(find_source(session, "ppo.actor", options_.actor, Head::policy, Accept::exact_or_random, prompts_)),
       reference_source_(find_source(session, "ppo.reference", options_.reference, Head::policy, Accept::exact_or_random, prompts_)),
       critic_source_(find_source(session, "ppo.critic", options_.critic, Head::value, Accept::any_or_random, prompts_)),
@@ -44,7 +44,6 @@ PpoTrainer::PpoTrainer(Session& session)
   score_options_.missing_eos = options_.missing_eos == "subtract"  ? MissingEos::subtract
                                : options_.missing_eos == "replace" ? MissingEos::replace
                                                                    : MissingEos::ignore;
-  prompts_.check_kind(DatasetKind::prompts);
   check_answers(session, prompts_);
   match_text(actor_source_, prompts_, "ppo.actor = " + options_.actor);
   match_text(reference_source_, prompts_, "ppo.reference = " + options_.reference);
@@ -61,8 +60,7 @@ PpoTrainer::PpoTrainer(Session& session)
   }
   std::int64_t prompt = longest_prompt(prompts_), max_new = options_.max_new;
   if (const EvaluateOptions& evaluate = session.options.evaluate; !evaluate.prompts.empty()) {
-    heldout_.emplace(session.path(evaluate.prompts));
-    heldout_->check_kind(DatasetKind::prompts);
+    heldout_.emplace(open_dataset(session, "evaluate.prompts", evaluate.prompts, DatasetKind::prompts));
     check_answers(session, *heldout_);
     check_evaluation(session, *heldout_);
     match_text(actor_source_, *heldout_, "ppo.prompts");

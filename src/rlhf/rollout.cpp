@@ -171,11 +171,14 @@ Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* refer
   result.scores = source.score(rollout, batch);
   const auto n = static_cast<double>(rollout.size());
   for (const double score : result.scores) result.reward += score / n;
+  std::int64_t ended = 0, liked = 0;
   for (std::int64_t i = 0; i < rollout.size(); ++i) {
-    result.ended += rollout.ended(i) / n;
-    result.length += static_cast<double>(rollout.offsets[i + 1] - rollout.offsets[i]) / n;
-    if (options.preferred) result.preferred += (rollout.ended(i) && preferred(rollout.prompts[i].answer, rollout.responses[i])) / n;
+    ended += rollout.ended(i);
+    liked += options.preferred && rollout.ended(i) && preferred(rollout.prompts[i].answer, rollout.responses[i]);
   }
+  result.ended = static_cast<double>(ended) / n;
+  result.preferred = static_cast<double>(liked) / n;
+  result.length = static_cast<double>(rollout.offsets.back()) / n;
   if (!reference) return result;
   const float temperature = options.temperature > 0 ? static_cast<float>(options.temperature) : 1.0f;
   const auto ours = token_logprobs(session, policy, batch, temperature), theirs = token_logprobs(session, *reference, batch, temperature);

@@ -15,6 +15,16 @@ std::string Session::path(const std::string& text) const {
   return replace_all(prepared, "{run}", options.run.folder);
 }
 
+Dataset open_dataset(const Session& session, const std::string& option, const std::string& value, DatasetKind kind) {
+  try {
+    Dataset data(session.path(value));
+    data.check_kind(kind);
+    return data;
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", option, error.what()), error.place());
+  }
+}
+
 void Session::metrics(const JsonLine& line) const {
   if (folder) folder->metrics().write(line);
 }

@@ -133,8 +133,8 @@ TEST(Options, EmptyValues) {
 
 TEST(Options, ValuesMayHoldANumberSign) {
   Values v;
-  table_of(v).read_deck("run.title = run#3\n[ppo]\nwords = \"a # b\"\n[sft]\ntemplate = \"# \\\"x\\\" #\"\n", "d");
-  EXPECT_EQ(v.title, "run#3");
+  table_of(v).read_deck("run.title = run#3 'a' 'b'\n[ppo]\nwords = \"a # b\"\n[sft]\ntemplate = \"# \\\"x\\\" #\"\n", "d");
+  EXPECT_EQ(v.title, "run#3 'a' 'b'");
   EXPECT_EQ(v.words, "a # b");
   EXPECT_EQ(v.template_text, "# \"x\" #");
 }
@@ -156,6 +156,8 @@ TEST(Options, DeckErrorsNameFileLineAndRemedy) {
                 AllOf(HasSubstr("my.ini:2: a comment stands on a line of its own"), HasSubstr("double quotes")));
   EXPECT_THAT(deck("[sft] # learns\n"), HasSubstr("my.ini:1: a comment stands on a line of its own"));
   EXPECT_THAT(deck("; a comment\n"), HasSubstr("which starts with #"));
+  EXPECT_THAT(deck("[ppo]\nwords = 'a b'\n"), AllOf(HasSubstr("my.ini:2: 'a b' would keep its single quotes"), HasSubstr("double quotes")));
+  EXPECT_THAT(deck(std::string("\xff\xfe[\0r\0]\0", 8)), HasSubstr("'my.ini' is no text in UTF-8"));
   EXPECT_THAT(deck("[sft]\nrate =\n"), HasSubstr("not a number"));
   EXPECT_THAT(deck("[sft]\nrate = 1\nrate = 2\n"), AllOf(HasSubstr("my.ini:3"), HasSubstr("line 2")));
   EXPECT_THAT(deck("ppo.scorer = lexikon\n"), AllOf(HasSubstr("nearest: lexicon"), HasSubstr("one of model, lexicon, length")));

@@ -21,6 +21,8 @@ bad --sft.rat=1 -- sft.rat sft.rate
 bad --sft.rate=-1 -- sft.rate "at least 0"
 bad --sft.rate=fast -- sft.rate fast
 bad --ppo.clip_low=1.5 -- ppo.clip_low "at most 1"
+run 1 run "$here/small.ini" '--run.folder=~/bad'
+refused "run.folder = ~/bad" "write it out"
 bad --run.stages=sft,pretrain -- run.stages pretrain
 bad --evaluate.temperature=1e-30 -- evaluate.temperature "0, or at least 1e-06"
 counts=2
@@ -65,7 +67,7 @@ bad --sft.data= -- "sft.data"
 bad --ppo.prompts= -- "ppo.prompts"
 bad --sft.data=no-such.h5 -- "no-such.h5"
 bad --evaluate.prompts=no-such.h5 -- "no-such.h5"
-bad --sft.data=$d/preference.h5 -- "$d/preference.h5" supervised
+bad --sft.data=$d/preference.h5 -- "sft.data: '$d/preference.h5'" supervised
 bad --reward.data=$d/sft.h5 -- "$d/sft.h5" preference
 bad --ppo.prompts=$d/sft.h5 -- "$d/sft.h5" prompts
 bad --sft.data="$here/small.ini" -- "small.ini"
@@ -123,6 +125,7 @@ bad --run.stages=evaluate --evaluate.model=random --evaluate.prompts=own.h5 --pp
 
 # Scorers.
 bad --ppo.scorer=lexicon --ppo.scorer_lexicon=no-such.txt -- "no-such.txt"
+bad --ppo.scorer=lexicon -- "ppo.scorer = lexicon needs ppo.scorer_lexicon"
 bad --ppo.scorer=regex "--ppo.scorer_pattern=(" -- "("
 bad --ppo.scorer=regex -- ppo.scorer_pattern
 by=(--run.stages=sft,ppo --ppo.critic=sft)

@@ -64,6 +64,9 @@ struct Session {
   void warn_of_idle_ranks(const std::string& stage, std::int64_t grains) const;
 };
 
+/// The dataset that an option of the deck names; errors begin with the option.
+Dataset open_dataset(const Session& session, const std::string& option, const std::string& value, DatasetKind kind);
+
 /// Where a model comes from.
 struct Source {
   ModelCard card;
