@@ -255,7 +255,7 @@ Verdict compare_summaries(const Run& a, const Run& b) {
   if (!fs::exists(a.file("summary.json")) || !fs::exists(b.file("summary.json"))) return equal;
   const Json left = Json::parse(read_file(a.file("summary.json"))), right = Json::parse(read_file(b.file("summary.json")));
   for (const auto& [key, value] : left.items()) {
-    if (key.ends_with(".seconds") || key == "peak_memory_bytes" || !right.contains(key) || right[key] == value) continue;
+    if (key.ends_with(".seconds") || key.ends_with("peak_memory_bytes") || !right.contains(key) || right[key] == value) continue;
     const std::string stage = key.substr(0, key.find('.'));
     const bool known = stage == "sft" || stage == "reward" || stage == "ppo";
     return {false, fmt::format("{}first difference: end of the run, {} in summary.json: {} in A, {} in B\n{}", deck_difference(a, b), key,

@@ -116,6 +116,10 @@ int export_command(const std::vector<std::string>& arguments) {
   fmt::print("{}: model '{}' of '{}' with {} tensors, {} parameters{}{}; read again and found equal, bit by bit\n", output, model,
              checkpoint, tensors.size(), card.config.parameters(), card.adapters.lora.on() ? " (adapters merged)" : "",
              text.has_tokenizer() ? " and its tokenizer" : ", no tokenizer");
+  Example example;
+  example.prompt = "x";
+  if (text.has_tokenizer() && text.rules.prompt_text(example).text != example.prompt)
+    fmt::print("its prompts were made with the template {:?}, which is no part of such a folder: who uses it must do the same\n", text.rules.prompt);
   return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "collimate/base/text.hpp"
 #include "collimate/base/threads.hpp"
 #include "collimate/engine/engine.hpp"
+#include "collimate/kernels/head.hpp"
 #include "collimate/kernels/rows.hpp"
 #include "collimate/rlhf/model_card.hpp"
 
@@ -39,9 +40,10 @@ void declare(OptionTable& table, Words& words) {
   table.add("prompt", words.prompt, "a text to continue; may be given several times");
   table.add("prompt-ids", words.prompt_ids, "token ids to continue, separated by commas; may be given several times");
   table.add("max-new", words.max_new, "most new tokens; where it is not given, the context may set a lower limit", at_least(1), "tokens");
-  table.add("temperature", words.temperature, "divides the logits; 0: always the most probable token", at_least(0));
+  table.add("temperature", words.temperature, "divides the logits; 0: always the most probable token", 
+            zero_or_between(kernels::lowest_temperature, kernels::highest_temperature));
   table.add("top-k", words.top_k, "draws from the k most probable tokens; 0: from all", at_least(0));
-  table.add("top-p", words.top_p, "draws from the fewest tokens whose probabilities reach p", Range{0.0, 1.0, false, {}});
+  table.add("top-p", words.top_p, "draws from the fewest tokens whose probabilities reach p", Range{.low = 0, .high = 1, .low_included = false});
   table.add("seed", words.seed, "of the random numbers", at_least(0));
   table.add("stop", words.stop, "what ends a sample before --max-new", one_of({"eos", "none"}));
   table.add("samples", words.samples, "samples of each prompt", between(1, 1000000));

@@ -1,5 +1,8 @@
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "app/build_info.hpp"
@@ -48,6 +51,7 @@ const std::vector<std::string> free_options = {"run.folder",
 std::unique_ptr<rlhf::Scorer> make_scorer(const Session& session) {
   const rlhf::ScorerOptions& o = session.options.ppo.scorer;
   require(o.kind != "regex" || !o.pattern.empty(), "ppo.scorer = regex needs ppo.scorer_pattern, the expression whose matches are counted");
+  require(o.kind != "lexicon" || !o.lexicon.empty(), "ppo.scorer = lexicon needs ppo.scorer_lexicon, a file of lines word<TAB>value");
   if (o.kind == "lexicon") return rlhf::make_lexicon_scorer(session.path(o.lexicon));
   if (o.kind == "regex") return rlhf::make_expression_scorer(o.pattern, 1, rlhf::ExpressionCount::every);
   if (o.kind == "length") return rlhf::make_length_scorer(o.length, rlhf::LengthUnit::characters);
@@ -61,10 +65,13 @@ struct ProcessScorer {
   std::string error;                     // why there is none
 };
 
-bool needs_scorer(const Options& o) {
-  const auto named = [&](const char* stage) { return std::find(o.run.stages.begin(), o.run.stages.end(), stage) != o.run.stages.end(); };
-  return o.ppo.scorer.kind != "model" && (named("ppo") || named("evaluate"));
+bool names_stage(const Options& o, const char* stage) {
+  return std::find(o.run.stages.begin(), o.run.stages.end(), stage) != o.run.stages.end();
 }
+
+bool scores_responses(const Options& o) { return names_stage(o, "ppo") || names_stage(o, "evaluate"); }
+
+bool needs_scorer(const Options& o) { return o.ppo.scorer.kind != "model" && scores_responses(o); }
 
 ProcessScorer start_process_scorer(const std::vector<std::string>& arguments) {
   for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"})
@@ -94,6 +101,8 @@ GridShape shape_of(const rlhf::MachineOptions& o) {
 void check_combinations(const Options& o, int ranks) {
   complete(shape_of(o.machine), ranks, static_cast<int>(o.machine.tensor_shards), rlhf::starts_from_random(o) ? o.model.layers : 0);
   axis_order(o.machine.order);
+  require(!o.run.folder.starts_with('~') && o.run.folder.find('$') == std::string::npos,
+          "run.folder = {}: ~ and $ have no meaning in a path, so write it out", o.run.folder);
   require(!o.run.stages.empty(), "run.stages is empty: name at least one of prepare, sft, reward, ppo, evaluate");
   require(o.ppo.policy.dual_clip == 0 || o.ppo.policy.dual_clip > 1, "ppo.dual_clip = {} must be 0 (off) or more than 1",
           o.ppo.policy.dual_clip);
@@ -105,24 +114,46 @@ void check_combinations(const Options& o, int ranks) {
           o.ppo.kl.target);
 }
 
+// What is no error and has no effect. A resolved deck gives all options; those that have their defaults are not spoken of.
+std::string join_changed(const OptionTable& table, const std::function<bool(const std::string&)>& wanted) {
+  std::vector<std::string> changed;
+  for (const std::string& name : table.names())
+    if (table.changed(name) && wanted(name)) changed.push_back(name);
+  return join(changed, ", ");
+}
+
 // The options of the model that starts from random numbers, where there is none: a checkpoint brings its own.
 std::string model_without_use(const OptionTable& table, const Options& options) {
   if (rlhf::starts_from_random(options)) return "";
-  std::vector<std::string> given;
-  for (const std::string& name : table.names())
-    if (name.starts_with("model.") && table.given(name)) given.push_back(name);
-  if (given.empty()) return "";
-  return fmt::format("no stage starts from random numbers, and models of checkpoints are what they are: {} {} without effect, so leave {} out",
-                     join(given, ", "), given.size() == 1 ? "is" : "are", given.size() == 1 ? "it" : "them");
+  const std::string idle = join_changed(table, [](const std::string& name) { return name.starts_with("model."); });
+  if (idle.empty()) return "";
+  return fmt::format("no stage starts from random numbers, and models of checkpoints are what they are, so without effect: {}", idle);
 }
 
 // What is said of adapters where there are none.
 std::string adapters_without_use(const OptionTable& table, const Options& options) {
   if (options.lora.on()) return "";
-  std::vector<std::string> given;
-  for (const std::string& name : table.names())
-    if (name.starts_with("lora.") && name != "lora.rank" && name != "lora.base" && table.given(name)) given.push_back(name);
-  return given.empty() ? "" : fmt::format("lora.rank is 0, so whole models learn, without regard to {}", join(given, ", "));
+  const std::string idle = join_changed(
+      table, [](const std::string& name) { return name.starts_with("lora.") && name != "lora.rank" && name != "lora.base"; });
+  return idle.empty() ? "" : fmt::format("lora.rank is 0, so whole models learn, without regard to {}", idle);
+}
+
+// The options of other scorers than the chosen one.
+std::string scorers_without_use(const OptionTable& table, const Options& options) {
+  static const std::map<std::string, std::vector<std::string>> owners = {{"ppo.reward", {"model"}},
+                                                                         {"ppo.scorer_lexicon", {"lexicon"}},
+                                                                         {"ppo.scorer_pattern", {"regex"}},
+                                                                         {"ppo.scorer_length", {"length"}},
+                                                                         {"ppo.scorer_command", {"process"}},
+                                                                         {"ppo.scorer_deadline", {"process"}},
+                                                                         {"ppo.scorer_sign", {"lexicon", "regex", "length", "exact", "process"}}};
+  const std::string& kind = options.ppo.scorer.kind;
+  if (!scores_responses(options)) return "";
+  const std::string idle = join_changed(table, [&](const std::string& name) {
+    const auto found = owners.find(name);
+    return found != owners.end() && std::find(found->second.begin(), found->second.end(), kind) == found->second.end();
+  });
+  return idle.empty() ? "" : fmt::format("ppo.scorer = {} gives the scores, without regard to {}: leave that out, or choose the scorer that is meant", kind, idle);
 }
 
 int run(World& world, const std::vector<std::string>& arguments, const ProcessScorer& process) {
@@ -164,8 +195,10 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   rlhf::Preparation preparation(session);
   const std::string found = rlhf::check_stages(session);
   std::vector<std::string> warnings = placement_warnings(places);
-  for (const std::string& idle : {model_without_use(table, options), adapters_without_use(table, options)})
+  for (const std::string& idle :
+       {model_without_use(table, options), adapters_without_use(table, options), scorers_without_use(table, options)})
     if (!idle.empty()) warnings.push_back(idle);
+  warnings.insert(warnings.end(), session.warnings.begin(), session.warnings.end());
   if (options.run.check) {
     log.info("{}\n{}\n{}", describe(build), placement_report(places), found);
     for (const std::string& warning : warnings) log.warning("{}", warning);
@@ -192,8 +225,15 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   for (const std::string& warning : warnings) log.warning("{}", warning);
   if (folder && !folder->locked())
     log.warning("the file system of '{}' has no locks: nothing keeps a second run out of this folder", options.run.folder);
+  if (folder) {
+    std::vector<std::string> left = folder->left();
+    if (names_stage(options, "prepare")) std::erase(left, "data");  // which it makes anew
+    if (!left.empty()) log.info("what is no part of a run stays in '{}': {}", options.run.folder, join(left, ", "));
+  }
   preparation.finish();
   rlhf::run_stages(session);
+  if (session.scorer)
+    if (const std::string odd = session.scorer->finish(); !odd.empty()) log.warning("{}", odd);
   log.info("{}", rlhf::summary_table(session));
   return static_cast<int>(ExitCode::done);
 }

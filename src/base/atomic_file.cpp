@@ -4,10 +4,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <utility>
 
+#include "collimate/base/checksum.hpp"
 #include "collimate/base/error.hpp"
 
 namespace collimate {
@@ -95,14 +99,34 @@ void AtomicFile::commit() {
 }
 
 namespace {
+
 constexpr std::string_view partial_prefix = ".collimate-";
+
+/// The beginning of the names of this machine's folders: equal where a process number means the same process. Empty where that is not known.
+std::string own_prefix() {
+  std::string boot;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
+  std::error_code error;
+  const std::string numbers = fs::read_symlink("/proc/self/ns/pid", error).string();
+  if (boot.empty() || numbers.empty()) return "";
+  return fmt::format("{}{}-", partial_prefix, checksum_text(checksum(boot + numbers)));
 }
 
-PartialFolder::PartialFolder(const std::string& target) {
+/// The folder `target`, or the nearest one above it that exists.
+fs::path nearest_folder(const std::string& target) {
   std::error_code error;
   fs::path place = fs::absolute(target);
   while (!fs::is_directory(place, error) && place.has_relative_path()) place = place.parent_path();
-  place /= fmt::format("{}{}", partial_prefix, ::getpid());
+  return place;
+}
+
+}  // namespace
+
+PartialFolder::PartialFolder(const std::string& target) {
+  remove_left(target);
+  const std::string prefix = own_prefix();
+  const fs::path place = nearest_folder(target) / fmt::format("{}{}", prefix.empty() ? partial_prefix : prefix, ::getpid());
+  std::error_code error;
   fs::create_directory(place, error);
   if (error) fail("cannot create a folder for '{}': {}; choose a folder that you may write to", target, error.message());
   path_ = place.string();
@@ -114,6 +138,25 @@ PartialFolder::~PartialFolder() {
 }
 
 bool PartialFolder::is_one(std::string_view name) { return name.starts_with(partial_prefix); }
+
+std::vector<std::string> PartialFolder::remove_left(const std::string& target) {
+  std::vector<std::string> unknown;
+  const std::string prefix = own_prefix();
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(nearest_folder(target), error)) {
+    const std::string name = entry.path().filename().string();
+    if (!is_one(name)) continue;
+    pid_t process = 0;
+    const char* const begin = name.data() + prefix.size();
+    const bool ours = !prefix.empty() && name.starts_with(prefix) &&
+                      std::from_chars(begin, name.data() + name.size(), process).ptr == name.data() + name.size() && process > 0;
+    if (!ours)
+      unknown.push_back(entry.path().string());
+    else if (::kill(process, 0) != 0 && errno == ESRCH)
+      fs::remove_all(entry.path(), error);
+  }
+  return unknown;
+}
 
 void move_files(const std::string& from, const std::string& to) {
   std::error_code error;

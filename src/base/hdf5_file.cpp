@@ -46,19 +46,14 @@ class Id {
   Close close_;
 };
 
-/// Of "file write failed: time = ..., error message = 'No space left on device', buf = ..." the two parts that people need.
-std::string without_details(const std::string& text) {
-  const auto details = text.find(": time = ");
-  if (details == std::string::npos) return text;
-  constexpr std::string_view key = "error message = '";
-  const auto begin = text.find(key, details);
-  const auto end = begin == std::string::npos ? begin : text.find('\'', begin + key.size());
-  const std::string reason = end == std::string::npos ? "" : text.substr(begin + key.size(), end - begin - key.size());
-  return text.substr(0, details) + (reason.empty() ? "" : fmt::format(" ({})", reason));
-}
+/// Why a call failed.
+struct Cause {
+  std::string library;  ///< the innermost entry of the library's error stack, without its details
+  std::string system;   ///< what the operating system said; empty: nothing
+};
 
-/// The innermost entry of the library's error stack: the cause.
-std::string cause() {
+/// The error stack has texts such as "file write failed: time = ..., error message = 'No space left on device', buf = ...".
+Cause take_cause() {
   std::string text;
   const auto take_first = [](unsigned, const H5E_error2_t* entry, void* out) -> herr_t {
     auto& first = *static_cast<std::string*>(out);
@@ -67,17 +62,18 @@ std::string cause() {
   };
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &text);
   H5Eclear2(H5E_DEFAULT);
-  return text.empty() ? "no cause was given" : without_details(text);
+  constexpr std::string_view key = "error message = '";
+  const auto begin = text.find(key);
+  const auto end = begin == std::string::npos ? begin : text.find('\'', begin + key.size());
+  return {text.substr(0, text.find(": ")), end == std::string::npos ? "" : text.substr(begin + key.size(), end - begin - key.size())};
 }
 
 std::string_view hint(std::string_view text) {
   const auto says = [&](std::string_view part) { return text.find(part) != std::string_view::npos; };
   if (says("No space left") || says("File too large") || says("quota")) return "; the disk is full: free space or write to another folder";
   if (says("Permission denied") || says("Read-only")) return "; choose a place that you may write to";
-  if (says("truncated file")) return "; the file was cut short: copy it again or make it again";
+  if (says("No such file")) return "; check the path";
   if (says("already exists")) return "; it can be made only once";
-  if (says("checksum") || says("signature") || says("addr overflow") || says("version number"))
-    return "; the file is damaged: copy it again or make it again";
   return "";
 }
 
@@ -139,8 +135,13 @@ std::string joined(std::string_view object) { return object.empty() ? "" : fmt::
 template <class T>
 T Hdf5File::check(T result, std::string_view action, std::string_view object) const {
   if (result < 0) {
-    const std::string text = cause();
-    fail("cannot {}{} the HDF5 file '{}': {}{}", action, joined(object), path_, text, hint(text));
+    const Cause cause = take_cause();
+    const bool damaged = reads_ && cause.system.empty();
+    require(!damaged || cause.library != "truncated file", "the HDF5 file '{}' was cut short: copy it again or make it again", path_);
+    require(!damaged, "the HDF5 file '{}' is damaged{}: copy it again or make it again", path_,
+            object.empty() ? "" : fmt::format(" at '{}'", object));
+    const std::string& text = cause.system.empty() ? cause.library : cause.system;
+    fail("cannot {}{} the HDF5 file '{}': {}{}", action, joined(object), path_, text.empty() ? "no cause was given" : text, hint(text));
   }
   return result;
 }
@@ -154,8 +155,8 @@ Hdf5File Hdf5File::open(const std::string& path) {
   require(static_cast<bool>(std::ifstream(path)), "the file '{}' cannot be read; check its permissions", path);
   require(fs::file_size(path, error) > 0, "the file '{}' is empty; make it again", path);
   const Id access(access_properties(), H5Pclose);
-  require(H5Fis_hdf5(path.c_str()) > 0, "'{}' is not an HDF5 file; check the path, or make the file again", path);
-  Hdf5File file(path, -1);
+  require(H5Fis_hdf5(path.c_str()) > 0, "'{}' is not an HDF5 file; name one that Collimate has made, such as a dataset of `collimate prepare`", path);
+  Hdf5File file(path, true);
   file.file_ = file.check(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), "open");
   return file;
 }
@@ -163,16 +164,17 @@ Hdf5File Hdf5File::open(const std::string& path) {
 Hdf5File Hdf5File::create(const std::string& path) {
   prepare_library();
   const Id access(access_properties(), H5Pclose);
-  Hdf5File file(path, -1);
+  Hdf5File file(path, false);
   file.file_ = file.check(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access), "create");
   return file;
 }
 
 Hdf5File::Hdf5File(Hdf5File&& other) noexcept
-    : path_(std::move(other.path_)), file_(std::exchange(other.file_, -1)), datasets_(std::exchange(other.datasets_, {})) {}
+    : path_(std::move(other.path_)), reads_(other.reads_), file_(std::exchange(other.file_, -1)), datasets_(std::exchange(other.datasets_, {})) {}
 
 Hdf5File& Hdf5File::operator=(Hdf5File&& other) noexcept {
   std::swap(path_, other.path_);
+  std::swap(reads_, other.reads_);
   std::swap(file_, other.file_);
   std::swap(datasets_, other.datasets_);
   return *this;

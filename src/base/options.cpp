@@ -18,17 +18,19 @@ namespace po = boost::program_options;
 namespace collimate {
 
 Range any() { return {}; }
-Range at_least(double low) { return {low, {}, true, {}}; }
-Range more_than(double low) { return {low, {}, false, {}}; }
-Range between(double low, double high) { return {low, high, true, {}}; }
-Range one_of(std::vector<std::string> words) { return {{}, {}, true, std::move(words)}; }
+Range at_least(double low) { return {.low = low}; }
+Range more_than(double low) { return {.low = low, .low_included = false}; }
+Range between(double low, double high) { return {.low = low, .high = high}; }
+Range at_least_below(double low, double high) { return {.low = low, .high = high, .high_included = false}; }
+Range zero_or_between(double low, double high) { return {.low = low, .high = high, .or_zero = true}; }
+Range one_of(std::vector<std::string> words) { return {.words = std::move(words)}; }
 
 std::string Range::text() const {
   if (!words.empty()) return "one of " + join(words, ", ");
   std::string out;
   if (low) out = fmt::format("{} {}", low_included ? "at least" : "more than", *low);
   if (high) out += fmt::format("{}{} {}", low ? " and " : "", high_included ? "at most" : "below", *high);
-  return out;
+  return or_zero ? "0, or " + out : out;
 }
 
 struct OptionTable::Option {
@@ -89,6 +91,7 @@ void OptionTable::Option::refuse(const std::string& given, const std::string& wh
 
 void OptionTable::Option::check(const std::string& given, double number) const {
   const bool low_ok = !range.low || (range.low_included ? number >= *range.low : number > *range.low);
+  if (range.or_zero && number == 0) return;
   const bool high_ok = !range.high || (range.high_included ? number <= *range.high : number < *range.high);
   if (!low_ok || !high_ok) refuse(given, "is out of range");
 }
@@ -260,6 +263,8 @@ void OptionTable::assign_all() {
 }
 
 bool OptionTable::given(const std::string& name) const { return !find(name).place.empty(); }
+
+bool OptionTable::changed(const std::string& name) const { return given(name) && find(name).text() != find(name).initial; }
 
 std::vector<std::string> OptionTable::names() const {
   std::vector<std::string> all;

@@ -23,13 +23,28 @@ bool is_partial(const fs::path& path) { return path.extension() == ".partial"; }
 /// The rest of a replacement that was finished, or that a crash cut between its two renames.
 bool is_superseded(const fs::path& path) { return path.extension() == ".replaced" && fs::exists(path.parent_path() / path.stem()); }
 
+/// The name that a checkpoint has, or had before a crash.
+std::string final_name(const fs::path& path) {
+  return is_partial(path) || path.extension() == ".replaced" ? path.stem().string() : path.filename().string();
+}
+
+/// Whether a name is the prefix and a number: copies that people make, such as sft-best, are no one's to remove.
+bool is_numbered(std::string_view name, std::string_view prefix) {
+  return name.starts_with(prefix) && name.size() > prefix.size() && name.find_first_not_of("0123456789", prefix.size()) == std::string_view::npos;
+}
+
 std::vector<fs::path> folders(const std::string& checkpoints, const std::string& prefix) {
   std::vector<fs::path> list;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(checkpoints, error))
-    if (entry.is_directory(error) && entry.path().filename().string().starts_with(prefix)) list.push_back(entry.path());
+    if (entry.is_directory(error) && (prefix.empty() || is_numbered(final_name(entry.path()), prefix))) list.push_back(entry.path());
   std::sort(list.begin(), list.end());
   return list;
+}
+
+/// Files that a checkpoint has, or a writer that was killed has left in it.
+bool is_of_checkpoint(const std::string& name) {
+  return name == "manifest.json" || name.starts_with("part-") || (name.starts_with(".") && name.ends_with(".part"));
 }
 
 /// In the order of publishing.
@@ -65,13 +80,28 @@ void remove_old_checkpoints(const std::string& checkpoints, int keep, const std:
   for (const Complete& old : list) removed.push_back(old.path);
   for (const fs::path& path : folders(checkpoints, prefix))
     if (is_partial(path) || is_superseded(path)) removed.push_back(path);
-  for (const fs::path& path : removed) {
-    // The manifest goes first: a removal that a crash cuts short leaves nothing that looks complete.
-    std::error_code error;
-    fs::remove(path / "manifest.json", error);
-    fs::remove_all(path, error);
-    require(!error, "cannot remove the old checkpoint '{}': {}", path.string(), error.message());
+  for (const fs::path& path : removed) remove_checkpoint(path.string());
+}
+
+std::vector<std::string> checkpoints_of_stage(const std::string& checkpoints, const std::string& stage) {
+  std::vector<std::string> list;
+  for (const fs::path& path : folders(checkpoints, "")) {
+    const std::string name = final_name(path);
+    if (fs::is_symlink(path) || (name != stage && !is_numbered(name, stage + "-"))) continue;
+    for (const auto& entry : fs::directory_iterator(path))
+      require(is_of_checkpoint(entry.path().filename().string()),
+              "the checkpoint '{}' holds '{}', which is no part of it, so it is not removed: move that, or choose another run.folder", path.string(),
+              entry.path().filename().string());
+    list.push_back(path.string());
   }
+  return list;
+}
+
+void remove_checkpoint(const std::string& folder) {
+  std::error_code error;
+  fs::remove(fs::path(folder) / "manifest.json", error);  // the first to go
+  fs::remove_all(folder, error);
+  require(!error, "cannot remove the old checkpoint '{}': {}", folder, error.message());
 }
 
 }  // namespace collimate

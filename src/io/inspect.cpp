@@ -86,7 +86,10 @@ std::string inspect_run(const std::string& path) {
   std::string out = fmt::format("run {}\n", path);
   if (fs::exists(at("deck.ini"))) {
     for (const std::string& line : split(read_file(at("deck.ini")), '\n'))
-      if (line.starts_with("stages")) out += fmt::format("  {}\n", line);
+      if (line.starts_with("stages")) {
+        out += fmt::format("  {}\n", line);
+        break;  // those of [run]; others have stages, too
+      }
   }
   for (const char* name : {"metrics.jsonl", "samples.jsonl", "timings.jsonl"}) {
     const std::string file = at(name);
@@ -175,13 +178,13 @@ std::string inspect(const std::string& path) {
     if (has("manifest.json")) return inspect_checkpoint(path);
     if (RunFolder::holds_run(path)) return inspect_run(path);
     if (has("model.safetensors") || has("model.safetensors.index.json")) return inspect_safetensors(path);
-    require(!path.ends_with(".partial"), "the checkpoint '{}' was not finished, so it cannot be read", path);
+    require(!path.ends_with(".partial"), "the checkpoint '{}' was not finished, so it cannot be read; name another one, or let the run go on with --restart auto", path);
     if (!latest_checkpoint(path).empty()) return fmt::format("checkpoints in {}\n", path) + inspect_checkpoints(path);
-    fail("the folder '{}' is neither a checkpoint, nor a run folder, nor a Hugging Face model", path);
+    fail("the folder '{}' is neither a checkpoint, nor a run folder, nor a Hugging Face model; name one of these, or a dataset", path);
   }
   if (starts_like_hdf5(path)) return inspect_hdf5(path);
   if (path.ends_with(".safetensors") || path.ends_with(".index.json")) return inspect_safetensors(path);
-  fail("'{}' is neither an HDF5 file nor a safetensors file", path);
+  fail("'{}' is neither an HDF5 file nor a safetensors file; name a dataset, checkpoint, run folder or model", path);
 }
 
 }  // namespace collimate

@@ -164,7 +164,8 @@ Manifest read_manifest(const std::string& folder) {
   const std::string path = (fs::path(folder) / "manifest.json").string();
   require(!fs::is_regular_file(folder), "'{}' is a file, but a checkpoint is a folder with a manifest.json: name that", folder);
   require(fs::is_directory(folder), "the checkpoint folder '{}' does not exist; check the path", folder);
-  require(fs::exists(path), "'{}' is not a complete checkpoint: it has no manifest.json", folder);
+  require(fs::exists(path), "'{}' is not a complete checkpoint: it has no manifest.json; name another folder{}", folder,
+          fs::exists(fs::path(folder) / "config.json") ? ", such as one that `collimate import` makes of this Hugging Face model" : "");
   return unseal(read_file(path), path, [](const Json& json) {
     const Json& format = json.at("format");
     require(format == format_name || format == format_with_boxes, "its format is {}, not \"{}\" or \"{}\"", format.dump(), format_name,

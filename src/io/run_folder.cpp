@@ -8,6 +8,7 @@
 
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
+#include "collimate/io/checkpoint.hpp"
 
 namespace collimate {
 
@@ -15,14 +16,32 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array own_names{"deck.ini",     "log.txt",      "metrics.jsonl", "timings.jsonl", "samples.jsonl",
-                               "hashes.jsonl", "summary.json", "checkpoints",   "report.html"};
+constexpr std::array own_files{"deck.ini",      "log.txt",      "metrics.jsonl", "timings.jsonl",
+                               "samples.jsonl", "hashes.jsonl", "summary.json",  "report.html"};
+constexpr std::array stages{"sft", "reward", "ppo"};  // that leave checkpoints
+
+bool counts(const fs::directory_entry& entry) {  // neither a lock nor what a refused or killed start has prepared
+  const std::string name = entry.path().filename().string();
+  return name != RunLock::file_name && !PartialFolder::is_one(name);
+}
+
+/// Removes what a run has written, and nothing else; returns the names of what stays.
+std::vector<std::string> remove_run(const fs::path& path) {
+  std::vector<std::string> old, left;
+  const fs::path checkpoints = path / "checkpoints";
+  for (const char* stage : stages)
+    for (std::string& folder : checkpoints_of_stage(checkpoints.string(), stage)) old.push_back(std::move(folder));
+  for (const char* name : own_files) fs::remove(path / name);
+  for (const std::string& folder : old) remove_checkpoint(folder);
+  for (const auto& entry : fs::directory_iterator(path))
+    if (counts(entry) && entry.path() != checkpoints) left.push_back(entry.path().filename().string());
+  if (fs::is_directory(checkpoints))
+    for (const auto& entry : fs::directory_iterator(checkpoints)) left.push_back((fs::path("checkpoints") / entry.path().filename()).string());
+  std::sort(left.begin(), left.end());
+  return left;
+}
 
 void check_usable(const std::string& path, Existing existing) {
-  const auto counts = [](const fs::directory_entry& entry) {  // neither a lock nor what a refused or killed start has prepared
-    const std::string name = entry.path().filename().string();
-    return name != RunLock::file_name && !PartialFolder::is_one(name);
-  };
   const bool empty = std::none_of(fs::directory_iterator(path), {}, counts);
   require(existing != Existing::refuse || empty,
           "the run folder '{}' is not empty: choose another run.folder, or restart the run that it holds", path);
@@ -30,18 +49,17 @@ void check_usable(const std::string& path, Existing existing) {
           "the folder '{}' holds something else than a run, so it is not replaced: choose another run.folder", path);
 }
 
-/// Makes the folder ready for a run, locks it and returns its path.
-std::string prepared(const std::string& path, Existing existing, std::optional<RunLock>& lock) {
+/// Makes the folder ready for a run, locks it and returns its path. left: what was there and no run has written.
+std::string prepared(const std::string& path, Existing existing, std::optional<RunLock>& lock, std::vector<std::string>& left) {
   require(!path.empty(), "run.folder is empty: give the folder that the run shall write");
   std::error_code error;
   fs::create_directories(path, error);
-  require(!error && fs::is_directory(path), "cannot create the run folder '{}': {}", path, error ? error.message() : "it is a file");
+  require(!error && fs::is_directory(path), "cannot create the run folder '{}': {}; choose another run.folder", path, error ? error.message() : "it is a file");
   try {
     check_usable(path, existing);  // before anything is written
     if (!lock) lock.emplace(path);
     check_usable(path, existing);  // a run that held the lock until now may have filled it
-    if (existing == Existing::replace)
-      for (const char* name : own_names) fs::remove_all(fs::path(path) / name);
+    if (existing == Existing::replace) left = remove_run(path);
     fs::create_directories(fs::path(path) / "checkpoints");
   } catch (const fs::filesystem_error& problem) {
     fail("cannot use the run folder '{}': {}", path, problem.code().message());
@@ -93,7 +111,7 @@ RunPositions RunPositions::from_json(const std::string& text) {
 }
 
 RunFolder::RunFolder(const std::string& path, Existing existing, std::optional<RunLock> lock)
-    : path_(prepared(path, existing, lock)),
+    : path_(prepared(path, existing, lock, left_)),
       lock_(std::move(lock)),
       metrics_(file("metrics.jsonl")),
       timings_(file("timings.jsonl")),

@@ -77,9 +77,10 @@ void sample_tokens(Tensor tokens, Tensor logprobs, Tensor logits, Tensor uniform
   check(name, "logprobs", logprobs, {logits[0]});
   check(name, "uniforms", uniforms, {logits[0]}, DType::f64);
   require(logits[1] >= 1, "sample_tokens was given logits of no token");
-  require(sampling.temperature == 0 || sampling.temperature >= lowest_temperature,
-          "sample_tokens was given the temperature {}: give 0 for the most probable token, or at least {}", sampling.temperature,
-          lowest_temperature);
+  const double temperature = sampling.temperature;
+  require(temperature == 0 || (temperature >= lowest_temperature && temperature <= highest_temperature),
+          "no token can be drawn at the temperature {}: give 0 for the most probable one, or a temperature from {} to {}", temperature,
+          lowest_temperature, highest_temperature);
   require(sampling.top_k >= 0, "sample_tokens needs a top-k of at least 0, and was given {}", sampling.top_k);
   require(sampling.top_p > 0 && sampling.top_p <= 1, "sample_tokens needs a top-p above 0 and at most 1, and was given {}", sampling.top_p);
   cpu::sample_tokens(tokens.as<std::int32_t>(), logprobs.as<float>(), logits.as<float>(), uniforms.as<double>(), sampling, logits[0],

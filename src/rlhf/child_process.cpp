@@ -11,6 +11,7 @@
 #include <cstring>
 #include <ctime>
 #include <thread>
+#include <utility>
 
 #include "collimate/base/error.hpp"
 
@@ -70,7 +71,12 @@ ChildProcess::ChildProcess(const std::string& command) {
 
 ChildProcess::~ChildProcess() {
   end();
-  for (const int end : {input_, output_, errors_}) close(end);
+  close_input();
+  for (const int end : {output_, errors_}) close(end);
+}
+
+void ChildProcess::close_input() {
+  if (input_ >= 0) close(std::exchange(input_, -1));
 }
 
 std::string ChildProcess::ending(double seconds) {

@@ -18,6 +18,8 @@ class ChildProcess {
   int output() const { return output_; }  ///< its standard output and error: non-blocking, we read
   int errors() const { return errors_; }
 
+  void close_input();  ///< the command sees the end of its standard input
+
   /// "exited with status 3" or "was ended by signal 9"; empty while it runs. Waits for at most `seconds`.
   std::string ending(double seconds);
   void end();  ///< asks with SIGTERM, insists with SIGKILL after a second; may be called twice

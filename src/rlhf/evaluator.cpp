@@ -13,10 +13,10 @@ const std::string& prompts_of(const EvaluateOptions& options) {
 }  // namespace
 
 Evaluator::Evaluator(Session& session)
-    : session_(session), prompts_(session.path(prompts_of(session.options.evaluate))), plan_(session.device), workspace_(plan_) {
+    : session_(session), prompts_(open_dataset(session, "evaluate.prompts", prompts_of(session.options.evaluate), DatasetKind::prompts)), plan_(session.device), workspace_(plan_) {
   const Options& o = session.options;
-  prompts_.check_kind(DatasetKind::prompts);
   check_answers(session, prompts_);
+  check_evaluation(session, prompts_);
   longest_ = longest_prompt(prompts_) + (o.evaluate.max_new ? o.evaluate.max_new : o.ppo.max_new);
   policy_.source = find_policy("evaluate.model", o.evaluate.model);
   if (const Source& s = policy_.source; !s.checkpoint.empty())  // adapters stay apart, as where they learned: the numbers are the same

@@ -8,7 +8,8 @@
 namespace collimate::rlhf {
 namespace {
 
-constexpr double most_samples = 1 << 24;  // of a batch: far more than any run, few enough to be held
+// Far more than any run, and few enough to be counted together.
+constexpr double most_steps = 1e9, most_epochs = 1e6, most_tokens = 2147483647;
 
 }  // namespace
 
@@ -41,13 +42,13 @@ void MachineOptions::declare(OptionTable& t) {
   t.add("engine.recompute", recompute,
         "computed again in the backward instead of kept: nothing, the inputs of attention and activation, or all of a block",
         one_of({"none", "selective", "full"}));
-  t.add("engine.recompute_every", recompute_every, "only every so many-th block computes again", at_least(1), "blocks");
+  t.add("engine.recompute_every", recompute_every, "only every so many-th block computes again", between(1, 4096), "blocks");
   t.add("numerics.mode", mode,
         "exact: the same bits on every grid; fast: sums in whatever order is quickest, so that numbers depend on the ranks",
         one_of({"exact", "fast"}));
   t.add("numerics.tensor_shards", tensor_shards, "virtual shards V of each layer, a power of two: a part of the numbers' definition",
         between(1, 64));
-  t.add("batch.grain_tokens", grain_tokens, "tokens computed at once by one replica: a part of the numbers' definition", at_least(16),
+  t.add("batch.grain_tokens", grain_tokens, "tokens computed at once by one replica: a part of the numbers' definition", between(16, 1e12),
         "tokens");
   t.add("device.memory", device_memory, "most memory to use per rank (0: no limit)", at_least(0), "bytes");
 }
@@ -109,12 +110,12 @@ LoraConfig LoraOptions::of(const std::string& stage) const {
 
 void OptimizerOptions::declare(OptionTable& t, const std::string& p) {
   t.add(p + "rate", rate, "peak learning rate of AdamW", at_least(0));
-  t.add(p + "warmup", warmup, "steps of linear warm-up", at_least(0), "steps");
+  t.add(p + "warmup", warmup, "steps of linear warm-up", between(0, most_steps), "steps");
   t.add(p + "schedule", schedule, "shape of the rate after the warm-up", one_of({"constant", "linear", "cosine"}));
   t.add(p + "final_share", final_share, "what the rate falls to, as a share of the peak; the step after the last would have it", between(0, 1));
   t.add(p + "clip", clip, "largest global gradient norm (0: no clipping)", at_least(0));
-  t.add(p + "beta1", adamw.beta1, "AdamW's first decay", between(0, 1));
-  t.add(p + "beta2", adamw.beta2, "AdamW's second decay", between(0, 1));
+  t.add(p + "beta1", adamw.beta1, "AdamW's first decay", at_least_below(0, 1));
+  t.add(p + "beta2", adamw.beta2, "AdamW's second decay", at_least_below(0, 1));
   t.add(p + "epsilon", adamw.epsilon, "AdamW's epsilon", more_than(0));
   t.add(p + "epsilon_form", epsilon_form, "where epsilon is added: after the bias correction (torch) or before (tf)",
         one_of({"torch", "tf"}));
@@ -134,8 +135,8 @@ namespace {
 const char* const init_help = "where the weights start: random, a stage of this run (sft, reward, ppo) or a checkpoint folder";
 
 void declare_length(OptionTable& t, const std::string& p, TrainingOptions& o, const std::string& unit) {
-  t.add(p + "steps", o.steps, "optimizer steps (0: as many as the epochs need)", at_least(0), "steps");
-  t.add(p + "epochs", o.epochs, "passes over the data where steps is 0", more_than(0));
+  t.add(p + "steps", o.steps, "optimizer steps (0: as many as the epochs need)", between(0, most_steps), "steps");
+  t.add(p + "epochs", o.epochs, "passes over the data where steps is 0", {.low = 0, .high = most_epochs, .low_included = false});
   t.add(p + "batch", o.batch, unit + " of one optimizer step, over all ranks", between(1, most_samples), unit);
 }
 
@@ -171,10 +172,10 @@ void ScorerOptions::declare(OptionTable& t) {
         one_of({"model", "lexicon", "regex", "length", "exact", "process"}));
   t.add("ppo.scorer_lexicon", lexicon, "file of word, tab, value (AFINN's format)");
   t.add("ppo.scorer_pattern", pattern, "regular expression (PCRE2) whose matches are counted");
-  t.add("ppo.scorer_length", length, "target length of a response", at_least(0), "characters");
-  t.add("ppo.scorer_command", command, "command that reads one JSON line per sample and answers with one score per line");
+  t.add("ppo.scorer_length", length, "target length of a response", at_least(1), "characters");
+  t.add("ppo.scorer_command", command, "command that reads one JSON line per sample and answers with one score per line, until its input ends");
   t.add("ppo.scorer_deadline", deadline, "longest wait for the command to score one batch", more_than(0), "seconds");
-  t.add("ppo.scorer_sign", sign, "factor on a built-in scorer's score");
+  t.add("ppo.scorer_sign", sign, "factor on the score of a scorer that is no model");
 }
 
 void PpoOptions::declare(OptionTable& t) {
@@ -183,14 +184,15 @@ void PpoOptions::declare(OptionTable& t) {
   t.add("ppo.reference", reference, "frozen policy that the KL penalty refers to");
   t.add("ppo.reward", reward, "reward model, where ppo.scorer is model");
   t.add("ppo.prompts", prompts, "dataset of prompts");
-  t.add("ppo.iterations", iterations, "rollouts, each followed by its updates", at_least(0));
+  t.add("ppo.iterations", iterations, "rollouts, each followed by its updates (0: the actor is evaluated and stays as it is)",
+        between(0, most_steps));
   t.add("ppo.batch", batch, "prompts of one iteration, over all ranks", between(1, most_samples), "samples");
   t.add("ppo.minibatch", minibatch, "samples of one optimizer step", between(1, most_samples), "samples");
-  t.add("ppo.epochs", epochs, "passes over a rollout", at_least(1));
-  t.add("ppo.max_new", max_new, "most tokens of a response", at_least(1), "tokens");
-  t.add("ppo.slots", slots, "sequences generated at once per rank; changes no number", at_least(1), "samples");
+  t.add("ppo.epochs", epochs, "passes over a rollout", between(1, most_epochs));
+  t.add("ppo.max_new", max_new, "most tokens of a response", between(1, most_tokens), "tokens");
+  t.add("ppo.slots", slots, "sequences generated at once per rank; changes no number", between(1, most_samples), "samples");
   t.add("ppo.temperature", temperature, "temperature of sampling; the loss divides the logits by it too",
-        at_least(kernels::lowest_temperature));
+        between(kernels::lowest_temperature, kernels::highest_temperature));
   t.add("ppo.gamma", gamma, "discount", between(0, 1));
   t.add("ppo.lambda", lambda, "GAE's lambda", between(0, 1));
   t.add("ppo.kl", kl.beta, "coefficient of the KL penalty in the reward", at_least(0));
@@ -216,7 +218,8 @@ void PpoOptions::declare(OptionTable& t) {
         "nats");
   t.add("ppo.freeze_actor", freeze_actor, "iterations in which only the critic learns", at_least(0));
   t.add("ppo.normalise_samples", normalise_samples,
-        "scores get mean 0 and std 1 over this many samples of the actor's first policy (0: as the reward model says)", at_least(0),
+        "scores get mean 0 and std 1 over this many samples of the actor's first policy (0: as the reward model says)",
+        zero_or_between(2, most_samples),
         "samples");
   actor_optimizer.declare(t, "ppo.actor_");
   critic_optimizer.declare(t, "ppo.critic_");
@@ -230,15 +233,16 @@ void EvaluateOptions::declare(OptionTable& t) {
   t.add("evaluate.prompts", prompts, "held-out prompts (empty: no evaluation)");
   t.add("evaluate.model", model, "what a stage `evaluate` evaluates: a stage of this run or a checkpoint folder");
   t.add("evaluate.reference", reference, "policy that the KL of a stage `evaluate` refers to (empty: no KL); PPO's own is ppo.reference");
-  t.add("evaluate.temperature", temperature, "temperature of evaluation samples", at_least(0));
-  t.add("evaluate.samples", samples, "samples per prompt", at_least(1), "samples");
-  t.add("evaluate.max_new", max_new, "most tokens of a response (0: ppo.max_new)", at_least(0), "tokens");
-  t.add("evaluate.preferred", preferred, "also count the responses that have the quickstart's preferred form");
+  t.add("evaluate.temperature", temperature, "temperature of evaluation samples; 0: always the most probable token",
+        zero_or_between(kernels::lowest_temperature, kernels::highest_temperature));
+  t.add("evaluate.samples", samples, "samples per prompt", between(1, most_samples), "samples");
+  t.add("evaluate.max_new", max_new, "most tokens of a response (0: ppo.max_new)", between(0, most_tokens), "tokens");
+  t.add("evaluate.preferred", preferred, "also count the responses that have the quickstart's preferred form; only for its prompts");
   t.add("evaluate.shown", shown, "samples in the table at the end", at_least(0), "samples");
 }
 
 void PrepareStageOptions::declare(OptionTable& t) {
-  t.add("prepare.vocabulary", vocabulary, "tokens of the byte-level BPE that the stage prepare trains", at_least(257), "tokens");
+  t.add("prepare.vocabulary", vocabulary, "tokens of the byte-level BPE that the stage prepare trains", between(257, most_tokens), "tokens");
   t.add("prepare.seed", seed, "seed of the quickstart's data", at_least(0));
 }
 

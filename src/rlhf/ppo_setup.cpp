@@ -1,5 +1,6 @@
 // How a PPO run starts, is saved and goes on; the method itself is in ppo_trainer.cpp.
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "collimate/data/order.hpp"
@@ -10,7 +11,8 @@ namespace collimate::rlhf {
 namespace {
 
 std::int64_t optimizer_steps(const PpoOptions& o, std::int64_t iterations) {
-  return std::max<std::int64_t>(1, iterations * o.epochs * ((o.batch + o.minibatch - 1) / o.minibatch));
+  const auto in_rollout = static_cast<double>(o.epochs * ((o.batch + o.minibatch - 1) / o.minibatch));
+  return std::max<std::int64_t>(1, std::llround(std::min(in_rollout * static_cast<double>(iterations), 1e15)));
 }
 
 KlEstimator estimator_named(const std::string& name) {
@@ -29,7 +31,7 @@ PpoTrainer::PpoTrainer(Session& session)
     : session_(session),
       options_(session.options.ppo),
       seed_(static_cast<std::uint64_t>(session.options.run.seed)),
-      prompts_(session.path(options_.prompts)),
+      prompts_(open_dataset(session, "ppo.prompts", options_.prompts, DatasetKind::prompts)),
       actor_source_(find_source(session, "ppo.actor", options_.actor, Head::policy, Accept::exact_or_random, prompts_)),
       reference_source_(find_source(session, "ppo.reference", options_.reference, Head::policy, Accept::exact_or_random, prompts_)),
       critic_source_(find_source(session, "ppo.critic", options_.critic, Head::value, Accept::any_or_random, prompts_)),
@@ -42,7 +44,6 @@ PpoTrainer::PpoTrainer(Session& session)
   score_options_.missing_eos = options_.missing_eos == "subtract"  ? MissingEos::subtract
                                : options_.missing_eos == "replace" ? MissingEos::replace
                                                                    : MissingEos::ignore;
-  prompts_.check_kind(DatasetKind::prompts);
   check_answers(session, prompts_);
   match_text(actor_source_, prompts_, "ppo.actor = " + options_.actor);
   match_text(reference_source_, prompts_, "ppo.reference = " + options_.reference);
@@ -59,9 +60,9 @@ PpoTrainer::PpoTrainer(Session& session)
   }
   std::int64_t prompt = longest_prompt(prompts_), max_new = options_.max_new;
   if (const EvaluateOptions& evaluate = session.options.evaluate; !evaluate.prompts.empty()) {
-    heldout_.emplace(session.path(evaluate.prompts));
-    heldout_->check_kind(DatasetKind::prompts);
+    heldout_.emplace(open_dataset(session, "evaluate.prompts", evaluate.prompts, DatasetKind::prompts));
     check_answers(session, *heldout_);
+    check_evaluation(session, *heldout_);
     match_text(actor_source_, *heldout_, "ppo.prompts");
     prompt = std::max(prompt, longest_prompt(*heldout_));
     max_new = std::max(max_new, evaluate.max_new);
@@ -115,6 +116,14 @@ std::string PpoTrainer::describe() const {
   return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs; actor: {}; critic: {}\n{}{}{}", prompts_.size(),
                      options_.iterations, options_.batch, options_.minibatch, options_.epochs, actor_.describe(), critic_.describe(),
                      plan_.report(), describe_division(session_, *actor_.engine, grains_), describe_division(session_, *critic_.engine, grains_));
+}
+
+std::vector<std::string> PpoTrainer::warnings() const {
+  if (options_.iterations == 0) return {};
+  std::vector<std::string> all = warmup_warnings("ppo.critic_warmup", critic_.rate);
+  if (options_.freeze_actor < options_.iterations)
+    for (std::string& one : warmup_warnings("ppo.actor_warmup", actor_.rate)) all.push_back(std::move(one));
+  return all;
 }
 
 std::int64_t PpoTrainer::first_grains() const {

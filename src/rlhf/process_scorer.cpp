@@ -179,6 +179,18 @@ class ProcessScorer final : public Scorer {
     fail("the scorer '{}' {} before it was sent sample 0. {}", command_, ending, words_of(last));
   }
 
+  std::string finish() override {
+    failed_ = true;
+    child_.close_input();
+    const std::string ending = child_.ending(2);
+    if (ending.empty() || ending.ends_with(" status 0")) return "";
+    char block[kept_errors];
+    for (ssize_t count; (count = read(child_.errors(), block, sizeof block)) > 0;) errors_.append(block, static_cast<std::size_t>(count));
+    const std::string_view last = trim(std::string_view(errors_).substr(errors_.size() - std::min(errors_.size(), kept_errors)));
+    return fmt::format("the scorer '{}' {} after its last score; all its scores were taken, so see whether they are right. {}", command_, ending,
+                       words_of(last));
+  }
+
  private:
   std::string command_;
   double deadline_;

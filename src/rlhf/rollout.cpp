@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "collimate/data/example.hpp"
@@ -77,6 +79,23 @@ void check_answers(const Session& session, const Dataset& prompts) {
   }
 }
 
+void check_evaluation(const Session& session, const Dataset& prompts) {
+  const std::int64_t samples = session.options.evaluate.samples;
+  require(samples <= most_samples / std::max<std::int64_t>(1, prompts.size()),
+          "evaluate.samples = {} of each of the {} prompts of '{}' are more than the {} samples that an evaluation can hold: lower it", samples,
+          prompts.size(), prompts.path(), most_samples);
+  if (!session.options.evaluate.preferred || !session.first()) return;
+  const std::vector<ExampleQuestion> questions = example_questions();
+  for (std::int64_t i = 0; i < prompts.size(); ++i) {
+    const PromptSample prompt = prompts.prompt(i);
+    require(std::any_of(questions.begin(), questions.end(),
+                        [&](const ExampleQuestion& q) { return q.answer == prompt.answer && prompt.text.find(q.prompt) != std::string::npos; }),
+            "evaluate.preferred counts answers that have the form the quickstart prefers, and prompt {} of '{}' is none of the quickstart's "
+            "questions: leave evaluate.preferred out, mean scores are reported in any case",
+            i, prompts.path());
+  }
+}
+
 Rollout sample_responses(const Session& session, Engine& policy, const TextRules& text, std::vector<PromptSample> prompts,
                          std::span<const std::int64_t> ids, const RolloutOptions& how) {
   const auto tokenizer = text.has_tokenizer() ? text.make_tokenizer() : nullptr;
@@ -119,7 +138,15 @@ std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batc
     for (std::int64_t i = 0; i < rollout.size(); ++i)
       samples.push_back({rollout.ids[i], rollout.prompts[i].text, rollout.responses[i], rollout.prompts[i].answer,
                          rollout.ended(i) ? "eos" : "length", rollout.offsets[i + 1] - rollout.offsets[i]});
-    for (const double raw : session_.scorer->score(samples)) scores.push_back(normalisation_(session_.options.ppo.scorer.sign * raw));
+    const ScorerOptions& o = session_.options.ppo.scorer;
+    for (const double raw : session_.scorer->score(samples)) {
+      const double score = normalisation_(o.sign * raw);
+      constexpr double most = std::numeric_limits<float>::max();
+      require(std::abs(o.sign * raw) <= most && std::abs(score) <= most,
+              "the scorer {} gives sample {} the score {}, times ppo.scorer_sign = {}: a reward can be no larger than {:.3g}, so scale the scores",
+              o.kind == "process" ? fmt::format("'{}'", o.command) : o.kind, samples[scores.size()].index, raw, o.sign, most);
+      scores.push_back(score);
+    }
   });
   broadcast(session_.ranks(), scores);
   return scores;
@@ -144,11 +171,14 @@ Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* refer
   result.scores = source.score(rollout, batch);
   const auto n = static_cast<double>(rollout.size());
   for (const double score : result.scores) result.reward += score / n;
+  std::int64_t ended = 0, liked = 0;
   for (std::int64_t i = 0; i < rollout.size(); ++i) {
-    result.ended += rollout.ended(i) / n;
-    result.length += static_cast<double>(rollout.offsets[i + 1] - rollout.offsets[i]) / n;
-    if (options.preferred) result.preferred += (rollout.ended(i) && preferred(rollout.prompts[i].answer, rollout.responses[i])) / n;
+    ended += rollout.ended(i);
+    liked += options.preferred && rollout.ended(i) && preferred(rollout.prompts[i].answer, rollout.responses[i]);
   }
+  result.ended = static_cast<double>(ended) / n;
+  result.preferred = static_cast<double>(liked) / n;
+  result.length = static_cast<double>(rollout.offsets.back()) / n;
   if (!reference) return result;
   const float temperature = options.temperature > 0 ? static_cast<float>(options.temperature) : 1.0f;
   const auto ours = token_logprobs(session, policy, batch, temperature), theirs = token_logprobs(session, *reference, batch, temperature);

@@ -15,6 +15,16 @@ std::string Session::path(const std::string& text) const {
   return replace_all(prepared, "{run}", options.run.folder);
 }
 
+Dataset open_dataset(const Session& session, const std::string& option, const std::string& value, DatasetKind kind) {
+  try {
+    Dataset data(session.path(value));
+    data.check_kind(kind);
+    return data;
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", option, error.what()), error.place());
+  }
+}
+
 void Session::metrics(const JsonLine& line) const {
   if (folder) folder->metrics().write(line);
 }
@@ -287,6 +297,9 @@ void save_stage(const Session& session, const std::string& stage, std::int64_t s
   auto seconds = session.seconds;
   seconds[stage] += session.stage_clock.seconds();
   notes["seconds"] = seconds;
+  auto peaks = session.peaks;
+  peaks[stage] = std::max(peaks[stage], std::ranges::max(gather_all(session.ranks(), session.peak_memory.bytes())));
+  notes["peaks"] = peaks;
   if (session.folder) notes["positions"] = nlohmann::json::parse(session.folder->positions().to_json());
   const std::string folder = session.checkpoint(complete ? stage : fmt::format("{}-{}", stage, step));
   save_models(folder, models, {stage, complete, notes.dump(), session.deck, session.build, text}, session.ranks());

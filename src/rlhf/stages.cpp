@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/text.hpp"
@@ -20,13 +20,6 @@ namespace collimate::rlhf {
 namespace {
 
 using nlohmann::json;
-
-std::int64_t peak_memory() {  // of this process since it started, in bytes
-  std::ifstream file("/proc/self/status");
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
-  return 0;
-}
 
 // Whether the stage prepare finds its data in the run folder, made before a restart.
 bool is_prepared(const Session& session) {
@@ -133,6 +126,8 @@ std::string check(Session& session, const std::string& stage) {
   const auto trainer = make<Trainer>(session);
   if constexpr (requires { trainer->first_grains(); })
     if (session.options.run.check) session.warn_of_idle_ranks(stage, trainer->first_grains());
+  if constexpr (requires { trainer->warnings(); })
+    for (std::string& warning : trainer->warnings()) session.warnings.push_back(std::move(warning));
   std::string text = trainer->describe();
   const auto planned = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->planned_bytes()));
   check_shared_memory(session, stage, planned);
@@ -198,6 +193,7 @@ void take_up(Session& session) {
       positions = there;
       summary = progress["summary"];
       session.seconds = progress.value("seconds", std::map<std::string, double>());
+      session.peaks = progress.value("peaks", std::map<std::string, std::int64_t>());
     }
     for (const auto& [key, value] : summary.items()) {
       if (value.is_string())
@@ -212,7 +208,7 @@ void take_up(Session& session) {
 }
 
 void run_stages(Session& session) {
-  const auto peaks = [&] { return gather_all(session.ranks(), peak_memory()); };
+  bool said = false;
   for (const std::string& stage : session.options.run.stages) {
     const auto found =
         stage == "prepare" || stage == "evaluate" ? std::nullopt : agree(session.ranks(), [&] { return find_resume(session, stage); });
@@ -221,22 +217,31 @@ void run_stages(Session& session) {
       continue;
     }
     session.stage_clock.restart();
+    const bool alone = std::ranges::min(gather_all(session.ranks(), int{session.peak_memory.restart()})) == 1;
+    if (!alone && !std::exchange(said, true))
+      session.log.info("this system does not let a program count its peak memory anew: that of a stage is the one since the program's start");
     if (stage == "sft") make<SupervisedTrainer>(session)->run();
     if (stage == "reward") make<RewardTrainer>(session)->run();
     if (stage == "ppo") make<PpoTrainer>(session)->run();
     if (stage == "evaluate") make<Evaluator>(session)->run();
     session.seconds[stage] += session.stage_clock.seconds();
+    const std::vector<std::int64_t> peak = gather_all(session.ranks(), session.peak_memory.bytes());
+    session.peaks[stage] = std::max(session.peaks[stage], std::ranges::max(peak));
     session.timings(JsonLine()
                         .add("stage", stage)
                         .add("stage_seconds", session.stage_clock.seconds())
-                        .add("peak_memory_bytes", std::span<const std::int64_t>(peaks())));
+                        .add("peak_memory_bytes", std::span<const std::int64_t>(peak)));
     if (session.stop_due() && stage != session.options.run.stages.back()) session.stop();
   }
-  const std::vector<std::int64_t> peak = peaks();
+  std::int64_t peak = std::ranges::max(gather_all(session.ranks(), session.peak_memory.whole_bytes()));
   if (!session.folder) return;
   Summary written = session.summary;  // with what is not the same in every run
   for (const auto& [stage, seconds] : session.seconds) written.set(stage + ".seconds", seconds);
-  written.set("peak_memory_bytes", *std::max_element(peak.begin(), peak.end()));  // of the rank that needs most
+  for (const auto& [stage, bytes] : session.peaks) {
+    written.set(stage + ".peak_memory_bytes", bytes);
+    peak = std::max(peak, bytes);
+  }
+  written.set("peak_memory_bytes", peak);  // of the rank that needs most
   for (const std::string stage : {"ppo", "reward", "sft"})
     if (session.summary.has(stage + ".state_hash")) {
       written.set("state_hash", json::parse(session.summary.text())[stage + ".state_hash"].get<std::string>());
@@ -248,11 +253,16 @@ void run_stages(Session& session) {
 Preparation::Preparation(Session& session) : session_(session) {
   const Stopwatch clock;
   const Options& o = session.options;
+  session.peak_memory.restart();
   agree_on(session.ranks(), [&] { check_order(o); });
   if (!contains(o.run.stages, "prepare")) return;
   std::string name;
   agree_on(session.ranks(), [&] {
-    if (!session.first() || is_prepared(session)) return;
+    if (!session.first()) return;
+    for (const std::string& folder : PartialFolder::remove_left(o.run.folder))
+      session.warnings.push_back(fmt::format("'{}' is of a start on another machine, or from before this one was booted: remove it if that start is over",
+                                             folder));
+    if (is_prepared(session)) return;
     place_.emplace(o.run.folder);
     name = place_->path();
     with_final_names<Error>(name, o.run.folder, [&] {
@@ -261,6 +271,7 @@ Preparation::Preparation(Session& session) : session_(session) {
     });
   });
   broadcast(session.ranks(), name);
+  if (!name.empty()) session.peaks["prepare"] = std::ranges::max(gather_all(session.ranks(), session.peak_memory.bytes()));
   session.prepared_in = name;
   seconds_ = clock.seconds();
 }
@@ -294,13 +305,12 @@ std::string check_stages(Session& session) {
 std::string summary_table(const Session& session) {
   const json s = json::parse(session.summary.text());
   std::string out = "\n";
-  const auto number = [&](const std::string& key) {
-    return s.contains(key) ? fmt::format("{:.3f}", s[key].get<double>()) : std::string("-");
-  };
+  const bool learned = s.contains("ppo.reward_after");  // without an iteration there is no after
+  const auto number = [&](const std::string& key) { return s.contains(key) ? fmt::format("{:.3f}", s[key].get<double>()) : std::string(); };
   const auto row = [&](const std::string& what, const std::string& before, const std::string& after) {
     out += fmt::format("{:<44} {:>10} {:>10}\n", what, before, after);
   };
-  if (s.contains("ppo.reward_before")) row("", "before PPO", "after PPO");
+  if (s.contains("ppo.reward_before")) row("", "before PPO", learned ? "after PPO" : "");
   if (s.contains("ppo.preferred_before"))
     row("share of preferred answers, held-out", number("ppo.preferred_before"), number("ppo.preferred_after"));
   if (s.contains("ppo.reward_before")) row("mean score, held-out", number("ppo.reward_before"), number("ppo.reward_after"));
@@ -320,7 +330,8 @@ std::string summary_table(const Session& session) {
           shown.begin(), shown.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
       return shown;
     };
-    out += fmt::format("\n  {}\n    before: {}\n    after:  {}\n", trim(text("prompt")), trim(text("before")), trim(text("after")));
+    out += fmt::format("\n  {}\n    before: {}\n", trim(text("prompt")), trim(text("before")));
+    if (learned) out += fmt::format("    after:  {}\n", trim(text("after")));
   }
   const std::string& folder = session.options.run.folder;
   out += fmt::format("\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, hashes.jsonl, summary.json, checkpoints/\n", folder);

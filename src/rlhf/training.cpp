@@ -48,6 +48,12 @@ std::string Learner::describe() const {
   return fmt::format("{} frozen parameters, {} learn", own, learn);
 }
 
+std::vector<std::string> warmup_warnings(const std::string& option, const LearningRate& rate) {
+  if (rate.warmup <= rate.steps) return {};
+  return {fmt::format("{} = {} is longer than the {} optimizer steps that there are, so the rate never reaches its peak of {}: shorten it",
+                      option, rate.warmup, rate.steps, rate.peak)};
+}
+
 void hash_start(const Session& session, const std::string& stage, const std::vector<Engine*>& engines) {
   if (!session.hash_due(0)) return;
   for (Engine* engine : engines) {
@@ -82,18 +88,16 @@ void run_steps(Session& session, const Schedule& schedule, const std::function<v
 BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kind kind)
     : session_(session),
       kind_(std::move(kind)),
-      data_(session.path(options.data)),
+      data_(open_dataset(session, kind_.stage + ".data", options.data, kind_.data)),
       source_(find_source(session, kind_.stage + ".init", options.init, Head::policy, kind_.start, data_)),
       steps_(steps_of(options, data_.size())),
       plan_(session.device),
       workspace_(plan_),
       options_(options) {
-  data_.check_kind(kind_.data);
   match_text(source_, data_, kind_.stage + ".init = " + options.init);
   check_lengths(session, data_, source_.card.config);
   if (!options.heldout.empty()) {
-    heldout_.emplace(session.path(options.heldout));
-    heldout_->check_kind(kind_.data);
+    heldout_.emplace(open_dataset(session, kind_.stage + ".heldout", options.heldout, kind_.data));
     match_text(source_, *heldout_, kind_.stage + ".data");
     check_lengths(session, *heldout_, source_.card.config);
   }
@@ -109,6 +113,8 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kin
   workspace_.reserve();
   session.check_fits(plan_);
 }
+
+std::vector<std::string> BatchTrainer::warnings() const { return warmup_warnings(kind_.stage + ".warmup", model_.rate); }
 
 void BatchTrainer::run() {
   plan_.commit(static_cast<std::size_t>(session_.options.machine.device_memory));

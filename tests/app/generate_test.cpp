@@ -77,8 +77,9 @@ TEST_F(Generate, RefusesBadInput) {
   refused({"--prompt-ids", ""}, {"--prompt-ids"});
   refused({"--prompt-ids"}, {"--prompt-ids needs a value"});
   refused({"--prompt-ids", "1", "--prompt", "a"}, {"not both"});
-  refused({"--prompt-ids", "1", "--temperature=-1"}, {"temperature", "at least 0"});
-  refused({"--prompt-ids", "1", "--temperature=1e-300"}, {"temperature 1e-300", "give 0"});
+  refused({"--prompt-ids", "1", "--temperature=-1"}, {"temperature", "0, or at least 1e-06"});
+  for (const std::string absurd : {"1e-300", "1e-30", "1e38", "nan", "inf"})
+    refused({"--prompt-ids", "1", "--temperature=" + absurd}, {"temperature = " + absurd, "give a number, 0, or at least 1e-06 and at most 1000000"});
   refused({"--prompt-ids", "1", "--samples=1000000000"}, {"samples", "at most 1000000"});
   refused({"--prompt-ids", "1", "--top-p=0"}, {"top-p"});
   refused({"--prompt-ids", "1", "--max-new=0"}, {"max-new"});
@@ -98,6 +99,7 @@ TEST_F(Generate, TakesTextThroughTheTemplate) {
   printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
   printed({"import", "--model", folder / "hf2", "--output", folder / "t", "--tokenizer", folder / "ex/tokenizer.json", "--prompt-template",
            "<{prompt}>\\n", "--max-prompt-tokens", "9"});
+  EXPECT_NE(printed({"export", "--checkpoint", folder / "t", "--output", folder / "t-out"}).find("the template \"<{prompt}>\\n\","), std::string::npos);
   const auto ask = [&](std::vector<std::string> more, const std::string& input = "") {
     more.insert(more.begin(), {"generate", "--checkpoint", folder / "t", "--max-new", "9", "--logprobs"});
     return printed(more, input);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -167,8 +168,26 @@ TEST_F(Hdf5, UnreadableFilesAreNamed) {
   Hdf5File out = Hdf5File::create(at("cut"));
   out.write("/x", view(counting<double>(10000)));
   out.close();
+  fs::copy(at("cut"), at("broken"));
   fs::resize_file(at("cut"), 40000);
-  EXPECT_THAT(message([&] { Hdf5File::open(at("cut")); }), AllOf(HasSubstr("cut"), HasSubstr("cut short")));
+  const std::string remedy = ": copy it again or make it again";
+  EXPECT_EQ(message([&] { Hdf5File::open(at("cut")); }), fmt::format("the HDF5 file '{}' was cut short{}", at("cut"), remedy));
+  // Wherever a byte of the library's own is wrong: no words of the library.
+  const std::string whole = read_file(at("broken"));
+  int refused = 0;
+  for (std::size_t at_byte = 8; at_byte < 2000; ++at_byte) {
+    std::string bytes = whole;
+    bytes[at_byte] ^= 0x5a;
+    std::ofstream(at("broken"), std::ios::binary) << bytes;
+    const std::string said = message([&] {
+      const Hdf5File in = Hdf5File::open(at("broken"));
+      if (in.exists("/x") && in.info("/x").shape == Shape{10000}) in.read<double>("/x");
+    });
+    if (said == "nothing was thrown" || said.find("Collimate does not use") != std::string::npos || said.find(" axes; ") != std::string::npos) continue;
+    ++refused;
+    ASSERT_THAT(said, AllOf(HasSubstr("the HDF5 file '" + at("broken") + "'"), HasSubstr(remedy))) << at_byte;
+  }
+  EXPECT_GT(refused, 50);
   EXPECT_THAT(message([&] { Hdf5File::create(at("no/such/folder")); }), HasSubstr("no/such/folder"));
 }
 
@@ -228,6 +247,34 @@ TEST_F(Hdf5, AnAtomicFileAppearsWholeOrNotAtAll) {
   EXPECT_THAT(message([&] { AtomicFile(at("deep")); }), HasSubstr("is a folder"));
   EXPECT_THAT(message([&] { AtomicFile(at("deep/a/b")); }), HasSubstr("cannot"));
   EXPECT_THAT(message([&] { read_file(at("none")); }), HasSubstr("none"));
+}
+
+TEST_F(Hdf5, APartialFolderIsRemovedOnceItsProcessIsGone) {
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const PartialFolder folder(at("not/yet"));
+    std::ofstream(folder.path() + "/half") << "x";
+    const auto size = static_cast<ssize_t>(folder.path().size());
+    while (write(ready[1], folder.path().data(), static_cast<std::size_t>(size)) == size) pause();
+    _exit(1);
+  }
+  std::string left(4096, '\0');
+  left.resize(static_cast<std::size_t>(std::max<ssize_t>(0, read(ready[0], left.data(), left.size()))));
+  ASSERT_EQ(fs::path(left).parent_path(), folder_);
+  EXPECT_TRUE(PartialFolder::is_one(fs::path(left).filename().string()));
+  std::vector<std::string> unknown = {at(".collimate-0"), at(".collimate-0123456789abcdef-1"), left + "x"};  // of an older version, of another machine
+  for (const std::string& name : unknown) fs::create_directory(name);
+  { const PartialFolder beside(at("not/yet")); }
+  EXPECT_TRUE(fs::exists(left + "/half")) << "its process lives";
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  { const PartialFolder next(at("not/yet")); }
+  EXPECT_FALSE(fs::exists(left));
+  EXPECT_THAT(PartialFolder::remove_left(at("not/yet")), testing::UnorderedElementsAreArray(unknown));
+  for (const std::string& name : unknown) EXPECT_TRUE(fs::exists(name)) << name;
+  close(ready[0]), close(ready[1]);
 }
 
 // Values that the author of XXH64 and its bindings publish.

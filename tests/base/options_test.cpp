@@ -57,7 +57,7 @@ TEST(Options, CommandLineWinsOverDeck) {
   table.read_arguments({"run.ini", "--sft.rate=2.5e-4", "--ppo.scorer", "lexicon", "--check"});
   EXPECT_EQ(v.deck, "run.ini");
   EXPECT_TRUE(v.check);
-  table.read_deck("# comment\nstages = ppo\nrun.title = x # no comment\n\n[sft]\r\nrate = 1\n  steps=7\n[ppo]\nwhiten = false\n"
+  table.read_deck("# comment\nstages = ppo\nrun.title = \"x # no comment\"\n\n[sft]\r\nrate = 1\n  steps=7\n[ppo]\nwhiten = false\n"
                   "[device]\nmemory = 512MiB\n",
                   "run.ini");
   EXPECT_EQ(v.rate, 2.5e-4);
@@ -69,6 +69,8 @@ TEST(Options, CommandLineWinsOverDeck) {
   EXPECT_FALSE(v.whiten);
   EXPECT_TRUE(table.given("sft.rate") && table.given("sft.steps"));
   EXPECT_FALSE(table.given("ppo.words"));
+  EXPECT_TRUE(table.changed("sft.rate") && table.changed("ppo.whiten"));
+  EXPECT_FALSE(table.changed("ppo.words"));
 }
 
 TEST(Options, FlagsListsAndPositionals) {
@@ -87,7 +89,7 @@ TEST(Options, FlagsListsAndPositionals) {
   EXPECT_EQ(files, (std::vector<std::string>{"a.txt", "b.txt"}));
   EXPECT_TRUE(shuffle);
   EXPECT_FALSE(pack);
-  EXPECT_EQ(low, -1.5);
+  EXPECT_EQ(low, -1.5);  // lists that come several times add up
 }
 
 TEST(Options, ResolvedDeckReadsBackExactly) {
@@ -129,6 +131,14 @@ TEST(Options, EmptyValues) {
   EXPECT_EQ(v.title, "");
 }
 
+TEST(Options, ValuesMayHoldANumberSign) {
+  Values v;
+  table_of(v).read_deck("run.title = run#3 'a' 'b'\n[ppo]\nwords = \"a # b\"\n[sft]\ntemplate = \"# \\\"x\\\" #\"\n", "d");
+  EXPECT_EQ(v.title, "run#3 'a' 'b'");
+  EXPECT_EQ(v.words, "a # b");
+  EXPECT_EQ(v.template_text, "# \"x\" #");
+}
+
 TEST(Options, DeckErrorsNameFileLineAndRemedy) {
   const auto deck = [](const std::string& text) {
     return message_of([&] {
@@ -141,7 +151,13 @@ TEST(Options, DeckErrorsNameFileLineAndRemedy) {
   EXPECT_THAT(deck("[sft]\nsteps = -1\n"), AllOf(HasSubstr("my.ini:2: sft.steps = -1"), HasSubstr("at least 0"), HasSubstr("(steps)")));
   EXPECT_THAT(deck("[sft]\nsteps = 1.5\n"), HasSubstr("not a whole number"));
   EXPECT_THAT(deck("[sft]\nrate = nan\n"), HasSubstr("not a number"));
-  EXPECT_THAT(deck("[sft]\nrate = 1 # fast\n"), HasSubstr("not a number"));
+  for (const char* commented : {"rate = 1 # fast", "rate = 1\t#fast", "template = a #b", "template = # none", "template = \"a\" # b"})
+    EXPECT_THAT(deck(fmt::format("[sft]\n{}\n", commented)),
+                AllOf(HasSubstr("my.ini:2: a comment stands on a line of its own"), HasSubstr("double quotes")));
+  EXPECT_THAT(deck("[sft] # learns\n"), HasSubstr("my.ini:1: a comment stands on a line of its own"));
+  EXPECT_THAT(deck("; a comment\n"), HasSubstr("which starts with #"));
+  EXPECT_THAT(deck("[ppo]\nwords = 'a b'\n"), AllOf(HasSubstr("my.ini:2: 'a b' would keep its single quotes"), HasSubstr("double quotes")));
+  EXPECT_THAT(deck(std::string("\xff\xfe[\0r\0]\0", 8)), HasSubstr("'my.ini' is no text in UTF-8"));
   EXPECT_THAT(deck("[sft]\nrate =\n"), HasSubstr("not a number"));
   EXPECT_THAT(deck("[sft]\nrate = 1\nrate = 2\n"), AllOf(HasSubstr("my.ini:3"), HasSubstr("line 2")));
   EXPECT_THAT(deck("ppo.scorer = lexikon\n"), AllOf(HasSubstr("nearest: lexicon"), HasSubstr("one of model, lexicon, length")));
@@ -169,6 +185,22 @@ TEST(Options, CommandLineErrors) {
   EXPECT_THAT(line({"--sft.rate=1", "--sft.rate=2"}), HasSubstr("more than once"));
   EXPECT_THAT(line({"a.ini", "b.ini"}), HasSubstr("too many words"));
   EXPECT_THAT(line({"--sft.rate=-1"}), AllOf(HasSubstr("command line: sft.rate = -1"), HasSubstr("more than 0")));
+}
+
+TEST(Options, RangesSayWhatTheyTake) {
+  const auto with = [](const Range& range, const std::string& given) {
+    double value = -1;
+    OptionTable table;
+    table.add("x", value, "a number", range);
+    table.read_arguments({"--x=" + given});
+    return value;
+  };
+  EXPECT_EQ(at_least_below(0, 1).text(), "at least 0 and below 1");
+  EXPECT_EQ(with(at_least_below(0, 1), "0"), 0);
+  EXPECT_THAT(message_of([&] { with(at_least_below(0, 1), "1"); }), HasSubstr("x = 1 is out of range; give a number, at least 0 and below 1"));
+  EXPECT_EQ(zero_or_between(2, 4).text(), "0, or at least 2 and at most 4");
+  for (const double good : {0.0, 2.0, 4.0}) EXPECT_EQ(with(zero_or_between(2, 4), fmt::format("{}", good)), good);
+  for (const std::string bad : {"1", "5", "-1"}) EXPECT_THAT(message_of([&] { with(zero_or_between(2, 4), bad); }), HasSubstr("out of range"));
 }
 
 TEST(Options, HelpShowsEveryOption) {

@@ -4,14 +4,29 @@
 
 #include <cstdlib>
 #include <thread>
+#include <vector>
 
 #include "collimate/base/error.hpp"
 #include "collimate/base/log.hpp"
+#include "collimate/base/peak_memory.hpp"
 #include "collimate/base/threads.hpp"
 #include "collimate/base/timer.hpp"
 
 namespace collimate {
 namespace {
+
+TEST(PeakMemoryTest, CountsAnew) {
+  constexpr std::int64_t size = 64 << 20;
+  PeakMemory peak;
+  {
+    std::vector<char> block(size, 1);
+    ASSERT_GE(peak.bytes(), size);
+  }
+  const std::int64_t before = peak.whole_bytes();
+  if (!peak.restart()) GTEST_SKIP() << "this system cannot count anew";
+  EXPECT_LE(peak.bytes(), before - size / 2);
+  EXPECT_EQ(peak.whole_bytes(), before);
+}
 
 std::string contents(std::FILE* file) {
   std::rewind(file);

@@ -254,11 +254,16 @@ TEST(Checkpoint, TheLatestIsTheLastPublishedThatIsComplete) {
 
 TEST(Checkpoint, OldOnesAreRemovedWithinTheirStage) {
   const Scratch scratch;
-  for (const char* name : {"sft-1", "sft-2", "sft-3", "ppo-1", "ppo-2"}) write_checkpoint(scratch / name, 1);
+  for (const char* name : {"sft-1", "sft-2", "sft-3", "ppo-1", "ppo-2", "sft-best", "sft-2-old"}) write_checkpoint(scratch / name, 1);
   fs::create_directory(scratch / "sft-0.partial");
+  EXPECT_EQ(latest_checkpoint(scratch / ".", "sft-"), scratch / "./sft-3");
   remove_old_checkpoints(scratch / ".", 2, "sft-");
   EXPECT_FALSE(fs::exists(scratch / "sft-1") || fs::exists(scratch / "sft-0.partial"));
   EXPECT_TRUE(fs::exists(scratch / "sft-2") && fs::exists(scratch / "ppo-1"));
+  for (const char* copy : {"sft-best", "sft-2-old"}) {  // of a user
+    EXPECT_TRUE(fs::exists(scratch / copy));
+    fs::remove_all(scratch / copy);
+  }
   remove_old_checkpoints(scratch / ".", 1);
   EXPECT_EQ(entries(scratch / "."), 1u);
   EXPECT_EQ(latest_checkpoint(scratch / "."), scratch / "./ppo-2");

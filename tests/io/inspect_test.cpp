@@ -54,7 +54,7 @@ TEST(Inspect, Run) {
   const Scratch scratch;
   RunFolder run(scratch / "run", Existing::refuse);
   EXPECT_SAYS(inspect(scratch / "run"), "checkpoints\n  none\n");
-  run.write_deck("# deck\nstages = sft, ppo\n[sft]\nsteps = 3\n");
+  run.write_deck("# deck\nstages = sft, ppo\n[sft]\nsteps = 3\n[lora]\nstages = reward\n");
   run.metrics().write(JsonLine().add("step", 1));
   run.metrics().write(JsonLine().add("step", 2));
   write_checkpoint(run.checkpoints() + "/sft-000002");
@@ -64,6 +64,7 @@ TEST(Inspect, Run) {
   run.write_summary(summary);
   const std::string text = inspect(scratch / "run");
   EXPECT_SAYS(text, "stages = sft, ppo\n");
+  EXPECT_EQ(text.find("stages = reward"), std::string::npos);
   EXPECT_SAYS(text, "\n  {\"step\":2}\n");
   EXPECT_SAYS(text, "sft-000002 (the latest complete one)");
   EXPECT_SAYS(text, "sft-000003.partial' was not finished");

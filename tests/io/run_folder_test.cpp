@@ -144,6 +144,7 @@ TEST(RunFolder, HasItsLayoutAndGoesOn) {
   EXPECT_EQ(fresh.metrics().position(), 0);
   EXPECT_FALSE(fs::exists(path + "/deck.ini"));
   EXPECT_EQ(bytes_of(path + "/notes.txt"), "mine");
+  EXPECT_EQ(fresh.left(), std::vector<std::string>{"notes.txt"});
   EXPECT_THROW(RunPositions::from_json("{\"metrics\":1}"), Error);
   EXPECT_THROW(RunPositions::from_json("nothing"), Error);
 }
@@ -185,6 +186,34 @@ TEST(RunFolder, IsForOneRunAtATime) {
   put(scratch / "thesis.txt", "x");
   EXPECT_SAYS(refusal([&] { RunFolder run(scratch / ".", Existing::refuse); }), "is not empty");
   EXPECT_FALSE(RunLock::known_in(scratch / "."));
+}
+
+TEST(RunFolder, ReplacesWhatRunsWriteAndNothingElse) {
+  const Scratch scratch;
+  const std::string path = scratch / "run", elsewhere = scratch / "elsewhere";
+  const auto make = [&](const std::string& name) {
+    fs::create_directories(path + "/checkpoints/" + name);
+    put(path + "/checkpoints/" + name + "/manifest.json", "{}");
+    put(path + "/checkpoints/" + name + "/part-00000.h5", "x");
+  };
+  { RunFolder(path, Existing::refuse).write_deck("[run]\n"); }
+  for (const char* name : {"sft", "sft-20", "reward.replaced", "ppo-3.partial", "base", "sft-best", "ppox"}) make(name);
+  put(path + "/checkpoints/sft-20/.manifest.json.17.part", "{");  // of a run that was killed
+  put(path + "/checkpoints/notes.txt", "mine");
+  fs::create_directories(elsewhere);
+  put(elsewhere + "/manifest.json", "{}");
+  fs::create_directory_symlink(elsewhere, path + "/checkpoints/ppo");
+  const std::vector<std::string> mine = {"checkpoints/base", "checkpoints/notes.txt", "checkpoints/ppo", "checkpoints/ppox", "checkpoints/sft-best"};
+  { EXPECT_EQ(RunFolder(path, Existing::replace).left(), mine); }
+  for (const std::string& name : mine) EXPECT_TRUE(fs::exists(path + "/" + name)) << name;
+  EXPECT_TRUE(fs::exists(elsewhere + "/manifest.json"));
+  EXPECT_EQ(std::distance(fs::directory_iterator(path + "/checkpoints"), {}), 5);
+  // A foreign file within a checkpoint: nothing is removed.
+  { RunFolder(path, Existing::go_on).write_deck("[run]\n"); }
+  make("sft"), make("reward-7");
+  put(path + "/checkpoints/sft/results.csv", "mine");
+  EXPECT_SAYS(refusal([&] { RunFolder run(path, Existing::replace); }), "checkpoints/sft' holds 'results.csv'");
+  for (const char* name : {"/deck.ini", "/checkpoints/sft/results.csv", "/checkpoints/reward-7/manifest.json"}) EXPECT_TRUE(fs::exists(path + name)) << name;
 }
 
 TEST(RunFolder, NeverReplacesWhatIsNoRun) {

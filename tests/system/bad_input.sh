@@ -21,8 +21,15 @@ bad --sft.rat=1 -- sft.rat sft.rate
 bad --sft.rate=-1 -- sft.rate "at least 0"
 bad --sft.rate=fast -- sft.rate fast
 bad --ppo.clip_low=1.5 -- ppo.clip_low "at most 1"
+run 1 run "$here/small.ini" '--run.folder=~/bad'
+refused "run.folder = ~/bad" "write it out"
 bad --run.stages=sft,pretrain -- run.stages pretrain
+bad --evaluate.temperature=1e-30 -- evaluate.temperature "0, or at least 1e-06"
 counts=2
+bad --ppo.max_new=9223372036854775807 -- ppo.max_new "at most 2147483647"
+bad --sft.beta1=1 -- sft.beta1 "at least 0 and below 1"
+bad --ppo.normalise_samples=1 -- ppo.normalise_samples "0, or at least 2"
+bad --evaluate.samples=10000000 -- evaluate.samples "60 prompts" "lower it"
 bad --run.stages=sft,sft -- run.stages twice
 bad --model.family=bert -- model.family llama
 bad --model.heads=5 -- model.width model.heads
@@ -32,9 +39,12 @@ bad --sft.batch=1000000000000 -- sft.batch "at most"
 bad --grid.data=7 -- "1 x 7 x 1" "needs 7 ranks, but 2 run"
 bad --numerics.tensor_shards=3 -- numerics.tensor_shards "power of two"
 printf '[sft]\nrate = 1\n[sfd]\nrate = 1\n' >wrong.ini
+printf '# fine\n[run]\nfolder = runs/a  # mine\n' >commented.ini
 for ranks in 1 2; do
   run "$ranks" run wrong.ini
   refused "wrong.ini" "sfd.rate" "4"
+  run "$ranks" run commented.ini
+  refused "commented.ini:3: a comment stands on a line of its own" "'runs/a  # mine'"
   run "$ranks" run no-such.ini
   refused "no-such.ini"
   run "$ranks" run prepared
@@ -57,7 +67,7 @@ bad --sft.data= -- "sft.data"
 bad --ppo.prompts= -- "ppo.prompts"
 bad --sft.data=no-such.h5 -- "no-such.h5"
 bad --evaluate.prompts=no-such.h5 -- "no-such.h5"
-bad --sft.data=$d/preference.h5 -- "$d/preference.h5" supervised
+bad --sft.data=$d/preference.h5 -- "sft.data: '$d/preference.h5'" supervised
 bad --reward.data=$d/sft.h5 -- "$d/sft.h5" preference
 bad --ppo.prompts=$d/sft.h5 -- "$d/sft.h5" prompts
 bad --sft.data="$here/small.ini" -- "small.ini"
@@ -94,9 +104,10 @@ bad "${made[@]}" --ppo.max_new=60 -- ppo.max_new context
 bad "${made[@]}" --model.context=16 -- "sample" "'bad/data/heldout-sft.h5'" "model.context"
 bad --run.stages=prepare,sft --sft.data={run}/data/no-such.h5 -- "bad/data/no-such.h5"
 refusal=3 bad "${made[@]}" --device.memory=1000000 -- device.memory "engine.recompute = full"
-mkdir -p bad/.collimate-0/data  # of a start that was killed
+mkdir -p bad/.collimate-0/data  # of a start that was killed, perhaps on another machine
 train 2 bad "${made[@]}" --sft.steps=1 --reward.steps=1 --ppo.iterations=0
 must_end_with 0
+grep -q "warning: '.*bad/.collimate-0' is of a start on another machine" bad/log.txt || wrong "what another start has left is not named"
 [ -s bad/data/heldout-prompts.h5 ] || wrong "the run has no data"
 [ -z "$(find . -maxdepth 2 -name '.collimate-*' ! -name .collimate-0)" ] || wrong "a folder is left"
 rm -r bad
@@ -105,8 +116,16 @@ rm -r bad
 refusal=3 bad --batch.grain_tokens=100000000000 -- "the machine has"
 refusal=3 bad --batch.grain_tokens=100000000000 --check -- "the machine has"
 
+# The quickstart's preferred form of answers, of prompts that are not the quickstart's.
+for i in 1 2; do printf '{"prompt": "Say %d.", "answer": "#### %d"}\n' $i $i; done >own.jsonl
+"$COLLIMATE" prepare own.jsonl --kind prompts --output own.h5 --like $d/sft.h5 >out.txt 2>&1 || wrong "$(tail -n 3 out.txt)"
+bad --evaluate.prompts=own.h5 -- "evaluate.preferred counts" "prompt 0 of 'own.h5'" "leave evaluate.preferred out"
+bad --evaluate.prompts=own.h5 --check -- "evaluate.preferred counts"
+bad --run.stages=evaluate --evaluate.model=random --evaluate.prompts=own.h5 --ppo.scorer=length -- "evaluate.preferred counts"
+
 # Scorers.
 bad --ppo.scorer=lexicon --ppo.scorer_lexicon=no-such.txt -- "no-such.txt"
+bad --ppo.scorer=lexicon -- "ppo.scorer = lexicon needs ppo.scorer_lexicon"
 bad --ppo.scorer=regex "--ppo.scorer_pattern=(" -- "("
 bad --ppo.scorer=regex -- ppo.scorer_pattern
 by=(--run.stages=sft,ppo --ppo.critic=sft)

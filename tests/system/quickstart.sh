@@ -7,7 +7,7 @@ run 2 run "$here/../../inputs/quickstart/quickstart.ini" --run.folder=run --run.
 must_end_with 0
 s=run/summary.json
 for key in sft.eval_loss reward.accuracy ppo.preferred_before ppo.preferred_after ppo.reward_before ppo.reward_after ppo.kl state_hash \
-  peak_memory_bytes sft.seconds reward.seconds ppo.seconds; do
+  peak_memory_bytes prepare.peak_memory_bytes sft.peak_memory_bytes reward.peak_memory_bytes ppo.peak_memory_bytes sft.seconds reward.seconds ppo.seconds; do
   number=$(value "$s" "$key")
   [ -n "$number" ] || wrong "summary.json has no $key"
   echo "seed $1: $key $number"

@@ -24,9 +24,13 @@ must_end_with 0
 
 # Starting over.
 train 1 fresh "${small[@]}"
+mkdir one/checkpoints/best
+echo mine >one/checkpoints/best/letter.txt
 train 2 one "${small[@]}" --restart replace
 must_end_with 0
 same_run fresh one
+must_print "what is no part of a run stays in 'one': checkpoints/best"
+[ "$(cat one/checkpoints/best/letter.txt)" = mine ] || wrong "a foreign file is gone"
 mkdir foreign && echo mine >foreign/letter.txt
 train 1 foreign "${small[@]}" --restart replace
 refused "'foreign'" "not replaced"

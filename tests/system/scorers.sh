@@ -66,3 +66,20 @@ fails not_a_number 'read -r a; echo 1; read -r b; echo nan; sleep 600' "not fini
 fails infinite 'read -r a; echo inf; sleep 600' "not finite" "sample 0"
 fails talking 'read -r a; echo fine; sleep 600' "neither a number" "sample 0"
 fails silent 'exit 0' "sample 0"
+fails huge 'while read -r a; do echo 1e39; done' "gives sample 0 the score 1e+39" "3.4e+38"
+
+# One that ends in an error when all is scored: the run is done, and says so. One that does not end is ended.
+for body in 'n=0; while [ $((n += 1)) -le 32 ] && read -r a; do echo 1; done; echo no room >&2; exit 3' \
+  'while read -r a; do echo 1; done; echo no room >&2; exit 3' 'while read -r a; do echo 1; done' 'while read -r a; do echo 1; done; sleep 600'; do
+  printf '#!/bin/sh\n%s\n' "$body" >late.sh
+  chmod +x late.sh
+  rm -rf late
+  train 2 late "${ppo[@]}" --ppo.scorer=process --ppo.scorer_command=./late.sh
+  must_end_with 0
+  if [[ $body = *exit* ]]; then
+    cat out.txt err.txt | grep -qF "warning: the scorer './late.sh' exited with status 3 after its last score" || wrong "a bad end is not said: $body"
+    grep -q "no room" late/log.txt || wrong "the log does not have the scorer's words"
+  else
+    ! grep -q "after its last score" out.txt err.txt late/log.txt || wrong "a good end is called a bad one: $body"
+  fi
+done

@@ -1,6 +1,7 @@
 #pragma once
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace collimate {
 
@@ -22,7 +23,8 @@ class AtomicFile {
   std::string path_, temporary_;  ///< temporary_ is empty once committed or abandoned
 };
 
-/// A hidden folder for files that appear together or not at all; it goes, with what is still in it, when the object dies.
+/// A hidden folder for files that appear together or not at all; it goes, with what is still in it, when the object dies. One whose process
+/// was killed goes when the next is made in the same place.
 class PartialFolder {
  public:
   /// Lies in the folder `target`, or in the nearest one above it that exists, and so on the same file system.
@@ -32,6 +34,9 @@ class PartialFolder {
   ~PartialFolder();
   const std::string& path() const { return path_; }
   static bool is_one(std::string_view name);  ///< whether a folder of this name is one, perhaps of a process that was killed
+  /// Removes those that processes of this machine have left where one for `target` would lie. Returns the others of which it is not known
+  /// whether their process lives: it is, or was, one of another machine, or of this one before it was started anew.
+  static std::vector<std::string> remove_left(const std::string& target);
 
  private:
   std::string path_;

@@ -19,7 +19,8 @@ struct Hdf5Info {
 };
 
 /// One open HDF5 file: the only place that calls the HDF5 library (serial C API). Names are paths such as "/tokens/ids";
-/// parent groups are made as needed. Every call is checked; an error is a sentence with file, object and a hint.
+/// parent groups are made as needed. Every call is checked; an error is a sentence with file, object and a hint; the
+/// library's own words are in it only where a file is written.
 /// Not for use by two threads at once: the library is not thread-safe.
 class Hdf5File {
  public:
@@ -87,7 +88,7 @@ class Hdf5File {
 
  private:
   using Handle = std::int64_t;
-  Hdf5File(std::string path, Handle file) : path_(std::move(path)), file_(file) {}
+  Hdf5File(std::string path, bool reads) : path_(std::move(path)), reads_(reads) {}
   Handle dataset(const std::string& name) const;
   void close_datasets() const noexcept;
   void transfer(const std::string& name, DType dtype, std::int64_t first_row, void* data, std::int64_t count, bool to_file) const;
@@ -95,6 +96,7 @@ class Hdf5File {
   [[nodiscard]] T check(T result, std::string_view action, std::string_view object = "") const;
 
   std::string path_;
+  bool reads_;  ///< a file that was there before: what fails without a word of the operating system is damage
   Handle file_ = -1;
   mutable std::map<std::string, Handle> datasets_;  ///< open datasets, so that their chunk caches live
 };

@@ -12,9 +12,10 @@ namespace collimate {
 
 /// The values an option may take: bounds for numbers, a list of words for strings.
 struct Range {
-  std::optional<double> low, high;
+  std::optional<double> low = {}, high = {};
   bool low_included = true;
-  std::vector<std::string> words;
+  std::vector<std::string> words = {};
+  bool or_zero = false;  ///< 0 is in range, too
   bool high_included = true;
   std::string text() const;  ///< "at least 0", "more than 0 and at most 1", "one of model, lexicon"; empty: anything
 };
@@ -22,14 +23,17 @@ Range any();
 Range at_least(double low);
 Range more_than(double low);
 Range between(double low, double high);  ///< both included
+Range at_least_below(double low, double high);  ///< low included
+Range zero_or_between(double low, double high);
 Range one_of(std::vector<std::string> words);
 
 /// All options of a command: declared once by each room, read from the command line and a deck, printed as help.
 ///
 /// A deck is an INI file: `[section]` lines and `key = value` lines (outside of sections also `section.key = value`); `#` starts a
-/// comment only as the first character of a line, so values keep theirs. A value with blanks at its ends or several lines is
-/// written in double quotes with the escapes \n, \t, \", \\. Lists are separated by commas. With the unit "bytes" a whole number
+/// comment only as the first character of a line; a value with a # first or behind a blank is refused, since a comment was probably meant. A
+/// value with such a #, with blanks at its ends or several lines is written in double quotes with the escapes \n, \t, \", \\. Lists are separated by commas. With the unit "bytes" a whole number
 /// may be written 2GiB or 512MiB. The command line (`--section.key=value`, `--section.key value`, `--flag`) wins over the deck.
+/// Neither may give an option twice, but for lists on the command line, whose elements add up.
 ///
 /// Every error is an input error that names the option, the value, its range and the file and line it came from.
 class OptionTable {
@@ -55,6 +59,7 @@ class OptionTable {
   void read_deck(std::string_view text, const std::string& file);  ///< the file's name is for errors
 
   bool given(const std::string& name) const;        ///< set by the command line or the deck
+  bool changed(const std::string& name) const;      ///< given, and other than its default
   std::vector<std::string> names() const;           ///< in order of declaration
   std::string value(const std::string& name) const; ///< as text
   std::string help_text() const;                    ///< every option by section with range, unit and default

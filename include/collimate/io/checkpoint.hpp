@@ -82,13 +82,19 @@ class CheckpointReader {
   std::unique_ptr<Content> content_;
 };
 
-/// The last complete checkpoint of a folder of checkpoints in the order of publishing, among those whose name starts with `prefix`;
-/// "" if there is none. Incomplete or damaged ones are passed over and, where `passed_over` is given, described there.
+/// The last complete checkpoint of a folder of checkpoints in the order of publishing, among those whose name is `prefix` and a number (all,
+/// where there is no prefix); "" if there is none. Incomplete or damaged ones are passed over and, where `passed_over` is given, described there.
 std::string latest_checkpoint(const std::string& checkpoints, const std::string& prefix = "",
                               std::vector<std::string>* passed_over = nullptr);
 
-/// Removes all but the last `keep` complete checkpoints whose name starts with `prefix`, and what crashed runs left of such names.
-/// To be called by one rank, while none is being written.
+/// Removes all but the last `keep` complete checkpoints of such names, and what crashed runs left of them. To be called by one rank, while
+/// none is being written.
 void remove_old_checkpoints(const std::string& checkpoints, int keep, const std::string& prefix = "");
+
+/// The checkpoints that a stage of a run has written, NAME and NAME-NUMBER, and what crashed runs left of them. Throws where one holds a file
+/// that is no checkpoint's.
+std::vector<std::string> checkpoints_of_stage(const std::string& checkpoints, const std::string& stage);
+/// Removes a checkpoint so that a crash at any moment leaves nothing that looks complete.
+void remove_checkpoint(const std::string& folder);
 
 }  // namespace collimate

@@ -44,7 +44,8 @@ struct RunPositions {
 enum class Existing { refuse, replace, go_on };
 
 /// The folder of one run: deck.ini, log.txt, metrics.jsonl, timings.jsonl, samples.jsonl, hashes.jsonl, summary.json, checkpoints/, lock.
-/// Only rank 0 makes one. A folder that holds something else than a run is never replaced, one that another run uses never touched.
+/// Only rank 0 makes one. A folder that holds something else than a run is never replaced, one that another run uses never touched; what
+/// goes is what runs write: these files, and the checkpoints of the stages.
 class RunFolder {
  public:
   /// lock: where it is held already.
@@ -52,6 +53,8 @@ class RunFolder {
   /// True if `path` holds the files of a run.
   static bool holds_run(const std::string& path);
   const std::string& path() const { return path_; }
+  /// With Existing::replace, the files and folders that no run has written, and that stay: "notes.txt", "checkpoints/best".
+  const std::vector<std::string>& left() const { return left_; }
   bool locked() const { return lock_->holds(); }  ///< false on a file system without locks
   std::string file(std::string_view name) const;  ///< path of a file of this folder
   std::string log() const { return file("log.txt"); }
@@ -67,6 +70,7 @@ class RunFolder {
   void restart_at(const RunPositions& positions);  ///< cuts metrics, samples and hashes; timings and log go on
 
  private:
+  std::vector<std::string> left_;
   std::string path_;
   std::optional<RunLock> lock_;
   JsonLines metrics_, timings_, samples_, hashes_;

@@ -25,12 +25,12 @@ void value_forward(Tensor values, Tensor hidden, Tensor w, Tensor b, Stream& str
 /// dhidden[R,C] and dw[C], db[1] (all replaced); dw and db block by block.
 void value_backward(Tensor dhidden, Tensor dw, Tensor db, Tensor dvalues, Tensor hidden, Tensor w, Stream& stream);
 
-/// The lowest temperature by which logits are divided: far below, they would overflow.
-constexpr double lowest_temperature = 1e-6;
+/// The temperatures by which logits are divided: far below they would overflow, far above all of them would be 0.
+constexpr double lowest_temperature = 1e-6, highest_temperature = 1e6;
 
 /// How a token is drawn from logits.
 struct Sampling {
-  double temperature = 1.0;  ///< 0: the largest logit, the lower id on a tie
+  double temperature = 1.0;  ///< one of the above, or 0: the largest logit, the lower id on a tie
   std::int64_t top_k = 0;    ///< keep the k largest logits (0: all)
   double top_p = 1.0;        ///< keep the smallest set of largest probabilities whose sum reaches p
 };

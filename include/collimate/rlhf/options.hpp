@@ -13,6 +13,9 @@
 
 namespace collimate::rlhf {
 
+/// Of a batch or an evaluation: far more than any run, few enough to be held.
+constexpr std::int64_t most_samples = 1 << 24;
+
 /// The deck, section by section. Every struct declares its own options; what it holds before is the default.
 
 struct RunOptions {

@@ -41,6 +41,10 @@ std::int64_t longest_prompt(const Dataset& prompts);
 /// Stops, naming the prompt, where ppo.scorer needs a reference answer with a number and a prompt has none. Rank 0 looks.
 void check_answers(const Session& session, const Dataset& prompts);
 
+/// Stops where these prompts cannot be evaluated as the section `evaluate` of the deck says: too many samples, or evaluate.preferred, which
+/// counts the quickstart's form of answers, with a prompt that is none of its questions.
+void check_evaluation(const Session& session, const Dataset& prompts);
+
 /// Gives scores to responses: a reward model, normalised, or the session's built-in scorer. Equal on every rank.
 class ScoreSource {
  public:

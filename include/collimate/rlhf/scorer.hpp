@@ -29,6 +29,8 @@ class Scorer {
   virtual ~Scorer() = default;
   virtual std::vector<double> score(std::span<const ScoredSample> samples) = 0;
   virtual void check() {}  ///< throws where it is known already that there will be no score
+  /// No sample follows. What is odd about how the scorer ends, in a sentence; "" where nothing is.
+  virtual std::string finish() { return ""; }
 };
 
 /// factor * sum of the values of all words found in the response. The file holds lines "word<TAB>value" (the format of AFINN, Nielsen
@@ -63,7 +65,8 @@ std::optional<std::string> final_number(std::string_view text, bool fall_back);
 /// a number, or {"score": 0.5}, or {"index": 3, "score": 0.5} (then the index is checked). It must write nothing else there; its
 /// standard error is free, and its last lines are part of every error. It may read all samples of a batch before it answers. A program
 /// that ends, writes anything else or a number that is not finite, or needs more than `deadline_seconds` for a batch, is an Error and is
-/// ended; it is not started again.
+/// ended; it is not started again. When no sample follows, `finish` ends its standard input; one that ends by itself with another status
+/// than 0, then or after its last score, has its scores taken and is told of. One that goes on for two seconds is ended.
 /// It is not started where check_scorer_command refuses the command.
 std::unique_ptr<Scorer> make_process_scorer(const std::string& command, double deadline_seconds);
 /// Throws where the program that a command names first is not there or cannot be run. A command that begins with more than a plain word,

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "collimate/base/log.hpp"
+#include "collimate/base/peak_memory.hpp"
 #include "collimate/base/timer.hpp"
 #include "collimate/comm/process_grid.hpp"
 #include "collimate/io/run_folder.hpp"
@@ -28,9 +29,12 @@ struct Session {
   std::string prepared_in = {};                ///< where {run}/data lies; empty: in run.folder
   bool replacing = false;                      ///< what run.folder holds still counts for nothing
   std::string deck = {};                       ///< resolved, without what changes no number
+  std::vector<std::string> warnings = {};      ///< found before the run, to be said once its log is open
   Summary summary = {};                        ///< equal on every rank
   std::map<std::string, double> seconds = {};  ///< that each stage took in all starts, the running one before this start
   Stopwatch stage_clock = {};                  ///< of the running stage in this start
+  std::map<std::string, std::int64_t> peaks = {};  ///< bytes that each stage's largest rank needed in all starts, the running one before this start
+  PeakMemory peak_memory = {};                 ///< of this rank in the running stage
 
   Communicator& data() const { return grid.along(Axis::data); }
   Communicator& ranks() const { return grid.world(); }
@@ -59,6 +63,9 @@ struct Session {
   void check_fits(const MemoryPlan& plan) const;  ///< throws, with what of the deck lowers the need, where a rank has no room for it
   void warn_of_idle_ranks(const std::string& stage, std::int64_t grains) const;
 };
+
+/// The dataset that an option of the deck names; errors begin with the option.
+Dataset open_dataset(const Session& session, const std::string& option, const std::string& value, DatasetKind kind);
 
 /// Where a model comes from.
 struct Source {

@@ -34,7 +34,8 @@ class Preparation {
   double seconds_ = 0;
 };
 
-/// Checks deck, files, tokenizers and memory of all stages without running any, and returns what it found, line by line.
+/// Checks deck, files, tokenizers and memory of all stages without running any, and returns what it found, line by line. What is
+/// odd and no error goes to session.warnings.
 std::string check_stages(Session& session);
 
 /// The table at the end: before and after, samples, where things are.

@@ -18,6 +18,9 @@ struct Learner {
   std::string describe() const;  ///< "1234 parameters", and how many of them learn
 };
 
+/// A sentence where the warm-up that the deck calls `option` is longer than its stage, so that the rate never reaches its peak; or nothing.
+std::vector<std::string> warmup_warnings(const std::string& option, const LearningRate& rate);
+
 /// What one grain of an optimizer step found.
 template <class Totals>
 struct GrainResult {
@@ -92,6 +95,7 @@ class BatchTrainer {
   virtual ~BatchTrainer() = default;
   virtual std::string describe() const = 0;  ///< data, steps and memory lines
   virtual std::int64_t first_grains() const = 0;  ///< of the first step's batch
+  std::vector<std::string> warnings() const;      ///< of the deck's values, to be said before the run
   std::size_t planned_bytes() const { return plan_.planned_bytes(Memory::device); }
   void run();
 
