@@ -13,12 +13,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* template_names[] = {"prompt-template", "response-prefix",   "response-suffix",     "human",       "assistant",
-                                          "system",          "add-bos",           "add-eos",             "prompt-rule", "response-rule",
-                                          "max-prompt-tokens", "max-response-tokens"};
+constexpr const char* template_names[] = {"prompt-template", "response-prefix",   "response-suffix",     "human",   "assistant",
+                                          "system",          "turn-suffix",       "add-bos",             "add-eos", "prompt-rule",
+                                          "response-rule",   "max-prompt-tokens", "max-response-tokens"};
 
-std::array<std::string*, 6> texts_of(Template& rules) {
-  return {&rules.prompt, &rules.response_prefix, &rules.response_suffix, &rules.human, &rules.assistant, &rules.system};
+std::array<std::string*, 7> texts_of(Template& rules) {
+  return {&rules.prompt, &rules.response_prefix, &rules.response_suffix, &rules.human, &rules.assistant, &rules.system, &rules.turn_suffix};
 }
 
 std::string escaped(std::string_view text) {
@@ -99,6 +99,7 @@ void TemplateOptions::declare(OptionTable& table) {
   table.add("human", rules_.human, "before each of the user's turns of a dialogue");
   table.add("assistant", rules_.assistant, "before each of the assistant's turns");
   table.add("system", rules_.system, "before a system message");
+  table.add("turn-suffix", rules_.turn_suffix, "behind each turn of a dialogue's prompt; behind its answer stands response-suffix");
   table.add("add-bos", rules_.add_bos, "a beginning-of-text token starts every sample, if the tokenizer has one");
   table.add("add-eos", rules_.add_eos, "an end-of-text token ends every response, if the tokenizer has one");
   table.add("max-prompt-tokens", rules_.max_prompt_tokens, "longest prompt; 0: no limit", at_least(0), "tokens");

@@ -54,20 +54,20 @@ std::string_view trailing_blanks(std::string_view text) {
 }
 
 json as_json(const Template& rules) {
-  json out = {{"prompt", rules.prompt},
-              {"response_prefix", rules.response_prefix},
-              {"response_suffix", rules.response_suffix},
-              {"human", rules.human},
-              {"assistant", rules.assistant},
-              {"system", rules.system},
-              {"add_bos", rules.add_bos},
-              {"add_eos", rules.add_eos},
-              {"max_prompt_tokens", rules.max_prompt_tokens},
-              {"max_response_tokens", rules.max_response_tokens},
-              {"prompt_rule", name_of(rules.prompt_rule)},
-              {"response_rule", name_of(rules.response_rule)}};
-  if (rules.special_tokens) out["special_tokens"] = true;  // left out where it changes nothing
-  return out;
+  return {{"prompt", rules.prompt},
+          {"response_prefix", rules.response_prefix},
+          {"response_suffix", rules.response_suffix},
+          {"human", rules.human},
+          {"assistant", rules.assistant},
+          {"system", rules.system},
+          {"turn_suffix", rules.turn_suffix},
+          {"add_bos", rules.add_bos},
+          {"add_eos", rules.add_eos},
+          {"max_prompt_tokens", rules.max_prompt_tokens},
+          {"max_response_tokens", rules.max_response_tokens},
+          {"prompt_rule", name_of(rules.prompt_rule)},
+          {"response_rule", name_of(rules.response_rule)},
+          {"special_tokens", rules.special_tokens}};
 }
 
 }  // namespace
@@ -97,13 +97,17 @@ void Template::check() const {
           "max_prompt_tokens = {} and max_response_tokens = {} cannot be negative (0: no limit)", max_prompt_tokens, max_response_tokens);
 }
 
-std::string Template::to_json() const { return as_json(*this).dump(); }
+std::string Template::to_json() const {
+  json out = as_json(*this);
+  if (turn_suffix.empty()) out.erase("turn_suffix");  // left out where they change nothing, as older versions did
+  if (!special_tokens) out.erase("special_tokens");
+  return out.dump();
+}
 
 Template Template::from_json(const std::string& text) {
   Template rules;
   try {
     const json value = json::parse(text);
-    rules.special_tokens = value.value("special_tokens", false);
     const json known = as_json(rules);
     for (const auto& [key, entry] : value.items()) require(known.contains(key), "a prompt template has no entry '{}'", key);
     rules.prompt = value.at("prompt");
@@ -112,6 +116,8 @@ Template Template::from_json(const std::string& text) {
     rules.human = value.at("human");
     rules.assistant = value.at("assistant");
     rules.system = value.at("system");
+    rules.turn_suffix = value.value("turn_suffix", "");
+    rules.special_tokens = value.value("special_tokens", false);
     rules.add_bos = value.at("add_bos");
     rules.add_eos = value.at("add_eos");
     rules.max_prompt_tokens = value.at("max_prompt_tokens");
@@ -166,7 +172,7 @@ TemplateText Template::prompt_text(const Example& example) const {
   if (example.turns.empty())
     return render(prompt, [&](std::string_view field) { return field == "input" ? example.input : example.prompt; });
   for (const Turn& turn : example.turns)
-    out.add_own(turn.role == "human" ? human : turn.role == "system" ? system : assistant).add_data(turn.text);
+    out.add_own(turn.role == "human" ? human : turn.role == "system" ? system : assistant).add_data(turn.text).add_own(turn_suffix);
   return out.add_own(std::string_view(assistant).substr(0, assistant.size() - trailing_blanks(assistant).size()));
 }
 

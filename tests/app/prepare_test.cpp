@@ -93,6 +93,20 @@ TEST(Prepare, SplitsAndShows) {
   EXPECT_NE(printed({"prepare", "--help"}).find("--max-prompt-tokens"), std::string::npos);
 }
 
+TEST(Prepare, PutsWordsBehindTheTurnsOfDialogues) {
+  const Scratch folder;
+  put(folder / "in.jsonl",
+      R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "Bye"}], )"
+      R"("chosen": [{"role": "assistant", "content": "b"}], "rejected": [{"role": "assistant", "content": "c"}]})");
+  printed({"prepare", folder / "in.jsonl", "--output", folder / "out.h5", "--human", "U:", "--assistant", "A:\\n", "--turn-suffix", "/\\n",
+           "--response-suffix", "."});
+  const PreferenceGroup group = Dataset(folder / "out.h5").preference(0);
+  EXPECT_EQ(group.text, "U:Hi/\nA:\na/\nU:Bye/\nA:");
+  EXPECT_EQ(group.pairs.at(0).chosen_text, "\nb.");
+  expect_refusal({"prepare", folder / "in.jsonl", "--output", folder / "b.h5", "--like", folder / "out.h5", "--turn-suffix", "x"},
+                 {"--like", "template"});
+}
+
 /// Bad input: one sentence, exit code 2, no file.
 TEST(Prepare, RefusesBadInput) {
   const Scratch folder;

@@ -87,6 +87,7 @@ Template template_of(const json& words) {
   rules.human = words.value("human", "");
   rules.assistant = words.value("assistant", "");
   rules.system = words.value("system", "");
+  rules.turn_suffix = words.value("turn_suffix", "");
   return rules;
 }
 
@@ -135,7 +136,7 @@ TEST(SpecialTokens, AreThoseOfAnotherProgram) {
       ++compared;
     }
   }
-  EXPECT_EQ(compared, 50);
+  EXPECT_EQ(compared, 60);
 }
 
 constexpr std::int32_t end_of_text = 272, start = 273, end = 274, tool = 276;  // of the byte-level file
@@ -245,7 +246,7 @@ TEST(SpecialTokens, AreLettersInTemplatesOfOlderVersions) {
   old.look_for_special(*tokenizer);
   EXPECT_TRUE(old.special_tokens);
   for (std::string Template::*words : {&Template::prompt, &Template::response_prefix, &Template::response_suffix, &Template::human,
-                                       &Template::assistant, &Template::system}) {
+                                       &Template::assistant, &Template::system, &Template::turn_suffix}) {
     Template one;
     one.*words += "<|endoftext|>";
     one.look_for_special(*tokenizer);

@@ -40,6 +40,22 @@ TEST(Template, DialoguesEndWithTheAssistantsCue) {
   EXPECT_EQ(rules.response_text(example, "See you").text, " See you");
 }
 
+TEST(Template, DialoguesHaveWordsBehindEachTurnButTheAnswer) {
+  Example example;
+  example.turns = {{"human", "Hi"}, {"assistant", "Hello"}, {"system", "Be kind."}, {"human", "Bye"}};
+  Template rules;
+  rules.human = "U:";
+  rules.assistant = "A:\n";
+  rules.system = "S:";
+  rules.turn_suffix = "/ ";
+  rules.response_suffix = ".";
+  const TemplateText text = rules.prompt_text(example);
+  EXPECT_EQ(text.text, "U:Hi/ A:\nHello/ S:Be kind./ U:Bye/ A:");
+  EXPECT_EQ(text.own, (std::vector<TextRange>{{0, 2}, {4, 9}, {14, 18}, {26, 30}, {33, 37}}));
+  EXPECT_EQ(rules.response_text(example, "See you").text, "\nSee you.");
+  EXPECT_EQ(rules.prompt_text(alpaca("a", "")).text, "a\n");
+}
+
 TEST(Template, CompletePromptsAndPlainTextAreNotTouched) {
   Example example = alpaca("\n\nHuman: x\n\nAssistant:", "");
   example.complete = true;
@@ -79,6 +95,12 @@ TEST(Template, JsonGivesItBackAndDifferencesAreNamed) {
   other.add_eos = false;
   EXPECT_EQ(rules.difference(other), "add_eos is true here and false there");
   EXPECT_NE(rules, other);
+  EXPECT_THAT(rules.to_json(), testing::Not(HasSubstr("turn_suffix")));  // files without it keep their bytes
+  other = rules;
+  other.turn_suffix = "\n";
+  EXPECT_EQ(Template::from_json(other.to_json()), other);
+  EXPECT_EQ(rules.difference(other), "turn_suffix is \"\" here and \"\\n\" there");
+  EXPECT_EQ(other.difference(rules), "turn_suffix is \"\\n\" here and \"\" there");
   EXPECT_THAT(message([] { Template::from_json("{}"); }), HasSubstr("prepare the dataset again"));
   EXPECT_THAT(message([&] { Template::from_json("{\"colour\": 1}"); }), HasSubstr("'colour'"));
 }

@@ -34,6 +34,7 @@ struct Template {
   std::string response_prefix, response_suffix;  ///< around every response, learned with it
   // Before each turn of a dialogue; the last, unanswered turn is the assistant's, its trailing blanks begin the response.
   std::string human = "\n\nHuman: ", assistant = "\n\nAssistant: ", system = "\n\nSystem: ";
+  std::string turn_suffix;  ///< behind each turn of a dialogue's prompt; behind the answer stands response_suffix
   bool add_bos = true;  ///< exactly one beginning-of-text token starts every sample
   bool add_eos = true;  ///< the end-of-text token is the response's last token
   std::int64_t max_prompt_tokens = 0;    ///< with BOS; 0: no limit
