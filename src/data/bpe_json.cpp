@@ -47,9 +47,9 @@ bool truthy(const json& object, const char* key) {
   return found != object.end() && !found->is_null() && *found != false && *found != "" && *found != 0.0;
 }
 
-void check_added_token(const json& token, const std::string& content, const std::string& name) {
-  for (const char* option : {"single_word", "lstrip", "rstrip"})
-    require(!token.value(option, false), "{}: the added token '{}' has \"{}\": true, which is not supported", name, content, option);
+Blanks blanks_of(const json& token, const std::string& content, const std::string& name) {
+  require(!token.value("single_word", false), "{}: the added token '{}' has \"single_word\": true, which is not supported", name, content);
+  return {token.value("lstrip", false), token.value("rstrip", false)};
 }
 
 }  // namespace collimate

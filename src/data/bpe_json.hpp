@@ -6,6 +6,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "data/tokenizer_added.hpp"
+
 namespace collimate {
 
 // What the readers of tokenizer.json files share. `name` and `place` go into messages.
@@ -24,7 +26,7 @@ std::pair<std::string, std::string> merge_in(const json& merge, const std::strin
 std::array<std::int32_t, 3> merge_ids(const IdOfName& ids, const std::string& left, const std::string& right, const std::string& place);
 /// Present, and not null, false, "" or 0.
 bool truthy(const json& object, const char* key);
-/// Refuses options of added tokens that change how they are found.
-void check_added_token(const json& token, const std::string& content, const std::string& name);
+/// The blanks that an added token takes with it ("lstrip", "rstrip"); refuses "single_word".
+Blanks blanks_of(const json& token, const std::string& content, const std::string& name);
 
 }  // namespace collimate

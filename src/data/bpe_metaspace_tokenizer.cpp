@@ -22,7 +22,7 @@ struct MetaspaceModel {
   IdOfName ids;
   MergeTable merges;
   AddedTokens added;
-  AddedTokens prefixed;  // special ones that other programs find only where the normalizer puts or makes a space before them
+  AddedTokens prefixed;  // special ones that other programs look for behind a normalizer that changes the spaces beside them
   Prefix prefix = Prefix::none;
   bool strip = false;  // decoding takes one leading space away
 };
@@ -49,6 +49,7 @@ class MetaspaceTokenizer : public Tokenizer {
 
  private:
   std::vector<std::int32_t> encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const override;
+  bool takes_blanks_behind(std::int32_t id) const override { return model_.added.takes_blanks_behind(id); }
   std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const override;
   bool prefixed_at(Place place) const;
   void append_character(const std::string& character, std::vector<std::int32_t>& symbols) const;
@@ -77,7 +78,7 @@ std::vector<std::int32_t> MetaspaceTokenizer::encode_text(std::string_view text,
   if (const auto match = model_.prefixed.find(text, 0, special_in))
     fail(
         "the special token '{}' in the template has \"normalized\": true in tokenizer.json, which is not supported beside a normalizer "
-        "that puts a space before every text; set it to false there, as newer files have it",
+        "that changes the spaces around it; set it to false there, as newer files have it",
         model_.pieces[match->id]);
   model_.added.encode_around(text, special_in, ids, [&](std::string_view part) {
     if (part.empty()) return;
@@ -182,13 +183,14 @@ void read_vocabulary(MetaspaceModel& model, const json& file, const std::string&
   for (const json& token : file["added_tokens"]) {
     const std::string content = token.at("content");
     const bool special = token.value("special", false);
-    check_added_token(token, content, name);
+    const Blanks blanks = blanks_of(token, content, name);
     require(special || !token.value("normalized", true), "{}: the added token '{}' has \"normalized\": true, which is not supported", name,
             content);
     const std::int32_t id = id_in(token.at("id"), content, name);
     set_piece(model, content, id, name);
     model.special[id] = special;
-    (special && model.prefix == Prefix::every && token.value("normalized", false) ? model.prefixed : model.added).add(content, id, special);
+    const bool changed = model.prefix == Prefix::every || (truthy(file, "normalizer") && (blanks.before || blanks.behind));
+    (special && changed && token.value("normalized", false) ? model.prefixed : model.added).add(content, id, special, blanks);
   }
 }
 

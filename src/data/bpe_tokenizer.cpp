@@ -17,7 +17,7 @@ BpeTokenizer::BpeTokenizer(BpeModel model, SpecialIds special, const std::string
     const auto token = static_cast<std::int32_t>(id);
     if (!piece.used) continue;
     if (piece.added) {
-      added_.add(piece.bytes, token, piece.special);
+      added_.add(piece.bytes, token, piece.special, piece.blanks);
       continue;
     }
     const auto [other, fresh] = id_of_bytes_.emplace(piece.bytes, token);

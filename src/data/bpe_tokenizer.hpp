@@ -21,6 +21,7 @@ struct BpePiece {
   bool literal = false;  ///< its name in files is `bytes` itself, not their spelling in GPT-2's alphabet
   bool added = false;    ///< matched in the text before BPE
   bool special = false;  ///< an added token that decodes to nothing
+  Blanks blanks = {};    ///< of an added token
   std::string name() const;
 };
 
@@ -51,6 +52,7 @@ class BpeTokenizer : public Tokenizer {
 
  private:
   std::vector<std::int32_t> encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const override;
+  bool takes_blanks_behind(std::int32_t id) const override { return added_.takes_blanks_behind(id); }
   std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const override;
   void encode_word(std::string_view word, std::vector<std::int32_t>& symbols, MergeTable::Scratch& scratch) const;
 

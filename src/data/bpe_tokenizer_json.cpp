@@ -36,22 +36,23 @@ void add_merge(BpeModel& model, const IdOfName& ids, const std::string& left, co
   model.merges.push_back({first, second, merged});
 }
 
-void add_token(BpeModel& model, IdOfName& ids, const std::string& content, std::int32_t id, bool special, const std::string& name) {
+void add_token(BpeModel& model, IdOfName& ids, const std::string& content, std::int32_t id, bool special, Blanks blanks,
+               const std::string& name) {
   BpePiece& piece = piece_at(model, id);
   const auto known = ids.find(content);
   const bool same = known != ids.end() && known->second == id;
   require(same || (known == ids.end() && !piece.used), "{}: the added token '{}' has id {}, but {}", name, content, id,
           known != ids.end() ? fmt::format("the vocabulary gives it {}", known->second)
                              : fmt::format("that is '{}' in the vocabulary", piece.name()));
-  piece = {content, true, true, true, special};
+  piece = {content, true, true, true, special, blanks};
   ids.emplace(content, id);
 }
 
 void read_added_tokens(BpeModel& model, IdOfName& ids, const json& added, const std::string& name) {
   for (const json& token : added) {
     const std::string content = token.at("content");
-    check_added_token(token, content, name);
-    add_token(model, ids, content, id_in(token.at("id"), content, name), token.value("special", false), name);
+    const Blanks blanks = blanks_of(token, content, name);
+    add_token(model, ids, content, id_in(token.at("id"), content, name), token.value("special", false), blanks, name);
   }
 }
 
@@ -175,7 +176,7 @@ std::unique_ptr<Tokenizer> parse_vocab_and_merges(const std::string& vocab, cons
   if (!added_tokens.empty()) {
     const std::string name = "added_tokens.json beside " + vocab_name;
     const json added = parse_json(added_tokens, name);
-    for (const auto& [content, id] : added.items()) add_token(model, ids, content, id_in(id, content, name), true, name);
+    for (const auto& [content, id] : added.items()) add_token(model, ids, content, id_in(id, content, name), true, {}, name);
   }
   return std::make_unique<BpeTokenizer>(std::move(model), SpecialIds{}, vocab_name);
 }
@@ -196,8 +197,13 @@ std::string write_tokenizer_json(const BpeModel& model, std::optional<std::int32
     if (!piece.used) continue;
     entries.emplace_back(piece.name(), id);
     if (piece.added)
-      added.push_back({{"id", id}, {"content", piece.bytes}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
-                       {"normalized", false}, {"special", piece.special}});
+      added.push_back({{"id", id},
+                       {"content", piece.bytes},
+                       {"single_word", false},
+                       {"lstrip", piece.blanks.before},
+                       {"rstrip", piece.blanks.behind},
+                       {"normalized", false},
+                       {"special", piece.special}});
   }
   for (const auto& merge : model.merges) merges.push_back(model.pieces[merge.left].name() + " " + model.pieces[merge.right].name());
 

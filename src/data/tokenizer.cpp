@@ -8,6 +8,7 @@
 #include "data/bpe_tokenizer.hpp"
 #include "data/llama2c_tokenizer.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
+#include "data/tokenizer_added.hpp"
 
 namespace collimate {
 
@@ -33,7 +34,13 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool with_speci
 
 std::vector<std::int32_t> Tokenizer::encode_after(std::span<const std::int32_t> before, std::string_view text,
                                                   std::span<const TextRange> special_in) const {
-  return encode_text(text, rule_ == Rule::apart ? Place::start : place_after(before), special_in);
+  const Place place = rule_ == Rule::apart ? Place::start : place_after(before);
+  const std::size_t taken = !before.empty() && takes_blanks_behind(before.back()) ? blanks_at_start(text) : 0;
+  if (taken == 0) return encode_text(text, place, special_in);
+  std::vector<TextRange> left;
+  for (const TextRange& range : special_in)
+    if (range.end > taken) left.push_back({std::max(range.begin, taken) - taken, range.end - taken});
+  return encode_text(text.substr(taken), place, left);
 }
 
 std::string Tokenizer::decode_after(std::span<const std::int32_t> before, std::span<const std::int32_t> ids) const {

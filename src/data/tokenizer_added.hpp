@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -11,6 +12,13 @@
 
 namespace collimate {
 
+/// Whether a token takes the blanks (Unicode's White_Space) before and behind it with it.
+struct Blanks {
+  bool before = false, behind = false;
+};
+std::size_t blanks_at_start(std::string_view text);  ///< bytes
+std::size_t blanks_at_end(std::string_view text);
+
 /// Finds tokens that are matched in the text itself, before any other step: the leftmost, and there the longest.
 class AddedTokens {
  public:
@@ -18,9 +26,11 @@ class AddedTokens {
     std::size_t position, length;
     std::int32_t id;
   };
-  void add(const std::string& text, std::int32_t id, bool special);
+  void add(const std::string& text, std::int32_t id, bool special, Blanks blanks = {});
   /// The next match at or after `from`; special tokens count only where they lie wholly in one of these ranges.
+  /// A match has the blanks that its token takes with it, but none before `from`.
   std::optional<Match> find(std::string_view text, std::size_t from, std::span<const TextRange> special_in) const;
+  bool takes_blanks_behind(std::int32_t id) const { return std::count(before_blanks_.begin(), before_blanks_.end(), id) > 0; }
   std::size_t longest() const { return longest_; }  ///< bytes
 
   /// Appends the ids of the matches, and by `plain(part)` those of the text before, between and after them.
@@ -40,8 +50,10 @@ class AddedTokens {
     std::string text;
     std::int32_t id;
     bool special;
+    Blanks blanks;
   };
   std::array<std::vector<Token>, 256> by_first_byte_;  // longest first
+  std::vector<std::int32_t> before_blanks_;            // ids of those that take the blanks behind them
   std::size_t longest_ = 0;
   bool any_plain_ = false;
 };

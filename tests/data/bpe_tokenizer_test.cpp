@@ -181,7 +181,8 @@ TEST(BpeTokenizerJson, RefusesWhatItDoesNotSupport) {
       {{{"added_tokens", json::array({{{"id", 3}, {"content", "<x>"}}})}}, "the added token '<x>' has id 3, but that is '$'"},
       {{{"added_tokens", json::array({{{"id", 300}, {"content", "he"}}})}},
        "the added token 'he' has id 300, but the vocabulary gives it 256"},
-      {{{"added_tokens", json::array({{{"id", 300}, {"content", "<m>"}, {"lstrip", true}}})}}, "\"lstrip\": true, which is not supported"},
+      {{{"added_tokens", json::array({{{"id", 300}, {"content", "<m>"}, {"single_word", true}}})}},
+       "\"single_word\": true, which is not supported"},
       {{{"added_tokens", json::array({{{"id", 300}}})}}, "not laid out as a tokenizer.json"},
   };
   for (const auto& [patch, sentence] : patches) {

@@ -260,9 +260,68 @@ TEST(SpecialTokens, BesideANormalizerTheyMustNotBeNormalized) {
   const auto tokenizer = load(file);
   EXPECT_THAT(tokenizer->encode("a<|im_end|>"), testing::Not(testing::IsEmpty()));
   EXPECT_THAT(message([&] { encode_special(*tokenizer, "a<|im_end|>"); }), AllOf(HasSubstr("'<|im_end|>'"), HasSubstr("set it to false")));
+  file = metaspace_file("none");
+  file["added_tokens"][3]["normalized"] = true;
+  EXPECT_EQ(encode_special(*load(file), "Hi<|im_end|>"), encode_special(*load(metaspace_file("none")), "Hi<|im_end|>"));
+  file["added_tokens"][3]["rstrip"] = true;  // spaces are no blanks there any more
+  EXPECT_THAT(message([&] { encode_special(*load(file), "a<|im_end|>"); }), HasSubstr("changes the spaces around it"));
   file = metaspace_file("first");
   file["added_tokens"][3]["normalized"] = true;  // no normalizer: the same
   EXPECT_EQ(encode_special(*load(file), "Hi<|im_end|>"), encode_special(*load(metaspace_file("first")), "Hi<|im_end|>"));
+}
+
+/// The files above, but <|im_start|> takes the blanks before it, <|im_end|> those behind it, [tool] both.
+std::unique_ptr<Tokenizer> blank_taking(const std::string& kind) {
+  json file = kind == "bytes" ? byte_level_file(false) : metaspace_file(kind);
+  for (json& token : file["added_tokens"]) {
+    const std::string name = token["content"];
+    token["lstrip"] = name == "<|im_start|>" || name == "[tool]";
+    token["rstrip"] = name == "<|im_end|>" || name == "[tool]";
+  }
+  return load(file);
+}
+
+// Ids by Hugging Face's tokenizers 0.23.
+TEST(SpecialTokens, TakeBlanksWithThemWhereTheySaySo) {
+  const std::pair<std::string, std::map<std::string, Ids>> rows[] = {
+      {"Hi <|im_end|> \n user <|im_start|> end",
+       {{"bytes", {264, 220, 274, 258, 273, 220, 269}},
+        {"every", {277, 259, 283, 273, 282, 281, 280}},
+        {"none", {276, 259, 283, 272, 282, 259, 280}},
+        {"first", {277, 259, 283, 272, 282, 259, 280}}}},
+      {" <|im_start|>user\n\n<|im_end|>\n <|im_start|>\u3000\u00a0Hi<|im_end|>\u2028\u200b t",
+       {{"bytes", {273, 258, 266, 274, 273, 159, 222, 222, 126, 254, 264, 274, 158, 222, 233, 265}},
+        {"every", {282, 273, 13, 13, 283, 282, 259, 230, 131, 131, 197, 163, 276, 283, 259, 229, 131, 142, 278}},
+        {"none", {282, 272, 13, 13, 283, 282, 230, 131, 131, 197, 163, 276, 283, 229, 131, 142, 278}},
+        {"first", {282, 272, 13, 13, 283, 282, 230, 131, 131, 197, 163, 276, 283, 229, 131, 142, 278}}}},
+      {"  <|im_end|> <|im_end|>\t\v\f\r",
+       {{"bytes", {220, 220, 274, 274}}, {"every", {281, 259, 283, 283}}, {"none", {281, 283, 283}}, {"first", {281, 283, 283}}}},
+      {"Hi [tool]\n <|im_start|><|im_end|>x ",
+       {{"bytes", {264, 276, 273, 275, 220}},
+        {"every", {277, 259, 94, 264, 114, 114, 111, 96, 282, 283, 259, 123, 259}},
+        {"none", {276, 259, 94, 264, 114, 114, 111, 96, 282, 283, 123, 259}},
+        {"first", {277, 259, 94, 264, 114, 114, 111, 96, 282, 283, 123, 259}}}},
+      {"end \u0085 [tool] \u1680t\u200a<|im_start|>\u180e<|im_end|>",
+       {{"bytes", {269, 276, 83, 273, 157, 254, 236, 274}},
+        {"every", {259, 280, 259, 197, 136, 259, 94, 264, 114, 114, 111, 96, 259, 228, 157, 131, 264, 282, 259, 228, 163, 145, 283}},
+        {"none", {280, 259, 197, 136, 259, 94, 264, 114, 114, 111, 96, 259, 228, 157, 131, 264, 282, 228, 163, 145, 283}},
+        {"first", {259, 280, 259, 197, 136, 259, 94, 264, 114, 114, 111, 96, 259, 228, 157, 131, 264, 282, 228, 163, 145, 283}}}},
+  };
+  for (const auto& [text, by_kind] : rows)
+    for (const auto& [kind, ids] : by_kind) EXPECT_EQ(encode_special(*blank_taking(kind), text), ids) << kind << ": " << text;
+
+  const auto tokenizer = blank_taking("bytes");
+  EXPECT_EQ(tokenizer->encode("Hi [tool] \u00a0Hi <|im_end|> "), tokenizer->encode("Hi[tool]Hi <|im_end|> "));  // the last two are letters
+  // Behind such a token of a prompt a response loses its blanks as well, and its own words stay where they are.
+  const TextRange own[] = {{0, 3}, {5, 16}};
+  EXPECT_THAT(tokenizer->encode_after(Ids{end}, " \n\u3000Hi<|im_end|> ", {}), testing::Not(testing::Contains(end)));
+  EXPECT_EQ(tokenizer->encode_after(Ids{end}, " \n Hi <|im_end|> ", own), encode_special(*tokenizer, "Hi <|im_end|>"));
+  EXPECT_EQ(tokenizer->encode_after(Ids{start}, " \n Hi", own), tokenizer->encode(" \n Hi"));
+  EXPECT_EQ(tokenizer->encode_after(Ids{end, 'a' - '!'}, " Hi", own), tokenizer->encode(" Hi"));
+  // Stored with it.
+  const auto again = deserialize_tokenizer(tokenizer->serialize());
+  EXPECT_EQ(encode_special(*again, rows[0].first), rows[0].second.at("bytes"));
+  EXPECT_NE(tokenizer->fingerprint(), tokenizer_of("bytes")->fingerprint());
 }
 
 TEST(SpecialTokens, RangesHoldThemWhole) {

@@ -37,7 +37,8 @@ class Tokenizer {
   std::string decode(std::span<const std::int32_t> ids, bool with_special = false) const;
   /// The same for what follows the tokens `before`. Where these end in text, the blank that some kinds put before every text stays away, so
   /// that decode(before and encode_after(before, text)) is decode(before) + text; where they end in a special token behind text, it comes
-  /// as it does behind one inside a text, and decode_after takes it away again.
+  /// as it does behind one inside a text, and decode_after takes it away again. A last token that takes blanks with it takes those of
+  /// `text`.
   std::vector<std::int32_t> encode_after(std::span<const std::int32_t> before, std::string_view text,
                                          std::span<const TextRange> special_in = {}) const;
   std::string decode_after(std::span<const std::int32_t> before, std::span<const std::int32_t> ids) const;
@@ -77,6 +78,7 @@ class Tokenizer {
  private:
   friend std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes);
   virtual std::vector<std::int32_t> encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const = 0;
+  virtual bool takes_blanks_behind(std::int32_t) const { return false; }  // the token, of the text behind it
   virtual std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const = 0;
   void check_ids(std::span<const std::int32_t> ids) const;
   Place place_after(std::span<const std::int32_t> before) const;
