@@ -9,6 +9,7 @@
 #include "collimate/app/commands.hpp"
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
+#include "collimate/base/text.hpp"
 #include "collimate/io/checkpoint.hpp"
 #include "collimate/io/safetensors.hpp"
 #include "collimate/model/hugging_face.hpp"
@@ -59,6 +60,19 @@ std::unique_ptr<Tokenizer> tokenizer_of(const Source& source, const std::string&
   complete(ids.eos, named_ids.eos);
   tokenizer->set_special_ids(ids);
   return tokenizer;
+}
+
+/// A SentencePiece model does not hold the tokens that were added to it, and added_tokens.json beside it is not read.
+void tell_of_added_tokens(const Tokenizer& tokenizer, const std::filesystem::path& found, std::int64_t rows) {
+  const auto path = (std::filesystem::is_directory(found) ? found : found.parent_path()) / "added_tokens.json";
+  if (!std::filesystem::is_regular_file(path)) return;
+  const auto added = nlohmann::json::parse(read_file(path.string()), nullptr, false);
+  std::vector<std::string> names;
+  if (added.is_object())
+    for (const auto& [name, id] : added.items())
+      if (id.is_number_integer() && id >= tokenizer.vocabulary() && id < rows) names.push_back(name);
+  if (!names.empty())
+    fmt::print("{} is not read, so {} stay letters; save the tokenizer as tokenizer.json to have them\n", path.string(), join(names, ", "));
 }
 
 WeightFiles open_weights(const Source& source) {
@@ -120,8 +134,9 @@ int import_command(const std::vector<std::string>& arguments) {
     require(id || !*add || !table.given(std::string("add-") + name), "command line: --add-{} needs a tokenizer with such a token", name);
     *add = *add && id;
   }
+  std::string letters;
   if (tokenizer) {
-    notes.text.rules.look_for_special(*tokenizer);
+    letters = notes.text.rules.look_for_special(*tokenizer);
     notes.text.tokenizer = tokenizer->serialize();
   }
   const WeightFiles weights = open_weights(source);
@@ -134,6 +149,9 @@ int import_command(const std::vector<std::string>& arguments) {
              stored.store().layout().parameters().size(),
              tokenizer ? fmt::format("tokenizer {} with {} tokens", tokenizer->kind(), tokenizer->vocabulary())
                        : "no tokenizer, so prompts are given as --prompt-ids");
+  fmt::print("{}", letters);
+  if (tokenizer && tokenizer->kind() == "sentencepiece")
+    tell_of_added_tokens(*tokenizer, tokenizer_name == "auto" ? model : tokenizer_name, source.config.vocabulary);
   const HuggingFaceIds ids = ids_from_hugging_face(source.config_text, source.config_path);
   if (tokenizer && ids.eos && (ids.ends > 1 || ids.eos != tokenizer->eos()))
     fmt::print("{} ends a text with the token {}{}, and the tokenizer with {}: here a response ends with the tokenizer's\n", source.config_path, *ids.eos,

@@ -15,6 +15,20 @@ using Lookup = std::function<std::string(std::string_view field)>;
 
 constexpr std::pair<std::string_view, TooLong> rule_names[] = {{"refuse", TooLong::refuse}, {"drop", TooLong::drop}, {"cut", TooLong::cut}};
 
+/// What looks like a special token: <|...|> without blanks, <s>, </s>.
+std::vector<std::string> special_looking(std::string_view words) {
+  std::vector<std::string> found;
+  for (std::size_t at = words.find('<'); at != std::string_view::npos; at = words.find('<', at + 1)) {
+    const std::string_view rest = words.substr(at);
+    const std::size_t end = rest.find(rest.starts_with("<|") ? "|>" : ">", 2);
+    if (end == std::string_view::npos) continue;
+    const std::string word(rest.substr(0, rest.find('>', end) + 1));
+    const bool looks = rest.starts_with("<|") ? word.find_first_of(" \t\n<", 1) == std::string::npos : word == "<s>" || word == "</s>";
+    if (looks && std::find(found.begin(), found.end(), word) == found.end()) found.push_back(word);
+  }
+  return found;
+}
+
 /// Renders a template text. `{{` and `}}` are braces; a part in [[ ]] vanishes with an empty field in it.
 TemplateText render(std::string_view text, const Lookup& lookup) {
   TemplateText out;
@@ -154,7 +168,7 @@ TemplateText& TemplateText::add_data(std::string_view words) {
   return *this;
 }
 
-void Template::look_for_special(const Tokenizer& tokenizer) {
+std::string Template::look_for_special(const Tokenizer& tokenizer) {
   Example one, dialogue;
   one.prompt = one.input = " ";
   dialogue.turns = {{"system", " "}, {"human", " "}};
@@ -163,6 +177,15 @@ void Template::look_for_special(const Tokenizer& tokenizer) {
     special_tokens = tokenizer.is_special(id) && std::any_of(std::begin(texts), std::end(texts), [&](const TemplateText& words) {
                        return words.text.find(tokenizer.piece(id)) != std::string::npos;
                      });
+  std::vector<std::string> letters;
+  for (const TemplateText& words : texts)
+    for (const TextRange& own : words.own)
+      for (const std::string& word : special_looking(std::string_view(words.text).substr(own.begin, own.end - own.begin)))
+        if (!tokenizer.id_of(word) && std::find(letters.begin(), letters.end(), word) == letters.end()) letters.push_back(word);
+  if (letters.empty()) return "";
+  return fmt::format(
+      "the template's {} stay letters, because the tokenizer has no such token: name tokens that it has, or take another one\n",
+      join(letters, ", "));
 }
 
 TemplateText Template::prompt_text(const Example& example) const {

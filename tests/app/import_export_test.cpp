@@ -68,6 +68,25 @@ TEST(ImportExport, SaysThatAttentionDropoutIsNotApplied) {
   }
 }
 
+TEST(ImportExport, SaysWhichTokensAModelFileDoesNotHold) {
+  NEEDS_DATA();
+  const Scratch folder;
+  ModelConfig config = small_llama();
+  config.vocabulary = 32003;
+  put_model(folder / "hf", config);
+  std::filesystem::copy(data("tokenizers/llama2_tokenizer.model"), folder / "hf/tokenizer.model");
+  const auto import = [&] {
+    return printed({"import", "--model", folder / "hf", "--output", folder / "c", "--response-suffix", "<|im_end|>"});
+  };
+  EXPECT_EQ(import().find("added_tokens.json"), std::string::npos);
+  put(folder / "hf/added_tokens.json", R"({"<|im_end|>": 32001, "<|im_start|>": 32000, "<|far|>": 32003, "<s>": 1, "<x>": "y"})");
+  const std::string said = import();
+  EXPECT_NE(said.find("the template's <|im_end|> stay letters"), std::string::npos) << said;
+  EXPECT_NE(said.find("added_tokens.json is not read, so <|im_end|>, <|im_start|> stay letters"), std::string::npos) << said;
+  put(folder / "hf/added_tokens.json", "[");
+  EXPECT_EQ(import().find("added_tokens.json"), std::string::npos);
+}
+
 TEST(ImportExport, RefusesBadModels) {
   const Scratch folder;
   const auto import = [&](const std::vector<std::string>& parts) {

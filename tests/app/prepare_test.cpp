@@ -107,6 +107,17 @@ TEST(Prepare, PutsWordsBehindTheTurnsOfDialogues) {
                  {"--like", "template"});
 }
 
+TEST(Prepare, NamesWhatOnlyLooksLikeASpecialToken) {
+  const Scratch folder;
+  put(folder / "in.jsonl", "{\"prompt\": \"<|a|>\", \"response\": \"b\"}\n");
+  const std::vector<std::string> words = {"prepare", folder / "in.jsonl", "--output", folder / "out.h5"};
+  EXPECT_EQ(printed(words).find("stay letters"), std::string::npos);
+  std::vector<std::string> more = words;
+  more.insert(more.end(), {"--response-suffix", "<|im_end|>"});
+  const std::string said = printed(more);
+  EXPECT_NE(said.find("the template's <|im_end|> stay letters"), std::string::npos) << said;
+}
+
 /// Bad input: one sentence, exit code 2, no file.
 TEST(Prepare, RefusesBadInput) {
   const Scratch folder;

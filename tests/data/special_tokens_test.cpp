@@ -324,6 +324,21 @@ TEST(SpecialTokens, TakeBlanksWithThemWhereTheySaySo) {
   EXPECT_NE(tokenizer->fingerprint(), tokenizer_of("bytes")->fingerprint());
 }
 
+TEST(SpecialTokens, WhatOnlyLooksLikeOneIsNamed) {
+  const auto tokenizer = tokenizer_of("bytes");
+  Template rules = chat();
+  EXPECT_EQ(rules.look_for_special(*tokenizer), "");
+  rules.prompt = "<s><|user|>{prompt}<|im_end|>{input}<|{prompt}|><| a|><b>[INST]";
+  rules.human = "<|user|>";
+  rules.turn_suffix = "<|end|></s>";
+  EXPECT_EQ(
+      rules.look_for_special(*tokenizer),
+      "the template's <s>, <|user|>, <|end|>, </s> stay letters, because the tokenizer has no such token: name tokens that it has, or "
+      "take another one\n");
+  EXPECT_EQ(rules.special_tokens, true);
+  EXPECT_THAT(rules.look_for_special(*tokenizer_of("every")), AllOf(HasSubstr("<|user|>, <|end|> stay"), testing::Not(HasSubstr("s>,"))));
+}
+
 TEST(SpecialTokens, RangesHoldThemWhole) {
   const auto tokenizer = tokenizer_of("bytes");
   const std::string text = "<|im_end|>x[tool]<|im_end|>";  // 10, 11, 17 and 27 bytes

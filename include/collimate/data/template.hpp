@@ -45,7 +45,8 @@ struct Template {
   bool special_tokens = false;
 
   bool operator==(const Template&) const = default;
-  void look_for_special(const Tokenizer& tokenizer);  ///< sets special_tokens if a special token of the tokenizer is in the words
+  /// Sets special_tokens if a special token of the tokenizer is in the words. Gives a line on those that only look like one, or "".
+  std::string look_for_special(const Tokenizer& tokenizer);
   void check() const;  ///< throws on an unknown field, an unclosed bracket or a negative limit
   std::string to_json() const;
   static Template from_json(const std::string& text);
