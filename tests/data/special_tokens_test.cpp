@@ -312,6 +312,12 @@ TEST(SpecialTokens, TakeBlanksWithThemWhereTheySaySo) {
 
   const auto tokenizer = blank_taking("bytes");
   EXPECT_EQ(tokenizer->encode("Hi [tool] \u00a0Hi <|im_end|> "), tokenizer->encode("Hi[tool]Hi <|im_end|> "));  // the last two are letters
+  for (const char* blank : {"\t",     "\n",     "\v",     "\f",     "\r",     " ",      "\u0085", "\u00a0", "\u1680",  // all there are
+                            "\u2000", "\u2001", "\u2002", "\u2003", "\u2004", "\u2005", "\u2006", "\u2007", "\u2008",
+                            "\u2009", "\u200a", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000"})
+    EXPECT_THAT(tokenizer->encode(fmt::format("a{0}[tool]{0}{0}b", blank)), ElementsAre('a' - '!', tool, 'b' - '!')) << blank;
+  for (const char* other : {"\u180e", "\u200b", "\u2060", "\ufeff"})
+    EXPECT_GT(tokenizer->encode(fmt::format("a[tool]{}b", other)).size(), 3u) << other;
   // Behind such a token of a prompt a response loses its blanks as well, and its own words stay where they are.
   const TextRange own[] = {{0, 3}, {5, 16}};
   EXPECT_THAT(tokenizer->encode_after(Ids{end}, " \n\u3000Hi<|im_end|> ", {}), testing::Not(testing::Contains(end)));
