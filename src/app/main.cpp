@@ -80,6 +80,10 @@ int dispatch(const std::vector<std::string>& words) {
   return command.run({words.begin() + 1, words.end()});
 }
 
+/// Whether something of what was printed is lost; everything printed is written out.
+bool output_lost() { return std::fflush(stdout) != 0 || std::ferror(stdout) != 0; }
+constexpr const char* lost = "standard output cannot be written; is its disk full, or its reader gone?";
+
 int report(ExitCode code, const char* sentence) {
   std::fflush(stdout);
   fmt::print(stderr, "collimate: {}\n", sentence);
@@ -93,13 +97,12 @@ int main(int count, char** words) {
   spin_briefly(words);
   try {
     const int code = dispatch({words + 1, words + count});
-    if (std::fflush(stdout) != 0) fail_with(ExitCode::failure, "standard output cannot be written; is its disk full, or its reader gone?");
-    return code;
+    return code == 0 && output_lost() ? report(ExitCode::failure, lost) : code;
   } catch (const Error& error) {
     return report(error.code(), error.what());
   } catch (const std::bad_alloc&) {
     return report(ExitCode::does_not_fit, "this does not fit into the memory of this machine");
   } catch (const std::exception& error) {
-    return report(ExitCode::failure, error.what());
+    return report(ExitCode::failure, output_lost() ? lost : error.what());
   }
 }

@@ -68,9 +68,8 @@ void Evaluator::run() {
     model->engine->prepare();
     load_source(session_, model->source, *model->engine);
   }
-  const ScoreNormalisation own = policy_.source.card.normalisation;  // of a policy that PPO has trained: what its scores were then
-  const bool trained = own.gain != 1 || own.bias != 0;
-  const ScoreSource scores(session_, reward_.engine.get(), trained ? own : reward_.source.card.normalisation);
+  ScoreSource scores(session_, reward_.engine.get(), reward_.source.card.normalisation);
+  if (scores.name() == policy_.source.card.scorer) scores.set_normalisation(policy_.source.card.normalisation);
   const Evaluation e = evaluate_policy(session_, *policy_.engine, reference_.engine.get(), policy_.source.text, prompts_, scores);
   JsonLine line;
   line.add("stage", "evaluate");
@@ -79,20 +78,15 @@ void Evaluator::run() {
     session_.summary.set("evaluate." + key, value);
   };
   tell("reward", e.reward);
+  tell("raw_reward", e.raw_reward);
   if (reference_.engine) tell("kl", e.kl);
   tell("ended", e.ended);
   tell("length", e.length);
   if (options.preferred) tell("preferred", e.preferred);
   session_.metrics(line);
-  for (std::int64_t i = 0; i < e.rollout.size(); ++i)
-    session_.sample(JsonLine()
-                        .add("stage", "evaluate")
-                        .add("sample", i)
-                        .add("prompt", e.rollout.prompts[i].text)
-                        .add("response", e.rollout.responses[i])
-                        .add("score", e.scores[i])
-                        .add("finish", e.rollout.ended(i) ? "eos" : "length"));
-  session_.log.info("evaluate  reward {:.3f}{}  ended {:.2f}  length {:.1f} of {} samples", e.reward,
+  for (std::int64_t i = 0; i < e.rollout.size(); ++i) write_sample(session_, JsonLine().add("stage", "evaluate"), e, i);
+  session_.summary.set("evaluate.state_hash", hash_text(policy_.engine->learning(), "evaluate"));
+  session_.log.info("evaluate  reward {:.3f} (as the scorer gives it, {:.3f}){}  ended {:.2f}  length {:.1f} of {} samples", e.reward, e.raw_reward,
                     reference_.engine ? fmt::format("  KL {:.3f}", e.kl) : "", e.ended, e.length, e.rollout.size());
 }
 

@@ -81,6 +81,7 @@ ModelCard SavedModels::card(const std::string& model) const {
           found["head"] == "value" ? Head::value : Head::policy,
           found["shards"],
           {found["gain"], found["bias"]},
+          found.value("scorer", ""),
           found.contains("adapters") ? adapter_note_from(found["adapters"]) : AdapterNote{}};
 }
 
@@ -235,6 +236,7 @@ std::string meta_of(const std::vector<ModelToSave>& models, const CheckpointNote
                                   {"shards", model.card.shards},
                                   {"gain", model.card.normalisation.gain},
                                   {"bias", model.card.normalisation.bias}};
+    if (!model.card.scorer.empty()) meta["models"][model.name]["scorer"] = model.card.scorer;
     if (model.card.adapters.lora.on()) meta["models"][model.name]["adapters"] = to_json(model.card.adapters);
   }
   meta["stage"] = notes.stage;

@@ -72,14 +72,14 @@ void PpoTrainer::evaluate(std::int64_t iteration, const std::string& when) {
   if (!heldout_) return;
   const Evaluation e = evaluate_policy(session_, *actor_.engine, reference_.get(), actor_source_.text, *heldout_, *scores_);
   session_.summary.set("ppo.reward_" + when, e.reward);
-  if (const ScoreNormalisation& n = scores_->normalisation(); !scores_->is_model())  // what the scorer itself said
-    session_.summary.set("ppo.raw_reward_" + when, (e.reward - n.bias) / n.gain);
+  session_.summary.set("ppo.raw_reward_" + when, e.raw_reward);
   session_.summary.set(when == "after" ? "ppo.kl" : "ppo.kl_before", e.kl);
   if (session_.options.evaluate.preferred) session_.summary.set("ppo.preferred_" + when, e.preferred);
   JsonLine line;
   line.add("stage", "ppo")
       .add("iteration", iteration)
       .add("eval_reward", e.reward)
+      .add("eval_raw_reward", e.raw_reward)
       .add("eval_kl", e.kl)
       .add("eval_ended", e.ended)
       .add("eval_length", e.length);
@@ -88,14 +88,7 @@ void PpoTrainer::evaluate(std::int64_t iteration, const std::string& when) {
   const std::int64_t stride = std::max<std::int64_t>(1, e.rollout.size() / std::max<std::int64_t>(1, session_.options.evaluate.shown));
   std::int64_t shown = 0;
   for (std::int64_t i = 0; i < e.rollout.size() && shown < session_.options.evaluate.shown; i += stride, ++shown) {
-    session_.sample(JsonLine()
-                        .add("stage", "evaluate")
-                        .add("iteration", iteration)
-                        .add("sample", i)
-                        .add("prompt", e.rollout.prompts[i].text)
-                        .add("response", e.rollout.responses[i])
-                        .add("score", e.scores[i])
-                        .add("finish", e.rollout.ended(i) ? "eos" : "length"));
+    write_sample(session_, JsonLine().add("stage", "evaluate").add("iteration", iteration), e, i);
     session_.summary.set(fmt::format("ppo.sample{}_prompt", shown + 1), e.rollout.prompts[i].text);
     session_.summary.set(fmt::format("ppo.sample{}_{}", shown + 1, when), e.rollout.responses[i]);
   }

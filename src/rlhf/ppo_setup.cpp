@@ -152,6 +152,7 @@ void PpoTrainer::start() {
   actor_source_.card.adapters = note_of(session_, "ppo", actor_source_, *actor_.engine);
   critic_source_.card.adapters = note_of(session_, "ppo", critic_source_, *critic_.engine);
   if (critic_source_.card.head == Head::policy) scale_value_head(critic_.store(), 0, 0);  // a critic made of a policy starts at 0
+  scorer_name_ = scores_->name();
   if (const auto found = find_resume(session_, "ppo")) resume(found->folder);
   session_.log.info("{}", describe());
   if (done_ > 0) return;
@@ -178,8 +179,7 @@ void PpoTrainer::normalise_scores() {
     }
     const Rollout rollout = sample_responses(session_, *actor_.engine, actor_source_.text, std::move(prompts), ids,
                                              {options_.temperature, options_.max_new, RandomKey(seed_, Purpose::normalise)});
-    scores_->set_normalisation({});
-    scores_->set_normalisation(normalisation_of(scores_->score(rollout, session_.batch(rollout.sequences))));
+    scores_->set_normalisation(normalisation_of(scores_->raw(rollout, session_.batch(rollout.sequences))));
   }
   const ScoreNormalisation n = scores_->normalisation();
   if (critic_source_.card.head == Head::value && scores_->is_model() && options_.critic == options_.reward)
@@ -197,7 +197,8 @@ void PpoTrainer::save(std::int64_t iteration, bool complete) {
   critic.head = Head::value;
   critic.normalisation = {};
   ModelCard policy = actor_source_.card;
-  policy.normalisation = scores_->normalisation();  // so that an evaluation of its own scores alike
+  policy.normalisation = scores_->normalisation();  // so that an evaluation of its own by the same scorer scores alike
+  policy.scorer = scorer_name_;
   save_stage(session_, "ppo", iteration, complete,
              {{"policy", policy, &actor_.store(), !complete}, {"critic", critic, &critic_.store(), !complete}}, actor_source_.text,
              progress.dump());

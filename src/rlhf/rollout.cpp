@@ -125,13 +125,28 @@ Rollout sample_responses(const Session& session, Engine& policy, const TextRules
 }
 
 std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batch) const {
-  std::vector<double> scores;
+  std::vector<double> scores = raw(rollout, batch);
+  for (double& score : scores) score = normalisation_(score);
+  return scores;
+}
+
+std::string ScoreSource::name() const {
+  const ScorerOptions& o = session_.options.ppo.scorer;
+  if (model_) return fmt::format("model {} {} {}", base_hash(model_->store()), normalisation_.gain, normalisation_.bias);
+  const std::string which = o.kind == "lexicon"   ? o.lexicon
+                            : o.kind == "regex"   ? o.pattern
+                            : o.kind == "length"  ? std::to_string(o.length)
+                            : o.kind == "process" ? o.command
+                                                  : "";
+  return fmt::format("{} {} {}", o.kind, o.sign, which);
+}
+
+std::vector<double> ScoreSource::raw(const Rollout& rollout, const Batch& batch) const {
   if (model_) {
-    for (const float raw :
-         per_sequence(batch, session_.division(), [&](auto grains, const EachValued& each) { model_->values(grains, each); }))
-      scores.push_back(normalisation_(raw));
-    return scores;
+    const auto scores = per_sequence(batch, session_.division(), [&](auto grains, const EachValued& each) { model_->values(grains, each); });
+    return {scores.begin(), scores.end()};
   }
+  std::vector<double> scores;
   agree_on(session_.ranks(), [&] {
     if (!session_.first()) return;
     std::vector<ScoredSample> samples;
@@ -140,9 +155,9 @@ std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batc
                          rollout.ended(i) ? "eos" : "length", rollout.offsets[i + 1] - rollout.offsets[i]});
     const ScorerOptions& o = session_.options.ppo.scorer;
     for (const double raw : session_.scorer->score(samples)) {
-      const double score = normalisation_(o.sign * raw);
+      const double score = o.sign * raw;
       constexpr double most = std::numeric_limits<float>::max();
-      require(std::abs(o.sign * raw) <= most && std::abs(score) <= most,
+      require(std::abs(score) <= most && std::abs(normalisation_(score)) <= most,
               "the scorer {} gives sample {} the score {}, times ppo.scorer_sign = {}: a reward can be no larger than {:.3g}, so scale the scores",
               o.kind == "process" ? fmt::format("'{}'", o.command) : o.kind, samples[scores.size()].index, raw, o.sign, most);
       scores.push_back(score);
@@ -168,9 +183,13 @@ Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* refer
                                      RandomKey(static_cast<std::uint64_t>(session.options.run.seed), Purpose::evaluation)});
   const Rollout& rollout = result.rollout;
   const Batch batch = session.batch(rollout.sequences);
-  result.scores = source.score(rollout, batch);
+  result.raw_scores = source.raw(rollout, batch);
   const auto n = static_cast<double>(rollout.size());
-  for (const double score : result.scores) result.reward += score / n;
+  for (const double raw : result.raw_scores) {
+    result.scores.push_back(source.normalisation()(raw));
+    result.raw_reward += raw / n;
+    result.reward += result.scores.back() / n;
+  }
   std::int64_t ended = 0, liked = 0;
   for (std::int64_t i = 0; i < rollout.size(); ++i) {
     ended += rollout.ended(i);
@@ -182,8 +201,21 @@ Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* refer
   if (!reference) return result;
   const float temperature = options.temperature > 0 ? static_cast<float>(options.temperature) : 1.0f;
   const auto ours = token_logprobs(session, policy, batch, temperature), theirs = token_logprobs(session, *reference, batch, temperature);
-  for (std::size_t t = 0; t < ours.size(); ++t) result.kl += (static_cast<double>(ours[t]) - theirs[t]) / n;
+  for (std::int64_t i = 0; i < rollout.size(); ++i) {
+    double& kl = result.kls.emplace_back(0);
+    for (std::int64_t t = rollout.offsets[i]; t < rollout.offsets[i + 1]; ++t) {
+      kl += static_cast<double>(ours[t]) - theirs[t];
+      result.kl += (static_cast<double>(ours[t]) - theirs[t]) / n;
+    }
+  }
   return result;
+}
+
+void write_sample(const Session& session, JsonLine line, const Evaluation& e, std::int64_t i) {
+  line.add("sample", i).add("prompt", e.rollout.prompts[i].text).add("response", e.rollout.responses[i]);
+  line.add("reward", e.scores[i]).add("raw_reward", e.raw_scores[i]);
+  if (!e.kls.empty()) line.add("kl", e.kls[i]);
+  session.sample(line.add("finish", e.rollout.ended(i) ? "eos" : "length"));
 }
 
 }  // namespace collimate::rlhf

@@ -242,7 +242,7 @@ void run_stages(Session& session) {
     peak = std::max(peak, bytes);
   }
   written.set("peak_memory_bytes", peak);  // of the rank that needs most
-  for (const std::string stage : {"ppo", "reward", "sft"})
+  for (const std::string stage : {"ppo", "reward", "sft", "evaluate"})
     if (session.summary.has(stage + ".state_hash")) {
       written.set("state_hash", json::parse(session.summary.text())[stage + ".state_hash"].get<std::string>());
       break;
@@ -314,7 +314,7 @@ std::string summary_table(const Session& session) {
   if (s.contains("ppo.preferred_before"))
     row("share of preferred answers, held-out", number("ppo.preferred_before"), number("ppo.preferred_after"));
   if (s.contains("ppo.reward_before")) row("mean score, held-out", number("ppo.reward_before"), number("ppo.reward_after"));
-  if (s.contains("ppo.raw_reward_before"))
+  if (s.contains("ppo.raw_reward_before") && session.options.ppo.scorer.kind != "model")
     row("the same, as the scorer gives it", number("ppo.raw_reward_before"), number("ppo.raw_reward_after"));
   if (s.contains("ppo.kl")) row("KL to the reference, nats per sample", number("ppo.kl_before"), number("ppo.kl"));
   if (s.contains("sft.eval_loss")) row("SFT loss, held-out, nats per token", number("sft.eval_loss"), "");

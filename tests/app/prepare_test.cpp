@@ -222,6 +222,7 @@ TEST(Prepare, DatasetsAreReadableWithH5pyAlone) {
 }
 
 TEST(Program, HelpsAndEndsInOrder) {
+  const Scratch folder;
   EXPECT_NE(printed({"--help"}).find("Exit codes: 0 done"), std::string::npos);
   EXPECT_TRUE(printed({"--version"}).starts_with("collimate "));
   for (const char* command : {"prepare", "import", "export", "generate", "inspect"}) {
@@ -236,8 +237,13 @@ TEST(Program, HelpsAndEndsInOrder) {
   EXPECT_EQ(nothing.code, 2);
   EXPECT_NE(nothing.err.find("Usage"), std::string::npos);
   // A full disk behind standard output is not taken for success.
-  const Outcome full = collimate({"--version"}, "", "/dev/full");
-  EXPECT_EQ(full.code, 1) << full.err;
+  put(folder / "deck.ini", "[run]\nstages = prepare,sft\n[sft]\ndata = {run}/data/sft.h5\nsteps = 1\n");
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"--version"}, {"prepare", "--help"}, {"run", "--help"}, {"run", folder / "deck.ini", "--check"}}) {
+    const Outcome full = collimate(words, "", "/dev/full");
+    EXPECT_EQ(full.code, 1) << words[0] << full.err;
+    EXPECT_NE(full.err.find("standard output cannot be written"), std::string::npos) << words[0] << full.err;
+  }
   setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
   expect_refusal({"inspect", "/nowhere"}, {"without mpirun"});
   unsetenv("OMPI_COMM_WORLD_SIZE");

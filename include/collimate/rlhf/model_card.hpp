@@ -24,7 +24,8 @@ struct ModelCard {
   ModelConfig config;
   Head head = Head::policy;
   int shards = 1;                    ///< virtual tensor shards that the weights were trained with
-  ScoreNormalisation normalisation;  ///< of a reward model
+  ScoreNormalisation normalisation;  ///< of a reward model; of a policy of PPO: of the scores that it learned from
+  std::string scorer = {};           ///< of a policy of PPO: what gave these scores, see ScoreSource::name()
   AdapterNote adapters = {};
 };
 

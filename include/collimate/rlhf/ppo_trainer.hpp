@@ -75,6 +75,7 @@ class PpoTrainer {
   Learner actor_, critic_;
   std::unique_ptr<Engine> reference_, reward_;
   std::unique_ptr<ScoreSource> scores_;
+  std::string scorer_name_;
   KlController kl_;
   KlEstimator kl_estimator_;
   Aggregation aggregation_;

@@ -51,7 +51,11 @@ class ScoreSource {
   /// model: null where the session's scorer is asked.
   ScoreSource(const Session& session, Engine* model, ScoreNormalisation normalisation)
       : session_(session), model_(model), normalisation_(normalisation) {}
-  std::vector<double> score(const Rollout& rollout, const Batch& batch) const;
+  std::vector<double> raw(const Rollout& rollout, const Batch& batch) const;    ///< as the model or scorer gives them, times ppo.scorer_sign
+  std::vector<double> score(const Rollout& rollout, const Batch& batch) const;  ///< normalised
+  /// Tells scorers apart whose scores have different units: the options of a built-in one; a reward model's body (a hash) and normalisation,
+  /// as its checkpoint has them. Call it before set_normalisation. Collective.
+  std::string name() const;
   const ScoreNormalisation& normalisation() const { return normalisation_; }
   void set_normalisation(ScoreNormalisation normalisation) { normalisation_ = normalisation; }
   bool is_model() const { return model_ != nullptr; }
@@ -64,13 +68,17 @@ class ScoreSource {
 
 /// What a policy does on held-out prompts.
 struct Evaluation {
-  double reward = 0, kl = 0, preferred = 0, ended = 0, length = 0;
+  double reward = 0, raw_reward = 0, kl = 0, preferred = 0, ended = 0, length = 0;  ///< means over the samples
   Rollout rollout;
-  std::vector<double> scores;
+  std::vector<double> raw_scores, scores;  ///< of each sample, before and after normalisation
+  std::vector<double> kls;                 ///< to the reference, of each sample; empty without one
 };
 
 /// Evaluates as the section `evaluate` of the deck says: the same prompts and random numbers before and after training.
 Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* reference, const TextRules& text, const Dataset& prompts,
                            const ScoreSource& scores);
+
+/// Adds a sample of an evaluation to a line that says whose it is, and writes it to samples.jsonl.
+void write_sample(const Session& session, JsonLine line, const Evaluation& evaluation, std::int64_t sample);
 
 }  // namespace collimate::rlhf
