@@ -129,6 +129,7 @@ int import_command(const std::vector<std::string>& arguments) {
   notes.complete = true;
   notes.build = to_json(build_info());
   notes.text.rules = text.rules();
+  notes.text.settled = text.given(table);
   for (const auto& [name, add, id] : {std::tuple("bos", &notes.text.rules.add_bos, tokenizer ? tokenizer->bos() : std::nullopt),
                                       std::tuple("eos", &notes.text.rules.add_eos, tokenizer ? tokenizer->eos() : std::nullopt)}) {
     require(id || !*add || !table.given(std::string("add-") + name), "command line: --add-{} needs a tokenizer with such a token", name);

@@ -90,6 +90,7 @@ TextRules SavedModels::text_rules() const {
   TextRules text;
   text.tokenizer = text_to_bytes(meta.value("tokenizer", ""));
   if (meta.contains("template")) text.rules = Template::from_json(meta["template"].dump());
+  text.settled = meta.value("settled", stage() != "import");
   return text;
 }
 
@@ -246,6 +247,7 @@ std::string meta_of(const std::vector<ModelToSave>& models, const CheckpointNote
   meta["build"] = json::parse(notes.build);
   meta["tokenizer"] = bytes_to_text(notes.text.tokenizer);
   meta["template"] = json::parse(notes.text.rules.to_json());
+  meta["settled"] = notes.text.settled;
   return meta.dump();
 }
 

@@ -123,14 +123,18 @@ namespace {
 
 const char* kind_of(Head head) { return head == Head::policy ? "a language model" : "a model with a value head, such as a reward model"; }
 
-// A stage of this run that has not run yet: described by what it will start from.
-Source pending_source(const Session& session, const std::string& stage, Head head, const Dataset& data) {
+// A stage of this run that has not run yet: described by what it will start from, and by its data.
+Source pending_source(const Session& session, const std::string& stage, Head head) {
   const Options& o = session.options;
   const std::string option = stage == "sft" ? "sft.init" : stage == "reward" ? "reward.init" : "ppo.actor";
   const std::string& init = stage == "sft" ? o.sft.init : stage == "reward" ? o.reward.init : o.ppo.actor;
+  const Dataset data = stage == "sft"      ? open_dataset(session, "sft.data", o.sft.data, DatasetKind::supervised)
+                       : stage == "reward" ? open_dataset(session, "reward.data", o.reward.data, DatasetKind::preference)
+                                           : open_dataset(session, "ppo.prompts", o.ppo.prompts, DatasetKind::prompts);
   require(init != stage, "{} = {} starts from itself: name random, an earlier stage or a checkpoint folder", option, init);
   const Accept accept = stage == "reward" ? Accept::any_or_random : Accept::exact_or_random;
   Source source = find_source(session, option, init, Head::policy, accept, data);
+  match_text(source, data, fmt::format("{} = {}", option, init));
   source.checkpoint.clear();
   source.card.head = stage == "reward" ? Head::value : stage == "ppo" ? head : Head::policy;
   return source;
@@ -149,9 +153,8 @@ Source stored_source(const Session& session, const std::string& folder, Head hea
   source.card = saved.card(source.model);
   source.card.adapters = {};  // to be merged
   source.text = saved.text_rules();
-  source.fresh_text = saved.stage() == "import";
   const std::int64_t shards = session.options.machine.tensor_shards;
-  require(source.card.shards == shards || source.fresh_text,
+  require(source.card.shards == shards || saved.stage() == "import",
           "the checkpoint '{}' was trained with numerics.tensor_shards = {}, and the deck says {}: use the same, it is part of the "
           "numbers' definition",
           folder, source.card.shards, shards);
@@ -185,7 +188,7 @@ Source find_source(const Session& session, const std::string& option, const std:
   require(stored || (stage && std::find(stages.begin(), stages.end(), name) != stages.end()), "{} = {}: '{}' does not exist; {}", option,
           name, folder,
           stage ? "add the stage to run.stages or name a checkpoint folder" : "name a checkpoint folder, or a stage of this run");
-  const Source source = stored ? stored_source(session, *stored, head) : pending_source(session, name, head, data);
+  const Source source = stored ? stored_source(session, *stored, head) : pending_source(session, name, head);
   require(option != "ppo.reward" || source.model != "critic",
           "ppo.reward = {} is what PPO has left, and its critic is no reward model: name the checkpoint of a reward stage", name);
   require(accept == Accept::any_or_random || source.card.head == head, "{} = {} is {}, and {} is needed", option, name,
@@ -199,7 +202,8 @@ void match_text(Source& source, const Dataset& data, const std::string& whose) {
     source.text = {data.tokenizer(), data.rules()};
     return;
   }
-  if (source.fresh_text) source.text.rules = data.rules();
+  if (!source.text.settled) source.text.rules = data.rules();
+  source.text.settled = true;
   data.check_rules(source.text.rules, source.text.make_tokenizer()->fingerprint(), whose);
 }
 

@@ -46,6 +46,32 @@ TEST(ImportExport, StoresTheTemplateForOthers) {
   EXPECT_NE(shown.find("policy/value/block.1.query.weight"), std::string::npos) << shown;
 }
 
+// A template that was chosen at the import is everyone's; where none was, the first dataset brings it.
+TEST(ImportExport, StagesCompareTheTemplateThatWasChosen) {
+  const Scratch folder;
+  ModelConfig config = small_llama();
+  config.vocabulary = 300;
+  put_model(folder / "hf", config);
+  put(folder / "a.jsonl", "{\"prompt\": \"ab\", \"response\": \"c\"}\n");
+  printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
+  const std::string tokenizer = folder / "ex/tokenizer.json", data = folder / "a.h5";
+  printed({"prepare", folder / "a.jsonl", "--output", data, "--tokenizer", tokenizer, "--prompt-template", "Q: {prompt}"});
+  const auto check = [&](const std::vector<std::string>& options) {
+    std::vector<std::string> import = {"import", "--model", folder / "hf", "--output", folder / "c", "--tokenizer", tokenizer};
+    import.insert(import.end(), options.begin(), options.end());
+    printed(import);
+    put(folder / "deck.ini", fmt::format("[run]\nstages = sft\n[sft]\ninit = {}\ndata = {}\n", folder / "c", data));
+    return collimate({"run", folder / "deck.ini", "--check"});
+  };
+  EXPECT_EQ(check({}).code, 0);
+  EXPECT_EQ(check({"--prompt-template", "Q: {prompt}"}).code, 0);
+  for (const std::vector<std::string>& other : {std::vector<std::string>{"--prompt-template", "{prompt}"}, {"--max-prompt-tokens", "5"}}) {
+    const Outcome refused = check(other);
+    EXPECT_EQ(refused.code, 2);
+    EXPECT_NE(refused.err.find("another prompt template than sft.init = "), std::string::npos) << refused.err;
+  }
+}
+
 // transformers' GPT-2 has attn_pdrop = 0.1 where its config.json names none; LLaMA has 0.
 TEST(ImportExport, SaysThatAttentionDropoutIsNotApplied) {
   const Scratch folder;

@@ -77,7 +77,12 @@ bad --sft.data=short.h5 -- "short.h5"
 bad --sft.heldout=other-tokenizer.h5 -- "other-tokenizer.h5" tokenizer
 "$COLLIMATE" prepare $d/heldout-preference.jsonl --output other-template.h5 --tokenizer $d/sft.h5 --prompt-template 'Q: {prompt} A:' >out.txt 2>&1 ||
   wrong "$(tail -n 3 out.txt)"
-bad --reward.data=other-template.h5 -- reward.data template
+bad --reward.heldout=other-template.h5 -- reward.data template
+# Of two stages, before the first one starts.
+bad --reward.data=other-template.h5 --reward.heldout= --check -- "'other-template.h5' was made with another prompt template than reward.init = sft"
+"$COLLIMATE" prepare $d/heldout-prompts.jsonl --kind prompts --output other-prompts.h5 --tokenizer $d/sft.h5 --prompt-template 'Q: {prompt} A:' \
+  >out.txt 2>&1 || wrong "$(tail -n 3 out.txt)"
+bad --ppo.prompts=other-prompts.h5 --evaluate.prompts= -- "'other-prompts.h5' was made with another prompt template than ppo.actor = sft"
 
 # Lengths.
 bad --model.context=16 -- "context" "16"

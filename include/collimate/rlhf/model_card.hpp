@@ -33,6 +33,7 @@ struct ModelCard {
 struct TextRules {
   std::string tokenizer;  ///< Tokenizer::serialize(); empty: the model has none
   Template rules;
+  bool settled = true;  ///< false: nobody chose the template, and the first dataset brings it (an import without a template's options)
   bool has_tokenizer() const { return !tokenizer.empty(); }
   std::unique_ptr<Tokenizer> make_tokenizer() const { return deserialize_tokenizer(tokenizer); }
 };
@@ -40,7 +41,7 @@ struct TextRules {
 /// A published checkpoint with models in it, opened for reading.
 ///
 /// Tensors are named <model>/value/<parameter> and, where a run can go on from it, <model>/first_moment/... and <model>/second_moment/....
-/// The manifest's meta is {"models": {name: card}, "tokenizer", "template", "stage", "complete", "progress", "build"}.
+/// The manifest's meta is {"models": {name: card}, "tokenizer", "template", "settled", "stage", "complete", "progress", "build"}.
 class SavedModels {
  public:
   /// base: where to look for the base of a model with adapters that is not where the checkpoint says.

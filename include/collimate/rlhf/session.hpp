@@ -73,7 +73,6 @@ struct Source {
   TextRules text;
   std::string checkpoint;   ///< folder; empty: random numbers, or a stage of this run that has not run yet
   std::string model;        ///< its name in the checkpoint
-  bool fresh_text = false;  ///< the checkpoint was imported: it has a tokenizer, and takes its template from the first dataset it meets
 };
 
 /// What a stage takes as a start: a model with exactly the head that it asks for, or one with another head too (the body is taken), and
@@ -83,10 +82,11 @@ enum class Accept { exact, exact_or_random, any_or_random };
 /// The folder of the checkpoint that a stage's name or a path stands for; nothing for "random" and for what is not there yet.
 std::optional<std::string> stored_checkpoint(const Session& session, const std::string& name);
 /// Resolves "random", a stage's name or a checkpoint's folder; `option` is named in errors. A stage that has not run yet is described by
-/// where it will start from. data: a dataset that names the vocabulary of a model that starts from random numbers.
+/// where it will start from, and the template of its own dataset. data: a dataset that names the vocabulary of a model that starts from
+/// random numbers.
 Source find_source(const Session& session, const std::string& option, const std::string& name, Head head, Accept accept,
                    const Dataset& data);
-/// Stops unless tokenizer and template of the dataset are those of the source; an imported source takes the dataset's template.
+/// Stops unless tokenizer and template of the dataset are those of the source; one whose template is not settled takes the dataset's.
 void match_text(Source& source, const Dataset& data, const std::string& whose);
 /// Stops where a sample of the dataset does not fit into the model's context or into a grain.
 void check_lengths(const Session& session, const Dataset& data, const ModelConfig& config);
