@@ -44,8 +44,8 @@ PolicyTotals PpoTrainer::step_actor(const Minibatch& minibatch, const Rollout& r
     };
   };
   const StepOptions how{.temperature = static_cast<float>(options_.temperature)};
-  return optimizer_step<PolicyTotals>(session_, actor_, name, batch, how, loss_of, [&](std::int64_t sample) {
-    return fmt::format("the policy loss of sample {} is not finite in iteration {}: lower ppo.actor_rate", sample, name.step);
+  return optimizer_step<PolicyTotals>(session_, actor_, name, batch, how, loss_of, [&](const std::string& what, std::int64_t sample) {
+    return fmt::format("the policy {} of sample {} is not finite in iteration {}: lower ppo.actor_rate", what, sample, name.step);
   });
 }
 
@@ -60,8 +60,9 @@ ValueTotals PpoTrainer::step_critic(const Minibatch& minibatch, const Rollout& r
       if (const std::int64_t bad = result.totals.first_bad_row; bad >= 0) result.bad_sample = grain.samples[bad];
     };
   };
-  return optimizer_step<ValueTotals>(session_, critic_, name, batch, {}, loss_of, [&](std::int64_t sample) {
-    return fmt::format("the value of sample {} is not finite: lower ppo.critic_rate", sample);
+  return optimizer_step<ValueTotals>(session_, critic_, name, batch, {}, loss_of, [&](const std::string& what, std::int64_t sample) {
+    return fmt::format("the value{} of sample {} is not finite in iteration {}: lower ppo.critic_rate", what == "loss" ? "" : "'s " + what, sample,
+                       name.step);
   });
 }
 

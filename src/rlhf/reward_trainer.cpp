@@ -77,8 +77,9 @@ void RewardTrainer::learn(std::int64_t step) {
       if (const std::int64_t bad = result.totals.first_bad_pair; bad >= 0) result.bad_sample = grain.ids[2 * bad];
     };
   };
-  const auto totals = update<PairTotals>(step, batch, loss_of, [&](std::int64_t id) {
-    return fmt::format("the score of {} is not finite at reward step {}: lower reward.rate or look at the pair", pair_name(data_, id), step);
+  const auto totals = update<PairTotals>(step, batch, loss_of, [&](const std::string& what, std::int64_t id) {
+    return fmt::format("the {} of {} is not finite at reward step {}: lower reward.rate or look at the pair", what == "loss" ? "score" : what,
+                       pair_name(data_, id), step);
   });
   const double accuracy = static_cast<double>(totals.correct) / static_cast<double>(totals.pairs);
   JsonLine line;

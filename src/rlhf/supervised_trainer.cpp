@@ -42,8 +42,8 @@ void SupervisedTrainer::learn(std::int64_t step) {
       result.totals += chunk;
     };
   };
-  const auto totals = update<SupervisedTotals>(step, batch, loss_of, [&](std::int64_t sample) {
-    return fmt::format("the loss of sample {} of '{}' is not finite at sft step {}: lower sft.rate or look at the sample", sample,
+  const auto totals = update<SupervisedTotals>(step, batch, loss_of, [&](const std::string& what, std::int64_t sample) {
+    return fmt::format("the {} of sample {} of '{}' is not finite at sft step {}: lower sft.rate or look at the sample", what, sample,
                        data_.path(), step);
   });
   JsonLine line;

@@ -54,6 +54,15 @@ std::vector<std::string> warmup_warnings(const std::string& option, const Learni
                       option, rate.warmup, rate.steps, rate.peak)};
 }
 
+std::int64_t first_without(std::int64_t n, const std::function<bool(std::int64_t)>& fine) {
+  std::int64_t good = 0, bad = n;  // counts
+  while (bad - good > 1) {
+    const std::int64_t middle = good + (bad - good) / 2;
+    (fine(middle) ? good : bad) = middle;
+  }
+  return bad - 1;
+}
+
 void hash_start(const Session& session, const std::string& stage, const std::vector<Engine*>& engines) {
   if (!session.hash_due(0)) return;
   for (Engine* engine : engines) {

@@ -32,6 +32,8 @@ class Batch {
   std::span<const std::int64_t> members(std::int64_t grain) const { return grains_[grain]; }  ///< indices of its sequences
   PackedGrain pack(std::int64_t grain) const;
   std::vector<PackedGrain> pack_mine() const;  ///< an empty one for each -1
+  /// Zeroes the rows of the sequences from `count` on in a gradient that begins with row `first` of a grain.
+  void leave_out(std::int64_t count, std::int64_t grain, const PackedGrain& packed, std::int64_t first, std::span<float> gradient) const;
   std::int64_t tokens() const;  ///< of all sequences
   std::vector<std::int64_t> learned_lengths() const;
 

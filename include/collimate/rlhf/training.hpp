@@ -1,4 +1,6 @@
 #pragma once
+#include <cmath>
+
 #include "collimate/rlhf/session.hpp"
 
 namespace collimate::rlhf {
@@ -28,46 +30,77 @@ struct GrainResult {
   std::int64_t bad_sample = -1;  ///< the first whose loss is not finite
 };
 
+/// The first i in [0, n) such that fine(i + 1) is false; fine(n) is. By bisection.
+std::int64_t first_without(std::int64_t n, const std::function<bool(std::int64_t)>& fine);
+
 /// How the forward of an optimizer step runs.
 struct StepOptions {
   float temperature = 1;
   Dropout dropout = {};
 };
 
-/// The optimizer step `name` of a global batch: the gradients of its grains, added in their order, then the update.
-/// `loss_of(g, grain, result)` gives the loss of grain g, a TokenLoss or a ValueLoss, which writes what it finds into the GrainResult; it is
-/// called for the grains of this rank's replica, and the losses where the rank has the model's end. The totals of all grains come back on
-/// every rank. A loss that is not finite stops all ranks with `sentence(sample)`, and a gradient that is not with the optimizer's own, before
-/// anything is changed. On the steps that run.hash_every names, gradient and new values are hashed.
+/// The gradients of a batch's grains, added in their order, and the totals of all grains on every rank. Of the sequences from `count` on
+/// nothing is learned. See optimizer_step.
 template <class Totals, class LossOf, class Sentence>
-Totals optimizer_step(const Session& session, Learner& model, const StepName& name, const Batch& batch, const StepOptions& how,
-                      const LossOf& loss_of, const Sentence& sentence) {
+Totals add_gradients(const Session& session, Learner& model, const Batch& batch, std::int64_t count, const StepOptions& how,
+                     const LossOf& loss_of, const Sentence& sentence) {
   const std::vector<PackedGrain> packed = batch.pack_mine();
   std::vector<GrainResult<Totals>> results(packed.size());
   std::vector<decltype(loss_of(0, packed[0], results[0]))> losses(packed.size());
   for (std::size_t i = 0; i < packed.size(); ++i)
     if (batch.mine()[i] >= 0) losses[i] = loss_of(batch.mine()[i], packed[i], results[i]);
+  const auto learned = [&](std::size_t i, std::int64_t row, std::span<float> gradient) {
+    batch.leave_out(count, batch.mine()[i], packed[i], row, gradient);
+  };
   model.engine->begin_step(batch.grains());
   compute_grains(session.division(), [&] {
     if constexpr (std::is_same_v<decltype(loss_of(0, packed[0], results[0])), TokenLoss>)
       model.engine->forward_backward(views_of(packed), how.temperature, how.dropout,
                                      [&](std::size_t i, std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
                                        losses[i](row, logprob, entropy, dlogprob, dentropy);
+                                       learned(i, row, dlogprob);
+                                       learned(i, row, dentropy);
                                      });
     else
-      model.engine->forward_backward(views_of(packed), how.dropout,
-                                     [&](std::size_t i, auto values, auto dvalues) { losses[i](values, dvalues); });
+      model.engine->forward_backward(views_of(packed), how.dropout, [&](std::size_t i, auto values, auto dvalues) {
+        losses[i](values, dvalues);
+        learned(i, 0, dvalues);
+      });
   });
   Totals sum;
   for (const auto& grain : batch.gather(results)) {
-    if (grain.bad_sample >= 0) throw AgreedError(ExitCode::failure, sentence(grain.bad_sample));
+    if (grain.bad_sample >= 0) throw AgreedError(ExitCode::failure, sentence("loss", grain.bad_sample));
     sum += grain.totals;
   }
   model.engine->finish_step();
+  return sum;
+}
+
+/// The optimizer step `name` of a global batch: the gradients of its grains, then the update.
+/// `loss_of(g, grain, result)` gives the loss of grain g, a TokenLoss or a ValueLoss, which writes what it finds into the GrainResult; it is
+/// called for the grains of this rank's replica, and the losses where the rank has the model's end. The totals of all grains come back on
+/// every rank. A loss that is not finite stops all ranks with `sentence("loss", sample)`, a gradient that is not with
+/// `sentence("gradient", sample)` (the first sample that makes it so, found by computing the step again with fewer), before anything is
+/// changed. On the steps that run.hash_every names, gradient and new values are hashed.
+template <class Totals, class LossOf, class Sentence>
+Totals optimizer_step(const Session& session, Learner& model, const StepName& name, const Batch& batch, const StepOptions& how,
+                      const LossOf& loss_of, const Sentence& sentence) {
+  const auto add = [&](std::int64_t count) { return add_gradients<Totals>(session, model, batch, count, how, loss_of, sentence); };
+  const auto all = static_cast<std::int64_t>(batch.sequences().size());
+  const Totals sum = add(all);
   const bool hash = session.hash_due(name.step);
   if (hash) write_hashes(session, name, model.store(), Kind::gradient);
   const double rate = model.rate.at(model.optimizer->steps() + 1);
-  model.last = agree(session.ranks(), [&] { return model.optimizer->step(rate, session.device.stream()); });
+  try {
+    model.last = agree(session.ranks(), [&] { return model.optimizer->step(rate, session.device.stream()); });
+  } catch (const AgreedError&) {
+    if (std::isfinite(model.store().gradient_squares())) throw;
+    const std::int64_t broken = first_without(all, [&](std::int64_t count) {
+      add(count);
+      return std::isfinite(model.store().gradient_squares());
+    });
+    throw AgreedError(ExitCode::failure, sentence("gradient", batch.sequences()[broken].id));
+  }
   model.state_hash = hash ? write_hashes(session, name, model.store(), Kind::value) : "";
   return sum;
 }

@@ -175,6 +175,51 @@ TEST(Gates, ValueThatIsNotFiniteStopsAllRanksWithTheSample) {
   EXPECT_GE(std::stoi(sentence.substr(sentence.find("sample ") + 7)), 24) << sentence;
 }
 
+// A loss that is finite and a gradient that is not: the first of the samples that have such a one is named.
+TEST(Gates, OnEveryGridAGradientThatIsNotFiniteStopsAllRanksWithTheSample) {
+  GateBench bench("gradient");
+  bench.options.machine.tensor_shards = 2;
+  for (const auto& [shape, zero] : layouts(bench.world.size())) {
+    ProcessGrid grid(bench.world, shape);
+    bench.options.machine.zero = zero;
+    Session session{.world = bench.world, .grid = grid, .device = *bench.device, .log = bench.log, .options = bench.options};
+    MemoryPlan plan(*bench.device);
+    Workspace workspace(plan);
+    Learner model;
+    ModelConfig config = bench.options.model.config(300);
+    std::vector<Sequence> sequences;
+    for (int i = 0; i < 9; ++i) sequences.push_back({100 + i, std::vector<std::int32_t>(20, i), 1});
+    const Batch batch = session.batch(sequences);
+    model.engine = std::make_unique<Engine>("policy", config, Head::policy, session.division(),
+                                            EngineUse{.rows = session.most_rows(), .most_grains = batch.grains()}, workspace);
+    workspace.reserve();
+    plan.commit();
+    model.start({});
+    model.engine->store().initialise(1);
+    model.rate = {.peak = 1e-3};
+    const std::uint64_t before = combine(model.store().layout(), model.store().hashes(Kind::value));
+    const auto step = [&](const std::map<std::int64_t, float>& broken) {
+      const auto loss_of = [&](std::int64_t, const PackedGrain& packed, GrainResult<SupervisedTotals>&) -> TokenLoss {
+        return [&](std::int64_t row, auto, auto, auto dlogprob, auto dentropy) {
+          for (std::size_t r = 0; r < dlogprob.size(); ++r) {
+            const auto found = broken.find(packed.samples[row + r]);
+            dlogprob[r] = found == broken.end() ? 1e-3f : found->second;
+            dentropy[r] = 0;
+          }
+        };
+      };
+      return sentence_of(bench.world, [&] {
+        optimizer_step<SupervisedTotals>(session, model, {"sft", 1}, batch, {}, loss_of,
+                                         [](const std::string& what, std::int64_t sample) { return fmt::format("{} of {}", what, sample); });
+      });
+    };
+    for (const int one : {100, 103, 108}) EXPECT_EQ(step({{one, nan}}), fmt::format("gradient of {}", one)) << shape.text() << zero;
+    EXPECT_EQ(step({{107, nan}, {105, nan}}), "gradient of 105") << shape.text() << zero;
+    EXPECT_EQ(combine(model.store().layout(), model.store().hashes(Kind::value)), before);  // nothing has changed
+    EXPECT_EQ(step({}), "no error");
+  }
+}
+
 TEST(Gates, EnginesThatThrowOnOneRankStopAllRanks) {
   GateBench bench("engine");
   Session session = bench.session();
