@@ -195,17 +195,17 @@ void PpoOptions::declare(OptionTable& t) {
         between(kernels::lowest_temperature, kernels::highest_temperature));
   t.add("ppo.gamma", gamma, "discount", between(0, 1));
   t.add("ppo.lambda", lambda, "GAE's lambda", between(0, 1));
-  t.add("ppo.kl", kl.beta, "coefficient of the KL penalty in the reward", at_least(0));
+  t.add("ppo.kl", kl.beta, "coefficient of the KL penalty in the reward", between(0, 1e6));
   t.add("ppo.kl_target", kl.target, "KL per sample that the coefficient adapts to (0: fixed)", at_least(0), "nats");
   t.add("ppo.kl_horizon", kl.horizon, "horizon of the adaptive coefficient", more_than(0), "samples");
   t.add("ppo.kl_estimator", kl_estimator, "estimator of the KL in the reward", one_of({"k1", "k2", "k3"}));
-  t.add("ppo.kl_loss", policy.kl_coefficient, "coefficient of a KL term in the loss (k2; 0: none)", at_least(0));
+  t.add("ppo.kl_loss", policy.kl_coefficient, "coefficient of a KL term in the loss (k2; 0: none)", between(0, 1e6));
   t.add("ppo.clip_low", policy.clip_low, "ratio is clipped to 1 - clip_low", between(0, 1));
   t.add("ppo.clip_high", policy.clip_high, "ratio is clipped to 1 + clip_high", at_least(0));
   t.add("ppo.dual_clip", policy.dual_clip, "bound c of the loss of negative advantages (0: off)", at_least(0));
-  t.add("ppo.entropy", policy.entropy_coefficient, "coefficient of the entropy bonus", at_least(0));
+  t.add("ppo.entropy", policy.entropy_coefficient, "coefficient of the entropy bonus", between(0, 1e6));
   t.add("ppo.value_clip", value.clip, "how far a value may move from the old one (0: off)", at_least(0));
-  t.add("ppo.value_coefficient", value.coefficient, "coefficient of the value loss, beside its 0.5", at_least(0));
+  t.add("ppo.value_coefficient", value.coefficient, "coefficient of the value loss, beside its 0.5", between(0, 1e6));
   t.add("ppo.aggregation", aggregation, "what the losses average over",
         one_of({"token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"}));
   t.add("ppo.reward_clip", score.clip, "scores are clipped to this before the KL penalty (0: off)", at_least(0));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -123,7 +124,17 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kin
   session.check_fits(plan_);
 }
 
-std::vector<std::string> BatchTrainer::warnings() const { return warmup_warnings(kind_.stage + ".warmup", model_.rate); }
+std::vector<std::string> BatchTrainer::warnings() const {
+  const std::string& stage = kind_.stage;
+  std::vector<std::string> all = warmup_warnings(stage + ".warmup", model_.rate);
+  if (options_.batch > data_.size())
+    all.push_back(fmt::format("{}.batch = {} is more than the {} {} of '{}', so every step learns some of them more than once", stage,
+                              options_.batch, data_.size(), kind_.data == DatasetKind::preference ? "prompt groups" : "samples", data_.path()));
+  std::error_code error;
+  if (heldout_ && std::filesystem::equivalent(data_.path(), heldout_->path(), error))
+    all.push_back(fmt::format("{0}.heldout is {0}.data, so what it measures was learned", stage));
+  return all;
+}
 
 void BatchTrainer::run() {
   plan_.commit(static_cast<std::size_t>(session_.options.machine.device_memory));

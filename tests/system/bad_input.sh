@@ -28,6 +28,7 @@ bad --evaluate.temperature=1e-30 -- evaluate.temperature "0, or at least 1e-06"
 counts=2
 bad --ppo.max_new=9223372036854775807 -- ppo.max_new "at most 2147483647"
 bad --sft.beta1=1 -- sft.beta1 "at least 0 and below 1"
+bad --ppo.kl=1e300 -- ppo.kl "at most 1000000"
 bad --ppo.normalise_samples=1 -- ppo.normalise_samples "0, or at least 2"
 bad --evaluate.samples=10000000 -- evaluate.samples "60 prompts" "lower it"
 bad --run.stages=sft,sft -- run.stages twice

@@ -53,12 +53,20 @@ must_print "before: "
 must_print "the actor stays as it is"
 ! grep -q "after" out.txt || wrong "an after without PPO: $(grep after out.txt)"
 
+# Data that are fewer than a batch, and held-out data that are none.
+train 1 idle --check --run.stages=sft,reward --sft.batch=361 --reward.batch=480
+must_end_with 0
+cat out.txt err.txt >said.txt
+[ "$(grep -c warning: said.txt)" = 3 ] || wrong "$(grep -c warning: said.txt) warnings, not 3"
+grep -qF "sft.batch = 361 is more than the 360 samples of 'prepared/data/heldout-sft.h5', so" said.txt || wrong "no warning of a large batch"
+grep -qF "reward.heldout is reward.data, so what it measures was learned" said.txt || wrong "no warning of held-out data that were learned"
+
 # Adapters' options where no adapter learns.
 train 1 idle --check --lora.alpha=3
 must_end_with 0
 cat out.txt err.txt | grep -q "lora.rank is 0, so whole models learn, without regard to lora.alpha" || wrong "no warning of lora.alpha without use"
 # Options of another scorer than the chosen one, and a warm-up that is longer than its stage: said once, by --check and by the run.
-idle=(--ppo.scorer=length --ppo.scorer_length=10 --ppo.scorer_lexicon=words.txt --ppo.scorer_sign=-1 --ppo.reward=other)
+idle=(--sft.heldout= --reward.heldout= --ppo.scorer=length --ppo.scorer_length=10 --ppo.scorer_lexicon=words.txt --ppo.scorer_sign=-1 --ppo.reward=other)
 for check in --check --sft.steps=6; do
   rm -rf idle
   train 1 idle "${idle[@]}" --sft.warmup=7 --reward.warmup=5 --ppo.actor_warmup=25 --ppo.critic_warmup=24 $check
