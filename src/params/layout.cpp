@@ -114,7 +114,7 @@ void ParameterLayout::for_each_run(const Parameter& parameter, std::int64_t begi
   ensure(begin >= 0 && count >= 0 && begin + count <= parameter.shape.count(), "elements [{}, {}) are not in '{}'", begin, begin + count,
          parameter.name);
   const std::int64_t base = chunks_[parameter.chunk].offset, end = begin + count;
-  if (parameter.split == Split::none) {
+  if (parameter.parts.size() == 1) {
     if (count && parameter.parts[0].held()) run(begin, base + parameter.parts[0].offset + begin, count);
     return;
   }

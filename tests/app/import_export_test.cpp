@@ -22,6 +22,16 @@ TEST(ImportExport, GivesTheBytesBack) {
   }
 }
 
+TEST(ImportExport, StoresEachTensorAsOneRange) {
+  const Scratch folder;
+  for (const ModelConfig& config : {small_llama(), small_gpt2()}) {
+    put_model(folder / "hf", config);
+    printed({"import", "--model", folder / "hf", "--output", folder / "c"});
+    const json manifest = json::parse(bytes_of(folder / "c/manifest.json"));
+    EXPECT_EQ(manifest["parts"][0]["ranges"].size(), manifest["tensors"].size());
+  }
+}
+
 TEST(ImportExport, ShardsAndOneFileAreTheSameModel) {
   const Scratch folder;
   put_model(folder / "whole", small_gpt2());

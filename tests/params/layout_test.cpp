@@ -104,6 +104,15 @@ TEST(Layout, RunsVisitEveryElementOnceAtItsPlace) {
   }
 }
 
+TEST(Layout, OneShardHasEveryParameterInOneRun) {
+  const ParameterLayout layout = some_layout(1);
+  for (const Parameter& p : layout.parameters()) {
+    int runs = 0;
+    layout.for_each_run(p, 1, p.shape.count() - 2, [&](auto, auto, auto) { ++runs; });
+    EXPECT_EQ(runs, 1) << p.name;
+  }
+}
+
 TEST(Layout, FusedViewsCoverTheirParts) {
   for (const int shards : {1, 2, 4}) {
     const ParameterLayout layout = some_layout(shards);
