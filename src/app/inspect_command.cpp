@@ -5,6 +5,7 @@
 #include "collimate/app/commands.hpp"
 #include "collimate/data/prepare.hpp"
 #include "collimate/io/inspect.hpp"
+#include "collimate/rlhf/model_card.hpp"
 
 namespace collimate {
 
@@ -17,7 +18,7 @@ int inspect_command(const std::vector<std::string>& arguments) {
   table.positional("path");
   if (!read_command_line(table, "collimate inspect PATH: shows what is there.", arguments)) return 0;
   require_option(table, "path");
-  std::string text = inspect(path);
+  std::string text = inspect(path, rlhf::describe_meta);
   if (!text.ends_with('\n')) text += '\n';
   const bool dataset = std::filesystem::is_regular_file(path) && text.find("format = collimate-dataset") != std::string::npos;
   if (dataset) text += describe(Dataset(path), samples);

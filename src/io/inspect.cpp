@@ -38,18 +38,28 @@ std::string indented(std::string text) {
   return "  " + text + "\n";
 }
 
-std::string inspect_checkpoint(const std::string& path) {
+/// What the ranks say of themselves, said once where consecutive ranks say the same.
+std::string ranks_text(const std::vector<std::string>& attributes) {
+  std::string out;
+  for (std::size_t first = 0, next = 0; first < attributes.size(); first = next) {
+    while (next < attributes.size() && attributes[next] == attributes[first]) ++next;
+    if (attributes[first].empty()) continue;
+    const Json json = Json::parse(attributes[first], nullptr, false);
+    out += next - first == 1 ? fmt::format("rank {}\n", first) : fmt::format("ranks {} to {}\n", first, next - 1);
+    out += indented(json.is_discarded() ? shown(attributes[first]) : json.dump(2));
+  }
+  return out;
+}
+
+std::string inspect_checkpoint(const std::string& path, const DescribeMeta& describe) {
   const CheckpointReader reader(path);
   reader.check_parts();
   const auto attributes = reader.attributes();
   std::string out = fmt::format("checkpoint {}\n  {} in {} parts, {} tensors\n", path, human_bytes(reader.bytes()), attributes.size(),
                                 reader.tensors().size());
-  out += "meta\n" + indented(Json::parse(reader.meta()).dump(2));
-  if (std::any_of(attributes.begin(), attributes.end(), [](const std::string& text) { return !text.empty(); })) {
-    out += "ranks\n";
-    for (std::size_t rank = 0; rank < attributes.size(); ++rank) out += fmt::format("  {}: {}\n", rank, shown(attributes[rank]));
-  }
-  out += "tensors\n";
+  const Sections sections = describe ? describe(reader.meta()) : Sections{{"meta", Json::parse(reader.meta()).dump(2)}};
+  for (const auto& [title, lines] : sections) out += title + "\n" + indented(lines);
+  out += ranks_text(attributes) + "tensors\n";
   for (const CheckpointTensor& tensor : reader.tensors())
     out += fmt::format("  {} {} {}, {}\n", tensor.name, name_of(tensor.dtype), tensor.shape.text(),
                        human_bytes(tensor.shape.count() * static_cast<std::int64_t>(size_of(tensor.dtype))));
@@ -171,11 +181,11 @@ bool starts_like_hdf5(const std::string& path) {
 
 }  // namespace
 
-std::string inspect(const std::string& path) {
+std::string inspect(const std::string& path, const DescribeMeta& describe) {
   require(fs::exists(path), "'{}' does not exist; check the path", path);
   if (fs::is_directory(path)) {
     const auto has = [&](const char* name) { return fs::exists(fs::path(path) / name); };
-    if (has("manifest.json")) return inspect_checkpoint(path);
+    if (has("manifest.json")) return inspect_checkpoint(path, describe);
     if (RunFolder::holds_run(path)) return inspect_run(path);
     if (has("model.safetensors") || has("model.safetensors.index.json")) return inspect_safetensors(path);
     require(!path.ends_with(".partial"), "the checkpoint '{}' was not finished, so it cannot be read; name another one, or let the run go on with --restart auto", path);

@@ -229,6 +229,38 @@ std::string base_hash(const ParameterStore& store) {
 
 namespace {
 
+json summary_of(const std::string& serialized) {
+  if (serialized.empty()) return "none";
+  json summary{{"bytes", serialized.size()}};
+  try {
+    const auto tokenizer = deserialize_tokenizer(serialized);
+    summary["kind"] = tokenizer->kind();
+    summary["tokens"] = tokenizer->vocabulary();
+    summary["fingerprint"] = fmt::format("{:016x}", tokenizer->fingerprint());
+    for (const auto& [name, id] : {std::pair("bos", tokenizer->bos()), std::pair("eos", tokenizer->eos())})
+      summary[name] = id ? json(*id) : json();
+  } catch (const Error& error) {
+    summary["unreadable"] = error.what();
+  }
+  return summary;
+}
+
+}  // namespace
+
+Sections describe_meta(const std::string& meta) {
+  json rest = json::parse(meta);
+  if (!rest.contains("models")) return {{"meta", rest.dump(2)}};
+  const std::string deck = rest.value("deck", "");
+  for (const char* key : {"deck", "build"}) rest.erase(key);
+  rest["tokenizer"] = summary_of(text_to_bytes(rest.value("tokenizer", "")));
+  for (json& model : rest["models"]) model["parameters"] = ModelConfig::from_json(model["config"].dump()).parameters();
+  Sections sections{{"meta", rest.dump(2)}};
+  if (!deck.empty()) sections.emplace_back("deck", deck);
+  return sections;
+}
+
+namespace {
+
 std::string meta_of(const std::vector<ModelToSave>& models, const CheckpointNotes& notes) {
   json meta;
   for (const ModelToSave& model : models) {

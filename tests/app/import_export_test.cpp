@@ -9,6 +9,17 @@ namespace {
 
 using nlohmann::json;
 
+/// A checkpoint with one model, as a stage of a run leaves it.
+void put_checkpoint(const std::string& folder, const std::string& name, Head head, rlhf::CheckpointNotes notes = {}) {
+  StoredModel model(small_gpt2(), head, 1);
+  model.store().initialise(5);
+  rlhf::ModelCard card;
+  card.config = small_gpt2();
+  card.head = head;
+  notes.stage = name;
+  rlhf::save_models(folder, {{.name = name, .card = card, .store = &model.store()}}, notes, *make_single_communicator());
+}
+
 TEST(ImportExport, GivesTheBytesBack) {
   for (const ModelConfig& config : {small_llama(), small_gpt2()}) {
     const Scratch folder;
@@ -80,6 +91,27 @@ TEST(ImportExport, StagesCompareTheTemplateThatWasChosen) {
     EXPECT_EQ(refused.code, 2);
     EXPECT_NE(refused.err.find("another prompt template than sft.init = "), std::string::npos) << refused.err;
   }
+}
+
+TEST(ImportExport, InspectSummarisesTheTokenizerAndShowsTheDeck) {
+  const Scratch folder;
+  printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
+  rlhf::CheckpointNotes notes;
+  notes.deck = "[run]\nseed = 1\n";
+  notes.build = R"({"program":"here"})";
+  rlhf::TextRules& text = notes.text;
+  text.tokenizer = Dataset(folder / "ex/sft.h5").tokenizer();
+  put_checkpoint(folder / "c", "policy", Head::policy, notes);
+  const std::string shown = printed({"inspect", folder / "c"});
+  EXPECT_NE(shown.find(fmt::format("\"bytes\": {},", text.tokenizer.size())), std::string::npos) << shown;
+  EXPECT_NE(shown.find(fmt::format("\"fingerprint\": \"{:016x}\",\n      \"kind\": \"bpe\",\n      \"tokens\": 300\n", text.make_tokenizer()->fingerprint())), std::string::npos) << shown;
+  EXPECT_NE(shown.find(fmt::format("\"parameters\": {}", small_gpt2().parameters())), std::string::npos) << shown;
+  EXPECT_NE(shown.find("\ndeck\n  [run]\n  seed = 1\nrank 0\n  {\n    \"program\": \"here\"\n  }\ntensors\n"), std::string::npos) << shown;
+  EXPECT_EQ(shown.find("collimate_tokenizer"), std::string::npos);
+  EXPECT_EQ(shown.find("\"build\""), std::string::npos);
+  text.tokenizer = "nonsense";
+  put_checkpoint(folder / "c", "policy", Head::policy, notes);
+  EXPECT_NE(printed({"inspect", folder / "c"}).find("\"unreadable\": \"the stored tokenizer does not begin with its header line"), std::string::npos);
 }
 
 // transformers' GPT-2 has attn_pdrop = 0.1 where its config.json names none; LLaMA has 0.
@@ -211,18 +243,6 @@ TEST(ImportExport, RefusesBadCheckpointsAndPlaces) {
   expect_refusal({"export", "--checkpoint", folder / "c", "--output", folder / "out"}, {"/c"});
   EXPECT_FALSE(std::filesystem::exists(folder / "out"));
   EXPECT_FALSE(std::filesystem::exists(folder / "out.partial"));
-}
-
-/// A checkpoint with one model, as a stage of a run leaves it.
-void put_checkpoint(const std::string& folder, const std::string& name, Head head) {
-  StoredModel model(small_gpt2(), head, 1);
-  model.store().initialise(5);
-  rlhf::ModelCard card;
-  card.config = small_gpt2();
-  card.head = head;
-  rlhf::CheckpointNotes notes;
-  notes.stage = name;
-  rlhf::save_models(folder, {{.name = name, .card = card, .store = &model.store()}}, notes, *make_single_communicator());
 }
 
 TEST(ImportExport, NamesTheCheckpointsOfARunAndTheirHeads) {

@@ -30,12 +30,25 @@ TEST(Inspect, Checkpoint) {
   EXPECT_SAYS(text, "in 1 parts, 1 tensors");
   EXPECT_SAYS(text, "\"step\": 7");
   EXPECT_SAYS(text, "w f32 [2, 3], 24 B");
-  EXPECT_SAYS(text, "host");
+  EXPECT_SAYS(text, "\nrank 0\n  {\n    \"host\": \"here\"\n  }\ntensors\n");
+  const std::string described = inspect(scratch / "c", [](const std::string& meta) { return Sections{{"of", meta}, {"deck", "a = 1\nb = 2\n"}}; });
+  EXPECT_SAYS(described, "tensors\nof\n  {\"stage\":\"sft\",\"step\":7}\ndeck\n  a = 1\n  b = 2\nrank 0\n");
   EXPECT_SAYS(inspect(scratch / "c/part-00000.h5"), "elements_0: f32 [6]\n");
   EXPECT_SAYS(inspect(scratch / "c/part-00000.h5"), "ranks = 1\n");
   EXPECT_SAYS(inspect(scratch / "."), "c (the latest complete one)");
   std::filesystem::resize_file(scratch / "c/part-00000.h5", 50);
   EXPECT_SAYS(refusal([&] { inspect(scratch / "c"); }), "part-00000.h5' has 50 bytes");
+}
+
+TEST(Inspect, RanksThatSayTheSameAreSaidOnce) {
+  const Scratch scratch;
+  for (const int rank : {3, 2, 1, 0}) {
+    CheckpointWriter writer(scratch / "c", rank, 4);
+    if (rank != 2) writer.attribute(rank == 3 ? R"({"host":"b"})" : R"({"host":"a"})");
+    writer.close_part();
+    if (rank == 0) writer.publish("{}");
+  }
+  EXPECT_SAYS(inspect(scratch / "c"), "\nranks 0 to 1\n  {\n    \"host\": \"a\"\n  }\nrank 3\n  {\n    \"host\": \"b\"\n  }\ntensors\n");
 }
 
 TEST(Inspect, CheckpointWithABox) {

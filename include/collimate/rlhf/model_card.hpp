@@ -6,6 +6,7 @@
 #include "collimate/data/dataset.hpp"
 #include "collimate/engine/engine.hpp"
 #include "collimate/io/checkpoint.hpp"
+#include "collimate/io/inspect.hpp"
 #include "collimate/rlhf/statistics.hpp"
 
 namespace collimate::rlhf {
@@ -80,6 +81,10 @@ class SavedModels {
   CheckpointReader reader_;
   std::string meta_;
 };
+
+/// The meta of a checkpoint in sections for people: of a tokenizer its kind, size and fingerprint, the deck as it was written. What each rank
+/// says of itself, its build, is left to the ranks.
+Sections describe_meta(const std::string& meta);
 
 /// What to save.
 struct ModelToSave {
