@@ -186,10 +186,14 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   session.scorer = process.scorer ? process.scorer.get() : scorer.get();
   // Everything that can be wrong is looked at before the run folder is touched. A run that holds this folder now may change what is looked
   // at, so its lock comes first.
-  session.replacing = restart == "replace";
+  const Existing existing = restart == "auto" ? Existing::go_on : restart == "replace" ? Existing::replace : Existing::refuse;
+  session.replacing = existing == Existing::replace;
   std::optional<RunLock> lock;
   agree_on(world.ranks(), [&] {
-    if (world.rank() == 0 && !options.run.check && RunLock::known_in(options.run.folder)) lock.emplace(options.run.folder);
+    if (world.rank() != 0) return;
+    if (!options.run.check && RunLock::known_in(options.run.folder)) lock.emplace(options.run.folder);
+    const bool full_is_fine = options.run.check && existing == Existing::refuse;  // as is one that a run is just filling
+    RunFolder::check(options.run.folder, full_is_fine ? Existing::go_on : existing);
   });
   rlhf::check_checkpoints(session);
   rlhf::Preparation preparation(session);
@@ -208,10 +212,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   agree_on(world.ranks(), [&] {
     if (world.rank() != 0) return;
     if (session.scorer) session.scorer->check();
-    folder = std::make_unique<RunFolder>(options.run.folder, restart == "auto"      ? Existing::go_on
-                                                             : restart == "replace" ? Existing::replace
-                                                                                    : Existing::refuse,
-                                         std::move(lock));
+    folder = std::make_unique<RunFolder>(options.run.folder, existing, std::move(lock));
   });
   session.folder = folder.get();
   if (restart == "auto") rlhf::take_up(session);

@@ -1,8 +1,13 @@
 #include "collimate/io/run_folder.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -25,12 +30,22 @@ bool counts(const fs::directory_entry& entry) {  // neither a lock nor what a re
   return name != RunLock::file_name && !PartialFolder::is_one(name);
 }
 
+/// The checkpoints that a run has left in its folder.
+std::vector<std::string> checkpoints_of_run(const fs::path& path) {
+  const fs::path checkpoints = path / "checkpoints";
+  require(!fs::is_symlink(checkpoints),
+          "'{}' is a symbolic link, and what lies behind it may be others', so it is not replaced: remove the link, or choose another run.folder",
+          checkpoints.string());
+  std::vector<std::string> all;
+  for (const char* stage : stages) std::ranges::move(checkpoints_of_stage(checkpoints.string(), stage), std::back_inserter(all));
+  return all;
+}
+
 /// Removes what a run has written, and nothing else; returns the names of what stays.
 std::vector<std::string> remove_run(const fs::path& path) {
-  std::vector<std::string> old, left;
+  std::vector<std::string> left;
   const fs::path checkpoints = path / "checkpoints";
-  for (const char* stage : stages)
-    for (std::string& folder : checkpoints_of_stage(checkpoints.string(), stage)) old.push_back(std::move(folder));
+  const std::vector<std::string> old = checkpoints_of_run(path);
   for (const char* name : own_files) fs::remove(path / name);
   for (const std::string& folder : old) remove_checkpoint(folder);
   for (const auto& entry : fs::directory_iterator(path))
@@ -41,28 +56,47 @@ std::vector<std::string> remove_run(const fs::path& path) {
   return left;
 }
 
-void check_usable(const std::string& path, Existing existing) {
+/// `path`, or the nearest place above it that there is.
+fs::path nearest_place(const std::string& path) {
+  fs::path place = fs::absolute(path);
+  while (!fs::exists(fs::symlink_status(place)) && place.has_relative_path()) place = place.parent_path();
+  return place;
+}
+
+/// Whether a folder is there, or can be made.
+void check_place(const std::string& path) {
+  const fs::path place = nearest_place(path);
+  require(fs::is_directory(place), "cannot create the run folder '{}': '{}' is {}; choose another run.folder", path, place.string(),
+          fs::exists(place) ? "no folder" : "a symbolic link to a place that does not exist");
+  for (const fs::path& name : fs::path(path)) static_cast<void>(fs::symlink_status(place / name));  // throws where it is too long
+  require(::access(place.c_str(), W_OK | X_OK) == 0, "cannot write to '{}': {}; choose a run.folder that you may write to", place.string(),
+          std::strerror(errno));
+}
+
+void check_content(const std::string& path, Existing existing) {
   const bool empty = std::none_of(fs::directory_iterator(path), {}, counts);
   require(existing != Existing::refuse || empty,
           "the run folder '{}' is not empty: choose another run.folder, or restart the run that it holds", path);
   require(existing != Existing::replace || empty || RunFolder::holds_run(path),
           "the folder '{}' holds something else than a run, so it is not replaced: choose another run.folder", path);
+  if (existing == Existing::replace) checkpoints_of_run(path);
+}
+
+[[noreturn]] void fail_on(const std::string& path, const fs::filesystem_error& problem) {
+  fail("cannot use the run folder '{}': {}; choose another run.folder", path, problem.code().message());
 }
 
 /// Makes the folder ready for a run, locks it and returns its path. left: what was there and no run has written.
 std::string prepared(const std::string& path, Existing existing, std::optional<RunLock>& lock, std::vector<std::string>& left) {
-  require(!path.empty(), "run.folder is empty: give the folder that the run shall write");
-  std::error_code error;
-  fs::create_directories(path, error);
-  require(!error && fs::is_directory(path), "cannot create the run folder '{}': {}; choose another run.folder", path, error ? error.message() : "it is a file");
+  RunFolder::check(path, existing);
   try {
-    check_usable(path, existing);  // before anything is written
+    fs::create_directories(path);
     if (!lock) lock.emplace(path);
-    check_usable(path, existing);  // a run that held the lock until now may have filled it
+    check_content(path, existing);  // a run that held the lock until now may have filled it
     if (existing == Existing::replace) left = remove_run(path);
     fs::create_directories(fs::path(path) / "checkpoints");
   } catch (const fs::filesystem_error& problem) {
-    fail("cannot use the run folder '{}': {}", path, problem.code().message());
+    fail_on(path, problem);
   }
   return path;
 }
@@ -117,6 +151,16 @@ RunFolder::RunFolder(const std::string& path, Existing existing, std::optional<R
       timings_(file("timings.jsonl")),
       samples_(file("samples.jsonl")),
       hashes_(file("hashes.jsonl")) {}
+
+void RunFolder::check(const std::string& path, Existing existing) {
+  require(!path.empty(), "run.folder is empty: give the folder that the run shall write");
+  try {
+    check_place(path);
+    if (fs::is_directory(path)) check_content(path, existing);
+  } catch (const fs::filesystem_error& problem) {
+    fail_on(path, problem);
+  }
+}
 
 bool RunFolder::holds_run(const std::string& path) {
   return fs::exists(fs::path(path) / "deck.ini") || fs::exists(fs::path(path) / "metrics.jsonl");

@@ -33,6 +33,9 @@ RunLock::~RunLock() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-bool RunLock::known_in(const std::string& folder) { return std::filesystem::exists(file_in(folder)); }
+bool RunLock::known_in(const std::string& folder) {
+  std::error_code error;
+  return std::filesystem::exists(file_in(folder), error);
+}
 
 }  // namespace collimate

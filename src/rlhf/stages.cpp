@@ -263,6 +263,10 @@ Preparation::Preparation(Session& session) : session_(session) {
       session.warnings.push_back(fmt::format("'{}' is of a start on another machine, or from before this one was booted: remove it if that start is over",
                                              folder));
     if (is_prepared(session)) return;
+    const std::string data = o.run.folder + "/data";
+    require(!std::filesystem::is_symlink(data),
+            "'{}' is a symbolic link, and the stage prepare does not write over what lies behind it: remove the link, or take prepare out of run.stages",
+            data);
     place_.emplace(o.run.folder);
     name = place_->path();
     with_final_names<Error>(name, o.run.folder, [&] {

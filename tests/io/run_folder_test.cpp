@@ -188,14 +188,16 @@ TEST(RunFolder, IsForOneRunAtATime) {
   EXPECT_FALSE(RunLock::known_in(scratch / "."));
 }
 
+void put_checkpoint(const std::string& path) {
+  fs::create_directories(path);
+  put(path + "/manifest.json", "{}");
+  put(path + "/part-00000.h5", "x");
+}
+
 TEST(RunFolder, ReplacesWhatRunsWriteAndNothingElse) {
   const Scratch scratch;
   const std::string path = scratch / "run", elsewhere = scratch / "elsewhere";
-  const auto make = [&](const std::string& name) {
-    fs::create_directories(path + "/checkpoints/" + name);
-    put(path + "/checkpoints/" + name + "/manifest.json", "{}");
-    put(path + "/checkpoints/" + name + "/part-00000.h5", "x");
-  };
+  const auto make = [&](const std::string& name) { put_checkpoint(path + "/checkpoints/" + name); };
   { RunFolder(path, Existing::refuse).write_deck("[run]\n"); }
   for (const char* name : {"sft", "sft-20", "reward.replaced", "ppo-3.partial", "base", "sft-best", "ppox"}) make(name);
   put(path + "/checkpoints/sft-20/.manifest.json.17.part", "{");  // of a run that was killed
@@ -214,6 +216,61 @@ TEST(RunFolder, ReplacesWhatRunsWriteAndNothingElse) {
   put(path + "/checkpoints/sft/results.csv", "mine");
   EXPECT_SAYS(refusal([&] { RunFolder run(path, Existing::replace); }), "checkpoints/sft' holds 'results.csv'");
   for (const char* name : {"/deck.ini", "/checkpoints/sft/results.csv", "/checkpoints/reward-7/manifest.json"}) EXPECT_TRUE(fs::exists(path + name)) << name;
+}
+
+TEST(RunFolder, DoesNotFollowALinkToReplaceCheckpoints) {
+  const Scratch scratch;
+  const std::string path = scratch / "run", theirs = scratch / "theirs";
+  { RunFolder(path, Existing::refuse).write_deck("[run]\n"); }
+  put_checkpoint(theirs + "/sft");
+  fs::remove(path + "/checkpoints");
+  fs::create_directory_symlink(theirs, path + "/checkpoints");
+  for (const auto& answer : {refusal([&] { RunFolder run(path, Existing::replace); }), refusal([&] { RunFolder::check(path, Existing::replace); })})
+    EXPECT_SAYS(answer, "/checkpoints' is a symbolic link");
+  EXPECT_TRUE(fs::exists(theirs + "/sft/manifest.json") && fs::exists(path + "/deck.ini"));
+  EXPECT_EQ(refusal([&] { RunFolder run(path, Existing::go_on); }), "accepted");
+  fs::remove(path + "/checkpoints");
+  // Links in the place of its own files go, what they lead to stays; the run folder itself may be a link.
+  put(scratch / "precious.jsonl", "mine");
+  fs::remove(path + "/metrics.jsonl");
+  fs::create_symlink(scratch / "precious.jsonl", path + "/metrics.jsonl");
+  fs::create_directory_symlink(path, scratch / "link");
+  { RunFolder(scratch / "link", Existing::replace).metrics().write(JsonLine().add("step", 1)); }
+  EXPECT_EQ(bytes_of(scratch / "precious.jsonl"), "mine");
+  EXPECT_EQ(bytes_of(path + "/metrics.jsonl"), "{\"step\":1}\n");
+}
+
+TEST(RunFolder, IsCheckedWithoutAChange) {
+  const Scratch scratch;
+  put(scratch / "file", "x");
+  fs::create_symlink(scratch / "nowhere", scratch / "dangling");
+  fs::create_symlink(scratch / "circle", scratch / "circle");
+  fs::create_directory(scratch / "closed");
+  fs::permissions(scratch / "closed", fs::perms(0555));
+  const auto expect = [&](const std::string& name, const std::string& answer) {
+    const std::string path = scratch / name;
+    for (const Existing existing : {Existing::refuse, Existing::replace, Existing::go_on}) {
+      EXPECT_SAYS(refusal([&] { RunFolder::check(path, existing); }), answer);
+      EXPECT_SAYS(refusal([&] { RunFolder run(path, existing); }), answer);
+    }
+  };
+  for (const char* name : {"file", "file/run"}) expect(name, "/file' is no folder; choose another run.folder");
+  for (const char* name : {"dangling", "dangling/run"}) expect(name, "/dangling' is a symbolic link to a place that does not exist");
+  expect("circle", "Too many levels of symbolic links; choose another run.folder");
+  for (const std::string above : {"", "new/"}) expect(above + std::string(300, 'x'), "File name too long; choose another run.folder");
+  EXPECT_EQ(refusal([&] { RunFolder::check(scratch / "new/run", Existing::refuse); }), "accepted");
+  EXPECT_FALSE(fs::exists(scratch / "new"));
+  fs::permissions(scratch / ".", fs::perms(0755));
+  const pid_t child = fork();
+  if (child == 0) {  // root may write everywhere
+    if (geteuid() == 0 && setuid(65534) != 0) _exit(2);
+    expect("closed", "choose a run.folder that you may write to");
+    expect("closed/run", "choose a run.folder that you may write to");
+    _exit(testing::Test::HasFailure() ? 1 : 0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
 }
 
 TEST(RunFolder, NeverReplacesWhatIsNoRun) {

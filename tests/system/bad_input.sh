@@ -54,6 +54,23 @@ for ranks in 1 2; do
   refused "deck"
 done
 
+# The run folder: --check says what the run would.
+echo mine >file
+ln -s nowhere dangling
+for check in --check --run.seed=1; do
+  train 2 file $check
+  refused "cannot create the run folder 'file'" "choose another run.folder"
+  train 2 dangling $check
+  refused "symbolic link to a place that does not exist"
+  train 2 "$(printf 'x%.0s' {1..300})" $check
+  refused "too long" "choose another run.folder"
+  mkdir bad && touch bad/deck.ini
+  ln -s ../prepared/data bad/data
+  train 2 bad $check --run.stages=prepare,sft --restart replace
+  refused "'bad/data' is a symbolic link" "take prepare out of run.stages"
+  rm -r bad
+done
+
 # Stages that need each other.
 bad --run.stages=ppo -- "stage" "sft" "run.stages"
 bad --run.stages=reward,sft,ppo -- reward.init "before"

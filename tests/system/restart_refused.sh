@@ -31,6 +31,13 @@ must_end_with 0
 same_run fresh one
 must_print "what is no part of a run stays in 'one': checkpoints/best"
 [ "$(cat one/checkpoints/best/letter.txt)" = mine ] || wrong "a foreign file is gone"
+mv one/checkpoints theirs
+ln -s ../theirs one/checkpoints
+for check in --check --run.seed=1; do
+  train 2 one "${small[@]}" --restart replace $check
+  refused "'one/checkpoints' is a symbolic link" "remove the link"
+done
+[ -s theirs/sft/manifest.json ] || wrong "what lies behind a link is gone"
 mkdir foreign && echo mine >foreign/letter.txt
 train 1 foreign "${small[@]}" --restart replace
 refused "'foreign'" "not replaced"

@@ -50,6 +50,8 @@ class RunFolder {
  public:
   /// lock: where it is held already.
   RunFolder(const std::string& path, Existing existing, std::optional<RunLock> lock = {});
+  /// Throws where no run could have this folder, and changes nothing. Links within it are not followed to replace what lies behind them.
+  static void check(const std::string& path, Existing existing);
   /// True if `path` holds the files of a run.
   static bool holds_run(const std::string& path);
   const std::string& path() const { return path_; }
