@@ -46,6 +46,11 @@ std::string unescaped(std::string_view text) {
   return out;
 }
 
+bool is_link(const fs::path& path) {
+  std::error_code error;
+  return fs::is_symlink(path.has_filename() ? path : path.parent_path(), error);
+}
+
 }  // namespace
 
 bool read_command_line(OptionTable& table, std::string_view usage, const std::vector<std::string>& arguments) {
@@ -75,11 +80,11 @@ void require_one_checkpoint(const std::string& path) {
 
 void require_checkpoint_place(const std::string& path) {
   std::error_code error;
-  if (!fs::exists(path, error) || fs::exists(fs::path(path) / "manifest.json", error)) return;
-  require_new_folder(path);
+  if (is_link(path) || !fs::exists(fs::path(path) / "manifest.json", error)) require_new_folder(path);
 }
 
 void require_new_folder(const std::string& path) {
+  require(!is_link(path), "'{}' is a symbolic link; name another folder or remove it", path);
   std::error_code error;
   const bool there = fs::exists(path, error), empty = there && fs::is_directory(path, error) && fs::is_empty(path, error);
   require(!error, "cannot look at '{}': {}", path, error.message());

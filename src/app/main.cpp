@@ -102,6 +102,9 @@ int main(int count, char** words) {
     return report(error.code(), error.what());
   } catch (const std::bad_alloc&) {
     return report(ExitCode::does_not_fit, "this does not fit into the memory of this machine");
+  } catch (const std::filesystem::filesystem_error& error) {
+    const Error named = path_error(error);
+    return report(named.code(), named.what());
   } catch (const std::exception& error) {
     return report(ExitCode::failure, output_lost() ? lost : error.what());
   }

@@ -66,6 +66,10 @@ void agree_on(Communicator& ranks, const std::function<void()>& step) {
   } catch (const std::bad_alloc&) {
     code = static_cast<int>(ExitCode::does_not_fit);
     sentence = "the host has no more memory: use fewer ranks per node or a smaller model";
+  } catch (const std::filesystem::filesystem_error& error) {
+    const Error named = path_error(error);
+    code = static_cast<int>(named.code());
+    sentence = named.what();
   } catch (const std::exception& error) {
     code = static_cast<int>(ExitCode::failure);
     sentence = error.what();

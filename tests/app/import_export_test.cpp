@@ -212,6 +212,31 @@ TEST(ImportExport, RefusesBadModels) {
   expect_refusal({"import", "--model", folder / "hf", "--output", folder / "d", "--add-bos"}, {"--add-bos"});
 }
 
+TEST(ImportExport, RefusesPlacesThatCannotBe) {
+  namespace fs = std::filesystem;
+  const Scratch folder;
+  put_model(folder / "hf", small_gpt2());
+  put(folder / "a.jsonl", "{\"prompt\": \"a\", \"response\": \"b\"}\n");
+  printed({"import", "--model", folder / "hf", "--output", folder / "c"});
+  fs::create_directories(folder / "empty");
+  for (const char* target : {"nowhere", "empty", "c"}) fs::create_symlink(folder / target, folder / ("to-" + std::string(target)));
+  fs::create_symlink(folder / "circle", folder / "circle");
+  for (const std::string name : {"to-nowhere", "to-empty", "to-empty/", "to-c", "circle"}) {
+    expect_refusal({"import", "--model", folder / "hf", "--output", folder / name}, {name, "symbolic link"});
+    expect_refusal({"export", "--checkpoint", folder / "c", "--output", folder / name}, {name, "symbolic link"});
+  }
+  EXPECT_TRUE(fs::is_symlink(folder / "to-c") && fs::exists(folder / "c/manifest.json"));
+  const std::string endless = folder / std::string(300, 'x');
+  expect_refusal({"import", "--model", folder / "hf", "--output", endless}, {endless, "too long"});
+  expect_refusal({"import", "--model", endless, "--output", folder / "d"}, {endless, "too long"});
+  expect_refusal({"export", "--checkpoint", folder / "c", "--output", endless}, {endless, "too long"});
+  expect_refusal({"export", "--checkpoint", endless, "--output", folder / "d"}, {endless, "too long"});
+  expect_refusal({"prepare", folder / "a.jsonl", "--output", endless}, {endless, "too long"});
+  expect_refusal({"prepare", "--example", endless}, {endless, "too long"});
+  expect_refusal({"inspect", endless}, {endless, "too long"});
+  for (const auto& entry : fs::directory_iterator(folder.path())) EXPECT_EQ(entry.path().extension() == ".partial", false) << entry.path();
+}
+
 TEST(ImportExport, RefusesATokenizerThatIsTooLarge) {
   const Scratch folder;
   put_model(folder / "hf", small_gpt2());

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <concepts>
+#include <filesystem>
 #include <source_location>
 #include <stdexcept>
 #include <string>
@@ -25,6 +26,12 @@ class Error : public std::runtime_error {
   ExitCode code_;
   std::source_location place_;
 };
+
+/// The operating system's answer about a path, which the deck, the command line or a file has named.
+inline Error path_error(const std::filesystem::filesystem_error& error) {
+  return Error(ExitCode::input_error,
+               fmt::format("'{}' cannot be used: {}; check the path", error.path1().string(), error.code().message()));
+}
 
 /// What went wrong in a work that ranks share, thrown where the work is over: no rank waits for this one, so that all can agree on it.
 class LateError : public Error {

@@ -100,6 +100,9 @@ int run_program(World& world, const std::function<int()>& program) {
     return alone(error.code(), error.what());
   } catch (const std::bad_alloc&) {
     return alone(ExitCode::does_not_fit, "the host has no more memory: use fewer ranks per node or a smaller model");
+  } catch (const std::filesystem::filesystem_error& error) {
+    const Error named = path_error(error);
+    return alone(named.code(), named.what());
   } catch (const std::exception& error) {
     return alone(ExitCode::failure, error.what());
   }
