@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -84,6 +85,29 @@ WeightFiles open_weights(const Source& source) {
   return weights;
 }
 
+/// A head that config.json ties to the embedding is the embedding, so a file that holds another one contradicts it.
+void check_tied_head(const Source& source, const WeightFiles& weights) {
+  const auto& entries = weights.reader.tensors();
+  const auto head = std::ranges::find(entries, "lm_head.weight", &SafetensorsEntry::name);
+  if (!source.config.tied || head == entries.end()) return;
+  const auto embedding = std::ranges::find(weights.tensors, std::vector<std::string>{"embedding.weight"}, &HuggingFaceTensor::parts);
+  const std::string& name = weights.names[static_cast<std::size_t>(embedding - weights.tensors.begin())];
+  bool equal = head->shape == embedding->shape;
+  constexpr std::int64_t slice = 1 << 22;
+  std::vector<float> a, b;
+  for (std::int64_t begin = 0; equal && begin < head->shape.count(); begin += slice) {
+    a.resize(static_cast<std::size_t>(std::min(slice, head->shape.count() - begin)));
+    b.resize(a.size());
+    weights.reader.read(head->name, begin, std::ssize(a), a.data());
+    weights.reader.read(name, begin, std::ssize(b), b.data());
+    equal = std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  }
+  require(equal,
+          "{} holds an lm_head.weight that differs from {}, but {} ties the two: set \"tie_word_embeddings\": false there to import this head, or "
+          "take it out of the file",
+          weights.reader.path(), name, source.config_path);
+}
+
 void read_weights(const WeightFiles& weights, ParameterStore& store) {
   std::vector<float> stored, ours;
   for (std::size_t i = 0; i < weights.tensors.size(); ++i) {
@@ -141,6 +165,7 @@ int import_command(const std::vector<std::string>& arguments) {
     notes.text.tokenizer = tokenizer->serialize();
   }
   const WeightFiles weights = open_weights(source);
+  check_tied_head(source, weights);
   StoredModel stored(source.config, Head::policy, 1);
   read_weights(weights, stored.store());
   rlhf::ModelCard card;
@@ -150,6 +175,11 @@ int import_command(const std::vector<std::string>& arguments) {
              stored.store().layout().parameters().size(),
              tokenizer ? fmt::format("tokenizer {} with {} tokens", tokenizer->kind(), tokenizer->vocabulary())
                        : "no tokenizer, so prompts are given as --prompt-ids");
+  if (tokenizer && tokenizer->vocabulary() < source.config.vocabulary)
+    fmt::print(
+        "the model has {} rows for {} tokens, which is usual as padding that a trained model does not draw; if the {} more are tokens, name the "
+        "model's own tokenizer with --tokenizer\n",
+        source.config.vocabulary, tokenizer->vocabulary(), source.config.vocabulary - tokenizer->vocabulary());
   fmt::print("{}", letters);
   if (tokenizer && tokenizer->kind() == "sentencepiece")
     tell_of_added_tokens(*tokenizer, tokenizer_name == "auto" ? model : tokenizer_name, source.config.vocabulary);

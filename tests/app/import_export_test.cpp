@@ -237,13 +237,60 @@ TEST(ImportExport, RefusesPlacesThatCannotBe) {
   for (const auto& entry : fs::directory_iterator(folder.path())) EXPECT_EQ(entry.path().extension() == ".partial", false) << entry.path();
 }
 
-TEST(ImportExport, RefusesATokenizerThatIsTooLarge) {
+TEST(ImportExport, ComparesTheTokenizerWithTheVocabulary) {
   const Scratch folder;
-  put_model(folder / "hf", small_gpt2());
-  put(folder / "a.txt", "some text, some more text");
   printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
-  expect_refusal({"import", "--model", folder / "hf", "--output", folder / "c", "--tokenizer", folder / "ex/tokenizer.json"},
-                 {"300 tokens", "29", "config.json"});
+  const std::vector<std::string> import = {"import", "--model", folder / "hf", "--output", folder / "c", "--tokenizer", folder / "ex/tokenizer.json"};
+  ModelConfig config = small_llama();
+  for (const std::int64_t rows : {300, 320}) {
+    config.vocabulary = rows;
+    put_model(folder / "hf", config);
+    const std::string said = printed(import);
+    EXPECT_EQ(said.find("the model has 320 rows for 300 tokens, which is usual as padding that a trained model does not draw; if the 20 more") != std::string::npos, rows == 320) << said;
+    EXPECT_EQ(said.find(" rows for ") != std::string::npos, rows == 320) << said;
+  }
+  config.vocabulary = 299;
+  put_model(folder / "hf", config);
+  expect_refusal(import, {"300 tokens", "299", "config.json"});
+}
+
+TEST(ImportExport, RefusesAHeadThatIsNotTheEmbeddingItIsTiedTo) {
+  const Scratch folder;
+  const std::string config_path = folder / "hf/config.json";
+  for (ModelConfig config : {small_llama(), small_gpt2()}) {
+    config.tied = false;
+    put_model(folder / "hf", config);
+    const SafetensorsReader whole(folder / "hf");
+    std::vector<SafetensorsSpec> specs;
+    std::vector<std::vector<float>> values;
+    std::size_t embedding = 0, head = 0;
+    for (const SafetensorsEntry& entry : whole.tensors()) {
+      if (entry.name.ends_with("embed_tokens.weight") || entry.name.ends_with("wte.weight")) embedding = specs.size();
+      if (entry.name == "lm_head.weight") head = specs.size();
+      specs.push_back({entry.name, entry.shape});
+      whole.read(entry.name, 0, entry.shape.count(), values.emplace_back(static_cast<std::size_t>(entry.shape.count())).data());
+    }
+    const auto write = [&] {
+      write_safetensors(folder / "hf/model.safetensors", specs,
+                        [&](std::size_t i, std::span<float> out) { std::copy(values[i].begin(), values[i].end(), out.begin()); });
+    };
+    json tied = json::parse(bytes_of(config_path));
+    tied["tie_word_embeddings"] = true;
+    const std::vector<std::string> import = {"import", "--model", folder / "hf", "--output", folder / "c"};
+    printed(import);
+    put(config_path, tied.dump());
+    expect_refusal(import, {"lm_head.weight that differs from " + specs[embedding].name, config_path, "\"tie_word_embeddings\": false"});
+    values[head] = values[embedding];
+    write();
+    printed(import);
+    values[head].back() += 1;
+    write();
+    expect_refusal(import, {"lm_head.weight that differs from "});
+    values[head] = values[embedding];
+    specs[head].shape = {std::ssize(values[head])};
+    write();
+    expect_refusal(import, {"lm_head.weight that differs from "});
+  }
 }
 
 TEST(ImportExport, RefusesBadCheckpointsAndPlaces) {
