@@ -48,16 +48,17 @@ Source open_source(const std::string& folder) {
 /// The tokenizer that is named, or found beside the model, or none. What its own files do not say of BOS and EOS, config.json may.
 std::unique_ptr<Tokenizer> tokenizer_of(const Source& source, const std::string& named) {
   if (named == "none" || (named == "auto" && !holds_tokenizer(source.folder))) return nullptr;
-  auto tokenizer = load_tokenizer(named == "auto" ? source.folder : named);
+  const std::string& found = named == "auto" ? source.folder : named;
+  auto tokenizer = load_tokenizer(found);
   require(tokenizer->vocabulary() <= source.config.vocabulary,
           "the tokenizer of '{}' has {} tokens, but the model's vocabulary (vocab_size of {}) is {}; name the right one with --tokenizer",
-          named == "auto" ? source.folder : named, tokenizer->vocabulary(), source.config_path, source.config.vocabulary);
+          found, tokenizer->vocabulary(), source.config_path, source.config.vocabulary);
   const HuggingFaceIds named_ids = ids_from_hugging_face(source.config_text, source.config_path);
   SpecialIds ids = tokenizer->special_ids();
   const auto complete = [&](std::optional<std::int32_t>& id, const std::optional<std::int64_t>& other) {
     if (!id && other && *other >= 0 && *other < tokenizer->vocabulary()) id = static_cast<std::int32_t>(*other);
   };
-  complete(ids.bos, named_ids.bos);
+  if (!denies_bos(found)) complete(ids.bos, named_ids.bos);
   complete(ids.eos, named_ids.eos);
   tokenizer->set_special_ids(ids);
   return tokenizer;

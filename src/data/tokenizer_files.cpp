@@ -121,6 +121,8 @@ std::optional<std::int32_t> configured_id(const Tokenizer& tokenizer, const fs::
   return value.get<std::int32_t>();
 }
 
+fs::path side_folder(const fs::path& path) { return fs::is_directory(path) ? path : path.parent_path(); }
+
 SpecialIds find_special_ids(const Tokenizer& tokenizer, const fs::path& own_file, const fs::path& folder) {
   const fs::path config_file = folder / "tokenizer_config.json", map_file = folder / "special_tokens_map.json",
                  model_file = folder / "config.json";
@@ -128,6 +130,7 @@ SpecialIds find_special_ids(const Tokenizer& tokenizer, const fs::path& own_file
   const auto find = [&](const std::string& part, std::optional<std::int32_t> own) -> std::optional<std::int32_t> {
     if (const auto id = named_id(tokenizer, own_file, config_file, config, part + "_token")) return id;
     if (const auto id = named_id(tokenizer, own_file, map_file, map, part + "_token")) return id;
+    if (part == "bos" && denies_bos(folder.string())) return std::nullopt;
     if (own) return own;
     if (part == "unk") return std::nullopt;
     return configured_id(tokenizer, own_file, model_file, model, part + "_token_id");
@@ -140,6 +143,12 @@ SpecialIds find_special_ids(const Tokenizer& tokenizer, const fs::path& own_file
 
 }  // namespace
 
+bool denies_bos(const std::string& path) {
+  const fs::path folder = side_folder(path);
+  const json config = read_side_file(folder / "tokenizer_config.json"), map = read_side_file(folder / "special_tokens_map.json");
+  return config.contains("bos_token") && config["bos_token"].is_null() && map.value("bos_token", json()).is_null();
+}
+
 bool holds_tokenizer(const std::string& folder) { return fs::is_directory(folder) && find_in_folder(folder).has_value(); }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
@@ -150,7 +159,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   const auto file = folder ? find_in_folder(given) : given;
   require(file.has_value(), "{} holds no tokenizer. Looked for: {}", path, looked_for);
   auto tokenizer = load_file(*file);
-  tokenizer->set_special_ids(find_special_ids(*tokenizer, *file, folder ? given : given.parent_path()));
+  tokenizer->set_special_ids(find_special_ids(*tokenizer, *file, side_folder(given)));
   return tokenizer;
 }
 

@@ -254,6 +254,30 @@ TEST(ImportExport, ComparesTheTokenizerWithTheVocabulary) {
   expect_refusal(import, {"300 tokens", "299", "config.json"});
 }
 
+TEST(ImportExport, PutsNoBosInFrontWhereTheTokenizerSaysThatItHasNone) {
+  const Scratch folder;
+  ModelConfig config = small_llama();
+  config.vocabulary = 300;
+  put_model(folder / "hf", config);
+  put(folder / "hf/config.json", config_to_hugging_face(config, 7, 8));
+  printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
+  json tokenizer = json::parse(bytes_of(folder / "ex/tokenizer.json"));
+  const auto import = [&](const std::string& place, const char* config_of_tokenizer) {
+    put(folder / (place + "/tokenizer.json"), tokenizer.dump());
+    put(folder / (place + "/tokenizer_config.json"), config_of_tokenizer);
+    printed({"import", "--model", folder / "hf", "--output", folder / "c", "--tokenizer", place == "hf" ? "auto" : folder / place});
+    return printed({"inspect", folder / "c"});
+  };
+  for (const std::string place : {"hf", "elsewhere"}) {
+    std::string shown = import(place, "{}");
+    EXPECT_NE(shown.find("\"add_bos\": true"), std::string::npos) << shown;
+    shown = import(place, R"({"bos_token": null})");
+    EXPECT_NE(shown.find("\"add_bos\": false"), std::string::npos) << shown;
+    EXPECT_NE(shown.find("\"bos\": null"), std::string::npos) << shown;
+    EXPECT_NE(shown.find("\"add_eos\": true"), std::string::npos) << shown;
+  }
+}
+
 TEST(ImportExport, RefusesAHeadThatIsNotTheEmbeddingItIsTiedTo) {
   const Scratch folder;
   const std::string config_path = folder / "hf/config.json";

@@ -60,7 +60,15 @@ TEST(TokenizerFiles, SpecialIdsComeFromTheFilesBeside) {
   EXPECT_EQ(load_tokenizer(folder.path())->special_ids(), (SpecialIds{259, 259, 258, std::nullopt}));
   folder.write("tokenizer_config.json", R"({"eos_token": "<|endoftext|>", "bos_token": null, "unk_token": "<|endoftext|>"})");
   tokenizer = load_tokenizer(folder.path());
-  EXPECT_EQ(tokenizer->special_ids(), (SpecialIds{259, 257, 258, 257}));
+  EXPECT_EQ(tokenizer->special_ids(), (SpecialIds{std::nullopt, 257, 258, 257}));
+
+  EXPECT_TRUE(denies_bos(folder.path()) && denies_bos(folder.path() + "/vocab.json"));
+  folder.write("special_tokens_map.json", R"({"bos_token": "<s>"})");
+  EXPECT_EQ(load_tokenizer(folder.path())->bos(), 259);
+  EXPECT_FALSE(denies_bos(folder.path()));
+  folder.remove("special_tokens_map.json");
+  folder.write("tokenizer_config.json", "{}");
+  EXPECT_FALSE(denies_bos(folder.path()));
 
   const TokenizerFolder saved;
   save_tokenizer(*tokenizer, saved.path());
