@@ -58,8 +58,7 @@ std::unique_ptr<Tokenizer> tokenizer_of(const Source& source, const std::string&
   };
   complete(ids.bos, named_ids.bos);
   complete(ids.eos, named_ids.eos);
-  tokenizer->set_special_ids(ids);
-  return tokenizer;
+  return with_special_ids(std::move(tokenizer), ids);
 }
 
 /// A SentencePiece model does not hold the tokens that were added to it, and added_tokens.json beside it is not read.

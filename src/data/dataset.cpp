@@ -213,8 +213,8 @@ void Dataset::check_kind(DatasetKind wanted) const {
 
 void Dataset::check_rules(const Template& rules, std::uint64_t fingerprint, std::string_view whose) const {
   require(fingerprint == tokenizer_fingerprint(),
-          "the dataset '{}' was made with another tokenizer than {}, or by an older version, which put a blank before every response of a "
-          "SentencePiece tokenizer; prepare it with the same one",
+          "the dataset '{}' was made with another tokenizer than {}, or by an older version, which had other rules for blanks and special "
+          "tokens; prepare it with the same one",
           path(), whose);
   const std::string difference = this->rules().difference(rules);
   require(difference.empty(), "the dataset '{}' was made with another prompt template than {}: {}; prepare it with the same one", path(),
