@@ -107,6 +107,22 @@ TEST(Prepare, PutsWordsBehindTheTurnsOfDialogues) {
                  {"--like", "template"});
 }
 
+TEST(Prepare, GroupsPairsAsAsked) {
+  const Scratch folder;
+  const std::string x = R"({"prompt": "x", "chosen": "a", "rejected": "b"})", y = R"({"prompt": "y", "chosen": "a", "rejected": "b"})";
+  put(folder / "in.jsonl", x + "\n" + x + "\n" + y + "\n" + x + "\n");
+  const std::vector<std::string> words = {"prepare", folder / "in.jsonl", "--output", folder / "out.h5"};
+  for (const auto& [how, groups] : {std::pair("", 2), {"--group-pairs=prompt", 2}, {"--group-pairs=consecutive", 3}, {"--group-pairs=none", 4}}) {
+    std::vector<std::string> all = words;
+    if (*how) all.push_back(how);
+    printed(all);
+    EXPECT_EQ(Dataset(folder / "out.h5").size(), groups) << how;
+  }
+  std::vector<std::string> wrong = words;
+  wrong.push_back("--group-pairs=all");
+  expect_refusal(wrong, {"group-pairs = all", "one of prompt, consecutive, none"});
+}
+
 TEST(Prepare, NamesWhatOnlyLooksLikeASpecialToken) {
   const Scratch folder;
   put(folder / "in.jsonl", "{\"prompt\": \"<|a|>\", \"response\": \"b\"}\n");
@@ -184,7 +200,7 @@ TEST(Prepare, ReadsRealFiles) {
                         {"rlhf/fastchat_dummy_conversation.json", DatasetKind::supervised, 500},
                         {"rlhf/gsm8k_test.jsonl", DatasetKind::supervised, 1319},
                         {"rlhf/gsm8k_train.jsonl", DatasetKind::supervised, 7473},
-                        {"rlhf/hh-harmless-base-test.jsonl.gz", DatasetKind::preference, 2312},
+                        {"rlhf/hh-harmless-base-test.jsonl.gz", DatasetKind::preference, 2310},
                         {"rlhf/llamafactory_alpaca_en_demo.json", DatasetKind::supervised, 999},
                         {"rlhf/llamafactory_dpo_en_demo.json", DatasetKind::preference, 300},
                         {"corpora/names.txt", DatasetKind::supervised, 1},
@@ -206,8 +222,8 @@ TEST(Prepare, ReadsRealFiles) {
   // The split that the reward model is measured on.
   printed({"prepare", data("rlhf/hh-harmless-base-test.jsonl.gz"), "--output", folder / "hh.h5", "--heldout", "0.3", "--heldout-output",
            folder / "rest.h5"});
-  EXPECT_EQ(Dataset(folder / "hh.h5").size(), 1618);
-  EXPECT_EQ(Dataset(folder / "rest.h5").size(), 694);
+  EXPECT_EQ(Dataset(folder / "hh.h5").targets(), 1619);
+  EXPECT_EQ(Dataset(folder / "rest.h5").targets(), 693);
 }
 
 TEST(Prepare, DatasetsAreReadableWithH5pyAlone) {
