@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "collimate/base/error.hpp"
+#include "collimate/base/text.hpp"
 #include "data/columns.hpp"
 
 namespace collimate {
@@ -158,7 +159,14 @@ std::int64_t Dataset::tokens() const { return columns_->tokens_in_all; }
 std::int64_t Dataset::targets() const { return columns_->targets; }
 std::int64_t Dataset::vocabulary() const { return columns_->vocabulary; }
 const Template& Dataset::rules() const { return columns_->rules; }
-std::string Dataset::tokenizer() const { return columns_->tokenizer_bytes(); }
+
+std::string Dataset::tokenizer() const {
+  std::string bytes = columns_->tokenizer_bytes();
+  require(hash_of(bytes) == tokenizer_fingerprint(),
+          "the dataset file '{}' is damaged: its tokenizer does not have its fingerprint; copy it again or prepare it again", path());
+  return bytes;
+}
+
 const std::string& Dataset::checksum() const { return columns_->sum; }
 
 std::uint64_t Dataset::tokenizer_fingerprint() const {

@@ -285,6 +285,18 @@ class HeldOut {
   std::vector<bool> out_;
 };
 
+/// Says where all samples of an output have gone, where none is left.
+void require_samples(const DatasetWriter& out, const std::string& path, const PrepareReport& report, bool held_out) {
+  if (out.samples() > 0) return;
+  std::vector<std::string> remedies;
+  if (report.bad > 0) remedies.push_back("correct the bad ones");
+  if (report.lengths.dropped > 0) remedies.push_back("raise --max-prompt-tokens and --max-response-tokens where the template is made");
+  if (held_out) remedies.push_back("hold out another share");
+  fail("nothing is left for '{}': {} records are bad{}, and {} were dropped as too long or equal once cut; {}", path, report.bad,
+       report.complaints.empty() ? "" : fmt::format(" (the first: {})", report.complaints.front()), report.lengths.dropped,
+       remedies.empty() ? "give more records" : join(remedies, ", or "));
+}
+
 }  // namespace
 
 PairGroups pair_groups_named(std::string_view name) {
@@ -332,6 +344,8 @@ PrepareReport prepare(const PrepareOptions& options) {
   report.bad = source.bad;
   report.complaints = source.complaints;
   report.unused = source.unused;
+  require_samples(train, options.output, report, rest.has_value());
+  if (rest) require_samples(*rest, options.held_out_output, report, true);
   const auto counts = [](const DatasetWriter& out) { return std::tuple(out.samples(), out.tokens(), out.targets()); };
   std::tie(report.samples, report.tokens, report.targets) = counts(train);
   if (rest) {

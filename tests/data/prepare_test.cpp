@@ -236,6 +236,39 @@ TEST_F(Prepare, BadRecordsStopOrAreCountedAndNothingIsHalfWritten) {
   EXPECT_THAT(report.text(), AllOf(HasSubstr("2 skipped"), HasSubstr("line 2"), HasSubstr("line 3")));
 }
 
+TEST_F(Prepare, WhereNothingIsLeftItSaysWhy) {
+  PrepareOptions asked = options(file("a.jsonl", "{\"pro\n{\"x\": 1}\n"));
+  asked.reading.skip_bad = true;
+  asked.kind = DatasetKind::supervised;
+  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("out.h5': 2 records are bad (the first: "), HasSubstr("line"), HasSubstr("; correct the bad ones")));
+  const std::string good = "{\"prompt\": \"abc\", \"response\": \"d\"}\n{\"prompt\": \"e\", \"response\": \"f\"}\n";
+  asked = options(file("b.jsonl", good));
+  asked.rules.prompt_rule = TooLong::drop;
+  asked.rules.max_prompt_tokens = 2;
+  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("0 records are bad, and 2 were dropped"), HasSubstr("; raise --max-prompt-tokens")));
+  asked.rules.max_prompt_tokens = 3;  // one of the two is left
+  asked.held_out_fraction = 0.5;
+  asked.held_out_output = at("rest.h5");
+  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("1 were dropped"), HasSubstr("or hold out another share")));
+  asked.held_out_fraction = 0.1;
+  EXPECT_THAT(message([&] { prepare(asked); }), HasSubstr("0.1 is 0 of 2 samples, which leaves none to hold out"));
+  EXPECT_THAT(files(), testing::UnorderedElementsAre("a.jsonl", "b.jsonl"));
+}
+
+TEST_F(Prepare, ADamagedTokenizerOfAnotherDatasetIsNamed) {
+  const std::string input = file("a.jsonl", "{\"prompt\": \"abc\", \"response\": \"d\"}\n");
+  prepare(options(input, "first.h5"));
+  std::string bytes = read_file(at("first.h5"));
+  bytes[bytes.find("collimate_tokenizer") + 3] = '?';
+  write_file(at("first.h5"), bytes);
+  PrepareOptions next = options(input);
+  next.like = at("first.h5");
+  EXPECT_THAT(message([&] { prepare(next); }), AllOf(HasSubstr("first.h5' is damaged: its tokenizer"), HasSubstr("prepare it again")));
+  next.like.clear();
+  next.tokenizer = at("first.h5");
+  EXPECT_THAT(message([&] { prepare(next); }), HasSubstr("first.h5' is damaged: its tokenizer"));
+}
+
 TEST_F(Prepare, ABadFirstRecordDoesNotDecideTheFormat) {
   PrepareOptions asked = options(file("a.jsonl", "{\"x\": \"y\"}\n{\"prompt\": \"a\"}\n{\"instruction\": \"c\", \"output\": \"d\"}\n"));
   asked.reading.skip_bad = true;
