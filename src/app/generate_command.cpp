@@ -52,6 +52,7 @@ void declare(OptionTable& table, Words& words) {
             "also prints each new token, its text and its log-probability in the distribution that it was drawn from; with --temperature 0 "
             "in the model's own (temperature 1)");
   table.add("slots", words.slots, "sequences computed at once; changes speed and memory, not results", between(1, 4096));
+  table.words_are_for("checkpoint");
 }
 
 /// Takes every `--name VALUE` and `--name=VALUE` out of the arguments: these values may hold commas and come several times.

@@ -112,6 +112,7 @@ int import_command(const std::vector<std::string>& arguments) {
   table.add("output", output, "the checkpoint to write, a folder");
   table.add("tokenizer", tokenizer_name, "'auto': the one in the folder, if there is one; 'none'; or a tokenizer file or folder");
   text.declare(table);
+  table.words_are_for("model");
   if (!read_command_line(table, usage, arguments)) return 0;
   require_option(table, "model");
   require_option(table, "output");

@@ -96,6 +96,10 @@ TEST_F(Generate, RefusesBadInput) {
   refused({"--prompt-ids", "1", "--model", "reward"}, {"reward", "policy"});
   refused({"--prompt-ids", "1", "--temprature=1"}, {"temprature", "temperature"});
   expect_refusal({"generate", "--prompt-ids", "1"}, {"--checkpoint"});
+  expect_refusal({"generate", "my c", "--prompt-ids", "1"}, {"'my c' has no option in front of it; give it as --checkpoint 'my c'"});
+  expect_refusal({"export", folder / "c", folder / "out"}, {"give it as --checkpoint " + folder / "c"});
+  expect_refusal({"import", folder / "hf", folder / "out"}, {"give it as --model " + folder / "hf"});
+  refused({"--prompt", "why", "is", "it"}, {"is has no option in front of it", "in quotes"});
   expect_refusal({"generate", "--checkpoint", folder / "nothing", "--prompt-ids", "1"}, {"nothing"});
   expect_refusal({"generate", "--checkpoint", folder / "hf/config.json", "--prompt-ids", "1"}, {"hf/config.json", "is a file"});
 }
