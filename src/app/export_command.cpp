@@ -82,6 +82,7 @@ int export_command(const std::vector<std::string>& arguments) {
   table.add("base", base, "the base of a checkpoint with adapters, where it is not where the checkpoint says; empty: it is");
   table.add("model", model, "which of its models; empty: its language model");
   table.add("output", output, "the folder to write; must be new or empty");
+  table.words_are_for("checkpoint");
   if (!read_command_line(table, usage, arguments)) return 0;
   require_option(table, "checkpoint");
   require_option(table, "output");

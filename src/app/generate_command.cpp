@@ -52,6 +52,7 @@ void declare(OptionTable& table, Words& words) {
             "also prints each new token, its text and its log-probability in the distribution that it was drawn from; with --temperature 0 "
             "in the model's own (temperature 1)");
   table.add("slots", words.slots, "sequences computed at once; changes speed and memory, not results", between(1, 4096));
+  table.words_are_for("checkpoint");
 }
 
 /// Takes every `--name VALUE` and `--name=VALUE` out of the arguments: these values may hold commas and come several times.
@@ -166,6 +167,12 @@ std::vector<Continuation> generate(Engine& engine, const std::vector<Input>& inp
 
 std::string list(const std::vector<std::int32_t>& ids) { return fmt::format("{}", fmt::join(ids, ",")); }
 
+/// The quoted text that a token adds behind those before it; a special one, which adds none, shows its name.
+std::string shown(const Tokenizer& tokenizer, const std::vector<std::int32_t>& before, std::int32_t token) {
+  const std::int32_t one[] = {token};
+  return fmt::format("{:?}", tokenizer.is_special(token) ? tokenizer.piece(token) : tokenizer.decode_after(before, one));
+}
+
 void print(const Input& input, const Continuation& sample, const std::string& heading, const Tokenizer* tokenizer, bool ids,
            bool logprobs) {
   fmt::print("{}: {}\n", heading, input.shown);
@@ -177,10 +184,13 @@ void print(const Input& input, const Continuation& sample, const std::string& he
     std::fputc('\n', stdout);
   }
   if (logprobs) {
-    std::fputs("   token  log-probability  piece\n", stdout);
-    for (std::size_t t = 0; t < sample.tokens.size(); ++t)
-      fmt::print("{:>8}  {:>15.6f}  {}\n", sample.tokens[t], sample.logprobs[t],
-                 tokenizer == nullptr ? "" : fmt::format("{:?}", tokenizer->piece(sample.tokens[t])));
+    std::fputs("   token  log-probability  text\n", stdout);
+    std::vector<std::int32_t> before = input.tokens;
+    for (std::size_t t = 0; t < sample.tokens.size(); ++t) {
+      const std::int32_t token = sample.tokens[t];
+      fmt::print("{:>8}  {:>15.6f}  {}\n", token, sample.logprobs[t], tokenizer == nullptr ? "" : shown(*tokenizer, before, token));
+      before.push_back(token);
+    }
     fmt::print("     sum  {:>15.6f}\n", std::accumulate(sample.logprobs.begin(), sample.logprobs.end(), 0.0));
   }
   fmt::print("[{} tokens, ended by {}]\n\n", sample.tokens.size(), sample.finish == Finish::end_of_text ? "end of text" : "length");

@@ -60,8 +60,7 @@ std::unique_ptr<Tokenizer> tokenizer_of(const Source& source, const std::string&
   };
   if (!denies_bos(found)) complete(ids.bos, named_ids.bos);
   complete(ids.eos, named_ids.eos);
-  tokenizer->set_special_ids(ids);
-  return tokenizer;
+  return with_special_ids(std::move(tokenizer), ids);
 }
 
 /// A SentencePiece model does not hold the tokens that were added to it, and added_tokens.json beside it is not read.
@@ -138,6 +137,7 @@ int import_command(const std::vector<std::string>& arguments) {
   table.add("output", output, "the checkpoint to write, a folder");
   table.add("tokenizer", tokenizer_name, "'auto': the one in the folder, if there is one; 'none'; or a tokenizer file or folder");
   text.declare(table);
+  table.words_are_for("model");
   if (!read_command_line(table, usage, arguments)) return 0;
   require_option(table, "model");
   require_option(table, "output");

@@ -12,7 +12,8 @@ namespace collimate {
 namespace {
 
 constexpr const char* usage =
-    "collimate prepare FILES --output DATASET.h5 [OPTIONS]: turns files into a dataset, in one pass over the text and little memory.\n"
+    "collimate prepare FILES --output DATASET.h5 [OPTIONS]: turns files into a dataset, in one pass over the text (two with --heldout) and\n"
+    "little memory.\n"
     "collimate prepare --example FOLDER: makes the quickstart's data and datasets.\n\n"
     "Files are JSONL, JSON arrays, CSV or plain text, gzipped or not. A model that exists already decides over tokenizer and template:\n"
     "--like CHECKPOINT. Stages of one run need datasets with the same tokenizer and template: --like DATASET.h5 takes both from the first.";
@@ -21,7 +22,7 @@ constexpr const char* usage =
 struct Words {
   std::vector<std::string> inputs;
   std::string output, held_out_output, like, example;
-  std::string kind = "auto", format = "auto", file_format = "auto", text_unit = "paragraph", tokenizer = "bytes";
+  std::string kind = "auto", format = "auto", file_format = "auto", text_unit = "paragraph", tokenizer = "bytes", group_pairs = "prompt";
   std::int64_t train_bpe = 0, text_window = 0, seed = 1, show = 1;
   double held_out = 0;
   bool skip_bad = false;
@@ -30,7 +31,7 @@ struct Words {
 void declare(OptionTable& table, Words& words) {
   table.add("input", words.inputs, "the files to read; may be given without --input");
   table.add("output", words.output, "the dataset to write");
-  table.add("heldout", words.held_out, "share of the records that go to --heldout-output", at_least_below(0, 1));
+  table.add("heldout", words.held_out, "share of the records (of pairs: of the prompts, with all their pairs) that go to --heldout-output", at_least_below(0, 1));
   table.add("heldout-output", words.held_out_output, "the dataset of the held-out records");
   table.add("kind", words.kind, "what the dataset is for; auto: what the records hold",
             one_of({"auto", "supervised", "preference", "prompts"}));
@@ -39,6 +40,9 @@ void declare(OptionTable& table, Words& words) {
   table.add("file-format", words.file_format, "auto: by the name's ending", one_of({"auto", "jsonl", "json", "csv", "text"}));
   table.add("text-unit", words.text_unit, "what one record of plain text is", one_of({"file", "paragraph", "line"}));
   table.add("text-window", words.text_window, "plain text is cut into samples of at most so many tokens; 0: not", at_least(0), "tokens");
+  table.add("group-pairs", words.group_pairs,
+            "which pairs are learned from together: all of one prompt, those of one prompt that follow each other, or each alone",
+            one_of({"prompt", "consecutive", "none"}));
   table.add("tokenizer", words.tokenizer, "'bytes', a tokenizer file, a model folder, or a dataset with the one to take");
   table.add("train-bpe", words.train_bpe, "trains a byte-level BPE on the input; 0: does not", at_least(0), "tokens");
   table.add("like", words.like, "a checkpoint or dataset whose tokenizer and template are taken");
@@ -97,6 +101,7 @@ int prepare_command(const std::vector<std::string>& arguments) {
   if (std::filesystem::is_directory(words.like)) take_rules(options, words.like);
   else options.like = words.like;
   options.text_window = words.text_window;
+  options.pair_groups = pair_groups_named(words.group_pairs);
   options.output = words.output;
   options.held_out_fraction = words.held_out;
   options.held_out_output = words.held_out_output;

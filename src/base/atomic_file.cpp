@@ -46,11 +46,46 @@ fs::path folder_of(const std::string& path) {
   return folder.empty() ? fs::path(".") : folder;
 }
 
+/// What the names of this machine's processes begin with: equal where a process number means the same process. Empty where that is not known.
+std::string own_machine() {
+  std::string boot;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
+  std::error_code error;
+  const std::string numbers = fs::read_symlink("/proc/self/ns/pid", error).string();
+  if (boot.empty() || numbers.empty()) return "";
+  return checksum_text(checksum(boot + numbers)) + "-";
+}
+
+std::string own_process() { return fmt::format("{}{}", own_machine(), ::getpid()); }
+
+enum class Owner { lives, gone, unknown };
+
+/// Of what bears the name that own_process() gave to another process, perhaps of another machine.
+Owner owner_of(std::string_view process) {
+  const std::string machine = own_machine();
+  if (machine.empty() || !process.starts_with(machine)) return Owner::unknown;
+  pid_t number = 0;
+  const char* const end = process.data() + process.size();
+  if (std::from_chars(process.data() + machine.size(), end, number).ptr != end || number <= 0) return Owner::unknown;
+  return ::kill(number, 0) != 0 && errno == ESRCH ? Owner::gone : Owner::lives;
+}
+
 void sync_path(const std::string& path, int flags) {
   const Descriptor file(::open(path.c_str(), flags));
   if (file.fd < 0) fail_on("open", path);
   // Some file systems do not sync folders and say EINVAL: that is no loss of data.
   if (::fsync(file.fd) != 0 && errno != EINVAL) fail_on("sync", path);
+}
+
+/// Removes the files of processes that were killed.
+void remove_left(const fs::path& folder, const std::string& prefix, const std::string& ending) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.size() <= prefix.size() + ending.size() || !name.starts_with(prefix) || !name.ends_with(ending)) continue;
+    if (owner_of(std::string_view(name).substr(prefix.size(), name.size() - prefix.size() - ending.size())) == Owner::gone)
+      fs::remove(entry.path(), error);
+  }
 }
 
 }  // namespace
@@ -64,7 +99,9 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   const fs::path folder = folder_of(path_);
   fs::create_directories(folder, error);
   require(!error, "cannot create the folder '{}': {}", folder.string(), error.message());
-  temporary_ = (folder / fmt::format(".{}.{}.part", fs::path(path_).filename().string(), ::getpid())).string();
+  const std::string prefix = fmt::format(".{}.", fs::path(path_).filename().string()), ending = ".part";
+  remove_left(folder, prefix, ending);
+  temporary_ = (folder / (prefix + own_process() + ending)).string();
   const Descriptor file(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644));
   if (file.fd < 0) {
     temporary_.clear();
@@ -102,16 +139,6 @@ namespace {
 
 constexpr std::string_view partial_prefix = ".collimate-";
 
-/// The beginning of the names of this machine's folders: equal where a process number means the same process. Empty where that is not known.
-std::string own_prefix() {
-  std::string boot;
-  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
-  std::error_code error;
-  const std::string numbers = fs::read_symlink("/proc/self/ns/pid", error).string();
-  if (boot.empty() || numbers.empty()) return "";
-  return fmt::format("{}{}-", partial_prefix, checksum_text(checksum(boot + numbers)));
-}
-
 /// The folder `target`, or the nearest one above it that exists.
 fs::path nearest_folder(const std::string& target) {
   std::error_code error;
@@ -124,8 +151,7 @@ fs::path nearest_folder(const std::string& target) {
 
 PartialFolder::PartialFolder(const std::string& target) {
   remove_left(target);
-  const std::string prefix = own_prefix();
-  const fs::path place = nearest_folder(target) / fmt::format("{}{}", prefix.empty() ? partial_prefix : prefix, ::getpid());
+  const fs::path place = nearest_folder(target) / fmt::format("{}{}", partial_prefix, own_process());
   std::error_code error;
   fs::create_directory(place, error);
   if (error) fail("cannot create a folder for '{}': {}; choose a folder that you may write to", target, error.message());
@@ -141,19 +167,13 @@ bool PartialFolder::is_one(std::string_view name) { return name.starts_with(part
 
 std::vector<std::string> PartialFolder::remove_left(const std::string& target) {
   std::vector<std::string> unknown;
-  const std::string prefix = own_prefix();
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(nearest_folder(target), error)) {
     const std::string name = entry.path().filename().string();
     if (!is_one(name)) continue;
-    pid_t process = 0;
-    const char* const begin = name.data() + prefix.size();
-    const bool ours = !prefix.empty() && name.starts_with(prefix) &&
-                      std::from_chars(begin, name.data() + name.size(), process).ptr == name.data() + name.size() && process > 0;
-    if (!ours)
-      unknown.push_back(entry.path().string());
-    else if (::kill(process, 0) != 0 && errno == ESRCH)
-      fs::remove_all(entry.path(), error);
+    const Owner owner = owner_of(std::string_view(name).substr(partial_prefix.size()));
+    if (owner == Owner::unknown) unknown.push_back(entry.path().string());
+    if (owner == Owner::gone) fs::remove_all(entry.path(), error);
   }
   return unknown;
 }

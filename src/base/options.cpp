@@ -56,6 +56,7 @@ struct OptionTable::State {
   po::options_description description;
   po::positional_options_description positionals;
   po::variables_map values;
+  std::string wordless;  ///< the option that a word without one is meant for
 };
 
 std::string OptionTable::Option::text() const {
@@ -190,6 +191,22 @@ std::vector<std::string> spelled_out(const std::vector<std::string>& arguments, 
 
 }  // namespace
 
+void OptionTable::words_are_for(const std::string& name) { state_->wordless = find(name).name; }
+
+void OptionTable::refuse_stray_word(const std::vector<std::string>& words) const {
+  const std::string option = "--" + state_->wordless;
+  const auto is_given = [&](const std::string& word) { return word == option || word.starts_with(option + "="); };
+  std::size_t taken = state_->positionals.max_total_count(), i = 0;
+  for (; i < words.size(); ++i) {
+    if (words[i].starts_with("--")) i += words[i].find('=') == std::string::npos;
+    else if (taken-- == 0) break;
+  }
+  const std::string word = shell_word(words.at(i));
+  if (!state_->wordless.empty() && std::none_of(words.begin(), words.end(), is_given))
+    fail("command line: {} has no option in front of it; give it as {} {}", word, option, word);
+  fail("command line: {} has no option in front of it; values are given as --name=value, in quotes where they hold blanks", word);
+}
+
 void OptionTable::read_arguments(const std::vector<std::string>& arguments) {
   const std::vector<std::string> words = spelled_out(arguments, [&](const std::string& name) {
     const auto known = state_->by_name.find(name);
@@ -211,7 +228,7 @@ void OptionTable::read_arguments(const std::vector<std::string>& arguments) {
     const std::string name = typed.substr(begin, typed.find('=') - begin);
     fail("command line: there is no option --{}; the nearest is --{}", name, nearest_name(name, names()));
   } catch (const po::too_many_positional_options_error&) {
-    fail("command line: too many words without dashes; values are given as --name=value");
+    refuse_stray_word(words);
   } catch (const po::multiple_occurrences& error) {
     fail("command line: --{} is given more than once; keep one", error.get_option_name().substr(2));
   } catch (const po::error_with_option_name& error) {
@@ -288,12 +305,15 @@ std::vector<std::string> sections_of(const Options& options) {
 }  // namespace
 
 std::string OptionTable::help_text() const {
+  const auto as_given = [](const Option& option) {  // in a deck, or on a command line
+    return option.section().empty() ? shell_word(option.initial) : deck_value(option.initial);
+  };
   std::string out;
   for (const std::string& section : sections_of(state_->options)) {
     if (!section.empty()) out += fmt::format("\n[{}]\n", section);
     for (const auto& option : state_->options) {
       if (option->section() != section) continue;
-      const std::string initial = option->initial.empty() ? "" : fmt::format("; default {}", deck_value(option->initial));
+      const std::string initial = option->initial.empty() ? "" : fmt::format("; default {}", as_given(*option));
       out += fmt::format("  --{:<28} {}\n  {:<30} {}{}\n", option->name, option->help, "", option->wanted(), initial);
     }
   }

@@ -1,6 +1,10 @@
 #include "data/bpe_json.hpp"
 
+#include <algorithm>
+#include <optional>
+
 #include "collimate/base/error.hpp"
+#include "data/bpe_alphabet.hpp"
 
 namespace collimate {
 
@@ -45,6 +49,41 @@ std::array<std::int32_t, 3> merge_ids(const IdOfName& ids, const std::string& le
 bool truthy(const json& object, const char* key) {
   const auto found = object.find(key);
   return found != object.end() && !found->is_null() && *found != false && *found != "" && *found != 0.0;
+}
+
+namespace {
+
+/// The name of a piece that no text gives: neither a single character nor the name of a byte, and made by no merge.
+std::optional<std::string> unreachable_name(const json& model, std::int32_t id) {
+  const json& vocabulary = model.at("vocab");
+  const auto found = std::find(vocabulary.begin(), vocabulary.end(), json(id));
+  if (found == vocabulary.end() || utf8_length(found.key()) == found.key().size()) return std::nullopt;
+  if (truthy(model, "byte_fallback") && found.key().starts_with("<0x")) return std::nullopt;
+  for (const json& merge : model.at("merges")) {
+    const auto [left, right] = merge_in(merge, "the tokenizer");
+    if (left + right == found.key()) return std::nullopt;
+  }
+  return found.key();
+}
+
+}  // namespace
+
+std::string with_special_tokens(const std::string& text, std::span<const std::int32_t> ids) {
+  json file = json::parse(text);
+  json& added = file["added_tokens"];
+  for (const std::int32_t id : ids) {
+    const auto found = std::find_if(added.begin(), added.end(), [&](const json& token) { return token.at("id") == id; });
+    if (found != added.end()) (*found)["special"] = true;
+    else if (const auto name = unreachable_name(file["model"], id))
+      added.push_back({{"id", id},
+                       {"content", *name},
+                       {"single_word", false},
+                       {"lstrip", false},
+                       {"rstrip", false},
+                       {"normalized", false},
+                       {"special", true}});
+  }
+  return file.dump(1) + "\n";
 }
 
 Blanks blanks_of(const json& token, const std::string& content, const std::string& name) {

@@ -2,6 +2,7 @@
 #include <array>
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -26,6 +27,8 @@ std::pair<std::string, std::string> merge_in(const json& merge, const std::strin
 std::array<std::int32_t, 3> merge_ids(const IdOfName& ids, const std::string& left, const std::string& right, const std::string& place);
 /// Present, and not null, false, "" or 0.
 bool truthy(const json& object, const char* key);
+/// A tokenizer.json in which these tokens are special: those among its added tokens, and those that become such because no text gives them.
+std::string with_special_tokens(const std::string& text, std::span<const std::int32_t> ids);
 /// The blanks that an added token takes with it ("lstrip", "rstrip"); refuses "single_word".
 Blanks blanks_of(const json& token, const std::string& content, const std::string& name);
 

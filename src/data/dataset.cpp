@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "collimate/base/error.hpp"
+#include "collimate/base/text.hpp"
 #include "data/columns.hpp"
 
 namespace collimate {
@@ -50,9 +51,29 @@ struct Dataset::Columns {
     chosen_text.emplace(file, "/chosen_text");
     rejected_text.emplace(file, "/rejected_text");
     category.emplace(file, "/category");
+    if (file.exists("/groups")) open_groups();
     for (const std::int64_t held : {chosen->size(), rejected->size(), chosen_text->size(), rejected_text->size(), category->size()})
       check_count(held, pairs, "/chosen, /rejected and their texts");
   }
+
+  void open_groups() {
+    const RaggedReader<std::int64_t> groups(file, "/groups");
+    check_count(groups.elements(), size, "/groups");
+    for (std::int64_t group = 0; group < groups.size(); ++group) {
+      rows_of_group.push_back(groups.row(group));
+      for (const std::int64_t row : rows_of_group.back())
+        require(row >= 0 && row < size, "the dataset file '{}' is damaged: '/groups' names row {} of {}; prepare it again", file.path(), row, size);
+      check_count(!rows_of_group.back().empty(), 1, "/groups");
+    }
+    size = groups.size();
+  }
+  /// Calls visit(row, pair) for each pair of a group.
+  void for_each_pair(std::int64_t group, auto&& visit) const {
+    const std::vector<std::int64_t> rows = rows_of_group.empty() ? std::vector{group} : rows_of_group[group];
+    for (const std::int64_t row : rows)
+      for (std::int64_t pair = pair_offsets[row]; pair < pair_offsets[row + 1]; ++pair) visit(row, pair);
+  }
+  std::int64_t first_row(std::int64_t sample) const { return rows_of_group.empty() ? sample : rows_of_group[sample].front(); }
 
   static Hdf5File open(const std::string& path) {
     Hdf5File file = Hdf5File::open(path);
@@ -99,6 +120,7 @@ struct Dataset::Columns {
     } else {
       verify_ragged<std::int32_t>("/prompt", whole);
     }
+    if (!rows_of_group.empty()) verify_ragged<std::int64_t>("/groups", whole);
     if (kind == DatasetKind::preference) {
       verify_column<std::int64_t>("/pair_offsets", whole);
       verify_ragged<std::int32_t>("/chosen", whole);
@@ -117,6 +139,7 @@ struct Dataset::Columns {
   std::string sum;
   Template rules;
   std::vector<std::int64_t> pair_offsets;
+  std::vector<std::vector<std::int64_t>> rows_of_group;  // empty: each row is a group
   std::optional<Ids> tokens, prompt, chosen, rejected;
   std::optional<Texts> prompt_text, response_text, chosen_text, rejected_text, category, answer_text;
 };
@@ -136,7 +159,14 @@ std::int64_t Dataset::tokens() const { return columns_->tokens_in_all; }
 std::int64_t Dataset::targets() const { return columns_->targets; }
 std::int64_t Dataset::vocabulary() const { return columns_->vocabulary; }
 const Template& Dataset::rules() const { return columns_->rules; }
-std::string Dataset::tokenizer() const { return columns_->tokenizer_bytes(); }
+
+std::string Dataset::tokenizer() const {
+  std::string bytes = columns_->tokenizer_bytes();
+  require(hash_of(bytes) == tokenizer_fingerprint(),
+          "the dataset file '{}' is damaged: its tokenizer does not have its fingerprint; copy it again or prepare it again", path());
+  return bytes;
+}
+
 const std::string& Dataset::checksum() const { return columns_->sum; }
 
 std::uint64_t Dataset::tokenizer_fingerprint() const {
@@ -149,8 +179,9 @@ std::int64_t Dataset::rows(std::int64_t sample) const {
   if (c.kind == DatasetKind::supervised) return c.tokens->length(sample);
   if (c.kind == DatasetKind::prompts) return c.prompt->length(sample);
   std::int64_t rows = 0;
-  for (std::int64_t pair = c.pair_offsets[sample]; pair < c.pair_offsets[sample + 1]; ++pair)
-    rows += 2 * c.prompt->length(sample) + c.chosen->length(pair) + c.rejected->length(pair);
+  c.for_each_pair(sample, [&](std::int64_t row, std::int64_t pair) {
+    rows += 2 * c.prompt->length(row) + c.chosen->length(pair) + c.rejected->length(pair);
+  });
   return rows;
 }
 
@@ -159,8 +190,9 @@ std::int64_t Dataset::longest(std::int64_t sample) const {
   if (c.kind != DatasetKind::preference) return rows(sample);
   c.check_index(sample, c.kind);
   std::int64_t longest = 0;
-  for (std::int64_t pair = c.pair_offsets[sample]; pair < c.pair_offsets[sample + 1]; ++pair)
-    longest = std::max(longest, c.prompt->length(sample) + std::max(c.chosen->length(pair), c.rejected->length(pair)));
+  c.for_each_pair(sample, [&](std::int64_t row, std::int64_t pair) {
+    longest = std::max(longest, c.prompt->length(row) + std::max(c.chosen->length(pair), c.rejected->length(pair)));
+  });
   return longest;
 }
 
@@ -176,13 +208,13 @@ SupervisedSample Dataset::supervised(std::int64_t sample) const {
 PreferenceGroup Dataset::preference(std::int64_t group) const {
   const Columns& c = *columns_;
   c.check_index(group, DatasetKind::preference);
-  PreferenceGroup out{c.prompt->row(group), c.prompt_text->text(group), {}};
-  for (std::int64_t pair = c.pair_offsets[group]; pair < c.pair_offsets[group + 1]; ++pair) {
+  PreferenceGroup out{c.prompt->row(c.first_row(group)), c.prompt_text->text(c.first_row(group)), {}};
+  c.for_each_pair(group, [&](std::int64_t, std::int64_t pair) {
     double margin = 0;
     c.file.read("/margin", pair, std::span<double>(&margin, 1));
     out.pairs.push_back({c.chosen->row(pair), c.rejected->row(pair), margin, c.chosen_text->text(pair), c.rejected_text->text(pair),
                          c.category->text(pair)});
-  }
+  });
   return out;
 }
 
@@ -213,8 +245,8 @@ void Dataset::check_kind(DatasetKind wanted) const {
 
 void Dataset::check_rules(const Template& rules, std::uint64_t fingerprint, std::string_view whose) const {
   require(fingerprint == tokenizer_fingerprint(),
-          "the dataset '{}' was made with another tokenizer than {}, or by an older version, which put a blank before every response of a "
-          "SentencePiece tokenizer; prepare it with the same one",
+          "the dataset '{}' was made with another tokenizer than {}, or by an older version, which had other rules for blanks and special "
+          "tokens; prepare it with the same one",
           path(), whose);
   const std::string difference = this->rules().difference(rules);
   require(difference.empty(), "the dataset '{}' was made with another prompt template than {}: {}; prepare it with the same one", path(),

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <map>
 #include <optional>
+#include <utility>
 
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
@@ -19,8 +21,8 @@ struct DatasetWriter::Columns {
   using Ids = RaggedWriter<std::int32_t>;
   using Texts = RaggedWriter<std::uint8_t>;
 
-  Columns(const std::string& path, DatasetKind kind_, const Template& rules, const Tokenizer& tokenizer)
-      : kind(kind_), target(path), file(Hdf5File::create(target.temporary())), vocabulary(tokenizer.vocabulary()) {
+  Columns(const std::string& path, DatasetKind kind_, const Template& rules, const Tokenizer& tokenizer, bool join_groups_)
+      : kind(kind_), join_groups(join_groups_), target(path), file(Hdf5File::create(target.temporary())), vocabulary(tokenizer.vocabulary()) {
     rules.check();
     const std::string bytes = tokenizer.serialize();
     file.set_attribute("/", "format", "collimate-dataset");
@@ -58,7 +60,7 @@ struct DatasetWriter::Columns {
     const auto one = [&](auto& column) {
       if (column) visit(*column);
     };
-    one(tokens), one(mask), one(prompt), one(pair_offsets), one(chosen), one(rejected), one(margin);
+    one(tokens), one(mask), one(prompt), one(groups), one(pair_offsets), one(chosen), one(rejected), one(margin);
     one(prompt_text), one(response_text), one(chosen_text), one(rejected_text), one(category), one(answer_text);
   }
   void check_kind(DatasetKind wanted) const {
@@ -70,25 +72,43 @@ struct DatasetWriter::Columns {
               vocabulary);
   }
 
+  /// Tells which group the row `samples` belongs to.
+  void join(const PreferenceGroup& group) {
+    const std::pair prompt(checksum(group.text), checksum(group.prompt.data(), group.prompt.size() * sizeof(std::int32_t)));
+    const auto number = group_of_prompt.try_emplace(prompt, group_of_prompt.size()).first->second;
+    rows_of_group.resize(group_of_prompt.size());
+    rows_of_group[number].push_back(samples);
+  }
+  std::int64_t joined_samples() const { return join_groups ? static_cast<std::int64_t>(rows_of_group.size()) : samples; }
+  void write_groups() {
+    if (joined_samples() == samples) return;
+    groups.emplace(file, "/groups");
+    for (const std::vector<std::int64_t>& members : rows_of_group) groups->add(std::span<const std::int64_t>(members));
+  }
+
   DatasetKind kind;
+  bool join_groups;
+  std::map<std::pair<std::uint64_t, std::uint64_t>, std::size_t> group_of_prompt;
+  std::vector<std::vector<std::int64_t>> rows_of_group;
   AtomicFile target;
   Hdf5File file;
   std::int64_t vocabulary, samples = 0, rows = 0, targets = 0;
   bool sealed = false;
   Checksum whole;
   std::optional<Ids> tokens, prompt, chosen, rejected;
+  std::optional<RaggedWriter<std::int64_t>> groups;
   std::optional<ColumnWriter<std::uint8_t>> mask;
   std::optional<ColumnWriter<std::int64_t>> pair_offsets;
   std::optional<ColumnWriter<double>> margin;
   std::optional<Texts> prompt_text, response_text, chosen_text, rejected_text, category, answer_text;
 };
 
-DatasetWriter::DatasetWriter(const std::string& path, DatasetKind kind, const Template& rules, const Tokenizer& tokenizer)
-    : columns_(std::make_unique<Columns>(path, kind, rules, tokenizer)) {}
+DatasetWriter::DatasetWriter(const std::string& path, DatasetKind kind, const Template& rules, const Tokenizer& tokenizer, bool join_groups)
+    : columns_(std::make_unique<Columns>(path, kind, rules, tokenizer, join_groups && kind == DatasetKind::preference)) {}
 DatasetWriter::DatasetWriter(DatasetWriter&&) noexcept = default;
 DatasetWriter::~DatasetWriter() = default;
 
-std::int64_t DatasetWriter::samples() const { return columns_->samples; }
+std::int64_t DatasetWriter::samples() const { return columns_->joined_samples(); }
 std::int64_t DatasetWriter::tokens() const { return columns_->rows; }
 std::int64_t DatasetWriter::targets() const { return columns_->targets; }
 
@@ -138,6 +158,7 @@ void DatasetWriter::add(const PreferenceGroup& group) {
   c.prompt->add(std::span<const std::int32_t>(group.prompt));
   c.prompt_text->add(std::string_view(group.text));
   c.pair_offsets->add(c.margin->size());
+  if (c.join_groups) c.join(group);
   ++c.samples;
   c.rows += group.rows();
   c.targets += static_cast<std::int64_t>(group.pairs.size());
@@ -160,6 +181,7 @@ void DatasetWriter::seal() {
   Columns& c = *columns_;
   if (c.sealed) return;
   require(c.samples > 0, "'{}' would hold no sample: nothing is left of the input", c.target.path());
+  c.write_groups();
   c.for_each([&](auto& column) { column.finish(c.whole); });
   c.file.set_attribute("/", "samples", c.samples);
   c.file.set_attribute("/", "tokens", c.rows);

@@ -48,7 +48,9 @@ std::vector<std::int64_t> take(std::int64_t n, std::uint64_t seed, std::int64_t 
 HeldOutSplit split_held_out(std::int64_t n, double fraction, std::uint64_t seed) {
   require(fraction >= 0 && fraction < 1, "the held-out fraction {} must be at least 0 and below 1", fraction);
   const std::int64_t held_out = std::llround(static_cast<double>(n) * fraction);
-  require(n == 0 || held_out < n, "a held-out fraction of {} leaves none of {} samples to train on", fraction, n);
+  require(n == 0 || fraction == 0 || (held_out > 0 && held_out < n),
+          "a held-out share of {} is {} of {} samples, which leaves none to {}; give another share, or more samples", fraction, held_out, n,
+          held_out > 0 ? "learn from" : "hold out");
   std::vector<bool> out(static_cast<std::size_t>(n));
   for (std::int64_t i = 0; i < held_out; ++i) out[static_cast<std::size_t>(permuted(i, n, seed, split_epoch))] = true;
   HeldOutSplit split;

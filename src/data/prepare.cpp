@@ -5,8 +5,10 @@
 #include <functional>
 #include <memory>
 #include <tuple>
+#include <unordered_map>
 #include <utility>
 
+#include "collimate/base/checksum.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
 #include "collimate/data/order.hpp"
@@ -16,6 +18,9 @@ namespace {
 
 constexpr std::size_t most_complaints = 5;
 constexpr std::size_t most_unused = 100;  // fields; of records whose fields have a name each
+
+constexpr std::pair<std::string_view, PairGroups> pair_groups_names[] = {
+    {"prompt", PairGroups::prompt}, {"consecutive", PairGroups::consecutive}, {"none", PairGroups::none}};
 
 /// Names of the special tokens of tokenizers that are made here.
 SpecialNames own_special() { return {.all = {"<|bos|>", "<|endoftext|>"}, .bos = "<|bos|>", .eos = "<|endoftext|>", .pad = ""}; }
@@ -37,7 +42,7 @@ class ExampleSource {
     fail("no record of '{}' shows what it is; the first: {}", options_.inputs.front(), complaints.front());
   }
 
-  /// Calls visit(group) with the examples of each record, or of consecutive preference records with one prompt. An input error
+  /// Calls visit(group) with the examples of each record, or of consecutive preference records that form one group. An input error
   /// that `visit` throws stops the stream; use `guarded` for those of a single record.
   void for_each_group(DatasetKind kind, const std::function<void(std::vector<Example>&)>& visit) {
     records = bad = 0;
@@ -59,7 +64,8 @@ class ExampleSource {
           format = found;  // a bad first record does not decide
           for (const std::string& name : record->unused())
             if (unused.contains(name) || unused.size() < most_unused) ++unused[name];
-          const bool same = kind == DatasetKind::preference && !group.empty() && same_prompt(group.back(), example);
+          const bool grouped = kind == DatasetKind::preference && options_.pair_groups != PairGroups::none;
+          const bool same = grouped && !group.empty() && same_prompt(group.back(), example);
           if (!group.empty() && !same) pending = std::exchange(group, {});
           group.push_back(std::move(example));
         });
@@ -251,17 +257,53 @@ void check(const PrepareOptions& options) {
   require(!held_out || !same_file(options.output, options.held_out_output), "'{}' is named for both outputs", options.output);
 }
 
-/// Which groups go to the held-out part; all false where there is none.
-std::vector<bool> held_out_groups(const PrepareOptions& options, ExampleSource& source, DatasetKind kind) {
-  if (options.held_out_fraction == 0) return {};
-  std::int64_t groups = 0;
-  source.for_each_group(kind, [&](std::vector<Example>&) { ++groups; });
-  std::vector<bool> out(static_cast<std::size_t>(groups));
-  for (const std::int64_t group : split_held_out(groups, options.held_out_fraction, options.seed).held_out) out[group] = true;
-  return out;
+/// Which examples go to the held-out part: a share of all of them, of pairs a share of the prompts.
+class HeldOut {
+ public:
+  /// Reads all examples once; asks for none where nothing is held out.
+  HeldOut(const PrepareOptions& options, const Template& rules, ExampleSource& source, DatasetKind kind) : rules_(rules), kind_(kind) {
+    if (options.held_out_fraction == 0) return;
+    std::int64_t count = 0;
+    source.for_each_group(kind, [&](std::vector<Example>& group) { count = std::max(count, number(group.front()) + 1); });
+    out_.resize(static_cast<std::size_t>(count));
+    for (const std::int64_t held : split_held_out(count, options.held_out_fraction, options.seed).held_out) out_[held] = true;
+    read_ = 0;
+  }
+  /// Of the next example, in the order of the input.
+  bool next(const Example& example) { return !out_.empty() && out_[static_cast<std::size_t>(number(example))]; }
+
+ private:
+  std::int64_t number(const Example& example) {
+    if (kind_ != DatasetKind::preference) return read_++;
+    const auto next = static_cast<std::int64_t>(number_of_prompt_.size());
+    return number_of_prompt_.try_emplace(checksum(rules_.prompt_text(example).text), next).first->second;
+  }
+  const Template& rules_;
+  DatasetKind kind_;
+  std::int64_t read_ = 0;
+  std::unordered_map<std::uint64_t, std::int64_t> number_of_prompt_;
+  std::vector<bool> out_;
+};
+
+/// Says where all samples of an output have gone, where none is left.
+void require_samples(const DatasetWriter& out, const std::string& path, const PrepareReport& report, bool held_out) {
+  if (out.samples() > 0) return;
+  std::vector<std::string> remedies;
+  if (report.bad > 0) remedies.push_back("correct the bad ones");
+  if (report.lengths.dropped > 0) remedies.push_back("raise --max-prompt-tokens and --max-response-tokens where the template is made");
+  if (held_out) remedies.push_back("hold out another share");
+  fail("nothing is left for '{}': {} records are bad{}, and {} were dropped as too long or equal once cut; {}", path, report.bad,
+       report.complaints.empty() ? "" : fmt::format(" (the first: {})", report.complaints.front()), report.lengths.dropped,
+       remedies.empty() ? "give more records" : join(remedies, ", or "));
 }
 
 }  // namespace
+
+PairGroups pair_groups_named(std::string_view name) {
+  for (const auto& [word, value] : pair_groups_names)
+    if (word == name) return value;
+  fail("'{}' does not say which pairs form a group; it is one of prompt, consecutive, none", name);
+}
 
 PrepareReport prepare(const PrepareOptions& options) {
   check(options);
@@ -278,15 +320,14 @@ PrepareReport prepare(const PrepareOptions& options) {
   report.tokenizer_fingerprint = tokenizer->fingerprint();
   const TemplateEncoder encoder(report.rules, *tokenizer);
   const SampleMaker maker(encoder, options.text_window);
-  const std::vector<bool> held_out = held_out_groups(options, source, report.kind);
-  DatasetWriter train(options.output, report.kind, report.rules, *tokenizer);
+  HeldOut held_out(options, report.rules, source, report.kind);
+  const bool join_groups = options.pair_groups == PairGroups::prompt;
+  DatasetWriter train(options.output, report.kind, report.rules, *tokenizer, join_groups);
   std::optional<DatasetWriter> rest;
-  if (!held_out.empty()) rest.emplace(options.held_out_output, report.kind, report.rules, *tokenizer);
+  if (!options.held_out_output.empty()) rest.emplace(options.held_out_output, report.kind, report.rules, *tokenizer, join_groups);
 
-  std::int64_t number = 0;
   source.for_each_group(report.kind, [&](std::vector<Example>& group) {
-    DatasetWriter& out = rest && held_out[static_cast<std::size_t>(number)] ? *rest : train;
-    ++number;
+    DatasetWriter& out = held_out.next(group.front()) ? *rest : train;
     std::vector<SupervisedSample> samples;
     PreferenceGroup pairs;
     PromptSample prompt;
@@ -303,6 +344,8 @@ PrepareReport prepare(const PrepareOptions& options) {
   report.bad = source.bad;
   report.complaints = source.complaints;
   report.unused = source.unused;
+  require_samples(train, options.output, report, rest.has_value());
+  if (rest) require_samples(*rest, options.held_out_output, report, true);
   const auto counts = [](const DatasetWriter& out) { return std::tuple(out.samples(), out.tokens(), out.targets()); };
   std::tie(report.samples, report.tokens, report.targets) = counts(train);
   if (rest) {

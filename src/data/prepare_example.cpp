@@ -24,6 +24,7 @@ std::string make_example(const std::string& folder, std::int64_t vocabulary, std
     options.kind = DatasetKind::preference;
     if (name.ends_with("sft")) options.kind = DatasetKind::supervised;
     if (name.ends_with("prompts")) options.kind = DatasetKind::prompts;
+    options.pair_groups = PairGroups::consecutive;  // its few prompts have many pairs each
     options.rules.prompt = "{prompt}\n";
     options.train_bpe = first ? vocabulary : 0;
     if (!first) options.like = file("sft.h5");

@@ -5,6 +5,7 @@
 
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
+#include "data/bpe_json.hpp"
 #include "data/bpe_tokenizer.hpp"
 #include "data/llama2c_tokenizer.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
@@ -53,6 +54,20 @@ void Tokenizer::set_special_ids(const SpecialIds& ids) {
     require(!id || (*id >= 0 && *id < vocabulary()), "a special token has id {}, outside the vocabulary of {}", id.value_or(0),
             vocabulary());
   special_ = ids;
+}
+
+std::unique_ptr<Tokenizer> with_special_ids(std::unique_ptr<Tokenizer> tokenizer, const SpecialIds& ids) {
+  tokenizer->set_special_ids(ids);
+  std::vector<std::int32_t> ends;
+  for (const auto& id : {ids.bos, ids.eos})
+    if (id && !tokenizer->is_special(*id)) ends.push_back(*id);
+  if (ends.empty()) return tokenizer;
+  if (tokenizer->file_name() == "tokenizer.json")
+    tokenizer = parse_tokenizer_json(with_special_tokens(tokenizer->file_bytes(), ends), "the tokenizer");
+  else if (tokenizer->kind() == "sentencepiece")
+    tokenizer = parse_sentencepiece(with_control_pieces(tokenizer->file_bytes(), ends), "the tokenizer");
+  tokenizer->set_special_ids(ids);
+  return tokenizer;
 }
 
 std::string Tokenizer::serialize() const {

@@ -159,8 +159,8 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   const auto file = folder ? find_in_folder(given) : given;
   require(file.has_value(), "{} holds no tokenizer. Looked for: {}", path, looked_for);
   auto tokenizer = load_file(*file);
-  tokenizer->set_special_ids(find_special_ids(*tokenizer, *file, side_folder(given)));
-  return tokenizer;
+  const SpecialIds ids = find_special_ids(*tokenizer, *file, side_folder(given));
+  return with_special_ids(std::move(tokenizer), ids);
 }
 
 void save_tokenizer(const Tokenizer& tokenizer, const std::string& folder) {

@@ -215,8 +215,9 @@ void check_lengths(const Session& session, const Dataset& data, const ModelConfi
         "sample {} of '{}' has {} tokens, more than the model's context of {}: set --max-prompt-tokens and "
         "--max-response-tokens where its template is made (`import` or the first `prepare`), or take a model with a larger model.context",
         i, data.path(), data.longest(i), config.context);
-    require(data.rows(i) <= grain_tokens, "sample {} of '{}' adds {} tokens to a grain, more than batch.grain_tokens = {}: raise it", i,
-            data.path(), data.rows(i), grain_tokens);
+    require(data.rows(i) <= grain_tokens, "sample {} of '{}' adds {} tokens to a grain, more than batch.grain_tokens = {}: raise it{}", i,
+            data.path(), data.rows(i), grain_tokens,
+            data.kind() == DatasetKind::preference ? ", or prepare the pairs of a prompt apart (--group-pairs none)" : "");
   }
 }
 

@@ -341,7 +341,7 @@ std::string summary_table(const Session& session) {
   out += fmt::format("\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, hashes.jsonl, summary.json, checkpoints/\n", folder);
   for (const std::string stage : {"ppo", "sft"})
     if (s.contains(stage + ".state_hash"))
-      return out + fmt::format("Talk to it: collimate generate --checkpoint {}/checkpoints/{} --prompt \"...\"\n", folder, stage);
+      return out + fmt::format("Talk to it: collimate generate --checkpoint {} --prompt \"...\"\n", shell_word(folder + "/checkpoints/" + stage));
   return out;
 }
 

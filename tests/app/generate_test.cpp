@@ -1,4 +1,5 @@
 #include <random>
+#include <sstream>
 
 #include "app/model_folder.hpp"
 #include "collimate/base/text.hpp"
@@ -31,6 +32,15 @@ class Generate : public testing::Test {
     more.insert(more.begin(), {"generate", "--checkpoint", folder / "c"});
     expect_refusal(more, parts);
   }
+  /// The checkpoint t: another model, with the tokenizer of the quickstart's data in ex.
+  void import_with_tokenizer(std::vector<std::string> more) {
+    ModelConfig config = small_llama();
+    config.vocabulary = 300;
+    put_model(folder / "hf2", config);
+    printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
+    more.insert(more.begin(), {"import", "--model", folder / "hf2", "--output", folder / "t", "--tokenizer", folder / "ex/tokenizer.json"});
+    printed(more);
+  }
   Scratch folder;
 };
 
@@ -51,7 +61,7 @@ TEST_F(Generate, SamplesDependOnSeedAndNumberOnly) {
   EXPECT_EQ(tokens_in(greedy), tokens_in(with({"--top-k", "1"})));
   // The most probable token's log-probability is the model's, as a draw of it at temperature 1 has it.
   const auto line = [](const std::string& printed) {
-    const std::size_t begin = printed.find("piece\n") + 6;
+    const std::size_t begin = printed.find("text\n") + 5;
     return printed.substr(begin, printed.find('\n', begin) - begin);
   };
   std::string drawn;
@@ -86,19 +96,16 @@ TEST_F(Generate, RefusesBadInput) {
   refused({"--prompt-ids", "1", "--model", "reward"}, {"reward", "policy"});
   refused({"--prompt-ids", "1", "--temprature=1"}, {"temprature", "temperature"});
   expect_refusal({"generate", "--prompt-ids", "1"}, {"--checkpoint"});
+  expect_refusal({"generate", "my c", "--prompt-ids", "1"}, {"'my c' has no option in front of it; give it as --checkpoint 'my c'"});
+  expect_refusal({"export", folder / "c", folder / "out"}, {"give it as --checkpoint " + folder / "c"});
+  expect_refusal({"import", folder / "hf", folder / "out"}, {"give it as --model " + folder / "hf"});
+  refused({"--prompt", "why", "is", "it"}, {"is has no option in front of it", "in quotes"});
   expect_refusal({"generate", "--checkpoint", folder / "nothing", "--prompt-ids", "1"}, {"nothing"});
   expect_refusal({"generate", "--checkpoint", folder / "hf/config.json", "--prompt-ids", "1"}, {"hf/config.json", "is a file"});
 }
 
 TEST_F(Generate, TakesTextThroughTheTemplate) {
-  put_model(folder / "hf2", [] {
-    ModelConfig c = small_llama();
-    c.vocabulary = 300;
-    return c;
-  }());
-  printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
-  printed({"import", "--model", folder / "hf2", "--output", folder / "t", "--tokenizer", folder / "ex/tokenizer.json", "--prompt-template",
-           "<{prompt}>\\n", "--max-prompt-tokens", "9"});
+  import_with_tokenizer({"--prompt-template", "<{prompt}>\\n", "--max-prompt-tokens", "9"});
   EXPECT_NE(printed({"export", "--checkpoint", folder / "t", "--output", folder / "t-out"}).find("the template \"<{prompt}>\\n\","), std::string::npos);
   const auto ask = [&](std::vector<std::string> more, const std::string& input = "") {
     more.insert(more.begin(), {"generate", "--checkpoint", folder / "t", "--max-new", "9", "--logprobs"});
@@ -121,15 +128,15 @@ TEST_F(Generate, TakesTextThroughTheTemplate) {
   expect_refusal({"prepare", folder / "a.jsonl", "--output", folder / "b.h5", "--like", folder / "t", "--tokenizer=bytes"}, {"--like"});
 }
 
+TEST_F(Generate, LogprobsShowTextNotPieces) {
+  import_with_tokenizer({});
+  const std::string said = printed({"generate", "--checkpoint", folder / "t", "--prompt", "a", "--max-new", "39", "--logprobs", "--stop", "none"});
+  EXPECT_NE(said.find("log-probability  text\n"), std::string::npos) << said;
+  EXPECT_NE(said.find("  \"\\x"), std::string::npos) << said;  // a byte, which as a piece has a letter of GPT-2's alphabet
+}
+
 TEST_F(Generate, TakesTheTemplatesSpecialTokensAsPrepareDoes) {
-  put_model(folder / "hf2", [] {
-    ModelConfig c = small_llama();
-    c.vocabulary = 300;
-    return c;
-  }());
-  printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
-  printed({"import", "--model", folder / "hf2", "--output", folder / "t", "--tokenizer", folder / "ex/tokenizer.json", "--prompt-template",
-           "<|bos|>{prompt}<|endoftext|>\\n"});
+  import_with_tokenizer({"--prompt-template", "<|bos|>{prompt}<|endoftext|>\\n"});
   put(folder / "a.jsonl", "{\"prompt\": \"a<|endoftext|>\"}\n");
   printed({"prepare", folder / "a.jsonl", "--output", folder / "a.h5", "--like", folder / "t"});
   const std::vector<std::int32_t> tokens = Dataset(folder / "a.h5").prompt(0).tokens;
@@ -143,6 +150,18 @@ TEST_F(Generate, TakesTheTemplatesSpecialTokensAsPrepareDoes) {
   };
   EXPECT_EQ(ask("--prompt", "a<|endoftext|>"), ask("--prompt-ids", join(ids, ",")));
   EXPECT_NE(ask("--prompt", "a"), ask("--prompt", "a<|endoftext|>"));
+}
+
+TEST_F(Generate, ABosThatOnlyTheModelNamesIsSpecialToo) {
+  import_with_tokenizer({});
+  put(folder / "plain/tokenizer.json", replace_all(bytes_of(folder / "ex/tokenizer.json"), "\"special\": true", "\"special\": false"));
+  put(folder / "hf2/config.json", replace_all(bytes_of(folder / "hf2/config.json"), "\"bos_token_id\": null", "\"bos_token_id\": 0"));
+  printed({"import", "--model", folder / "hf2", "--output", folder / "u", "--tokenizer", folder / "plain"});
+  put(folder / "a.jsonl", "{\"prompt\": \"a<|bos|>\"}\n");
+  printed({"prepare", folder / "a.jsonl", "--output", folder / "a.h5", "--like", folder / "u"});
+  const std::vector<std::int32_t> tokens = Dataset(folder / "a.h5").prompt(0).tokens;
+  EXPECT_EQ(tokens.front(), 0);
+  EXPECT_EQ(std::count(tokens.begin(), tokens.end(), 0), 1);
 }
 
 TEST(RealModels, GreedyTextIsThatOfAnotherProgram) {
@@ -165,6 +184,19 @@ TEST(RealModels, GreedyTextIsThatOfAnotherProgram) {
     EXPECT_GT(rest.size(), 20u);
     EXPECT_EQ(wanted.substr(start.size(), rest.size()), rest);
   }
+}
+
+TEST(RealModels, LogprobsSpellTheText) {
+  NEEDS_DATA();
+  const Scratch folder;
+  printed({"import", "--model", data("models/stories260K"), "--output", folder / "c"});
+  const std::string said = printed({"generate", "--checkpoint", folder / "c", "--prompt", "Once upon", "--max-new", "20", "--logprobs"});
+  std::string text;
+  std::istringstream lines(said);
+  for (std::string line; std::getline(lines, line);)
+    if (line.ends_with('"')) text += line.substr(line.find('"') + 1, line.size() - line.find('"') - 2);
+  EXPECT_EQ(text, said.substr(said.find("text: ") + 6, text.size())) << said;
+  EXPECT_GT(text.size(), 40u);
 }
 
 TEST(RealModels, SortsNumbers) {

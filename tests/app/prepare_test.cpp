@@ -90,7 +90,9 @@ TEST(Prepare, SplitsAndShows) {
   EXPECT_TRUE(sample.response.ends_with('\n')) << sample.response;
   const std::string shown = printed({"inspect", folder / "train.h5", "--samples", "1"});
   EXPECT_NE(shown.find("\"Q: say "), std::string::npos) << shown;
-  EXPECT_NE(printed({"prepare", "--help"}).find("--max-prompt-tokens"), std::string::npos);
+  const std::string help = printed({"prepare", "--help"});
+  EXPECT_NE(help.find("--max-prompt-tokens"), std::string::npos);
+  EXPECT_NE(help.find("default '\\n\\nHuman: '\n"), std::string::npos) << help;  // as a shell takes it
 }
 
 TEST(Prepare, PutsWordsBehindTheTurnsOfDialogues) {
@@ -105,6 +107,22 @@ TEST(Prepare, PutsWordsBehindTheTurnsOfDialogues) {
   EXPECT_EQ(group.pairs.at(0).chosen_text, "\nb.");
   expect_refusal({"prepare", folder / "in.jsonl", "--output", folder / "b.h5", "--like", folder / "out.h5", "--turn-suffix", "x"},
                  {"--like", "template"});
+}
+
+TEST(Prepare, GroupsPairsAsAsked) {
+  const Scratch folder;
+  const std::string x = R"({"prompt": "x", "chosen": "a", "rejected": "b"})", y = R"({"prompt": "y", "chosen": "a", "rejected": "b"})";
+  put(folder / "in.jsonl", x + "\n" + x + "\n" + y + "\n" + x + "\n");
+  const std::vector<std::string> words = {"prepare", folder / "in.jsonl", "--output", folder / "out.h5"};
+  for (const auto& [how, groups] : {std::pair("", 2), {"--group-pairs=prompt", 2}, {"--group-pairs=consecutive", 3}, {"--group-pairs=none", 4}}) {
+    std::vector<std::string> all = words;
+    if (*how) all.push_back(how);
+    printed(all);
+    EXPECT_EQ(Dataset(folder / "out.h5").size(), groups) << how;
+  }
+  std::vector<std::string> wrong = words;
+  wrong.push_back("--group-pairs=all");
+  expect_refusal(wrong, {"group-pairs = all", "one of prompt, consecutive, none"});
 }
 
 TEST(Prepare, NamesWhatOnlyLooksLikeASpecialToken) {
@@ -184,9 +202,9 @@ TEST(Prepare, ReadsRealFiles) {
                         {"rlhf/fastchat_dummy_conversation.json", DatasetKind::supervised, 500},
                         {"rlhf/gsm8k_test.jsonl", DatasetKind::supervised, 1319},
                         {"rlhf/gsm8k_train.jsonl", DatasetKind::supervised, 7473},
-                        {"rlhf/hh-harmless-base-test.jsonl.gz", DatasetKind::preference, 2312},
+                        {"rlhf/hh-harmless-base-test.jsonl.gz", DatasetKind::preference, 2310},
                         {"rlhf/llamafactory_alpaca_en_demo.json", DatasetKind::supervised, 999},
-                        {"rlhf/llamafactory_dpo_en_demo.json", DatasetKind::preference, 300},
+                        {"rlhf/llamafactory_dpo_en_demo.json", DatasetKind::preference, 295},
                         {"corpora/names.txt", DatasetKind::supervised, 1},
                         {"corpora/tinyshakespeare.txt", DatasetKind::supervised, 7222}};
   const Scratch folder;
@@ -206,8 +224,8 @@ TEST(Prepare, ReadsRealFiles) {
   // The split that the reward model is measured on.
   printed({"prepare", data("rlhf/hh-harmless-base-test.jsonl.gz"), "--output", folder / "hh.h5", "--heldout", "0.3", "--heldout-output",
            folder / "rest.h5"});
-  EXPECT_EQ(Dataset(folder / "hh.h5").size(), 1618);
-  EXPECT_EQ(Dataset(folder / "rest.h5").size(), 694);
+  EXPECT_EQ(Dataset(folder / "hh.h5").targets(), 1619);
+  EXPECT_EQ(Dataset(folder / "rest.h5").targets(), 693);
 }
 
 TEST(Prepare, DatasetsAreReadableWithH5pyAlone) {

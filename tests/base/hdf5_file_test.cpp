@@ -249,6 +249,27 @@ TEST_F(Hdf5, AnAtomicFileAppearsWholeOrNotAtAll) {
   EXPECT_THAT(message([&] { read_file(at("none")); }), HasSubstr("none"));
 }
 
+TEST_F(Hdf5, WhatAKilledWriterLeftGoesWhenTheFileIsWrittenAgain) {
+  const std::vector<std::string> others = {".data.h5.0123456789abcdef-1.part", ".data.h5.77.part"};  // of other machines, of older versions
+  for (const std::string& name : others) std::ofstream(at(name)) << "x";
+  for (const char* name : {"data.h5", "data.h5.2"})
+    if (const pid_t child = fork(); child == 0) {
+      const AtomicFile file(at(name));
+      _exit(0);
+    } else {
+      waitpid(child, nullptr, 0);
+    }
+  const auto files = [&] { return std::distance(fs::directory_iterator(folder_), {}); };
+  EXPECT_EQ(files(), 4);
+  const AtomicFile living(at("data.h5"));
+  EXPECT_EQ(files(), 4);  // its own, no longer the one that was left
+  write_file(at("data.h5.2"), "x");
+  EXPECT_EQ(files(), 4);
+  { const AtomicFile unfinished(at("data.h5.2")); }
+  EXPECT_TRUE(fs::exists(living.temporary()));
+  for (const std::string& name : others) EXPECT_TRUE(fs::exists(at(name))) << name;
+}
+
 TEST_F(Hdf5, APartialFolderIsRemovedOnceItsProcessIsGone) {
   int ready[2];
   ASSERT_EQ(pipe(ready), 0);

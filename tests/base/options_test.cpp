@@ -183,8 +183,21 @@ TEST(Options, CommandLineErrors) {
   EXPECT_THAT(line({"--sft.ra=1"}), HasSubstr("nearest is --sft.rate"));  // a prefix is no option
   EXPECT_THAT(line({"--sft.rate"}), HasSubstr("sft.rate"));
   EXPECT_THAT(line({"--sft.rate=1", "--sft.rate=2"}), HasSubstr("more than once"));
-  EXPECT_THAT(line({"a.ini", "b.ini"}), HasSubstr("too many words"));
+  EXPECT_THAT(line({"--sft.rate", "1", "a.ini", "--sft.rate=2", "b c"}), HasSubstr("'b c' has no option in front of it; values are"));
   EXPECT_THAT(line({"--sft.rate=-1"}), AllOf(HasSubstr("command line: sft.rate = -1"), HasSubstr("more than 0")));
+}
+
+TEST(Options, AWordWithoutAnOptionIsToldWhichOneItIsMeantFor) {
+  const auto line = [](const std::vector<std::string>& words) {
+    return message_of([&] {
+      Values v;
+      OptionTable table = table_of(v);
+      table.words_are_for("run.title");
+      table.read_arguments(words);
+    });
+  };
+  EXPECT_THAT(line({"a.ini", "b c"}), HasSubstr("'b c' has no option in front of it; give it as --run.title 'b c'"));
+  EXPECT_THAT(line({"--run.title=a", "a.ini", "b c"}), HasSubstr("values are given as --name=value, in quotes where they hold blanks"));
 }
 
 TEST(Options, RangesSayWhatTheyTake) {
@@ -210,6 +223,12 @@ TEST(Options, HelpShowsEveryOption) {
   for (const std::string& name : table.names()) EXPECT_THAT(help, HasSubstr("--" + name));
   EXPECT_THAT(help, HasSubstr("a whole number, at least 0 (steps); default 100"));
   EXPECT_THAT(help, HasSubstr("[ppo]"));
+  OptionTable words;
+  std::string text = "\\n\\nHuman: ", plain = "auto";
+  words.add("human", text, "of a command line");
+  words.add("format", plain, "of a command line");
+  words.add("run.human", text, "of a deck");
+  EXPECT_THAT(words.help_text(), AllOf(HasSubstr("default '\\n\\nHuman: '\n"), HasSubstr("default auto\n"), HasSubstr(R"(default "\\n\\nHuman: ")")));
   v.steps = 3;  // the default is what the variable held when it was declared
   EXPECT_EQ(table.help_text(), help);
 }

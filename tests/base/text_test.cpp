@@ -39,6 +39,18 @@ TEST(Text, BytesReadBack) {
     EXPECT_FALSE(read_bytes(bad, bytes)) << bad;
 }
 
+TEST(Text, ShellWordsReadBack) {
+  EXPECT_EQ(shell_word("runs/a-b_1.2/sft"), "runs/a-b_1.2/sft");
+  for (const std::string text : {"", "runs/my run", "a#b", "it's", "a\"b", "$HOME `x` \\", "~/x", "a\nb", "(a)&b;c|d>e*?[f]{g}!"}) {
+    const std::string command = "printf %s. " + shell_word(text);
+    FILE* const shell = popen(command.c_str(), "r");
+    std::string said(100, '\0');
+    said.resize(fread(said.data(), 1, said.size(), shell));
+    pclose(shell);
+    EXPECT_EQ(said, text + ".");
+  }
+}
+
 TEST(Text, NearestName) {
   EXPECT_EQ(edit_distance("kitten", "sitting"), 3);
   EXPECT_EQ(edit_distance("", "abc"), 3);

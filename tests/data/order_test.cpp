@@ -74,7 +74,8 @@ TEST(Order, HeldOutSplitIsExactDisjointAndSeeded) {
   EXPECT_NE(split_held_out(2312, 0.3, 2).held_out, split.held_out);
   EXPECT_TRUE(split_held_out(10, 0, 1).held_out.empty());
   EXPECT_THAT(message([] { split_held_out(10, 1.0, 1); }), testing::HasSubstr("below 1"));
-  EXPECT_THAT(message([] { split_held_out(1, 0.9, 1); }), testing::HasSubstr("none of 1 samples"));
+  EXPECT_THAT(message([] { split_held_out(1, 0.9, 1); }), testing::HasSubstr("a held-out share of 0.9 is 1 of 1 samples, which leaves none to learn from"));
+  EXPECT_THAT(message([] { split_held_out(2, 0.1, 1); }), testing::HasSubstr("0.1 is 0 of 2 samples, which leaves none to hold out"));
   EXPECT_THAT(message([] { take(0, 1, 0, 1); }), testing::HasSubstr("holds none"));
 }
 

@@ -49,20 +49,87 @@ TEST_F(Prepare, SupervisedByHand) {
   EXPECT_THAT(describe(Dataset(at("out.h5"))), AllOf(HasSubstr("supervised dataset of 1 samples"), HasSubstr("\"ab\\nc\\n\"")));
 }
 
-TEST_F(Prepare, ConsecutivePairsOfOnePromptAreOneGroup) {
-  const auto row = [](const std::string& prompt, const std::string& chosen) {
-    return "{\"prompt\": \"" + prompt + "\", \"chosen\": \"" + chosen + "\", \"rejected\": \"r\", \"margin\": 2, \"kind\": \"k\"}\n";
-  };
-  const auto report = prepare(options(file("p.jsonl", row("x", "a") + row("x", "b") + row("y", "c") + row("x", "d"))));
+/// A line of JSONL with a preference pair.
+std::string row(const std::string& prompt, const std::string& chosen) {
+  return "{\"prompt\": \"" + prompt + "\", \"chosen\": \"" + chosen + "\", \"rejected\": \"r\", \"margin\": 2, \"kind\": \"k\"}\n";
+}
+
+TEST_F(Prepare, PairsOfOnePromptAreOneGroupWhereverTheyStand) {
+  const std::string apart = row("x", "a") + row("y", "b") + row("x", "c") + row("z", "d") + row("y", "e") + row("x", "f");
+  const std::string together = row("x", "a") + row("x", "c") + row("x", "f") + row("y", "b") + row("y", "e") + row("z", "d");
+  const auto report = prepare(options(file("apart.jsonl", apart), "apart.h5"));
+  prepare(options(file("together.jsonl", together), "together.h5"));
   EXPECT_EQ(report.samples, 3);
-  EXPECT_EQ(report.targets, 4);
+  EXPECT_EQ(report.targets, 6);
+  const Dataset in(at("apart.h5")), wanted(at("together.h5"));
+  ASSERT_EQ(in.size(), 3);
+  EXPECT_EQ(in.tokens(), wanted.tokens());
+  for (std::int64_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(in.preference(i), wanted.preference(i)) << i;
+    EXPECT_EQ(in.rows(i), in.preference(i).rows()) << i;
+    EXPECT_EQ(in.longest(i), 5) << i;
+  }
+  PrepareOptions other = options(at("together.jsonl"), "other.h5");  // where they stand together nothing else is stored
+  other.pair_groups = PairGroups::consecutive;
+  EXPECT_EQ(prepare(other).samples, 3);
+  EXPECT_EQ(read_file(at("other.h5")), read_file(at("together.h5")));
+  other.inputs = {at("apart.jsonl")};
+  EXPECT_EQ(prepare(other).samples, 6);
+  other.inputs = {at("together.jsonl")};
+  other.pair_groups = PairGroups::none;
+  EXPECT_EQ(prepare(other).samples, 6);
+
+  const std::int64_t rows_of_groups[] = {0, 2, 5, 1, 4, 3};
+  std::string bytes = read_file(at("apart.h5"));
+  const std::size_t place = bytes.find(std::string(reinterpret_cast<const char*>(rows_of_groups), sizeof rows_of_groups));
+  ASSERT_NE(place, std::string::npos);
+  bytes[place + 8] = 3;
+  write_file(at("bad.h5"), bytes);
+  EXPECT_THAT(message([&] { Dataset(at("bad.h5")); }), AllOf(HasSubstr("damaged"), HasSubstr("/groups")));
+  bytes[place + 8] = 77;
+  write_file(at("bad.h5"), bytes);
+  EXPECT_THAT(message([&] { Dataset(at("bad.h5"), false); }), AllOf(HasSubstr("damaged"), HasSubstr("row 77 of 6")));
+}
+
+TEST_F(Prepare, PromptsThatOnlyACutMakesEqualKeepTheirGroups) {
+  PrepareOptions cut = options(file("p.jsonl", row("ax", "a") + row("bx", "b") + row("ax", "c")));
+  cut.rules.max_prompt_tokens = 3;
+  cut.rules.prompt_rule = TooLong::cut;
+  EXPECT_EQ(prepare(cut).samples, 2);
+}
+
+TEST_F(Prepare, PairsOfAPromptAreHeldOutTogether) {
+  std::string lines;
+  for (int i = 0; i < 120; ++i) lines += row(fmt::format("p{}", i % 40), fmt::format("a{}", i));
+  PrepareOptions asked = options(file("p.jsonl", lines));
+  asked.held_out_fraction = 0.3;
+  asked.held_out_output = at("rest.h5");
+  for (const PairGroups groups : {PairGroups::prompt, PairGroups::none}) {
+    asked.pair_groups = groups;
+    prepare(asked);
+    std::set<std::string> prompts[2];
+    for (const int part : {0, 1}) {
+      const Dataset in(part == 0 ? asked.output : asked.held_out_output);
+      for (std::int64_t i = 0; i < in.size(); ++i) prompts[part].insert(in.preference(i).text);
+    }
+    EXPECT_EQ(prompts[0].size(), 28u);
+    EXPECT_EQ(prompts[1].size(), 12u);
+    prompts[0].merge(prompts[1]);
+    EXPECT_EQ(prompts[0].size(), 40u);
+  }
+}
+
+TEST_F(Prepare, PairsHaveTheirAnswersMarginAndKind) {
+  const auto report = prepare(options(file("p.jsonl", row("x", "a") + row("x", "b") + row("y", "c"))));
+  EXPECT_EQ(report.samples, 2);
+  EXPECT_EQ(report.targets, 3);
   const Dataset in(at("out.h5"));
   const PreferenceGroup group = in.preference(0);
   EXPECT_EQ(group.prompt, (Ids{bos, 'x', '\n'}));
   ASSERT_EQ(group.pairs.size(), 2u);
   EXPECT_EQ(group.pairs[1], (PreferencePair{{'b', eos}, {'r', eos}, 2, "b", "r", "k"}));
   EXPECT_EQ(in.rows(0), 2 * (3 + 3 + 2 + 2));
-  EXPECT_EQ(in.preference(2).pairs.size(), 1u);
+  EXPECT_EQ(in.preference(1).pairs.size(), 1u);
   EXPECT_THAT(message([&] { prepare(options(file("e.jsonl", row("x", "r")), "e.h5")); }),
               AllOf(HasSubstr("line 1"), HasSubstr("are equal")));
   PrepareOptions cut = options(file("cut.jsonl", row("x", "a") + row("x", "rest")), "cut.h5");  // "rest" and "r" begin alike
@@ -167,6 +234,39 @@ TEST_F(Prepare, BadRecordsStopOrAreCountedAndNothingIsHalfWritten) {
   EXPECT_EQ(report.bad, 2);
   EXPECT_EQ(report.samples + report.held_out_samples, 2);
   EXPECT_THAT(report.text(), AllOf(HasSubstr("2 skipped"), HasSubstr("line 2"), HasSubstr("line 3")));
+}
+
+TEST_F(Prepare, WhereNothingIsLeftItSaysWhy) {
+  PrepareOptions asked = options(file("a.jsonl", "{\"pro\n{\"x\": 1}\n"));
+  asked.reading.skip_bad = true;
+  asked.kind = DatasetKind::supervised;
+  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("out.h5': 2 records are bad (the first: "), HasSubstr("line"), HasSubstr("; correct the bad ones")));
+  const std::string good = "{\"prompt\": \"abc\", \"response\": \"d\"}\n{\"prompt\": \"e\", \"response\": \"f\"}\n";
+  asked = options(file("b.jsonl", good));
+  asked.rules.prompt_rule = TooLong::drop;
+  asked.rules.max_prompt_tokens = 2;
+  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("0 records are bad, and 2 were dropped"), HasSubstr("; raise --max-prompt-tokens")));
+  asked.rules.max_prompt_tokens = 3;  // one of the two is left
+  asked.held_out_fraction = 0.5;
+  asked.held_out_output = at("rest.h5");
+  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("1 were dropped"), HasSubstr("or hold out another share")));
+  asked.held_out_fraction = 0.1;
+  EXPECT_THAT(message([&] { prepare(asked); }), HasSubstr("0.1 is 0 of 2 samples, which leaves none to hold out"));
+  EXPECT_THAT(files(), testing::UnorderedElementsAre("a.jsonl", "b.jsonl"));
+}
+
+TEST_F(Prepare, ADamagedTokenizerOfAnotherDatasetIsNamed) {
+  const std::string input = file("a.jsonl", "{\"prompt\": \"abc\", \"response\": \"d\"}\n");
+  prepare(options(input, "first.h5"));
+  std::string bytes = read_file(at("first.h5"));
+  bytes[bytes.find("collimate_tokenizer") + 3] = '?';
+  write_file(at("first.h5"), bytes);
+  PrepareOptions next = options(input);
+  next.like = at("first.h5");
+  EXPECT_THAT(message([&] { prepare(next); }), AllOf(HasSubstr("first.h5' is damaged: its tokenizer"), HasSubstr("prepare it again")));
+  next.like.clear();
+  next.tokenizer = at("first.h5");
+  EXPECT_THAT(message([&] { prepare(next); }), HasSubstr("first.h5' is damaged: its tokenizer"));
 }
 
 TEST_F(Prepare, ABadFirstRecordDoesNotDecideTheFormat) {
@@ -298,8 +398,8 @@ TEST_F(Prepare, RealPreferencePairsSplitAsTheProjectMeasuresThem) {
   asked.held_out_fraction = 0.3;
   asked.held_out_output = at("rest.h5");
   const auto report = prepare(asked);
-  EXPECT_EQ(report.held_out_targets, 694);
-  EXPECT_EQ(report.targets, 2312 - 694);
+  EXPECT_EQ(report.held_out_targets, 693);
+  EXPECT_EQ(report.targets, 2312 - 693);
   EXPECT_EQ(Dataset(at("rest.h5")).kind(), DatasetKind::preference);
 }
 

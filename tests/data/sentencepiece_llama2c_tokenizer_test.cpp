@@ -13,7 +13,7 @@ using testing::HasSubstr;
 struct Piece {
   std::string text;
   float score;
-  int type = 1;  // SentencePiece: 1 normal, 2 unknown, 3 control, 6 byte
+  int type = 1;  // SentencePiece: 1 normal, 2 unknown, 3 control, 4 user-defined, 6 byte
 };
 
 template <class T>
@@ -164,6 +164,29 @@ TEST(TokenizerSentencePiece, ControlPiecesAreFoundInTheRangesAskedForOnly) {
     EXPECT_EQ(tokenizer->decode_after(Ids{1, 7, 2}, Ids{7}), "ab");
     EXPECT_EQ(tokenizer->encode_after(Ids{1, 7, 0}, "ab"), Ids{6});  // unknown is text
   }
+}
+
+TEST(TokenizerSentencePiece, AUserDefinedPieceThatIsEosIsAControlPiece) {
+  auto list = pieces("▁");
+  list.insert(list.end(), {{"<end>", 0, 4}, {"<tool>", 0, 4}, {std::string(117, 'x'), 0, 4}});
+  const std::string model = sentencepiece_file(list);
+  const TokenizerFolder folder;
+  folder.write("tokenizer.model", model);
+  EXPECT_EQ(load_tokenizer(folder.path())->encode("ab<end>ab"), (Ids{7, 10, 6}));
+  for (const std::int32_t eos : {10, 12}) {
+    folder.write("tokenizer_config.json", fmt::format("{{\"eos_token\": \"{}\"}}", list[eos].text));
+    const auto tokenizer = load_tokenizer(folder.path()), again = deserialize_tokenizer(tokenizer->serialize());
+    for (const Tokenizer* one : {tokenizer.get(), again.get()}) {
+      EXPECT_EQ(one->eos(), eos);
+      EXPECT_TRUE(one->is_special(eos));
+      EXPECT_THAT(one->encode("ab" + list[eos].text), testing::Not(testing::Contains(eos)));
+      EXPECT_EQ(encode_special(*one, "ab" + list[eos].text), (Ids{7, eos}));
+      EXPECT_EQ(one->encode("ab<tool>ab"), (Ids{7, 11, 6}));
+      EXPECT_EQ(one->decode(Ids{7, eos}), "ab");
+    }
+  }
+  folder.write("tokenizer_config.json", R"({"eos_token": "ab"})");  // a normal piece stays one
+  EXPECT_EQ(load_tokenizer(folder.path())->file_bytes(), model);
 }
 
 TEST(TokenizerSentencePiece, WhatAnOlderVersionStoredKeepsItsRule) {

@@ -159,8 +159,7 @@ Example asks(std::string prompt, std::string response) {
 SpecialIds ends(std::optional<std::int32_t> bos, std::optional<std::int32_t> eos) { return {bos, eos, std::nullopt, std::nullopt}; }
 
 TEST(SpecialTokens, TheTemplatesOwnBosIsTheOnlyOneAtTheStart) {
-  const auto tokenizer = tokenizer_of("bytes");
-  tokenizer->set_special_ids(ends(start, end_of_text));
+  const auto tokenizer = with_special_ids(tokenizer_of("bytes"), ends(start, end_of_text));
   const TemplateEncoder encoder(chat(), *tokenizer);
   LengthCounts counts;
   Ids tokens;
@@ -179,8 +178,7 @@ TEST(SpecialTokens, TheTemplatesOwnBosIsTheOnlyOneAtTheStart) {
 }
 
 TEST(SpecialTokens, ThereIsExactlyOneEosAndNothingBehindIt) {
-  const auto tokenizer = tokenizer_of("bytes");
-  tokenizer->set_special_ids(ends(end_of_text, end));
+  const auto tokenizer = with_special_ids(tokenizer_of("bytes"), ends(end_of_text, end));
   EXPECT_THAT(encode(chat(), *tokenizer, asks("a", "b")).response, ElementsAre('b' - '!', end));
   EXPECT_THAT(encode(chat(), *tokenizer, asks("a", "<|im_end|>")).response, testing::Contains(end).Times(1));
   Template rules = chat();
@@ -199,9 +197,79 @@ TEST(SpecialTokens, ThereIsExactlyOneEosAndNothingBehindIt) {
   EXPECT_THAT(encode(rules, *tokenizer, asks("a", "bcd")).response, ElementsAre('b' - '!', 'c' - '!'));
 }
 
+/// The folder's tokenizer keeps the letters of `<|im_end|>` in data, and has the token in a template's own words.
+void expect_special_end(const TokenizerFolder& folder, const std::string& what) {
+  const auto loaded = load_tokenizer(folder.path()), stored = deserialize_tokenizer(loaded->serialize());
+  const TokenizerFolder other_program;
+  save_tokenizer(*loaded, other_program.path());
+  const auto saved = load_tokenizer(other_program.path());
+  for (const Tokenizer* tokenizer : {loaded.get(), stored.get(), saved.get()}) {
+    const std::int32_t id = tokenizer->id_of("<|im_end|>").value();
+    EXPECT_EQ(tokenizer->eos(), id) << what;
+    EXPECT_TRUE(tokenizer->is_special(id)) << what;
+    Template rules;
+    rules.prompt = "{prompt}<|im_end|>";
+    rules.add_bos = false;
+    rules.look_for_special(*tokenizer);
+    EXPECT_TRUE(rules.special_tokens) << what;
+    const Encoded ours = encode(rules, *tokenizer, asks("a <|im_end|> b", "<|im_end|>"));
+    EXPECT_EQ(std::count(ours.prompt.begin(), ours.prompt.end(), id), 1) << what;
+    EXPECT_EQ(std::count(ours.response.begin(), ours.response.end(), id), 1) << what;
+    EXPECT_EQ(tokenizer->decode(ours.prompt), "a <|im_end|> b") << what;
+  }
+}
+
+TEST(SpecialTokens, BosAndEosAreSpecialWhateverTheirFileSays) {
+  for (const std::string kind : {"bytes", "every", "none", "first"}) {
+    json file = kind == "bytes" ? byte_level_file(false) : metaspace_file(kind);
+    json& added = file["added_tokens"];
+    const auto end_token = std::find_if(added.begin(), added.end(), [](const json& token) { return token["content"] == "<|im_end|>"; });
+    (*end_token)["special"] = (*end_token)["normalized"] = false;
+    const std::int32_t id = (*end_token)["id"];
+    const TokenizerFolder folder;
+    folder.write("tokenizer.json", file.dump());
+    EXPECT_THAT(load_tokenizer(folder.path())->encode("a<|im_end|>"), testing::Contains(id)) << kind;  // any other such token
+    for (const auto& [name, content] : {std::pair("tokenizer_config.json", json{{"eos_token", "<|im_end|>"}}),
+                                        {"special_tokens_map.json", json{{"eos_token", {{"content", "<|im_end|>"}}}}},
+                                        {"config.json", json{{"eos_token_id", {id, 1}}}}}) {
+      folder.write(name, content.dump());
+      expect_special_end(folder, kind + " " + name);
+      folder.remove(name);
+    }
+    folder.write("tokenizer_config.json", R"({"bos_token": "<|im_end|>"})");
+    EXPECT_THAT(load_tokenizer(folder.path())->encode("a<|im_end|>"), testing::Not(testing::Contains(id))) << kind;
+    // One that only the vocabulary holds, and no merge makes.
+    folder.write("tokenizer_config.json", R"({"eos_token": "<|im_end|>"})");
+    file["model"]["vocab"]["<|im_end|>"] = id;
+    added.erase(end_token);
+    folder.write("tokenizer.json", file.dump());
+    expect_special_end(folder, kind + ", in the vocabulary");
+  }
+}
+
+TEST(SpecialTokens, PiecesThatTextsConsistOfStayThoseAsEos) {
+  for (const std::string kind : {"bytes", "every"}) {
+    const TokenizerFolder folder;
+    folder.write("tokenizer.json", (kind == "bytes" ? byte_level_file(false) : metaspace_file(kind)).dump());
+    for (const char* piece : {"user", "u", kind == "bytes" ? "Ċ" : "<0x0A>"}) {  // made by merges, a character, a byte
+      folder.write("tokenizer_config.json", json{{"eos_token", piece}}.dump());
+      const auto tokenizer = load_tokenizer(folder.path());
+      EXPECT_FALSE(tokenizer->is_special(*tokenizer->eos())) << piece;
+      EXPECT_EQ(tokenizer->decode(tokenizer->encode("a user\nu")), "a user\nu") << piece;
+    }
+  }
+}
+
+TEST(SpecialTokens, AnEosThatAnOlderVersionStoredAsPlainStaysPlain) {
+  json file = byte_level_file(false);
+  file["added_tokens"][2]["special"] = false;
+  const auto tokenizer = deserialize_tokenizer(replace_all(load(file)->serialize(), "\"eos\":272", "\"eos\":274"));
+  EXPECT_EQ(tokenizer->eos(), end);
+  EXPECT_THAT(tokenizer->encode("a<|im_end|>"), ElementsAre('a' - '!', end));
+}
+
 TEST(SpecialTokens, HhDialoguesAreDataButForTheResponsesOwnWords) {
-  const auto tokenizer = tokenizer_of("bytes");
-  tokenizer->set_special_ids(ends(start, end_of_text));
+  const auto tokenizer = with_special_ids(tokenizer_of("bytes"), ends(start, end_of_text));
   Example hh = asks("\n\nHuman: <|im_start|>\n\nAssistant:", " Hi<|im_end|>");
   hh.complete = true;
   const Encoded ours = encode(chat(), *tokenizer, hh);

@@ -75,8 +75,7 @@ TEST(Tokenizer, FingerprintSeesEveryDifference) {
   trainer.add("other words");
   EXPECT_NE(trainer.train(270).tokenizer->fingerprint(), base->fingerprint());
   EXPECT_NE(byte_tokenizer()->fingerprint(), byte_tokenizer({{"<s>"}, "", "<s>", ""})->fingerprint());
-  const auto other = deserialize_tokenizer(base->serialize());
-  other->set_special_ids({1, std::nullopt, std::nullopt, std::nullopt});
+  const auto other = with_special_ids(deserialize_tokenizer(base->serialize()), {1, std::nullopt, std::nullopt, std::nullopt});
   EXPECT_NE(other->fingerprint(), base->fingerprint());
 }
 
@@ -85,7 +84,7 @@ TEST(Tokenizer, RefusesIdsOutsideTheVocabulary) {
   EXPECT_THAT(tokenizer_error([&] { tokenizer->decode(Ids{1, 257}); }), HasSubstr("id 257, outside the vocabulary of 257"));
   EXPECT_THAT(tokenizer_error([&] { tokenizer->decode(Ids{-1}); }), HasSubstr("id -1"));
   EXPECT_THAT(tokenizer_error([&] { tokenizer->piece(257); }), HasSubstr("257"));
-  EXPECT_THAT(tokenizer_error([&] { tokenizer->set_special_ids({300, {}, {}, {}}); }), HasSubstr("id 300"));
+  EXPECT_THAT(tokenizer_error([&] { with_special_ids(byte_tokenizer(), {300, {}, {}, {}}); }), HasSubstr("id 300"));
 }
 
 TEST(Tokenizer, RefusesADamagedStore) {

@@ -6,7 +6,8 @@
 namespace collimate {
 
 /// A file that appears whole or not at all: write to `temporary()`, then `commit()`.
-/// The temporary name lies in the same folder; it is removed if the object dies uncommitted.
+/// The temporary name lies in the same folder; it is removed if the object dies uncommitted, and, where its process was killed, when the
+/// same file is written again.
 class AtomicFile {
  public:
   /// Creates the folder of `path` if needed. Throws if the folder cannot be written.

@@ -53,6 +53,7 @@ class OptionTable {
   void command_line_only(const std::vector<std::string>& names);
   /// The next `count` words without dashes set this option (-1: all that remain); implies command_line_only.
   void positional(const std::string& name, int count = 1);
+  void words_are_for(const std::string& name);  ///< a word without dashes is refused, and this option named as what it is meant for
 
   void read_arguments(const std::vector<std::string>& arguments);  ///< before the deck
   void read_deck_file(const std::string& path);
@@ -73,6 +74,7 @@ class OptionTable {
   void add_target(std::string name, Target target, std::string help, Range range, std::string unit);
   Option& find(const std::string& name) const;
   void assign_all();
+  [[noreturn]] void refuse_stray_word(const std::vector<std::string>& words) const;
   std::unique_ptr<State> state_;
 };
 

@@ -12,6 +12,9 @@ std::vector<std::string> split(std::string_view text, char separator);
 std::string join(const std::vector<std::string>& parts, std::string_view separator);
 std::string replace_all(std::string text, std::string_view from, std::string_view to);  ///< from must not be empty
 
+/// The text as one word of a shell's command line: in single quotes where it holds more than letters, digits and _-./:=,+@%.
+std::string shell_word(std::string_view text);
+
 std::string human_bytes(std::int64_t bytes);     ///< "1.5 GiB", "12 B"
 std::string human_duration(double seconds);      ///< "0.250 s", "12.3 s", "4 min 05 s", "2 h 03 min"
 std::string exact_bytes(std::int64_t bytes);     ///< "2GiB" where the unit divides, else "1234"; read_bytes gives it back

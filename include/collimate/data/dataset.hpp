@@ -42,19 +42,21 @@ struct PromptSample {
   bool operator==(const PromptSample&) const = default;
 };
 
-/// Writes a dataset as a stream: memory stays below buffer_limit however long the dataset becomes. The file appears at `finish`.
-/// Layout: README.md of src/data. A sample that is empty, or whose token is outside of the vocabulary, is refused.
+/// Writes a dataset as a stream: memory stays below buffer_limit however long the dataset becomes (but for about 100 bytes a group where
+/// these are joined). The file appears at `finish`. Layout: README.md of src/data. A sample that is empty, or whose token is outside of
+/// the vocabulary, is refused.
 class DatasetWriter {
  public:
   static constexpr std::size_t buffer_limit = 4 << 20;  ///< bytes
 
-  DatasetWriter(const std::string& path, DatasetKind kind, const Template& rules, const Tokenizer& tokenizer);
+  /// join_groups: preference groups with the same prompt, text and tokens, become one, where the first of them stands.
+  DatasetWriter(const std::string& path, DatasetKind kind, const Template& rules, const Tokenizer& tokenizer, bool join_groups = false);
   DatasetWriter(DatasetWriter&&) noexcept;
   ~DatasetWriter();  ///< without finish(): nothing is left behind
   void add(const SupervisedSample& sample);
   void add(const PreferenceGroup& group);
   void add(const PromptSample& sample);
-  std::int64_t samples() const;
+  std::int64_t samples() const;  ///< groups in a preference dataset
   std::int64_t tokens() const;   ///< rows of all samples
   std::int64_t targets() const;  ///< learned tokens (supervised), pairs (preference)
   std::size_t buffered_bytes() const;

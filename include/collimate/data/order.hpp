@@ -16,7 +16,8 @@ std::vector<std::int64_t> take(std::int64_t n, std::uint64_t seed, std::int64_t 
 struct HeldOutSplit {
   std::vector<std::int64_t> train, held_out;
 };
-/// Holds out round(n * fraction) samples, chosen by the seed alone. Throws unless 0 <= fraction < 1 and some samples are left to train.
+/// Holds out round(n * fraction) samples, chosen by the seed alone. Throws unless 0 <= fraction < 1 and both parts hold some, or the
+/// fraction is 0.
 HeldOutSplit split_held_out(std::int64_t n, double fraction, std::uint64_t seed);
 
 }  // namespace collimate

@@ -12,6 +12,14 @@
 
 namespace collimate {
 
+/// Which preference pairs form a group, whose pairs are learned from together.
+enum class PairGroups {
+  prompt,       ///< all of one prompt, wherever they stand
+  consecutive,  ///< those of one prompt that follow each other
+  none,         ///< each pair alone
+};
+PairGroups pair_groups_named(std::string_view name);
+
 /// What `prepare` is asked to do: input files -> tokenizer -> dataset, perhaps with a held-out part.
 struct PrepareOptions {
   std::vector<std::string> inputs;
@@ -26,7 +34,8 @@ struct PrepareOptions {
   std::string like;                ///< a dataset whose tokenizer and template are taken, so that stages fit together
   std::int64_t text_window = 0;    ///< plain text is cut into samples of at most this many tokens, none lost; 0: not cut
   std::string output;              ///< dataset file
-  double held_out_fraction = 0;    ///< of the records (prompt groups); chosen by `seed` alone
+  PairGroups pair_groups = PairGroups::prompt;
+  double held_out_fraction = 0;    ///< of the records, or of the prompts of pairs, which stay together; chosen by `seed` alone
   std::string held_out_output;     ///< needed with a fraction above 0
   std::uint64_t seed = 1;
 };
@@ -49,7 +58,7 @@ struct PrepareReport {
 };
 
 /// Reads the inputs as a stream (twice with train_bpe or a held-out part) and writes the dataset file or files; on an error neither
-/// appears. Consecutive preference records with the same prompt become one group.
+/// appears.
 PrepareReport prepare(const PrepareOptions& options);
 
 /// A few lines on a dataset: kind, counts, template, tokenizer, and the text and tokens of its first samples.

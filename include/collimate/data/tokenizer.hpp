@@ -54,7 +54,6 @@ class Tokenizer {
   std::optional<std::int32_t> pad() const { return special_.pad; }
   std::optional<std::int32_t> unknown() const { return special_.unknown; }
   const SpecialIds& special_ids() const { return special_; }
-  void set_special_ids(const SpecialIds& ids);  ///< refuses ids outside the vocabulary
 
   /// Everything that deserialize_tokenizer() needs: one line of JSON, then the body, which may hold any byte (also NUL).
   std::string serialize() const;
@@ -77,6 +76,8 @@ class Tokenizer {
 
  private:
   friend std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes);
+  friend std::unique_ptr<Tokenizer> with_special_ids(std::unique_ptr<Tokenizer> tokenizer, const SpecialIds& ids);
+  void set_special_ids(const SpecialIds& ids);  // refuses ids outside the vocabulary
   virtual std::vector<std::int32_t> encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const = 0;
   virtual bool takes_blanks_behind(std::int32_t) const { return false; }  // the token, of the text behind it
   virtual std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const = 0;
@@ -94,6 +95,10 @@ class Tokenizer {
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
 bool denies_bos(const std::string& path);          ///< whether the files beside a tokenizer, or in its folder, say that it has no BOS
 bool holds_tokenizer(const std::string& folder);  ///< whether load_tokenizer would find one there
+
+/// The tokenizer with these ids; refuses those outside the vocabulary. Its BOS and EOS are special from now on, though its file may have
+/// them as added tokens that are not, which a text could then forge. Ordinary pieces (single characters, what merges make) stay ordinary.
+std::unique_ptr<Tokenizer> with_special_ids(std::unique_ptr<Tokenizer> tokenizer, const SpecialIds& ids);
 
 /// The tokenizer that serialize() wrote.
 std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes);
