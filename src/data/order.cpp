@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <numeric>
 
 #include "collimate/base/error.hpp"
 #include "collimate/base/random.hpp"
@@ -45,14 +46,20 @@ std::vector<std::int64_t> take(std::int64_t n, std::uint64_t seed, std::int64_t 
   return samples;
 }
 
-HeldOutSplit split_held_out(std::int64_t n, double fraction, std::uint64_t seed) {
+HeldOutSplit split_held_out(std::span<const std::int32_t> records, double fraction, std::uint64_t seed) {
   require(fraction >= 0 && fraction < 1, "the held-out fraction {} must be at least 0 and below 1", fraction);
-  const std::int64_t held_out = std::llround(static_cast<double>(n) * fraction);
-  require(n == 0 || fraction == 0 || (held_out > 0 && held_out < n),
-          "a held-out share of {} is {} of {} samples, which leaves none to {}; give another share, or more samples", fraction, held_out, n,
-          held_out > 0 ? "learn from" : "hold out");
-  std::vector<bool> out(static_cast<std::size_t>(n));
-  for (std::int64_t i = 0; i < held_out; ++i) out[static_cast<std::size_t>(permuted(i, n, seed, split_epoch))] = true;
+  const auto n = static_cast<std::int64_t>(records.size());
+  const std::int64_t all = std::accumulate(records.begin(), records.end(), std::int64_t{0}), wanted = std::llround(static_cast<double>(all) * fraction);
+  std::vector<bool> out(records.size());
+  std::int64_t groups = 0;
+  for (std::int64_t held = 0; held < wanted; ++groups) {
+    const auto next = static_cast<std::size_t>(permuted(groups, n, seed, split_epoch));
+    held += records[next];
+    out[next] = true;
+  }
+  require(n == 0 || fraction == 0 || (groups > 0 && groups < n),
+          "a held-out share of {} is {} of {} samples, which leaves none to {}; give another share, or more samples", fraction, groups, n,
+          groups > 0 ? "learn from" : "hold out");
   HeldOutSplit split;
   for (std::int64_t i = 0; i < n; ++i) (out[static_cast<std::size_t>(i)] ? split.held_out : split.train).push_back(i);
   return split;

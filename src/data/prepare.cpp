@@ -263,10 +263,14 @@ class HeldOut {
   /// Reads all examples once; asks for none where nothing is held out.
   HeldOut(const PrepareOptions& options, const Template& rules, ExampleSource& source, DatasetKind kind) : rules_(rules), kind_(kind) {
     if (options.held_out_fraction == 0) return;
-    std::int64_t count = 0;
-    source.for_each_group(kind, [&](std::vector<Example>& group) { count = std::max(count, number(group.front()) + 1); });
-    out_.resize(static_cast<std::size_t>(count));
-    for (const std::int64_t held : split_held_out(count, options.held_out_fraction, options.seed).held_out) out_[held] = true;
+    std::vector<std::int32_t> records;  // of each number
+    source.for_each_group(kind, [&](std::vector<Example>& group) {
+      const auto n = static_cast<std::size_t>(number(group.front()));
+      if (n >= records.size()) records.resize(n + 1);
+      records[n] += static_cast<std::int32_t>(group.size());
+    });
+    out_.resize(records.size());
+    for (const std::int64_t held : split_held_out(records, options.held_out_fraction, options.seed).held_out) out_[held] = true;
     read_ = 0;
   }
   /// Of the next example, in the order of the input.

@@ -61,8 +61,22 @@ TEST(Order, NeighboursPartInALargeDataset) {
   EXPECT_NEAR(covariance / n / (n / 12.0 * n), 0, 5 / std::sqrt(n));
 }
 
+TEST(Order, HeldOutSplitCountsRecordsAndKeepsSamplesWhole) {
+  std::vector<std::int32_t> records(300);
+  for (std::size_t i = 0; i < records.size(); ++i) records[i] = 1 + static_cast<std::int32_t>(i % 4);  // 750
+  const auto split = split_held_out(records, 0.2, 1);
+  const auto sum = [&](const std::vector<std::int64_t>& part) {
+    return std::accumulate(part.begin(), part.end(), 0, [&](int all, std::int64_t i) { return all + records[static_cast<std::size_t>(i)]; });
+  };
+  EXPECT_GE(sum(split.held_out), 150);
+  EXPECT_LT(sum(split.held_out), 154);
+  EXPECT_EQ(sum(split.held_out) + sum(split.train), 750);
+  EXPECT_EQ(split.held_out.size() + split.train.size(), 300u);
+  EXPECT_THAT(message([] { split_held_out(std::vector<std::int32_t>{1, 9}, 0.95, 1); }), testing::HasSubstr("none to learn from"));
+}
+
 TEST(Order, HeldOutSplitIsExactDisjointAndSeeded) {
-  const auto split = split_held_out(2312, 0.3, 1);
+  const auto split = split_held_out(std::vector<std::int32_t>(2312, 1), 0.3, 1);
   EXPECT_EQ(split.held_out.size(), 694u);
   EXPECT_EQ(split.train.size(), 2312u - 694u);
   auto both = split.train;
@@ -70,12 +84,12 @@ TEST(Order, HeldOutSplitIsExactDisjointAndSeeded) {
   std::sort(both.begin(), both.end());
   EXPECT_EQ(both, identity(2312));
   EXPECT_TRUE(std::is_sorted(split.train.begin(), split.train.end()) && std::is_sorted(split.held_out.begin(), split.held_out.end()));
-  EXPECT_EQ(split_held_out(2312, 0.3, 1).held_out, split.held_out);
-  EXPECT_NE(split_held_out(2312, 0.3, 2).held_out, split.held_out);
-  EXPECT_TRUE(split_held_out(10, 0, 1).held_out.empty());
-  EXPECT_THAT(message([] { split_held_out(10, 1.0, 1); }), testing::HasSubstr("below 1"));
-  EXPECT_THAT(message([] { split_held_out(1, 0.9, 1); }), testing::HasSubstr("a held-out share of 0.9 is 1 of 1 samples, which leaves none to learn from"));
-  EXPECT_THAT(message([] { split_held_out(2, 0.1, 1); }), testing::HasSubstr("0.1 is 0 of 2 samples, which leaves none to hold out"));
+  EXPECT_EQ(split_held_out(std::vector<std::int32_t>(2312, 1), 0.3, 1).held_out, split.held_out);
+  EXPECT_NE(split_held_out(std::vector<std::int32_t>(2312, 1), 0.3, 2).held_out, split.held_out);
+  EXPECT_TRUE(split_held_out(std::vector<std::int32_t>(10, 1), 0, 1).held_out.empty());
+  EXPECT_THAT(message([] { split_held_out(std::vector<std::int32_t>(10, 1), 1.0, 1); }), testing::HasSubstr("below 1"));
+  EXPECT_THAT(message([] { split_held_out(std::vector<std::int32_t>(1, 1), 0.9, 1); }), testing::HasSubstr("a held-out share of 0.9 is 1 of 1 samples, which leaves none to learn from"));
+  EXPECT_THAT(message([] { split_held_out(std::vector<std::int32_t>(2, 1), 0.1, 1); }), testing::HasSubstr("0.1 is 0 of 2 samples, which leaves none to hold out"));
   EXPECT_THAT(message([] { take(0, 1, 0, 1); }), testing::HasSubstr("holds none"));
 }
 

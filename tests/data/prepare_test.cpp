@@ -398,8 +398,8 @@ TEST_F(Prepare, RealPreferencePairsSplitAsTheProjectMeasuresThem) {
   asked.held_out_fraction = 0.3;
   asked.held_out_output = at("rest.h5");
   const auto report = prepare(asked);
-  EXPECT_EQ(report.held_out_targets, 693);
-  EXPECT_EQ(report.targets, 2312 - 693);
+  EXPECT_EQ(report.held_out_targets, 694);
+  EXPECT_EQ(report.targets, 2312 - 694);
   EXPECT_EQ(Dataset(at("rest.h5")).kind(), DatasetKind::preference);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace collimate {
@@ -16,8 +17,8 @@ std::vector<std::int64_t> take(std::int64_t n, std::uint64_t seed, std::int64_t 
 struct HeldOutSplit {
   std::vector<std::int64_t> train, held_out;
 };
-/// Holds out round(n * fraction) samples, chosen by the seed alone. Throws unless 0 <= fraction < 1 and both parts hold some, or the
-/// fraction is 0.
-HeldOutSplit split_held_out(std::int64_t n, double fraction, std::uint64_t seed);
+/// Splits samples that hold so many records each: holds out samples, in an order of the seed alone, until they have round(fraction * all
+/// records), or more by what the last one has too many. Throws unless 0 <= fraction < 1 and both parts hold some, or the fraction is 0.
+HeldOutSplit split_held_out(std::span<const std::int32_t> records, double fraction, std::uint64_t seed);
 
 }  // namespace collimate

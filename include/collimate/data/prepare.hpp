@@ -35,7 +35,7 @@ struct PrepareOptions {
   std::int64_t text_window = 0;    ///< plain text is cut into samples of at most this many tokens, none lost; 0: not cut
   std::string output;              ///< dataset file
   PairGroups pair_groups = PairGroups::prompt;
-  double held_out_fraction = 0;    ///< of the records, or of the prompts of pairs, which stay together; chosen by `seed` alone
+  double held_out_fraction = 0;    ///< of the records; pairs of one prompt stay together; chosen by `seed` alone
   std::string held_out_output;     ///< needed with a fraction above 0
   std::uint64_t seed = 1;
 };
