@@ -45,8 +45,10 @@ std::vector<std::int32_t> Tokenizer::encode_after(std::span<const std::int32_t> 
 }
 
 std::string Tokenizer::decode_after(std::span<const std::int32_t> before, std::span<const std::int32_t> ids) const {
-  check_ids(ids);
-  return decode_ids(ids, place_after(before), false);
+  std::vector<std::int32_t> known;
+  std::copy_if(ids.begin(), ids.end(), std::back_inserter(known), [&](std::int32_t id) { return id < vocabulary(); });
+  check_ids(known);
+  return decode_ids(known, place_after(before), false);
 }
 
 void Tokenizer::set_special_ids(const SpecialIds& ids) {

@@ -87,6 +87,12 @@ TEST(Tokenizer, RefusesIdsOutsideTheVocabulary) {
   EXPECT_THAT(tokenizer_error([&] { with_special_ids(byte_tokenizer(), {300, {}, {}, {}}); }), HasSubstr("id 300"));
 }
 
+TEST(Tokenizer, WhatAModelDrawsBehindTheVocabularyIsNoText) {
+  const auto tokenizer = byte_tokenizer();
+  EXPECT_EQ(tokenizer->decode_after(Ids{300}, Ids{'h', 257, 'i', 5000}), "hi");
+  EXPECT_THAT(tokenizer_error([&] { tokenizer->decode_after(Ids{}, Ids{-1}); }), HasSubstr("id -1"));
+}
+
 TEST(Tokenizer, RefusesADamagedStore) {
   const std::string good = byte_tokenizer()->serialize();
   EXPECT_THAT(tokenizer_error([] { deserialize_tokenizer(""); }), HasSubstr("header"));

@@ -38,7 +38,7 @@ class Tokenizer {
   /// The same for what follows the tokens `before`. Where these end in text, the blank that some kinds put before every text stays away, so
   /// that decode(before and encode_after(before, text)) is decode(before) + text; where they end in a special token behind text, it comes
   /// as it does behind one inside a text, and decode_after takes it away again. A last token that takes blanks with it takes those of
-  /// `text`.
+  /// `text`. A model may have more rows than there are tokens, and draw one: behind the vocabulary ids decode to nothing.
   std::vector<std::int32_t> encode_after(std::span<const std::int32_t> before, std::string_view text,
                                          std::span<const TextRange> special_in = {}) const;
   std::string decode_after(std::span<const std::int32_t> before, std::span<const std::int32_t> ids) const;
