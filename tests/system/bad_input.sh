@@ -93,7 +93,8 @@ head -c 20000 $d/sft.h5 >short.h5
 bad --sft.data=short.h5 -- "short.h5"
 "$COLLIMATE" prepare $d/heldout-sft.jsonl --output other-tokenizer.h5 >out.txt 2>&1 || wrong "$(tail -n 3 out.txt)"
 bad --sft.heldout=other-tokenizer.h5 -- "other-tokenizer.h5" tokenizer
-"$COLLIMATE" prepare $d/heldout-preference.jsonl --output other-template.h5 --tokenizer $d/sft.h5 --prompt-template 'Q: {prompt} A:' >out.txt 2>&1 ||
+"$COLLIMATE" prepare $d/heldout-preference.jsonl --output other-template.h5 --tokenizer $d/sft.h5 --prompt-template 'Q: {prompt} A:' \
+  --group-pairs none >out.txt 2>&1 ||
   wrong "$(tail -n 3 out.txt)"
 bad --reward.heldout=other-template.h5 -- reward.data template
 # Of two stages, before the first one starts.
@@ -101,6 +102,8 @@ bad --reward.data=other-template.h5 --reward.heldout= --check -- "'other-templat
 "$COLLIMATE" prepare $d/heldout-prompts.jsonl --kind prompts --output other-prompts.h5 --tokenizer $d/sft.h5 --prompt-template 'Q: {prompt} A:' \
   >out.txt 2>&1 || wrong "$(tail -n 3 out.txt)"
 bad --ppo.prompts=other-prompts.h5 --evaluate.prompts= -- "'other-prompts.h5' was made with another prompt template than ppo.actor = sft"
+"$COLLIMATE" prepare $d/heldout-preference.jsonl --output large.h5 --like $d/sft.h5 >out.txt 2>&1 || wrong "$(tail -n 3 out.txt)"
+bad --reward.data=large.h5 -- "sample 0 of 'large.h5'" batch.grain_tokens "--group-pairs none"
 
 # Lengths.
 bad --model.context=16 -- "context" "16"
