@@ -107,7 +107,7 @@ TEST(BpeMetaspace, RefusesWhatItDoesNotSupport) {
   const auto error_with = [](const char* pointer, const json& value) {
     json file = small_file();
     file[json::json_pointer(pointer)] = value;
-    const std::string error = tokenizer_error([&] { load(file); });
+    const std::string error = refusal([&] { load(file); });
     EXPECT_THAT(error, HasSubstr("tokenizer.json"));
     return error;
   };
@@ -123,7 +123,7 @@ TEST(BpeMetaspace, RefusesWhatItDoesNotSupport) {
   EXPECT_THAT(error_with("/added_tokens/2/id", 260), HasSubstr("'[tool]' or its id 260 is used twice"));
   json file = small_file();
   file["model"]["vocab"].erase("<0x41>");
-  EXPECT_THAT(tokenizer_error([&] { load(file); }), HasSubstr("must have <0x41>"));
+  EXPECT_THAT(refusal([&] { load(file); }), HasSubstr("must have <0x41>"));
 }
 
 }  // namespace

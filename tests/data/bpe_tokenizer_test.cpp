@@ -141,7 +141,7 @@ TEST(BpeTokenizerJson, KeepsThePostProcessorForOtherPrograms) {
 TEST(BpeTokenizerJson, AMissingByteIsUnknownOrRefused) {
   json file = small_file();
   file["model"]["vocab"].erase("z");
-  EXPECT_THAT(tokenizer_error([&] { load(file)->encode("az"); }), HasSubstr("no token for byte 0x7A"));
+  EXPECT_THAT(refusal([&] { load(file)->encode("az"); }), HasSubstr("no token for byte 0x7A"));
   file["model"]["unk_token"] = "<eos>";
   const auto tokenizer = load(file);
   EXPECT_EQ(tokenizer->unknown(), 260);
@@ -191,7 +191,7 @@ TEST(BpeTokenizerJson, RefusesWhatItDoesNotSupport) {
       if (key == "model") file["model"].update(value, true);
       else file[key] = value;
     }
-    const std::string error = tokenizer_error([&] { load(file); });
+    const std::string error = refusal([&] { load(file); });
     EXPECT_THAT(error, HasSubstr(sentence)) << patch;
     EXPECT_THAT(error, HasSubstr("tokenizer.json")) << patch;
   }

@@ -134,11 +134,11 @@ TEST(BpeTrainer, NumbersSpecialTokensThenBytesThenMerges) {
 TEST(BpeTrainer, RefusesWhatCannotBe) {
   BpeTrainer trainer;
   trainer.add("text");
-  EXPECT_THAT(tokenizer_error([&] { trainer.train(256); }), HasSubstr("256 is too small"));
+  EXPECT_THAT(refusal([&] { trainer.train(256); }), HasSubstr("256 is too small"));
   EXPECT_EQ(trainer.train(257).merges.size(), 0u);
-  EXPECT_THAT(tokenizer_error([] { BpeTrainer({{"<a>", "<a>"}, "", "", ""}); }), HasSubstr("'<a>' is given twice"));
-  EXPECT_THAT(tokenizer_error([] { BpeTrainer({{""}, "", "", ""}); }), HasSubstr("needs a name"));
-  EXPECT_THAT(tokenizer_error([] { BpeTrainer({{"<a>"}, "", "<b>", ""}).train(300); }), HasSubstr("'<b>' is to be the end-of-text token"));
+  EXPECT_THAT(refusal([] { BpeTrainer({{"<a>", "<a>"}, "", "", ""}); }), HasSubstr("'<a>' is given twice"));
+  EXPECT_THAT(refusal([] { BpeTrainer({{""}, "", "", ""}); }), HasSubstr("needs a name"));
+  EXPECT_THAT(refusal([] { BpeTrainer({{"<a>"}, "", "<b>", ""}).train(300); }), HasSubstr("'<b>' is to be the end-of-text token"));
 }
 
 }  // namespace

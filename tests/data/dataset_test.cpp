@@ -104,7 +104,7 @@ TEST_F(Datasets, PreferenceGroupsAndPromptsComeBack) {
   }
   EXPECT_EQ(in.targets(), pairs);
   EXPECT_EQ(in.tokens(), rows);
-  EXPECT_THAT(message([&] { in.check_kind(DatasetKind::prompts); }),
+  EXPECT_THAT(refusal([&] { in.check_kind(DatasetKind::prompts); }),
               AllOf(HasSubstr("g.h5"), HasSubstr("preference"), HasSubstr("prompts")));
 }
 
@@ -154,7 +154,7 @@ TEST_F(Datasets, ADamagedByteIsFound) {
     std::string bad = good;
     bad[at_byte + 8] ^= 1;
     write_file(at("bad.h5"), bad);
-    const std::string complaint = message([&] { Dataset(at("bad.h5")); });
+    const std::string complaint = refusal([&] { Dataset(at("bad.h5")); });
     found += complaint.find("damaged") != std::string::npos && complaint.find("bad.h5") != std::string::npos;
     EXPECT_THAT(complaint, HasSubstr(part.substr(part == "/tokenizer", part.find('/', 1))));
   }
@@ -164,29 +164,29 @@ TEST_F(Datasets, ADamagedByteIsFound) {
 TEST_F(Datasets, BadFilesAndSamplesAreSentences) {
   const std::string path = supervised_file("e.h5", 20);
   const Dataset in(path);
-  EXPECT_THAT(message([&] { in.check_vocabulary(256); }),
+  EXPECT_THAT(refusal([&] { in.check_vocabulary(256); }),
               AllOf(HasSubstr("e.h5"), HasSubstr("vocabulary of 256"), HasSubstr("row "), HasSubstr("id 256")));
   Template other = rules_;
   other.prompt = "A {prompt}";
-  EXPECT_THAT(message([&] { in.check_rules(other, in.tokenizer_fingerprint(), "the checkpoint 'c'"); }),
+  EXPECT_THAT(refusal([&] { in.check_rules(other, in.tokenizer_fingerprint(), "the checkpoint 'c'"); }),
               AllOf(HasSubstr("e.h5"), HasSubstr("the checkpoint 'c'"), HasSubstr("A {prompt}")));
-  EXPECT_THAT(message([&] { in.check_rules(rules_, 1, "the model 'm'"); }), HasSubstr("another tokenizer than the model 'm'"));
-  EXPECT_EQ(message([&] { in.check_rules(rules_, in.tokenizer_fingerprint(), "x"); }), "nothing was thrown");
+  EXPECT_THAT(refusal([&] { in.check_rules(rules_, 1, "the model 'm'"); }), HasSubstr("another tokenizer than the model 'm'"));
+  EXPECT_EQ(refusal([&] { in.check_rules(rules_, in.tokenizer_fingerprint(), "x"); }), "accepted");
   write_file(at("cut.h5"), read_file(path).substr(0, std::filesystem::file_size(path) / 2));
-  EXPECT_THAT(message([&] { Dataset(at("cut.h5")); }), AllOf(HasSubstr("cut.h5"), HasSubstr("cut short")));
+  EXPECT_THAT(refusal([&] { Dataset(at("cut.h5")); }), AllOf(HasSubstr("cut.h5"), HasSubstr("cut short")));
   Hdf5File::create(at("other.h5")).close();
-  EXPECT_THAT(message([&] { Dataset(at("other.h5")); }), HasSubstr("no dataset of Collimate"));
+  EXPECT_THAT(refusal([&] { Dataset(at("other.h5")); }), HasSubstr("no dataset of Collimate"));
 
   DatasetWriter out = writer("f.h5", DatasetKind::supervised);
-  EXPECT_THAT(message([&] { out.finish(); }), HasSubstr("no sample"));
+  EXPECT_THAT(refusal([&] { out.finish(); }), HasSubstr("no sample"));
   out.add(supervised());
-  EXPECT_THAT(message([&] { out.add(SupervisedSample{{1, 257}, {0, 1}, "", ""}); }), AllOf(HasSubstr("sample 1"), HasSubstr("257")));
-  EXPECT_THAT(message([&] { out.add(SupervisedSample{{1, 2}, {1, 0}, "", ""}); }), HasSubstr("nothing to learn"));
-  EXPECT_THAT(message([&] { out.add(SupervisedSample{{1, 2}, {1}, "", ""}); }), HasSubstr("mask"));
-  EXPECT_THAT(message([&] { out.add(PromptSample{{1}, "", ""}); }), HasSubstr("prompts sample"));
+  EXPECT_THAT(refusal([&] { out.add(SupervisedSample{{1, 257}, {0, 1}, "", ""}); }), AllOf(HasSubstr("sample 1"), HasSubstr("257")));
+  EXPECT_THAT(refusal([&] { out.add(SupervisedSample{{1, 2}, {1, 0}, "", ""}); }), HasSubstr("nothing to learn"));
+  EXPECT_THAT(refusal([&] { out.add(SupervisedSample{{1, 2}, {1}, "", ""}); }), HasSubstr("mask"));
+  EXPECT_THAT(refusal([&] { out.add(PromptSample{{1}, "", ""}); }), HasSubstr("prompts sample"));
   DatasetWriter pairs = writer("g.h5", DatasetKind::preference);
-  EXPECT_THAT(message([&] { pairs.add(PreferenceGroup{}); }), HasSubstr("no pair"));
-  EXPECT_THAT(message([&] { pairs.add(PreferenceGroup{{1}, "", {PreferencePair{{1}, {}, 0, "", "", ""}}}); }), HasSubstr("empty answer"));
+  EXPECT_THAT(refusal([&] { pairs.add(PreferenceGroup{}); }), HasSubstr("no pair"));
+  EXPECT_THAT(refusal([&] { pairs.add(PreferenceGroup{{1}, "", {PreferencePair{{1}, {}, 0, "", "", ""}}}); }), HasSubstr("empty answer"));
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ class Formats : public InFolder {
   Record record(std::string_view json) const { return *RecordReader(file("r.jsonl", json)).next(); }
   Example example(std::string_view json, SampleFormat format = SampleFormat::automatic) const { return read_example(record(json), format); }
   std::string complaint(std::string_view json, SampleFormat format = SampleFormat::automatic) const {
-    return message([&] { example(json, format); });
+    return refusal([&] { example(json, format); });
   }
 };
 
@@ -36,7 +36,7 @@ TEST_F(Formats, AreToldApartByTheirFields) {
   }
   EXPECT_THAT(complaint(R"({"foo": "a", "bar": "b"})"),
               AllOf(HasSubstr("r.jsonl', line 1"), HasSubstr("bar, foo"), HasSubstr("prompt/response")));
-  EXPECT_THAT(message([] { sample_format_named("alpacca"); }), HasSubstr("alpaca"));
+  EXPECT_THAT(refusal([] { sample_format_named("alpacca"); }), HasSubstr("alpaca"));
 }
 
 TEST_F(Formats, GiveTheirParts) {
@@ -67,15 +67,15 @@ TEST_F(Formats, KindsTakeWhatTheyNeed) {
   EXPECT_FALSE(as_kind(pair, DatasetKind::prompts).answer.has_value());
   const Example answered = example(R"({"prompt": "p", "response": "c"})");
   EXPECT_EQ(as_kind(answered, DatasetKind::prompts).answer, "c");
-  EXPECT_THAT(message([&] { as_kind(answered, DatasetKind::preference); }), AllOf(HasSubstr("line 1"), HasSubstr("'chosen'")));
-  EXPECT_THAT(message([&] { as_kind(example(R"({"prompt": "p"})"), DatasetKind::supervised); }), HasSubstr("needs a response"));
+  EXPECT_THAT(refusal([&] { as_kind(answered, DatasetKind::preference); }), AllOf(HasSubstr("line 1"), HasSubstr("'chosen'")));
+  EXPECT_THAT(refusal([&] { as_kind(example(R"({"prompt": "p"})"), DatasetKind::supervised); }), HasSubstr("needs a response"));
   // Nothing is no response; in a pair it can be the better or the worse one.
-  const auto supervised = [&](const char* json) { return message([&] { as_kind(example(json), DatasetKind::supervised); }); };
+  const auto supervised = [&](const char* json) { return refusal([&] { as_kind(example(json), DatasetKind::supervised); }); };
   EXPECT_THAT(supervised(R"({"prompt": "p", "response": ""})"), AllOf(HasSubstr("line 1"), HasSubstr("the response is empty")));
   EXPECT_THAT(supervised(R"({"instruction": "i", "output": " \n"})"), HasSubstr("the response is empty"));
   EXPECT_THAT(supervised(R"({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": ""}]})"), HasSubstr("is empty"));
   EXPECT_EQ(as_kind(example(R"({"prompt": "p", "chosen": "", "rejected": "r"})"), DatasetKind::preference).chosen, "");
-  EXPECT_THAT(message([&] { as_kind(example(R"({"prompt": "p", "chosen": "", "rejected": " "})"), DatasetKind::preference); }),
+  EXPECT_THAT(refusal([&] { as_kind(example(R"({"prompt": "p", "chosen": "", "rejected": " "})"), DatasetKind::preference); }),
               HasSubstr("both empty"));
   const Example text = as_kind(example(R"({"text": "t"})"), DatasetKind::prompts);
   EXPECT_TRUE(text.prompt == "t" && !text.answer && !text.is_text);

@@ -72,7 +72,7 @@ TEST(Order, HeldOutSplitCountsRecordsAndKeepsSamplesWhole) {
   EXPECT_LT(sum(split.held_out), 154);
   EXPECT_EQ(sum(split.held_out) + sum(split.train), 750);
   EXPECT_EQ(split.held_out.size() + split.train.size(), 300u);
-  EXPECT_THAT(message([] { split_held_out(std::vector<std::int32_t>{1, 9}, 0.95, 1); }), testing::HasSubstr("none to learn from"));
+  EXPECT_THAT(refusal([] { split_held_out(std::vector<std::int32_t>{1, 9}, 0.95, 1); }), testing::HasSubstr("none to learn from"));
 }
 
 TEST(Order, HeldOutSplitIsExactDisjointAndSeeded) {
@@ -87,10 +87,10 @@ TEST(Order, HeldOutSplitIsExactDisjointAndSeeded) {
   EXPECT_EQ(split_held_out(std::vector<std::int32_t>(2312, 1), 0.3, 1).held_out, split.held_out);
   EXPECT_NE(split_held_out(std::vector<std::int32_t>(2312, 1), 0.3, 2).held_out, split.held_out);
   EXPECT_TRUE(split_held_out(std::vector<std::int32_t>(10, 1), 0, 1).held_out.empty());
-  EXPECT_THAT(message([] { split_held_out(std::vector<std::int32_t>(10, 1), 1.0, 1); }), testing::HasSubstr("below 1"));
-  EXPECT_THAT(message([] { split_held_out(std::vector<std::int32_t>(1, 1), 0.9, 1); }), testing::HasSubstr("a held-out share of 0.9 is 1 of 1 samples, which leaves none to learn from"));
-  EXPECT_THAT(message([] { split_held_out(std::vector<std::int32_t>(2, 1), 0.1, 1); }), testing::HasSubstr("0.1 is 0 of 2 samples, which leaves none to hold out"));
-  EXPECT_THAT(message([] { take(0, 1, 0, 1); }), testing::HasSubstr("holds none"));
+  EXPECT_THAT(refusal([] { split_held_out(std::vector<std::int32_t>(10, 1), 1.0, 1); }), testing::HasSubstr("below 1"));
+  EXPECT_THAT(refusal([] { split_held_out(std::vector<std::int32_t>(1, 1), 0.9, 1); }), testing::HasSubstr("a held-out share of 0.9 is 1 of 1 samples, which leaves none to learn from"));
+  EXPECT_THAT(refusal([] { split_held_out(std::vector<std::int32_t>(2, 1), 0.1, 1); }), testing::HasSubstr("0.1 is 0 of 2 samples, which leaves none to hold out"));
+  EXPECT_THAT(refusal([] { take(0, 1, 0, 1); }), testing::HasSubstr("holds none"));
 }
 
 }  // namespace

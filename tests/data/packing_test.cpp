@@ -53,9 +53,9 @@ TEST(Packing, EdgesAndErrors) {
   EXPECT_TRUE(pack({}, 10).empty());
   const std::vector<std::int64_t> lengths = {10, 10, 0, 1, 11}, ids = {3, 1, 4, 1, 592};
   EXPECT_EQ(pack(std::span(lengths).first(4), 10), (Grains{{0}, {1, 2}, {3}}));
-  EXPECT_THAT(message([&] { pack(lengths, 10); }),
+  EXPECT_THAT(refusal([&] { pack(lengths, 10); }),
               testing::AllOf(testing::HasSubstr("sample 4"), testing::HasSubstr("11"), testing::HasSubstr("grain_tokens")));
-  EXPECT_THAT(message([&] { pack(lengths, 10, ids); }), testing::HasSubstr("sample 592"));
+  EXPECT_THAT(refusal([&] { pack(lengths, 10, ids); }), testing::HasSubstr("sample 592"));
 }
 
 TEST(Packing, SharesCoverAllGrainsAndDifferByOne) {

@@ -85,10 +85,10 @@ TEST_F(Prepare, PairsOfOnePromptAreOneGroupWhereverTheyStand) {
   ASSERT_NE(place, std::string::npos);
   bytes[place + 8] = 3;
   write_file(at("bad.h5"), bytes);
-  EXPECT_THAT(message([&] { Dataset(at("bad.h5")); }), AllOf(HasSubstr("damaged"), HasSubstr("/groups")));
+  EXPECT_THAT(refusal([&] { Dataset(at("bad.h5")); }), AllOf(HasSubstr("damaged"), HasSubstr("/groups")));
   bytes[place + 8] = 77;
   write_file(at("bad.h5"), bytes);
-  EXPECT_THAT(message([&] { Dataset(at("bad.h5"), false); }), AllOf(HasSubstr("damaged"), HasSubstr("row 77 of 6")));
+  EXPECT_THAT(refusal([&] { Dataset(at("bad.h5"), false); }), AllOf(HasSubstr("damaged"), HasSubstr("row 77 of 6")));
 }
 
 TEST_F(Prepare, PromptsThatOnlyACutMakesEqualKeepTheirGroups) {
@@ -130,7 +130,7 @@ TEST_F(Prepare, PairsHaveTheirAnswersMarginAndKind) {
   EXPECT_EQ(group.pairs[1], (PreferencePair{{'b', eos}, {'r', eos}, 2, "b", "r", "k"}));
   EXPECT_EQ(in.rows(0), 2 * (3 + 3 + 2 + 2));
   EXPECT_EQ(in.preference(1).pairs.size(), 1u);
-  EXPECT_THAT(message([&] { prepare(options(file("e.jsonl", row("x", "r")), "e.h5")); }),
+  EXPECT_THAT(refusal([&] { prepare(options(file("e.jsonl", row("x", "r")), "e.h5")); }),
               AllOf(HasSubstr("line 1"), HasSubstr("are equal")));
   PrepareOptions cut = options(file("cut.jsonl", row("x", "a") + row("x", "rest")), "cut.h5");  // "rest" and "r" begin alike
   cut.rules.max_response_tokens = 1;
@@ -209,7 +209,7 @@ TEST_F(Prepare, BpeIsTrainedAndTakenOverByTheNextStage) {
   next.like = at("sft.h5");
   prepare(next);
   const Dataset first(at("sft.h5")), second(at("prompts.h5"));
-  EXPECT_EQ(message([&] { second.check_rules(first.rules(), first.tokenizer_fingerprint(), "the SFT dataset"); }), "nothing was thrown");
+  EXPECT_EQ(refusal([&] { second.check_rules(first.rules(), first.tokenizer_fingerprint(), "the SFT dataset"); }), "accepted");
   EXPECT_EQ(second.prompt(0).text, "Q: the cat\n");
   EXPECT_EQ(deserialize_tokenizer(second.tokenizer())->decode(second.prompt(0).tokens), "Q: the cat\n");
   next.like.clear();
@@ -219,7 +219,7 @@ TEST_F(Prepare, BpeIsTrainedAndTakenOverByTheNextStage) {
   sft.train_bpe = report.vocabulary;
   EXPECT_THAT(prepare(sft).text(), Not(HasSubstr("instead of")));
   sft.train_bpe = 100;
-  EXPECT_THAT(message([&] { prepare(sft); }), HasSubstr("too small"));
+  EXPECT_THAT(refusal([&] { prepare(sft); }), HasSubstr("too small"));
 }
 
 TEST_F(Prepare, BadRecordsStopOrAreCountedAndNothingIsHalfWritten) {
@@ -227,7 +227,7 @@ TEST_F(Prepare, BadRecordsStopOrAreCountedAndNothingIsHalfWritten) {
       file("a.jsonl", "{\"prompt\": \"a\", \"response\": \"b\"}\n{\"prompt\": \"a\"}\n{\"pro\n{\"prompt\": \"c\", \"response\": \"d\"}\n"));
   asked.held_out_fraction = 0.4;
   asked.held_out_output = at("rest.h5");
-  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("line 2"), HasSubstr("'response' is missing")));
+  EXPECT_THAT(refusal([&] { prepare(asked); }), AllOf(HasSubstr("line 2"), HasSubstr("'response' is missing")));
   EXPECT_THAT(files(), ElementsAre("a.jsonl"));
   asked.reading.skip_bad = true;
   const auto report = prepare(asked);
@@ -240,18 +240,18 @@ TEST_F(Prepare, WhereNothingIsLeftItSaysWhy) {
   PrepareOptions asked = options(file("a.jsonl", "{\"pro\n{\"x\": 1}\n"));
   asked.reading.skip_bad = true;
   asked.kind = DatasetKind::supervised;
-  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("out.h5': 2 records are bad (the first: "), HasSubstr("line"), HasSubstr("; correct the bad ones")));
+  EXPECT_THAT(refusal([&] { prepare(asked); }), AllOf(HasSubstr("out.h5': 2 records are bad (the first: "), HasSubstr("line"), HasSubstr("; correct the bad ones")));
   const std::string good = "{\"prompt\": \"abc\", \"response\": \"d\"}\n{\"prompt\": \"e\", \"response\": \"f\"}\n";
   asked = options(file("b.jsonl", good));
   asked.rules.prompt_rule = TooLong::drop;
   asked.rules.max_prompt_tokens = 2;
-  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("0 records are bad, and 2 were dropped"), HasSubstr("; raise --max-prompt-tokens")));
+  EXPECT_THAT(refusal([&] { prepare(asked); }), AllOf(HasSubstr("0 records are bad, and 2 were dropped"), HasSubstr("; raise --max-prompt-tokens")));
   asked.rules.max_prompt_tokens = 3;  // one of the two is left
   asked.held_out_fraction = 0.5;
   asked.held_out_output = at("rest.h5");
-  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("1 were dropped"), HasSubstr("or hold out another share")));
+  EXPECT_THAT(refusal([&] { prepare(asked); }), AllOf(HasSubstr("1 were dropped"), HasSubstr("or hold out another share")));
   asked.held_out_fraction = 0.1;
-  EXPECT_THAT(message([&] { prepare(asked); }), HasSubstr("0.1 is 0 of 2 samples, which leaves none to hold out"));
+  EXPECT_THAT(refusal([&] { prepare(asked); }), HasSubstr("0.1 is 0 of 2 samples, which leaves none to hold out"));
   EXPECT_THAT(files(), testing::UnorderedElementsAre("a.jsonl", "b.jsonl"));
 }
 
@@ -263,10 +263,10 @@ TEST_F(Prepare, ADamagedTokenizerOfAnotherDatasetIsNamed) {
   write_file(at("first.h5"), bytes);
   PrepareOptions next = options(input);
   next.like = at("first.h5");
-  EXPECT_THAT(message([&] { prepare(next); }), AllOf(HasSubstr("first.h5' is damaged: its tokenizer"), HasSubstr("prepare it again")));
+  EXPECT_THAT(refusal([&] { prepare(next); }), AllOf(HasSubstr("first.h5' is damaged: its tokenizer"), HasSubstr("prepare it again")));
   next.like.clear();
   next.tokenizer = at("first.h5");
-  EXPECT_THAT(message([&] { prepare(next); }), HasSubstr("first.h5' is damaged: its tokenizer"));
+  EXPECT_THAT(refusal([&] { prepare(next); }), HasSubstr("first.h5' is damaged: its tokenizer"));
 }
 
 TEST_F(Prepare, ABadFirstRecordDoesNotDecideTheFormat) {
@@ -278,7 +278,7 @@ TEST_F(Prepare, ABadFirstRecordDoesNotDecideTheFormat) {
   asked.kind.reset();
   EXPECT_EQ(prepare(asked).kind, DatasetKind::prompts);
   asked.inputs = {file("b.jsonl", "{\"x\": \"y\"}\n")};
-  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("b.jsonl"), HasSubstr("fields x")));
+  EXPECT_THAT(refusal([&] { prepare(asked); }), AllOf(HasSubstr("b.jsonl"), HasSubstr("fields x")));
 }
 
 TEST_F(Prepare, FieldsThatAreNotUsedAreSaidOnce) {
@@ -301,12 +301,12 @@ TEST_F(Prepare, FilesOfAnotherKindAreRefusedUnlessTheKindIsSaid) {
   const std::string pairs = file("p.jsonl", "{\"prompt\": \"a\", \"chosen\": \"c\", \"rejected\": \"d\"}\n");
   PrepareOptions asked = options(learned);
   asked.inputs.push_back(pairs);
-  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("p.jsonl', line 1"), HasSubstr("preference"), HasSubstr("--kind")));
+  EXPECT_THAT(refusal([&] { prepare(asked); }), AllOf(HasSubstr("p.jsonl', line 1"), HasSubstr("preference"), HasSubstr("--kind")));
   asked.kind = DatasetKind::supervised;
   EXPECT_EQ(prepare(asked).samples, 2);
   asked = options(pairs);
   asked.inputs.push_back(learned);
-  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("a.jsonl', line 1"), HasSubstr("supervised"), HasSubstr("--kind")));
+  EXPECT_THAT(refusal([&] { prepare(asked); }), AllOf(HasSubstr("a.jsonl', line 1"), HasSubstr("supervised"), HasSubstr("--kind")));
   const std::string mixed = file("m.jsonl",
                                  "{\"instruction\": \"a\", \"output\": \"b\"}\n"
                                  "{\"instruction\": \"a\", \"output\": \"b\", \"chosen\": \"c\", \"rejected\": \"d\"}\n");
@@ -317,7 +317,7 @@ TEST_F(Prepare, LongRecordsFollowTheRule) {
   PrepareOptions asked =
       options(file("a.jsonl", "{\"prompt\": \"abcdef\", \"response\": \"b\"}\n{\"prompt\": \"a\", \"response\": \"b\"}\n"));
   asked.rules.max_prompt_tokens = 4;
-  EXPECT_THAT(message([&] { prepare(asked); }), AllOf(HasSubstr("line 1"), HasSubstr("--max-prompt-tokens")));
+  EXPECT_THAT(refusal([&] { prepare(asked); }), AllOf(HasSubstr("line 1"), HasSubstr("--max-prompt-tokens")));
   asked.rules.prompt_rule = TooLong::drop;
   EXPECT_EQ(prepare(asked).lengths, LengthCounts{.dropped = 1});
   asked.rules.prompt_rule = TooLong::cut;
@@ -330,7 +330,7 @@ TEST_F(Prepare, BadOptionsAreSentences) {
   const auto complaint = [&](auto&& change) {
     PrepareOptions asked = options(input);
     change(asked);
-    return message([&] { prepare(asked); });
+    return refusal([&] { prepare(asked); });
   };
   EXPECT_THAT(complaint([](auto& o) { o.inputs.clear(); }), HasSubstr("no input"));
   EXPECT_THAT(complaint([&](auto& o) { o.inputs = {at("none.jsonl")}; }), AllOf(HasSubstr("none.jsonl"), HasSubstr("no file")));
@@ -353,7 +353,7 @@ TEST_F(Prepare, AFullDiskLeavesNothing) {
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
   const rlimit limit{200000, before.rlim_max};
   ::setrlimit(RLIMIT_FSIZE, &limit);
-  const std::string complaint = message([&] { prepare(asked); });
+  const std::string complaint = refusal([&] { prepare(asked); });
   ::setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, handler);
   EXPECT_THAT(complaint, AllOf(HasSubstr("out.h5"), HasSubstr("free space")));

@@ -92,7 +92,7 @@ TEST(Pretokenizer, LongRunsDoNotOverflow) {
 }
 
 TEST(Pretokenizer, ABadExpressionIsNamed) {
-  const std::string error = tokenizer_error([] { Pretokenizer({{"(a"}, false, true}, "some/tokenizer.json"); });
+  const std::string error = refusal([] { Pretokenizer({{"(a"}, false, true}, "some/tokenizer.json"); });
   EXPECT_THAT(error, HasSubstr("some/tokenizer.json"));
   EXPECT_THAT(error, HasSubstr("'(a'"));
 }

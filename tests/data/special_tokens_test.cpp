@@ -185,11 +185,11 @@ TEST(SpecialTokens, ThereIsExactlyOneEosAndNothingBehindIt) {
   rules.add_eos = false;
   EXPECT_THAT(encode(rules, *tokenizer, asks("a", "b")).response, ElementsAre('b' - '!', end));
   rules.response_suffix = "<|im_end|>\n";
-  EXPECT_THAT(message([&] { TemplateEncoder(rules, *tokenizer); }),
+  EXPECT_THAT(refusal([&] { TemplateEncoder(rules, *tokenizer); }),
               AllOf(HasSubstr("behind the end-of-text token <|im_end|>"), HasSubstr("leave out")));
   rules.response_suffix = "";
   rules.response_prefix = "<|im_end|><|im_start|>";
-  EXPECT_THAT(message([&] { TemplateEncoder(rules, *tokenizer); }), HasSubstr("response_prefix"));
+  EXPECT_THAT(refusal([&] { TemplateEncoder(rules, *tokenizer); }), HasSubstr("response_prefix"));
   // A cut takes it away, as it takes one that is added.
   rules = chat();
   rules.max_response_tokens = 2;
@@ -327,12 +327,12 @@ TEST(SpecialTokens, BesideANormalizerTheyMustNotBeNormalized) {
   file["added_tokens"][3]["normalized"] = true;
   const auto tokenizer = load(file);
   EXPECT_THAT(tokenizer->encode("a<|im_end|>"), testing::Not(testing::IsEmpty()));
-  EXPECT_THAT(message([&] { encode_special(*tokenizer, "a<|im_end|>"); }), AllOf(HasSubstr("'<|im_end|>'"), HasSubstr("set it to false")));
+  EXPECT_THAT(refusal([&] { encode_special(*tokenizer, "a<|im_end|>"); }), AllOf(HasSubstr("'<|im_end|>'"), HasSubstr("set it to false")));
   file = metaspace_file("none");
   file["added_tokens"][3]["normalized"] = true;
   EXPECT_EQ(encode_special(*load(file), "Hi<|im_end|>"), encode_special(*load(metaspace_file("none")), "Hi<|im_end|>"));
   file["added_tokens"][3]["rstrip"] = true;  // spaces are no blanks there any more
-  EXPECT_THAT(message([&] { encode_special(*load(file), "a<|im_end|>"); }), HasSubstr("changes the spaces around it"));
+  EXPECT_THAT(refusal([&] { encode_special(*load(file), "a<|im_end|>"); }), HasSubstr("changes the spaces around it"));
   file = metaspace_file("first");
   file["added_tokens"][3]["normalized"] = true;  // no normalizer: the same
   EXPECT_EQ(encode_special(*load(file), "Hi<|im_end|>"), encode_special(*load(metaspace_file("first")), "Hi<|im_end|>"));

@@ -71,7 +71,7 @@ TEST(Template, BadTemplatesAreSentences) {
   const auto complaint = [](const std::string& prompt) {
     Template rules;
     rules.prompt = prompt;
-    return message([&] { rules.check(); });
+    return refusal([&] { rules.check(); });
   };
   EXPECT_THAT(complaint("{inpt}"), AllOf(HasSubstr("'inpt'"), HasSubstr("input")));
   EXPECT_THAT(complaint("{prompt"), HasSubstr("does not close"));
@@ -79,7 +79,7 @@ TEST(Template, BadTemplatesAreSentences) {
   EXPECT_THAT(complaint("[[a[[b]]]]"), HasSubstr("inside"));
   Template rules;
   rules.max_prompt_tokens = -1;
-  EXPECT_THAT(message([&] { rules.check(); }), HasSubstr("negative"));
+  EXPECT_THAT(refusal([&] { rules.check(); }), HasSubstr("negative"));
 }
 
 TEST(Template, JsonGivesItBackAndDifferencesAreNamed) {
@@ -101,8 +101,8 @@ TEST(Template, JsonGivesItBackAndDifferencesAreNamed) {
   EXPECT_EQ(Template::from_json(other.to_json()), other);
   EXPECT_EQ(rules.difference(other), "turn_suffix is \"\" here and \"\\n\" there");
   EXPECT_EQ(other.difference(rules), "turn_suffix is \"\\n\" here and \"\" there");
-  EXPECT_THAT(message([] { Template::from_json("{}"); }), HasSubstr("prepare the dataset again"));
-  EXPECT_THAT(message([&] { Template::from_json("{\"colour\": 1}"); }), HasSubstr("'colour'"));
+  EXPECT_THAT(refusal([] { Template::from_json("{}"); }), HasSubstr("prepare the dataset again"));
+  EXPECT_THAT(refusal([&] { Template::from_json("{\"colour\": 1}"); }), HasSubstr("'colour'"));
 }
 
 TEST(TemplateEncoder, ExactlyOneBosAndTheEndIsPartOfTheResponse) {
@@ -136,9 +136,9 @@ TEST(TemplateEncoder, WhatIsTooLongIsRefusedDroppedOrCut) {
   };
   EXPECT_TRUE(encode(TooLong::refuse, "ab", ""));
   EXPECT_TRUE(encode(TooLong::refuse, "", "ab"));
-  EXPECT_THAT(message([&] { encode(TooLong::refuse, "abc", ""); }),
+  EXPECT_THAT(refusal([&] { encode(TooLong::refuse, "abc", ""); }),
               AllOf(HasSubstr("'f', line 9"), HasSubstr("prompt has 4 tokens"), HasSubstr("--max-prompt-tokens")));
-  EXPECT_THAT(message([&] { encode(TooLong::refuse, "", "abc"); }), AllOf(HasSubstr("response has 4 tokens"), HasSubstr("--response-rule")));
+  EXPECT_THAT(refusal([&] { encode(TooLong::refuse, "", "abc"); }), AllOf(HasSubstr("response has 4 tokens"), HasSubstr("--response-rule")));
   EXPECT_FALSE(encode(TooLong::drop, "abc", ""));
   EXPECT_FALSE(encode(TooLong::drop, "", "abc"));
   EXPECT_EQ(counts, (LengthCounts{.dropped = 2}));
@@ -154,15 +154,15 @@ TEST(TemplateEncoder, WhatIsTooLongIsRefusedDroppedOrCut) {
 
 TEST(TemplateEncoder, MissingSpecialTokensAndEmptyResponsesAreRefused) {
   const auto plain = byte_tokenizer({.all = {}, .bos = "", .eos = "", .pad = ""});
-  EXPECT_THAT(message([&] { TemplateEncoder(Template{}, *plain); }), HasSubstr("add_bos = false"));
+  EXPECT_THAT(refusal([&] { TemplateEncoder(Template{}, *plain); }), HasSubstr("add_bos = false"));
   Template rules;
   rules.add_bos = false;
-  EXPECT_THAT(message([&] { TemplateEncoder(rules, *plain); }), HasSubstr("add_eos = false"));
+  EXPECT_THAT(refusal([&] { TemplateEncoder(rules, *plain); }), HasSubstr("add_eos = false"));
   rules.add_eos = false;
   const TemplateEncoder encoder(rules, *plain);
   LengthCounts counts;
   Ids tokens;
-  EXPECT_THAT(message([&] { encoder.response({""}, {}, "'f', line 2", tokens, counts); }), AllOf(HasSubstr("line 2"), HasSubstr("empty")));
+  EXPECT_THAT(refusal([&] { encoder.response({""}, {}, "'f', line 2", tokens, counts); }), AllOf(HasSubstr("line 2"), HasSubstr("empty")));
 }
 
 }  // namespace

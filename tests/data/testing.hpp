@@ -9,9 +9,11 @@
 
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
+#include "support/refusal.hpp"
 
 namespace collimate {
 
+using test::refusal;
 /// A fresh folder for each test, removed behind it.
 class InFolder : public testing::Test {
  protected:
@@ -29,17 +31,6 @@ class InFolder : public testing::Test {
   }
   std::filesystem::path folder_;
 };
-
-/// What a call complains of.
-template <class Call>
-std::string message(Call&& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 /// A path below the folder of real files, or empty where COLLIMATE_TEST_DATA is unset.
 inline std::string test_data(const std::string& name) {

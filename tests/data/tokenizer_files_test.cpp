@@ -82,7 +82,7 @@ TEST(TokenizerFiles, BadSideFilesAreNamed) {
   folder.write("merges.txt", small_merges);
   const auto error_with = [&](const std::string& name, const std::string& content) {
     folder.write(name, content);
-    const std::string error = tokenizer_error([&] { load_tokenizer(folder.path()); });
+    const std::string error = refusal([&] { load_tokenizer(folder.path()); });
     folder.remove(name);
     EXPECT_THAT(error, HasSubstr(name));
     return error;
@@ -103,7 +103,7 @@ TEST(TokenizerFiles, BadPairsAreNamed) {
   const auto error_with = [&](const std::string& vocab, const std::string& merges) {
     folder.write("vocab.json", vocab);
     folder.write("merges.txt", merges);
-    return tokenizer_error([&] { load_tokenizer(folder.path()); });
+    return refusal([&] { load_tokenizer(folder.path()); });
   };
   EXPECT_THAT(error_with(small_vocab().substr(0, 500), small_merges), HasSubstr("vocab.json is not valid JSON at byte"));
   EXPECT_THAT(error_with("[1, 2]", small_merges), HasSubstr("vocab.json: the vocabulary is not an object"));
@@ -118,7 +118,7 @@ TEST(TokenizerFiles, BadPairsAreNamed) {
 
 TEST(TokenizerFiles, WhatIsNotThereIsSaid) {
   const TokenizerFolder folder;
-  const auto error_of = [](const std::string& path) { return tokenizer_error([&] { load_tokenizer(path); }); };
+  const auto error_of = [](const std::string& path) { return refusal([&] { load_tokenizer(path); }); };
   EXPECT_THAT(error_of(folder.path()),
               HasSubstr(folder.path() + " holds no tokenizer. Looked for: tokenizer.json, vocab.json with merges.txt"));
   EXPECT_THAT(error_of(folder.path() + "/none"), HasSubstr("/none does not exist"));
@@ -137,7 +137,7 @@ TEST(TokenizerFiles, SeveralTokenizersInAFolderAreNotGuessedAt) {
     folder.write(std::string(prefix) + "vocab.json", small_vocab());
     folder.write(std::string(prefix) + "merges.txt", small_merges);
   }
-  EXPECT_THAT(tokenizer_error([&] { load_tokenizer(folder.path()); }), HasSubstr("several tokenizers (a_vocab.json, b_vocab.json)"));
+  EXPECT_THAT(refusal([&] { load_tokenizer(folder.path()); }), HasSubstr("several tokenizers (a_vocab.json, b_vocab.json)"));
   folder.write("vocab.json", small_vocab());
   folder.write("merges.txt", small_merges);
   EXPECT_EQ(load_tokenizer(folder.path())->vocabulary(), 258);

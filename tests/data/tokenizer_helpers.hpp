@@ -11,9 +11,11 @@
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/data/tokenizer.hpp"
+#include "support/refusal.hpp"
 
 namespace collimate {
 
+using test::refusal;
 using Ids = std::vector<std::int32_t>;
 
 /// A folder that is gone after the test.
@@ -40,17 +42,6 @@ class TokenizerFolder {
 inline Ids encode_special(const Tokenizer& tokenizer, std::string_view text) {
   const TextRange all[] = {{0, text.size()}};
   return tokenizer.encode(text, all);
-}
-
-/// The sentence that `action` fails with.
-template <class Action>
-std::string tokenizer_error(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 /// Random bytes, some of them runs of letters, spaces, multi-byte characters and broken ones.

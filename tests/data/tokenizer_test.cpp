@@ -81,26 +81,26 @@ TEST(Tokenizer, FingerprintSeesEveryDifference) {
 
 TEST(Tokenizer, RefusesIdsOutsideTheVocabulary) {
   const auto tokenizer = byte_tokenizer();
-  EXPECT_THAT(tokenizer_error([&] { tokenizer->decode(Ids{1, 257}); }), HasSubstr("id 257, outside the vocabulary of 257"));
-  EXPECT_THAT(tokenizer_error([&] { tokenizer->decode(Ids{-1}); }), HasSubstr("id -1"));
-  EXPECT_THAT(tokenizer_error([&] { tokenizer->piece(257); }), HasSubstr("257"));
-  EXPECT_THAT(tokenizer_error([&] { with_special_ids(byte_tokenizer(), {300, {}, {}, {}}); }), HasSubstr("id 300"));
+  EXPECT_THAT(refusal([&] { tokenizer->decode(Ids{1, 257}); }), HasSubstr("id 257, outside the vocabulary of 257"));
+  EXPECT_THAT(refusal([&] { tokenizer->decode(Ids{-1}); }), HasSubstr("id -1"));
+  EXPECT_THAT(refusal([&] { tokenizer->piece(257); }), HasSubstr("257"));
+  EXPECT_THAT(refusal([&] { with_special_ids(byte_tokenizer(), {300, {}, {}, {}}); }), HasSubstr("id 300"));
 }
 
 TEST(Tokenizer, WhatAModelDrawsBehindTheVocabularyIsNoText) {
   const auto tokenizer = byte_tokenizer();
   EXPECT_EQ(tokenizer->decode_after(Ids{300}, Ids{'h', 257, 'i', 5000}), "hi");
-  EXPECT_THAT(tokenizer_error([&] { tokenizer->decode_after(Ids{}, Ids{-1}); }), HasSubstr("id -1"));
+  EXPECT_THAT(refusal([&] { tokenizer->decode_after(Ids{}, Ids{-1}); }), HasSubstr("id -1"));
 }
 
 TEST(Tokenizer, RefusesADamagedStore) {
   const std::string good = byte_tokenizer()->serialize();
-  EXPECT_THAT(tokenizer_error([] { deserialize_tokenizer(""); }), HasSubstr("header"));
-  EXPECT_THAT(tokenizer_error([] { deserialize_tokenizer("[1]\n"); }), HasSubstr("header"));
-  EXPECT_THAT(tokenizer_error([] { deserialize_tokenizer("{\"collimate_tokenizer\":9,\"kind\":\"bpe\"}\n"); }), HasSubstr("format 9"));
-  EXPECT_THAT(tokenizer_error([] { deserialize_tokenizer("{\"collimate_tokenizer\":1,\"kind\":\"new\"}\n"); }),
+  EXPECT_THAT(refusal([] { deserialize_tokenizer(""); }), HasSubstr("header"));
+  EXPECT_THAT(refusal([] { deserialize_tokenizer("[1]\n"); }), HasSubstr("header"));
+  EXPECT_THAT(refusal([] { deserialize_tokenizer("{\"collimate_tokenizer\":9,\"kind\":\"bpe\"}\n"); }), HasSubstr("format 9"));
+  EXPECT_THAT(refusal([] { deserialize_tokenizer("{\"collimate_tokenizer\":1,\"kind\":\"new\"}\n"); }),
               HasSubstr("unknown kind \"new\""));
-  EXPECT_THAT(tokenizer_error([&] { deserialize_tokenizer(good.substr(0, good.size() / 2)); }), HasSubstr("not valid JSON"));
+  EXPECT_THAT(refusal([&] { deserialize_tokenizer(good.substr(0, good.size() / 2)); }), HasSubstr("not valid JSON"));
 }
 
 TEST(Tokenizer, ServesSeveralThreads) {

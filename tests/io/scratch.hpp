@@ -7,6 +7,7 @@
 #include <string>
 
 #include "collimate/base/error.hpp"
+#include "support/refusal.hpp"
 
 namespace collimate::test {
 
@@ -31,16 +32,6 @@ inline std::string bytes_of(const std::string& path) {
 }
 
 inline void put(const std::string& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
-
-/// The sentence with which `action` is refused.
-std::string refusal(auto action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "accepted";
-}
 
 #define EXPECT_SAYS(text, words) EXPECT_NE((text).find(words), std::string::npos) << (text)
 

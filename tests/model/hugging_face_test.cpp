@@ -11,9 +11,12 @@
 #include <sstream>
 
 #include "collimate/base/error.hpp"
+#include "support/refusal.hpp"
 
 namespace collimate {
 namespace {
+
+using test::refusal;
 
 using Json = nlohmann::json;
 
@@ -25,15 +28,6 @@ const Json llama_json = {{"model_type", "llama"},      {"vocab_size", 32000},   
                          {"rope_theta", 10000.0},      {"rope_scaling", Json()},     {"hidden_act", "silu"}};
 
 ModelConfig read(const Json& json) { return config_from_hugging_face(json.dump(), "here/config.json"); }
-
-std::string refusal(auto action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "accepted";
-}
 
 std::string refusal_of(Json json, const char* key, Json value) {
   json[key] = value;

@@ -5,6 +5,7 @@
 
 #include "collimate/rlhf/model_card.hpp"
 #include "support/small_model.hpp"
+#include "support/refusal.hpp"
 
 // Adapters are saved alone, with a note of their base, and merged where a whole model is wanted.
 namespace collimate::rlhf {
@@ -12,6 +13,7 @@ namespace {
 
 using test::HandGrain;
 using test::OneEngine;
+using test::refusal;
 namespace fs = std::filesystem;
 
 struct Folder {
@@ -26,15 +28,6 @@ void save(const std::string& folder, const ModelToSave& model) {
   notes.stage = "sft";
   notes.complete = true;
   save_models(folder, {model}, notes, *make_single_communicator());
-}
-
-std::string refusal(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 void expect_near(const std::vector<float>& a, const std::vector<float>& b) {

@@ -9,10 +9,12 @@
 
 #include "collimate/base/error.hpp"
 #include "collimate/base/random.hpp"
+#include "support/refusal.hpp"
 
 namespace collimate::rlhf {
 namespace {
 
+using test::refusal;
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 using Floats = std::vector<float>;
 using Offsets = std::vector<std::int64_t>;
@@ -188,21 +190,13 @@ TEST(Detail44, ABrokenNumberNamesItsSampleAndToken) {
   Floats bad = good, out(5), returns(5);
   bad[3] = nan;
   const std::vector<double> scores{0, 0};
-  const auto message = [](const auto& call) {
-    try {
-      call();
-    } catch (const Error& error) {
-      return std::string(error.what());
-    }
-    return std::string("no error");
-  };
   EXPECT_NE(
-      message([&] { shape_rewards(out, bad, good, scores, {offsets}, 0.1, KlEstimator::k1); }).find("KL of sample 1 at response token 1"),
+      refusal([&] { shape_rewards(out, bad, good, scores, {offsets}, 0.1, KlEstimator::k1); }).find("KL of sample 1 at response token 1"),
       std::string::npos);
-  EXPECT_NE(message([&] { shape_rewards(out, good, good, std::vector<double>{0, nan}, {offsets}, 0.1, KlEstimator::k1); })
+  EXPECT_NE(refusal([&] { shape_rewards(out, good, good, std::vector<double>{0, nan}, {offsets}, 0.1, KlEstimator::k1); })
                 .find("reward of sample 1 at response token 2"),
             std::string::npos);
-  EXPECT_NE(message([&] { estimate_advantages(out, returns, good, bad, {offsets}, 1, 1); }).find("value of sample 1 at response token 1"),
+  EXPECT_NE(refusal([&] { estimate_advantages(out, returns, good, bad, {offsets}, 1, 1); }).find("value of sample 1 at response token 1"),
             std::string::npos);
   EXPECT_THROW(shape_rewards(out, good, good, std::vector<double>{0}, {offsets}, 0.1, KlEstimator::k1), Error);
   Floats small(4);

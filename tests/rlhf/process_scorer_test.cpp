@@ -15,6 +15,7 @@
 
 #include "collimate/base/error.hpp"
 #include "collimate/rlhf/scorer.hpp"
+#include "support/refusal.hpp"
 
 // The scoring programs of these tests are shell commands and, where a shell is too slow, this very program: started with
 // COLLIMATE_TEST_CHILD in the environment it acts as a scorer instead of running tests.
@@ -24,6 +25,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using test::refusal;
 using nlohmann::json;
 
 /// "line": reads lines and answers each with the length of its response, its index and 2 kB of ballast, also on standard error.
@@ -64,20 +66,11 @@ std::vector<ScoredSample> samples_of(int count, std::size_t length = 10, int fir
   return samples;
 }
 
-std::string message_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 std::string failure_of(const std::string& command, int count = 3, double deadline = 10) {
   const auto scorer = make_process_scorer(command, deadline);
   const auto samples = samples_of(count, 10, 40);
-  std::string first = message_of([&] { scorer->score(samples); });
-  EXPECT_THAT(message_of([&] { scorer->score(samples); }), HasSubstr("has failed before")) << "it is not started again";
+  std::string first = refusal([&] { scorer->score(samples); });
+  EXPECT_THAT(refusal([&] { scorer->score(samples); }), HasSubstr("has failed before")) << "it is not started again";
   EXPECT_THAT(first, HasSubstr(command));
   return first;
 }
@@ -141,7 +134,7 @@ TEST(ProcessScorer, ADyingProgramIsNamedWithItsStatusAndLastWords) {
 TEST(ProcessScorer, ABrokenPipeDoesNotEndUs) {
   const auto scorer = make_process_scorer("exit 5", 10);
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  EXPECT_THAT(message_of([&] { scorer->score(samples_of(100, 100000)); }), HasSubstr("exited with status 5"));
+  EXPECT_THAT(refusal([&] { scorer->score(samples_of(100, 100000)); }), HasSubstr("exited with status 5"));
   // It closes its input but lives on, so that we do write into the broken pipe.
   EXPECT_THAT(failure_of("exec <&-; sleep 30", 1000, 0.5), HasSubstr("within 0.5 seconds"));
   sigset_t pending;
@@ -183,9 +176,9 @@ TEST(ProcessScorer, TooFewOrTooManyLines) {
   const auto late = make_process_scorer("read -r a; echo 1; sleep 0.05; echo extra; sleep 5", 10);
   EXPECT_EQ(late->score(samples_of(1)), std::vector<double>{1});
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  EXPECT_THAT(message_of([&] { late->score(samples_of(1)); }), HasSubstr("before it had been sent"));
+  EXPECT_THAT(refusal([&] { late->score(samples_of(1)); }), HasSubstr("before it had been sent"));
   const auto endless = make_process_scorer("yes | tr -d '\\n'", 10);
-  EXPECT_THAT(message_of([&] { endless->score(samples_of(1)); }), HasSubstr("more than 1 MiB"));
+  EXPECT_THAT(refusal([&] { endless->score(samples_of(1)); }), HasSubstr("more than 1 MiB"));
 }
 
 TEST(ProcessScorer, OnlyTheLastWordsAreKept) {
@@ -224,22 +217,22 @@ TEST(ProcessScorer, BadSettingsAreRefused) {
 }
 
 TEST(ProcessScorer, CommandsThatCannotBeStartedAreFoundAtOnce) {
-  const auto complaint = [](const std::string& command) { return message_of([&] { check_scorer_command(command); }); };
+  const auto complaint = [](const std::string& command) { return refusal([&] { check_scorer_command(command); }); };
   EXPECT_THAT(complaint("no-such-program --fast"), AllOf(HasSubstr("no program 'no-such-program'"), HasSubstr("--fast")));
   EXPECT_THAT(complaint(" ./no/such/file x"), HasSubstr("no file './no/such/file'; check the path"));
   EXPECT_THAT(complaint("/tmp"), HasSubstr("no file '/tmp'"));
   EXPECT_THAT(complaint("/etc/passwd"), HasSubstr("not executable"));
   for (const char* good : {"cat", "/bin/cat", "cd / && cat", "while read -r l; do echo 1; done", "exit 3", "X=1 nothing", "'no such'", "(cat)"})
-    EXPECT_EQ(complaint(good), "no error");
+    EXPECT_EQ(complaint(good), "accepted");
   // One that ends at once is found before it is sent anything.
   const auto scorer = make_process_scorer("echo out of cheese >&2; exit 3", 10), patient = make_process_scorer("cat", 10);
   std::string said;
   for (int i = 0; i < 500 && (said.empty() || said == "no error"); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    said = message_of([&] { scorer->check(); });
+    said = refusal([&] { scorer->check(); });
   }
   EXPECT_THAT(said, AllOf(HasSubstr("exited with status 3"), HasSubstr("out of cheese")));
-  EXPECT_EQ(message_of([&] { patient->check(); }), "no error");
+  EXPECT_EQ(refusal([&] { patient->check(); }), "accepted");
 }
 
 }  // namespace

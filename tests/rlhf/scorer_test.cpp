@@ -9,20 +9,13 @@
 #include <nlohmann/json.hpp>
 
 #include "collimate/base/error.hpp"
+#include "support/refusal.hpp"
 
 namespace collimate::rlhf {
 namespace {
 
 using testing::HasSubstr;
-
-std::string message_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
+using test::refusal;
 
 double score_of(Scorer& scorer, const std::string& response, const std::string& answer = "", std::int64_t tokens = 0) {
   const ScoredSample sample{7, "a prompt", response, answer, "eos", tokens};
@@ -67,19 +60,19 @@ TEST_F(LexiconTest, WordsPhrasesAndJoints) {
 }
 
 TEST_F(LexiconTest, BadFilesAreRefusedWithTheirLine) {
-  const auto refusal = [&](const std::string& text) {
+  const auto of_text = [&](const std::string& text) {
     const std::string path = write(text);
-    return message_of([&] { make_lexicon_scorer(path); });
+    return refusal([&] { make_lexicon_scorer(path); });
   };
-  EXPECT_THAT(refusal("good\t3\nbad -3\n"), HasSubstr("line 2"));
-  EXPECT_THAT(refusal("good\tthree\n"), HasSubstr("'three' is no number"));
-  EXPECT_THAT(refusal("good\tnan\n"), HasSubstr("is no number"));
-  EXPECT_THAT(refusal(":-)\t3\n"), HasSubstr("no letter"));
-  EXPECT_THAT(refusal("well, done\t3\n"), HasSubstr("joined by"));
-  EXPECT_THAT(refusal("good\t3\nGood\t2\n"), HasSubstr("earlier line"));
-  EXPECT_THAT(refusal(""), HasSubstr("no entries"));
-  EXPECT_THAT(message_of([] { make_lexicon_scorer("/nowhere/lexicon"); }), HasSubstr("cannot be opened"));
-  EXPECT_THAT(message_of([&] { make_lexicon_scorer(written_, 0); }), HasSubstr("factor"));
+  EXPECT_THAT(of_text("good\t3\nbad -3\n"), HasSubstr("line 2"));
+  EXPECT_THAT(of_text("good\tthree\n"), HasSubstr("'three' is no number"));
+  EXPECT_THAT(of_text("good\tnan\n"), HasSubstr("is no number"));
+  EXPECT_THAT(of_text(":-)\t3\n"), HasSubstr("no letter"));
+  EXPECT_THAT(of_text("well, done\t3\n"), HasSubstr("joined by"));
+  EXPECT_THAT(of_text("good\t3\nGood\t2\n"), HasSubstr("earlier line"));
+  EXPECT_THAT(of_text(""), HasSubstr("no entries"));
+  EXPECT_THAT(refusal([] { make_lexicon_scorer("/nowhere/lexicon"); }), HasSubstr("cannot be opened"));
+  EXPECT_THAT(refusal([&] { make_lexicon_scorer(written_, 0); }), HasSubstr("factor"));
 }
 
 TEST(ExpressionScorer, OnceAndEvery) {
@@ -90,9 +83,9 @@ TEST(ExpressionScorer, OnceAndEvery) {
   EXPECT_EQ(score_of(*make_expression_scorer("x*", 1, ExpressionCount::every), "axxb\u00e9x"), 2) << "empty matches do not count";
   EXPECT_EQ(score_of(*make_expression_scorer("(?i)^\\p{L}+$"), "\u00c9t\u00e9"), 1);
   EXPECT_EQ(score_of(*make_expression_scorer("b", 1, ExpressionCount::every), "b\xff\xfe" "b"), 2) << "broken UTF-8 does no harm";
-  EXPECT_THAT(message_of([] { make_expression_scorer("a(b"); }), HasSubstr("'a(b' is wrong at character 3"));
+  EXPECT_THAT(refusal([] { make_expression_scorer("a(b"); }), HasSubstr("'a(b' is wrong at character 3"));
   const auto slow = make_expression_scorer("^(a+)+$");
-  EXPECT_THAT(message_of([&] { score_of(*slow, std::string(64, 'a') + "b"); }), HasSubstr("sample 7"));
+  EXPECT_THAT(refusal([&] { score_of(*slow, std::string(64, 'a') + "b"); }), HasSubstr("sample 7"));
 }
 
 TEST(LengthScorer, CharactersAndTokens) {
@@ -136,7 +129,7 @@ TEST(FinalNumber, ScoresOneOrZero) {
   EXPECT_EQ(score_of(*strict, "#### 1451", "#### 1,450"), 0);
   EXPECT_EQ(score_of(*strict, "it is 1450", "#### 1,450"), 0);
   EXPECT_EQ(score_of(*lenient, "it is 1450.", "1450"), 1);
-  EXPECT_THAT(message_of([&] { score_of(*strict, "#### 1", "none"); }), HasSubstr("sample 7"));
+  EXPECT_THAT(refusal([&] { score_of(*strict, "#### 1", "none"); }), HasSubstr("sample 7"));
 }
 
 // ---- real files ----
