@@ -102,10 +102,11 @@ void check_tied_head(const Source& source, const WeightFiles& weights) {
     weights.reader.read(name, begin, std::ssize(b), b.data());
     equal = std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
   }
-  require(equal,
-          "{} holds an lm_head.weight that differs from {}, but {} ties the two: set \"tie_word_embeddings\": false there to import this head, or "
-          "take it out of the file",
-          weights.reader.path(), name, source.config_path);
+  require(
+      equal,
+      "{} holds an lm_head.weight that differs from {}, but {} ties the two: set \"tie_word_embeddings\": false there to import this head, or "
+      "take it out of the file",
+      weights.reader.path(), name, source.config_path);
 }
 
 void read_weights(const WeightFiles& weights, ParameterStore& store) {

@@ -31,7 +31,8 @@ struct Words {
 void declare(OptionTable& table, Words& words) {
   table.add("input", words.inputs, "the files to read; may be given without --input");
   table.add("output", words.output, "the dataset to write");
-  table.add("heldout", words.held_out, "share of the records that go to --heldout-output; pairs of one prompt go together", at_least_below(0, 1));
+  table.add("heldout", words.held_out, "share of the records that go to --heldout-output; pairs of one prompt go together",
+            at_least_below(0, 1));
   table.add("heldout-output", words.held_out_output, "the dataset of the held-out records");
   table.add("kind", words.kind, "what the dataset is for; auto: what the records hold",
             one_of({"auto", "supervised", "preference", "prompts"}));

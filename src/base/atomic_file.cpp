@@ -46,7 +46,8 @@ fs::path folder_of(const std::string& path) {
   return folder.empty() ? fs::path(".") : folder;
 }
 
-/// What the names of this machine's processes begin with: equal where a process number means the same process. Empty where that is not known.
+/// What the names of this machine's processes begin with: equal where a process number means the same process. Empty where that is not
+/// known.
 std::string own_machine() {
   std::string boot;
   std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);

@@ -198,8 +198,10 @@ void OptionTable::refuse_stray_word(const std::vector<std::string>& words) const
   const auto is_given = [&](const std::string& word) { return word == option || word.starts_with(option + "="); };
   std::size_t taken = state_->positionals.max_total_count(), i = 0;
   for (; i < words.size(); ++i) {
-    if (words[i].starts_with("--")) i += words[i].find('=') == std::string::npos;
-    else if (taken-- == 0) break;
+    if (words[i].starts_with("--"))
+      i += words[i].find('=') == std::string::npos;
+    else if (taken-- == 0)
+      break;
   }
   const std::string word = shell_word(words.at(i));
   if (!state_->wordless.empty() && std::none_of(words.begin(), words.end(), is_given))

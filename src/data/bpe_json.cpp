@@ -73,7 +73,8 @@ std::string with_special_tokens(const std::string& text, std::span<const std::in
   json& added = file["added_tokens"];
   for (const std::int32_t id : ids) {
     const auto found = std::find_if(added.begin(), added.end(), [&](const json& token) { return token.at("id") == id; });
-    if (found != added.end()) (*found)["special"] = true;
+    if (found != added.end())
+      (*found)["special"] = true;
     else if (const auto name = unreachable_name(file["model"], id))
       added.push_back({{"id", id},
                        {"content", *name},

@@ -62,7 +62,8 @@ struct Dataset::Columns {
     for (std::int64_t group = 0; group < groups.size(); ++group) {
       rows_of_group.push_back(groups.row(group));
       for (const std::int64_t row : rows_of_group.back())
-        require(row >= 0 && row < size, "the dataset file '{}' is damaged: '/groups' names row {} of {}; prepare it again", file.path(), row, size);
+        require(row >= 0 && row < size, "the dataset file '{}' is damaged: '/groups' names row {} of {}; prepare it again", file.path(),
+                row, size);
       check_count(!rows_of_group.back().empty(), 1, "/groups");
     }
     size = groups.size();

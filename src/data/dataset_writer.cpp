@@ -22,7 +22,11 @@ struct DatasetWriter::Columns {
   using Texts = RaggedWriter<std::uint8_t>;
 
   Columns(const std::string& path, DatasetKind kind_, const Template& rules, const Tokenizer& tokenizer, bool join_groups_)
-      : kind(kind_), join_groups(join_groups_), target(path), file(Hdf5File::create(target.temporary())), vocabulary(tokenizer.vocabulary()) {
+      : kind(kind_),
+        join_groups(join_groups_),
+        target(path),
+        file(Hdf5File::create(target.temporary())),
+        vocabulary(tokenizer.vocabulary()) {
     rules.check();
     const std::string bytes = tokenizer.serialize();
     file.set_attribute("/", "format", "collimate-dataset");

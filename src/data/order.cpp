@@ -49,7 +49,8 @@ std::vector<std::int64_t> take(std::int64_t n, std::uint64_t seed, std::int64_t 
 HeldOutSplit split_held_out(std::span<const std::int32_t> records, double fraction, std::uint64_t seed) {
   require(fraction >= 0 && fraction < 1, "the held-out fraction {} must be at least 0 and below 1", fraction);
   const auto n = static_cast<std::int64_t>(records.size());
-  const std::int64_t all = std::accumulate(records.begin(), records.end(), std::int64_t{0}), wanted = std::llround(static_cast<double>(all) * fraction);
+  const std::int64_t all = std::accumulate(records.begin(), records.end(), std::int64_t{0}),
+                     wanted = std::llround(static_cast<double>(all) * fraction);
   std::vector<bool> out(records.size());
   std::int64_t groups = 0;
   for (std::int64_t held = 0; held < wanted; ++groups) {

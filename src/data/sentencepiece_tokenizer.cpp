@@ -21,7 +21,7 @@ constexpr std::uint64_t pieces_field = 1, type_field = 3, control_type = 3, user
 
 /// A field of a protobuf message (protobuf.dev/programming-guides/encoding).
 struct ProtoField {
-  std::uint64_t number = 0, value = 0;       // value: of a varint
+  std::uint64_t number = 0, value = 0;        // value: of a varint
   std::string_view whole = {}, content = {};  // content: of a string or message
 };
 
@@ -153,7 +153,10 @@ std::string with_control_pieces(const std::string& bytes, std::span<const std::i
     const bool wanted = field.number == pieces_field && std::find(ids.begin(), ids.end(), id) != ids.end();
     if (field.number == pieces_field) ++id;
     if (wanted && is_user_defined(field.content))
-      out.append(varint(pieces_field << 3 | 2)).append(varint(field.content.size() + as_control.size())).append(field.content).append(as_control);
+      out.append(varint(pieces_field << 3 | 2))
+          .append(varint(field.content.size() + as_control.size()))
+          .append(field.content)
+          .append(as_control);
     else
       out.append(field.whole);
   }

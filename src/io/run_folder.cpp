@@ -33,9 +33,10 @@ bool counts(const fs::directory_entry& entry) {  // neither a lock nor what a re
 /// The checkpoints that a run has left in its folder.
 std::vector<std::string> checkpoints_of_run(const fs::path& path) {
   const fs::path checkpoints = path / "checkpoints";
-  require(!fs::is_symlink(checkpoints),
-          "'{}' is a symbolic link, and what lies behind it may be others', so it is not replaced: remove the link, or choose another run.folder",
-          checkpoints.string());
+  require(
+      !fs::is_symlink(checkpoints),
+      "'{}' is a symbolic link, and what lies behind it may be others', so it is not replaced: remove the link, or choose another run.folder",
+      checkpoints.string());
   std::vector<std::string> all;
   for (const char* stage : stages) std::ranges::move(checkpoints_of_stage(checkpoints.string(), stage), std::back_inserter(all));
   return all;

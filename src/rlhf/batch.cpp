@@ -64,12 +64,14 @@ std::vector<PackedGrain> Batch::pack_mine() const {
   return out;
 }
 
-void Batch::leave_out(std::int64_t count, std::int64_t grain, const PackedGrain& packed, std::int64_t first, std::span<float> gradient) const {
+void Batch::leave_out(std::int64_t count, std::int64_t grain, const PackedGrain& packed, std::int64_t first,
+                      std::span<float> gradient) const {
   if (grain < 0 || count >= std::ssize(sequences_)) return;
   const std::int64_t end = first + std::ssize(gradient);
   for (std::size_t s = 0; s < grains_[grain].size(); ++s)
     if (grains_[grain][s] >= count)
-      for (std::int64_t row = std::max<std::int64_t>(first, packed.offsets[s]); row < std::min<std::int64_t>(end, packed.offsets[s + 1]); ++row)
+      for (std::int64_t row = std::max<std::int64_t>(first, packed.offsets[s]); row < std::min<std::int64_t>(end, packed.offsets[s + 1]);
+           ++row)
         gradient[row - first] = 0;
 }
 

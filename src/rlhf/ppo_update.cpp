@@ -61,8 +61,8 @@ ValueTotals PpoTrainer::step_critic(const Minibatch& minibatch, const Rollout& r
     };
   };
   return optimizer_step<ValueTotals>(session_, critic_, name, batch, {}, loss_of, [&](const std::string& what, std::int64_t sample) {
-    return fmt::format("the value{} of sample {} is not finite in iteration {}: lower ppo.critic_rate", what == "loss" ? "" : "'s " + what, sample,
-                       name.step);
+    return fmt::format("the value{} of sample {} is not finite in iteration {}: lower ppo.critic_rate", what == "loss" ? "" : "'s " + what,
+                       sample, name.step);
   });
 }
 

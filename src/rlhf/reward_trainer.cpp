@@ -78,8 +78,8 @@ void RewardTrainer::learn(std::int64_t step) {
     };
   };
   const auto totals = update<PairTotals>(step, batch, loss_of, [&](const std::string& what, std::int64_t id) {
-    return fmt::format("the {} of {} is not finite at reward step {}: lower reward.rate or look at the pair", what == "loss" ? "score" : what,
-                       pair_name(data_, id), step);
+    return fmt::format("the {} of {} is not finite at reward step {}: lower reward.rate or look at the pair",
+                       what == "loss" ? "score" : what, pair_name(data_, id), step);
   });
   const double accuracy = static_cast<double>(totals.correct) / static_cast<double>(totals.pairs);
   JsonLine line;

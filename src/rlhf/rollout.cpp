@@ -143,7 +143,8 @@ std::string ScoreSource::name() const {
 
 std::vector<double> ScoreSource::raw(const Rollout& rollout, const Batch& batch) const {
   if (model_) {
-    const auto scores = per_sequence(batch, session_.division(), [&](auto grains, const EachValued& each) { model_->values(grains, each); });
+    const auto scores =
+        per_sequence(batch, session_.division(), [&](auto grains, const EachValued& each) { model_->values(grains, each); });
     return {scores.begin(), scores.end()};
   }
   std::vector<double> scores;
@@ -157,9 +158,10 @@ std::vector<double> ScoreSource::raw(const Rollout& rollout, const Batch& batch)
     for (const double raw : session_.scorer->score(samples)) {
       const double score = o.sign * raw;
       constexpr double most = std::numeric_limits<float>::max();
-      require(std::abs(score) <= most && std::abs(normalisation_(score)) <= most,
-              "the scorer {} gives sample {} the score {}, times ppo.scorer_sign = {}: a reward can be no larger than {:.3g}, so scale the scores",
-              o.kind == "process" ? fmt::format("'{}'", o.command) : o.kind, samples[scores.size()].index, raw, o.sign, most);
+      require(
+          std::abs(score) <= most && std::abs(normalisation_(score)) <= most,
+          "the scorer {} gives sample {} the score {}, times ppo.scorer_sign = {}: a reward can be no larger than {:.3g}, so scale the scores",
+          o.kind == "process" ? fmt::format("'{}'", o.command) : o.kind, samples[scores.size()].index, raw, o.sign, most);
       scores.push_back(score);
     }
   });

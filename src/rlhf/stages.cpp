@@ -264,9 +264,10 @@ Preparation::Preparation(Session& session) : session_(session) {
                                              folder));
     if (is_prepared(session)) return;
     const std::string data = o.run.folder + "/data";
-    require(!std::filesystem::is_symlink(data),
-            "'{}' is a symbolic link, and the stage prepare does not write over what lies behind it: remove the link, or take prepare out of run.stages",
-            data);
+    require(
+        !std::filesystem::is_symlink(data),
+        "'{}' is a symbolic link, and the stage prepare does not write over what lies behind it: remove the link, or take prepare out of run.stages",
+        data);
     place_.emplace(o.run.folder);
     name = place_->path();
     with_final_names<Error>(name, o.run.folder, [&] {
@@ -341,7 +342,8 @@ std::string summary_table(const Session& session) {
   out += fmt::format("\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, hashes.jsonl, summary.json, checkpoints/\n", folder);
   for (const std::string stage : {"ppo", "sft"})
     if (s.contains(stage + ".state_hash"))
-      return out + fmt::format("Talk to it: collimate generate --checkpoint {} --prompt \"...\"\n", shell_word(folder + "/checkpoints/" + stage));
+      return out +
+             fmt::format("Talk to it: collimate generate --checkpoint {} --prompt \"...\"\n", shell_word(folder + "/checkpoints/" + stage));
   return out;
 }
 

@@ -129,7 +129,8 @@ std::vector<std::string> BatchTrainer::warnings() const {
   std::vector<std::string> all = warmup_warnings(stage + ".warmup", model_.rate);
   if (options_.batch > data_.size())
     all.push_back(fmt::format("{}.batch = {} is more than the {} {} of '{}', so every step learns some of them more than once", stage,
-                              options_.batch, data_.size(), kind_.data == DatasetKind::preference ? "prompt groups" : "samples", data_.path()));
+                              options_.batch, data_.size(), kind_.data == DatasetKind::preference ? "prompt groups" : "samples",
+                              data_.path()));
   std::error_code error;
   if (heldout_ && std::filesystem::equivalent(data_.path(), heldout_->path(), error))
     all.push_back(fmt::format("{0}.heldout is {0}.data, so what it measures was learned", stage));

@@ -130,7 +130,8 @@ TEST_F(Generate, TakesTextThroughTheTemplate) {
 
 TEST_F(Generate, LogprobsShowTextNotPieces) {
   import_with_tokenizer({});
-  const std::string said = printed({"generate", "--checkpoint", folder / "t", "--prompt", "a", "--max-new", "39", "--logprobs", "--stop", "none"});
+  const std::string said =
+      printed({"generate", "--checkpoint", folder / "t", "--prompt", "a", "--max-new", "39", "--logprobs", "--stop", "none"});
   EXPECT_NE(said.find("log-probability  text\n"), std::string::npos) << said;
   EXPECT_NE(said.find("  \"\\x"), std::string::npos) << said;  // a byte, which as a piece has a letter of GPT-2's alphabet
 }

@@ -104,14 +104,18 @@ TEST(ImportExport, InspectSummarisesTheTokenizerAndShowsTheDeck) {
   put_checkpoint(folder / "c", "policy", Head::policy, notes);
   const std::string shown = printed({"inspect", folder / "c"});
   EXPECT_NE(shown.find(fmt::format("\"bytes\": {},", text.tokenizer.size())), std::string::npos) << shown;
-  EXPECT_NE(shown.find(fmt::format("\"fingerprint\": \"{:016x}\",\n      \"kind\": \"bpe\",\n      \"tokens\": 300\n", text.make_tokenizer()->fingerprint())), std::string::npos) << shown;
+  EXPECT_NE(shown.find(fmt::format("\"fingerprint\": \"{:016x}\",\n      \"kind\": \"bpe\",\n      \"tokens\": 300\n",
+                                   text.make_tokenizer()->fingerprint())),
+            std::string::npos)
+      << shown;
   EXPECT_NE(shown.find(fmt::format("\"parameters\": {}", small_gpt2().parameters())), std::string::npos) << shown;
   EXPECT_NE(shown.find("\ndeck\n  [run]\n  seed = 1\nrank 0\n  {\n    \"program\": \"here\"\n  }\ntensors\n"), std::string::npos) << shown;
   EXPECT_EQ(shown.find("collimate_tokenizer"), std::string::npos);
   EXPECT_EQ(shown.find("\"build\""), std::string::npos);
   text.tokenizer = "nonsense";
   put_checkpoint(folder / "c", "policy", Head::policy, notes);
-  EXPECT_NE(printed({"inspect", folder / "c"}).find("\"unreadable\": \"the stored tokenizer does not begin with its header line"), std::string::npos);
+  EXPECT_NE(printed({"inspect", folder / "c"}).find("\"unreadable\": \"the stored tokenizer does not begin with its header line"),
+            std::string::npos);
 }
 
 // transformers' GPT-2 has attn_pdrop = 0.1 where its config.json names none; LLaMA has 0.
@@ -240,13 +244,18 @@ TEST(ImportExport, RefusesPlacesThatCannotBe) {
 TEST(ImportExport, ComparesTheTokenizerWithTheVocabulary) {
   const Scratch folder;
   printed({"prepare", "--example", folder / "ex", "--train-bpe", "300"});
-  const std::vector<std::string> import = {"import", "--model", folder / "hf", "--output", folder / "c", "--tokenizer", folder / "ex/tokenizer.json"};
+  const std::vector<std::string> import = {
+      "import", "--model", folder / "hf", "--output", folder / "c", "--tokenizer", folder / "ex/tokenizer.json"};
   ModelConfig config = small_llama();
   for (const std::int64_t rows : {300, 320}) {
     config.vocabulary = rows;
     put_model(folder / "hf", config);
     const std::string said = printed(import);
-    EXPECT_EQ(said.find("the model has 320 rows for 300 tokens, which is usual as padding that a trained model does not draw; if the 20 more") != std::string::npos, rows == 320) << said;
+    EXPECT_EQ(
+        said.find("the model has 320 rows for 300 tokens, which is usual as padding that a trained model does not draw; if the 20 more") !=
+            std::string::npos,
+        rows == 320)
+        << said;
     EXPECT_EQ(said.find(" rows for ") != std::string::npos, rows == 320) << said;
   }
   config.vocabulary = 299;

@@ -114,7 +114,8 @@ TEST(Prepare, GroupsPairsAsAsked) {
   const std::string x = R"({"prompt": "x", "chosen": "a", "rejected": "b"})", y = R"({"prompt": "y", "chosen": "a", "rejected": "b"})";
   put(folder / "in.jsonl", x + "\n" + x + "\n" + y + "\n" + x + "\n");
   const std::vector<std::string> words = {"prepare", folder / "in.jsonl", "--output", folder / "out.h5"};
-  for (const auto& [how, groups] : {std::pair("", 2), {"--group-pairs=prompt", 2}, {"--group-pairs=consecutive", 3}, {"--group-pairs=none", 4}}) {
+  for (const auto& [how, groups] :
+       {std::pair("", 2), {"--group-pairs=prompt", 2}, {"--group-pairs=consecutive", 3}, {"--group-pairs=none", 4}}) {
     std::vector<std::string> all = words;
     if (*how) all.push_back(how);
     printed(all);
@@ -256,8 +257,8 @@ TEST(Program, HelpsAndEndsInOrder) {
   EXPECT_NE(nothing.err.find("Usage"), std::string::npos);
   // A full disk behind standard output is not taken for success.
   put(folder / "deck.ini", "[run]\nstages = prepare,sft\n[sft]\ndata = {run}/data/sft.h5\nsteps = 1\n");
-  for (const std::vector<std::string>& words :
-       std::vector<std::vector<std::string>>{{"--version"}, {"prepare", "--help"}, {"run", "--help"}, {"run", folder / "deck.ini", "--check"}}) {
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"--version"}, {"prepare", "--help"}, {"run", "--help"}, {"run", folder / "deck.ini", "--check"}}) {
     const Outcome full = collimate(words, "", "/dev/full");
     EXPECT_EQ(full.code, 1) << words[0] << full.err;
     EXPECT_NE(full.err.find("standard output cannot be written"), std::string::npos) << words[0] << full.err;

@@ -20,9 +20,9 @@ namespace collimate {
 namespace {
 
 namespace fs = std::filesystem;
+using test::refusal;
 using testing::AllOf;
 using testing::HasSubstr;
-using test::refusal;
 
 /// A fresh folder for each test.
 class Hdf5 : public testing::Test {
@@ -175,7 +175,8 @@ TEST_F(Hdf5, UnreadableFilesAreNamed) {
       const Hdf5File in = Hdf5File::open(at("broken"));
       if (in.exists("/x") && in.info("/x").shape == Shape{10000}) in.read<double>("/x");
     });
-    if (said == "accepted" || said.find("Collimate does not use") != std::string::npos || said.find(" axes; ") != std::string::npos) continue;
+    if (said == "accepted" || said.find("Collimate does not use") != std::string::npos || said.find(" axes; ") != std::string::npos)
+      continue;
     ++refused;
     ASSERT_THAT(said, AllOf(HasSubstr("the HDF5 file '" + at("broken") + "'"), HasSubstr(remedy))) << at_byte;
   }

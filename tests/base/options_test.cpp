@@ -228,7 +228,8 @@ TEST(Options, HelpShowsEveryOption) {
   words.add("human", text, "of a command line");
   words.add("format", plain, "of a command line");
   words.add("run.human", text, "of a deck");
-  EXPECT_THAT(words.help_text(), AllOf(HasSubstr("default '\\n\\nHuman: '\n"), HasSubstr("default auto\n"), HasSubstr(R"(default "\\n\\nHuman: ")")));
+  EXPECT_THAT(words.help_text(),
+              AllOf(HasSubstr("default '\\n\\nHuman: '\n"), HasSubstr("default auto\n"), HasSubstr(R"(default "\\n\\nHuman: ")")));
   v.steps = 3;  // the default is what the variable held when it was declared
   EXPECT_EQ(table.help_text(), help);
 }

@@ -66,7 +66,8 @@ TEST(Order, HeldOutSplitCountsRecordsAndKeepsSamplesWhole) {
   for (std::size_t i = 0; i < records.size(); ++i) records[i] = 1 + static_cast<std::int32_t>(i % 4);  // 750
   const auto split = split_held_out(records, 0.2, 1);
   const auto sum = [&](const std::vector<std::int64_t>& part) {
-    return std::accumulate(part.begin(), part.end(), 0, [&](int all, std::int64_t i) { return all + records[static_cast<std::size_t>(i)]; });
+    return std::accumulate(part.begin(), part.end(), 0,
+                           [&](int all, std::int64_t i) { return all + records[static_cast<std::size_t>(i)]; });
   };
   EXPECT_GE(sum(split.held_out), 150);
   EXPECT_LT(sum(split.held_out), 154);
@@ -88,8 +89,10 @@ TEST(Order, HeldOutSplitIsExactDisjointAndSeeded) {
   EXPECT_NE(split_held_out(std::vector<std::int32_t>(2312, 1), 0.3, 2).held_out, split.held_out);
   EXPECT_TRUE(split_held_out(std::vector<std::int32_t>(10, 1), 0, 1).held_out.empty());
   EXPECT_THAT(refusal([] { split_held_out(std::vector<std::int32_t>(10, 1), 1.0, 1); }), testing::HasSubstr("below 1"));
-  EXPECT_THAT(refusal([] { split_held_out(std::vector<std::int32_t>(1, 1), 0.9, 1); }), testing::HasSubstr("a held-out share of 0.9 is 1 of 1 samples, which leaves none to learn from"));
-  EXPECT_THAT(refusal([] { split_held_out(std::vector<std::int32_t>(2, 1), 0.1, 1); }), testing::HasSubstr("0.1 is 0 of 2 samples, which leaves none to hold out"));
+  EXPECT_THAT(refusal([] { split_held_out(std::vector<std::int32_t>(1, 1), 0.9, 1); }),
+              testing::HasSubstr("a held-out share of 0.9 is 1 of 1 samples, which leaves none to learn from"));
+  EXPECT_THAT(refusal([] { split_held_out(std::vector<std::int32_t>(2, 1), 0.1, 1); }),
+              testing::HasSubstr("0.1 is 0 of 2 samples, which leaves none to hold out"));
   EXPECT_THAT(refusal([] { take(0, 1, 0, 1); }), testing::HasSubstr("holds none"));
 }
 

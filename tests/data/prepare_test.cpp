@@ -240,12 +240,14 @@ TEST_F(Prepare, WhereNothingIsLeftItSaysWhy) {
   PrepareOptions asked = options(file("a.jsonl", "{\"pro\n{\"x\": 1}\n"));
   asked.reading.skip_bad = true;
   asked.kind = DatasetKind::supervised;
-  EXPECT_THAT(refusal([&] { prepare(asked); }), AllOf(HasSubstr("out.h5': 2 records are bad (the first: "), HasSubstr("line"), HasSubstr("; correct the bad ones")));
+  EXPECT_THAT(refusal([&] { prepare(asked); }),
+              AllOf(HasSubstr("out.h5': 2 records are bad (the first: "), HasSubstr("line"), HasSubstr("; correct the bad ones")));
   const std::string good = "{\"prompt\": \"abc\", \"response\": \"d\"}\n{\"prompt\": \"e\", \"response\": \"f\"}\n";
   asked = options(file("b.jsonl", good));
   asked.rules.prompt_rule = TooLong::drop;
   asked.rules.max_prompt_tokens = 2;
-  EXPECT_THAT(refusal([&] { prepare(asked); }), AllOf(HasSubstr("0 records are bad, and 2 were dropped"), HasSubstr("; raise --max-prompt-tokens")));
+  EXPECT_THAT(refusal([&] { prepare(asked); }),
+              AllOf(HasSubstr("0 records are bad, and 2 were dropped"), HasSubstr("; raise --max-prompt-tokens")));
   asked.rules.max_prompt_tokens = 3;  // one of the two is left
   asked.held_out_fraction = 0.5;
   asked.held_out_output = at("rest.h5");

@@ -226,8 +226,7 @@ TEST(TokenizerSentencePiece, DamagedModelsAreRefused) {
   const std::string good = sentencepiece_file(pieces("▁"));
   for (const std::string& bad :
        {std::string(), std::string("hello"), good.substr(0, 10), good.substr(0, good.size() / 2), std::string(100, '\xff')})
-    EXPECT_THAT(refusal([&] { parse_sentencepiece(bad, "x.model"); }), HasSubstr("x.model: not a SentencePiece model"))
-        << bad.size();
+    EXPECT_THAT(refusal([&] { parse_sentencepiece(bad, "x.model"); }), HasSubstr("x.model: not a SentencePiece model")) << bad.size();
 }
 
 }  // namespace

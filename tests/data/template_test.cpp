@@ -138,7 +138,8 @@ TEST(TemplateEncoder, WhatIsTooLongIsRefusedDroppedOrCut) {
   EXPECT_TRUE(encode(TooLong::refuse, "", "ab"));
   EXPECT_THAT(refusal([&] { encode(TooLong::refuse, "abc", ""); }),
               AllOf(HasSubstr("'f', line 9"), HasSubstr("prompt has 4 tokens"), HasSubstr("--max-prompt-tokens")));
-  EXPECT_THAT(refusal([&] { encode(TooLong::refuse, "", "abc"); }), AllOf(HasSubstr("response has 4 tokens"), HasSubstr("--response-rule")));
+  EXPECT_THAT(refusal([&] { encode(TooLong::refuse, "", "abc"); }),
+              AllOf(HasSubstr("response has 4 tokens"), HasSubstr("--response-rule")));
   EXPECT_FALSE(encode(TooLong::drop, "abc", ""));
   EXPECT_FALSE(encode(TooLong::drop, "", "abc"));
   EXPECT_EQ(counts, (LengthCounts{.dropped = 2}));

@@ -98,8 +98,7 @@ TEST(Tokenizer, RefusesADamagedStore) {
   EXPECT_THAT(refusal([] { deserialize_tokenizer(""); }), HasSubstr("header"));
   EXPECT_THAT(refusal([] { deserialize_tokenizer("[1]\n"); }), HasSubstr("header"));
   EXPECT_THAT(refusal([] { deserialize_tokenizer("{\"collimate_tokenizer\":9,\"kind\":\"bpe\"}\n"); }), HasSubstr("format 9"));
-  EXPECT_THAT(refusal([] { deserialize_tokenizer("{\"collimate_tokenizer\":1,\"kind\":\"new\"}\n"); }),
-              HasSubstr("unknown kind \"new\""));
+  EXPECT_THAT(refusal([] { deserialize_tokenizer("{\"collimate_tokenizer\":1,\"kind\":\"new\"}\n"); }), HasSubstr("unknown kind \"new\""));
   EXPECT_THAT(refusal([&] { deserialize_tokenizer(good.substr(0, good.size() / 2)); }), HasSubstr("not valid JSON"));
 }
 

@@ -31,7 +31,9 @@ TEST(Inspect, Checkpoint) {
   EXPECT_SAYS(text, "\"step\": 7");
   EXPECT_SAYS(text, "w f32 [2, 3], 24 B");
   EXPECT_SAYS(text, "\nrank 0\n  {\n    \"host\": \"here\"\n  }\ntensors\n");
-  const std::string described = inspect(scratch / "c", [](const std::string& meta) { return Sections{{"of", meta}, {"deck", "a = 1\nb = 2\n"}}; });
+  const std::string described = inspect(scratch / "c", [](const std::string& meta) {
+    return Sections{{"of", meta}, {"deck", "a = 1\nb = 2\n"}};
+  });
   EXPECT_SAYS(described, "tensors\nof\n  {\"stage\":\"sft\",\"step\":7}\ndeck\n  a = 1\n  b = 2\nrank 0\n");
   EXPECT_SAYS(inspect(scratch / "c/part-00000.h5"), "elements_0: f32 [6]\n");
   EXPECT_SAYS(inspect(scratch / "c/part-00000.h5"), "ranks = 1\n");

@@ -4,8 +4,8 @@
 #include <filesystem>
 
 #include "collimate/rlhf/model_card.hpp"
-#include "support/small_model.hpp"
 #include "support/refusal.hpp"
+#include "support/small_model.hpp"
 
 // Adapters are saved alone, with a note of their base, and merged where a whole model is wanted.
 namespace collimate::rlhf {

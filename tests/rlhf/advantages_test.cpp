@@ -193,8 +193,9 @@ TEST(Detail44, ABrokenNumberNamesItsSampleAndToken) {
   EXPECT_NE(
       refusal([&] { shape_rewards(out, bad, good, scores, {offsets}, 0.1, KlEstimator::k1); }).find("KL of sample 1 at response token 1"),
       std::string::npos);
-  EXPECT_NE(refusal([&] { shape_rewards(out, good, good, std::vector<double>{0, nan}, {offsets}, 0.1, KlEstimator::k1); })
-                .find("reward of sample 1 at response token 2"),
+  EXPECT_NE(refusal([&] {
+              shape_rewards(out, good, good, std::vector<double>{0, nan}, {offsets}, 0.1, KlEstimator::k1);
+            }).find("reward of sample 1 at response token 2"),
             std::string::npos);
   EXPECT_NE(refusal([&] { estimate_advantages(out, returns, good, bad, {offsets}, 1, 1); }).find("value of sample 1 at response token 1"),
             std::string::npos);

@@ -23,10 +23,10 @@
 namespace collimate::rlhf {
 namespace {
 
+using nlohmann::json;
+using test::refusal;
 using testing::AllOf;
 using testing::HasSubstr;
-using test::refusal;
-using nlohmann::json;
 
 /// "line": reads lines and answers each with the length of its response, its index and 2 kB of ballast, also on standard error.
 /// "batch N": reads N lines before it answers.

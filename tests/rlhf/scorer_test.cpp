@@ -14,8 +14,8 @@
 namespace collimate::rlhf {
 namespace {
 
-using testing::HasSubstr;
 using test::refusal;
+using testing::HasSubstr;
 
 double score_of(Scorer& scorer, const std::string& response, const std::string& answer = "", std::int64_t tokens = 0) {
   const ScoredSample sample{7, "a prompt", response, answer, "eos", tokens};

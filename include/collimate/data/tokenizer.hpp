@@ -91,9 +91,10 @@ class Tokenizer {
 /// Loads the tokenizer of a file or a model folder, in this order: tokenizer.json (byte-level BPE, or SentencePiece BPE converted by
 /// Hugging Face); vocab.json with merges.txt or encoder.json with vocab.bpe, with any prefix such as gpt2_; *.model (SentencePiece);
 /// tok*.bin (llama2.c). Special ids come from tokenizer_config.json, special_tokens_map.json, the file itself, or config.json beside it,
-/// in this order; "bos_token": null in the first says that there is no BOS, unless the second names one. What would change the ids and is not supported is refused in a sentence.
+/// in this order; "bos_token": null in the first says that there is no BOS, unless the second names one. What would change the ids and is
+/// not supported is refused in a sentence.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
-bool denies_bos(const std::string& path);          ///< whether the files beside a tokenizer, or in its folder, say that it has no BOS
+bool denies_bos(const std::string& path);         ///< whether the files beside a tokenizer, or in its folder, say that it has no BOS
 bool holds_tokenizer(const std::string& folder);  ///< whether load_tokenizer would find one there
 
 /// The tokenizer with these ids; refuses those outside the vocabulary. Its BOS and EOS are special from now on, though its file may have

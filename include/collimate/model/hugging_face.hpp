@@ -47,8 +47,9 @@ void unpack(const HuggingFaceTensor& tensor, int part, std::span<const float> st
 void pack(const HuggingFaceTensor& tensor, int part, std::span<const float> ours, std::span<float> stored);
 
 /// Finds the tensors of a model among those of a file, whose names may lack the prefix "transformer." or "model.". Returns for
-/// each of `wanted` its index in `found`. Mask buffers, old rotary tables and the second copy of a tied head (lm_head.weight, whose values are not looked at) are passed over.
-/// A missing tensor, a surplus one or a wrong shape is an error naming tensor, file, expected and found shape.
+/// each of `wanted` its index in `found`. Mask buffers, old rotary tables and the second copy of a tied head (lm_head.weight, whose values
+/// are not looked at) are passed over. A missing tensor, a surplus one or a wrong shape is an error naming tensor, file, expected and found
+/// shape.
 std::vector<std::size_t> match_hugging_face(const std::vector<HuggingFaceTensor>& wanted,
                                             const std::vector<std::pair<std::string, Shape>>& found, const std::string& path);
 

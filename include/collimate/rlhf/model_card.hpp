@@ -82,8 +82,8 @@ class SavedModels {
   std::string meta_;
 };
 
-/// The meta of a checkpoint in sections for people: of a tokenizer its kind, size and fingerprint, the deck as it was written. What each rank
-/// says of itself, its build, is left to the ranks.
+/// The meta of a checkpoint in sections for people: of a tokenizer its kind, size and fingerprint, the deck as it was written. What each
+/// rank says of itself, its build, is left to the ranks.
 Sections describe_meta(const std::string& meta);
 
 /// What to save.

@@ -77,9 +77,9 @@ Totals add_gradients(const Session& session, Learner& model, const Batch& batch,
 }
 
 /// The optimizer step `name` of a global batch: the gradients of its grains, then the update.
-/// `loss_of(g, grain, result)` gives the loss of grain g, a TokenLoss or a ValueLoss, which writes what it finds into the GrainResult; it is
-/// called for the grains of this rank's replica, and the losses where the rank has the model's end. The totals of all grains come back on
-/// every rank. A loss that is not finite stops all ranks with `sentence("loss", sample)`, a gradient that is not with
+/// `loss_of(g, grain, result)` gives the loss of grain g, a TokenLoss or a ValueLoss, which writes what it finds into the GrainResult; it
+/// is called for the grains of this rank's replica, and the losses where the rank has the model's end. The totals of all grains come back
+/// on every rank. A loss that is not finite stops all ranks with `sentence("loss", sample)`, a gradient that is not with
 /// `sentence("gradient", sample)` (the first sample that makes it so, found by computing the step again with fewer), before anything is
 /// changed. On the steps that run.hash_every names, gradient and new values are hashed.
 template <class Totals, class LossOf, class Sentence>

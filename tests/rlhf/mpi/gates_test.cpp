@@ -209,8 +209,9 @@ TEST(Gates, OnEveryGridAGradientThatIsNotFiniteStopsAllRanksWithTheSample) {
         };
       };
       return sentence_of(bench.world, [&] {
-        optimizer_step<SupervisedTotals>(session, model, {"sft", 1}, batch, {}, loss_of,
-                                         [](const std::string& what, std::int64_t sample) { return fmt::format("{} of {}", what, sample); });
+        optimizer_step<SupervisedTotals>(session, model, {"sft", 1}, batch, {}, loss_of, [](const std::string& what, std::int64_t sample) {
+          return fmt::format("{} of {}", what, sample);
+        });
       });
     };
     for (const int one : {100, 103, 108}) EXPECT_EQ(step({{one, nan}}), fmt::format("gradient of {}", one)) << shape.text() << zero;
