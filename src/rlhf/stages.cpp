@@ -313,7 +313,7 @@ std::string summary_table(const Session& session) {
   const bool learned = s.contains("ppo.reward_after");  // without an iteration there is no after
   const auto number = [&](const std::string& key) { return s.contains(key) ? fmt::format("{:.3f}", s[key].get<double>()) : std::string(); };
   const auto row = [&](const std::string& what, const std::string& before, const std::string& after) {
-    out += fmt::format("{:<44} {:>10} {:>10}\n", what, before, after);
+    out += fmt::format("{:<44} {:>10}{}\n", what, before, after.empty() ? "" : fmt::format(" {:>10}", after));
   };
   if (s.contains("ppo.reward_before")) row("", "before PPO", learned ? "after PPO" : "");
   if (s.contains("ppo.preferred_before"))
