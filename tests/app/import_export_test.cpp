@@ -91,6 +91,17 @@ TEST(ImportExport, StagesCompareTheTemplateThatWasChosen) {
     EXPECT_EQ(refused.code, 2);
     EXPECT_NE(refused.err.find("another prompt template than sft.init = "), std::string::npos) << refused.err;
   }
+  // Of two stages the first one's data bring it.
+  check({});
+  const std::string pairs = folder / "pairs.h5", deck = bytes_of(folder / "deck.ini");
+  put(folder / "p.jsonl", "{\"prompt\": \"ab\", \"chosen\": \"c\", \"rejected\": \"d\"}\n");
+  for (const std::string prompt : {"Q: {prompt}", "{prompt}"}) {
+    printed({"prepare", folder / "p.jsonl", "--output", pairs, "--tokenizer", tokenizer, "--prompt-template", prompt});
+    put(folder / "deck.ini", deck + fmt::format("[reward]\ndata = {}\n", pairs));
+    const Outcome outcome = collimate({"run", folder / "deck.ini", "--check", "--run.stages=sft,reward"});
+    EXPECT_EQ(outcome.code, prompt == "{prompt}" ? 2 : 0) << outcome.err;
+    EXPECT_EQ(outcome.err.find("another prompt template than reward.init = sft") != std::string::npos, outcome.code == 2) << outcome.err;
+  }
 }
 
 TEST(ImportExport, InspectSummarisesTheTokenizerAndShowsTheDeck) {

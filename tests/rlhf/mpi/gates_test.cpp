@@ -214,7 +214,7 @@ TEST(Gates, OnEveryGridAGradientThatIsNotFiniteStopsAllRanksWithTheSample) {
         });
       });
     };
-    for (const int one : {100, 103, 108}) EXPECT_EQ(step({{one, nan}}), fmt::format("gradient of {}", one)) << shape.text() << zero;
+    for (int one = 100; one < 109; ++one) EXPECT_EQ(step({{one, nan}}), fmt::format("gradient of {}", one)) << shape.text() << zero;
     EXPECT_EQ(step({{107, nan}, {105, nan}}), "gradient of 105") << shape.text() << zero;
     EXPECT_EQ(combine(model.store().layout(), model.store().hashes(Kind::value)), before);  // nothing has changed
     EXPECT_EQ(step({}), "no error");
