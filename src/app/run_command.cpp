@@ -53,7 +53,11 @@ std::unique_ptr<rlhf::Scorer> make_scorer(const Session& session) {
   require(o.kind != "regex" || !o.pattern.empty(), "ppo.scorer = regex needs ppo.scorer_pattern, the expression whose matches are counted");
   require(o.kind != "lexicon" || !o.lexicon.empty(), "ppo.scorer = lexicon needs ppo.scorer_lexicon, a file of lines word<TAB>value");
   if (o.kind == "lexicon") return rlhf::make_lexicon_scorer(session.path(o.lexicon));
-  if (o.kind == "regex") return rlhf::make_expression_scorer(o.pattern, 1, rlhf::ExpressionCount::every);
+  try {
+    if (o.kind == "regex") return rlhf::make_expression_scorer(o.pattern, 1, rlhf::ExpressionCount::every);
+  } catch (const Error& error) {
+    fail("ppo.scorer_pattern: {}", error.what());
+  }
   if (o.kind == "length") return rlhf::make_length_scorer(o.length, rlhf::LengthUnit::characters);
   if (o.kind == "exact") return rlhf::make_final_number_scorer();
   return nullptr;

@@ -99,7 +99,7 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   std::error_code error;
   const fs::path folder = folder_of(path_);
   fs::create_directories(folder, error);
-  require(!error, "cannot create the folder '{}': {}", folder.string(), error.message());
+  require(!error, "cannot create the folder '{}': {}; name one that you may write to", folder.string(), error.message());
   const std::string prefix = fmt::format(".{}.", fs::path(path_).filename().string()), ending = ".part";
   remove_left(folder, prefix, ending);
   temporary_ = (folder / (prefix + own_process() + ending)).string();
@@ -182,7 +182,7 @@ std::vector<std::string> PartialFolder::remove_left(const std::string& target) {
 void move_files(const std::string& from, const std::string& to) {
   std::error_code error;
   fs::create_directories(to, error);
-  require(!error, "cannot create the folder '{}': {}", to, error.message());
+  require(!error, "cannot create the folder '{}': {}; name one that you may write to", to, error.message());
   for (const auto& entry : fs::directory_iterator(from)) {
     const std::string target = (fs::path(to) / entry.path().filename()).string();
     if (::rename(entry.path().c_str(), target.c_str()) != 0) fail_on("move a finished file to", target);

@@ -19,7 +19,7 @@ struct Dataset::Columns {
     targets = file.integer_attribute("/", "targets");
     vocabulary = file.integer_attribute("/", "vocabulary");
     sum = file.text_attribute("/", "checksum");
-    rules = Template::from_json(file.read_text("/template"));
+    rules = read_rules();
     prompt_text.emplace(file, "/prompt_text");
     check_count(prompt_text->size(), size, "/prompt_text");
     if (kind == DatasetKind::supervised) {
@@ -54,6 +54,14 @@ struct Dataset::Columns {
     if (file.exists("/groups")) open_groups();
     for (const std::int64_t held : {chosen->size(), rejected->size(), chosen_text->size(), rejected_text->size(), category->size()})
       check_count(held, pairs, "/chosen, /rejected and their texts");
+  }
+
+  Template read_rules() const {
+    try {
+      return Template::from_json(file.read_text("/template"));
+    } catch (const Error& error) {
+      fail("the dataset file '{}' is damaged: {}; copy it again or prepare it again", file.path(), error.what());
+    }
   }
 
   void open_groups() {
@@ -241,7 +249,8 @@ void Dataset::check_vocabulary(std::int64_t vocabulary) const {
 }
 
 void Dataset::check_kind(DatasetKind wanted) const {
-  require(kind() == wanted, "'{}' is a {} dataset, but a {} dataset is needed here", path(), name_of(kind()), name_of(wanted));
+  require(kind() == wanted, "'{}' is a {} dataset, but a {} dataset is needed here: name another one, or prepare it with --kind {}", path(),
+          name_of(kind()), name_of(wanted), name_of(wanted));
 }
 
 void Dataset::check_rules(const Template& rules, std::uint64_t fingerprint, std::string_view whose) const {

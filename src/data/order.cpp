@@ -53,10 +53,12 @@ HeldOutSplit split_held_out(std::span<const std::int32_t> records, double fracti
                      wanted = std::llround(static_cast<double>(all) * fraction);
   std::vector<bool> out(records.size());
   std::int64_t groups = 0;
-  for (std::int64_t held = 0; held < wanted; ++groups) {
-    const auto next = static_cast<std::size_t>(permuted(groups, n, seed, split_epoch));
+  for (std::int64_t i = 0, held = 0; i < n && held < wanted; ++i) {
+    const auto next = static_cast<std::size_t>(permuted(i, n, seed, split_epoch));
+    if (held + records[next] > wanted) continue;
     held += records[next];
     out[next] = true;
+    ++groups;
   }
   require(n == 0 || fraction == 0 || (groups > 0 && groups < n),
           "a held-out share of {} is {} of {} samples, which leaves none to {}; give another share, or more samples", fraction, groups, n,

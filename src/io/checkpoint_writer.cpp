@@ -88,7 +88,7 @@ CheckpointWriter::CheckpointWriter(const std::string& folder, int rank, int rank
   partial_ = folder_ + ".partial";
   std::error_code error;
   fs::create_directories(partial_, error);
-  require(!error, "cannot create the folder '{}': {}", partial_, error.message());
+  require(!error, "cannot create the folder '{}': {}; name one that you may write to", partial_, error.message());
   fs::remove(fs::path(partial_) / table_name(rank), error);  // of a run that crashed here
   const std::string path = (fs::path(partial_) / part_name(rank)).string();
   part_ = std::make_unique<Part>(Part{path, Hdf5File::create(path), {}, {}});

@@ -357,7 +357,7 @@ std::string main_model_of(const SavedModels& saved, Head head) {
     if (saved.has(name)) return name;
   for (const std::string& name : saved.models())
     if (saved.card(name).head == head) return name;
-  fail("the checkpoint '{}' holds no model with a {} head, but {}", saved.reader().folder(),
+  fail("the checkpoint '{}' holds no model with a {} head, but {}; name another checkpoint", saved.reader().folder(),
        head == Head::policy ? "language model's" : "value", fmt::join(saved.models(), ", "));
 }
 

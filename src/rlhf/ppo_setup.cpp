@@ -88,9 +88,6 @@ PpoTrainer::PpoTrainer(Session& session)
 void PpoTrainer::make_engines(std::int64_t grains, std::int64_t rows, std::int64_t longest) {
   const Division division = session_.division();
   const LoraConfig lora = session_.options.lora.of("ppo");
-  const auto same = [&](const std::string& a, const Source& first, const std::string& b, const Source& second) {
-    return lora.on() && (a == b || (!first.checkpoint.empty() && first.checkpoint == second.checkpoint && first.model == second.model));
-  };
   EngineUse look{.rows = rows}, learn{.rows = rows, .most_grains = grains, .recompute = session_.recompute(), .lora = lora}, act = learn;
   act.slots = options_.slots;
   act.capacity = longest;
@@ -99,11 +96,11 @@ void PpoTrainer::make_engines(std::int64_t grains, std::int64_t rows, std::int64
   critic_.rate = options_.critic_optimizer.learning_rate(optimizer_steps(options_, options_.iterations));
   actor_.engine = std::make_unique<Engine>("actor", actor_source_.card.config, Head::policy, division, act, workspace_);
   EngineUse refer = look, judge = look;
-  if (same(options_.actor, actor_source_, options_.reference, reference_source_)) refer.frozen = &actor_.engine->store();
+  if (lora.on() && same_model(actor_source_, reference_source_)) refer.frozen = &actor_.engine->store();
   reference_ = std::make_unique<Engine>("reference", reference_source_.card.config, Head::policy, division, refer, workspace_);
   critic_.engine = std::make_unique<Engine>("critic", critic_source_.card.config, Head::value, division, learn, workspace_);
   if (options_.scorer.kind == "model") {
-    if (same(options_.critic, critic_source_, options_.reward, reward_source_)) {
+    if (lora.on() && same_model(critic_source_, reward_source_)) {
       judge.frozen = &critic_.engine->store();
       judge.lora = {.rank = lora.rank, .targets = {}};  // a value head of its own
     }
@@ -167,8 +164,8 @@ void PpoTrainer::finish() {
   save(options_.iterations, true);
 }
 
-// Scores get mean 0 and standard deviation 1 over samples of the first policy; a critic that starts from the reward model starts at its
-// normalised score.
+// Scores get mean 0 and standard deviation 1 over samples of the first policy. A critic that starts from a reward model starts at its
+// normalised score: normalised as the rewards are, where these come from the same model, else as that model was stored.
 void PpoTrainer::normalise_scores() {
   if (options_.normalise_samples > 0) {
     std::vector<PromptSample> prompts;
@@ -182,8 +179,8 @@ void PpoTrainer::normalise_scores() {
     scores_->set_normalisation(normalisation_of(scores_->raw(rollout, session_.batch(rollout.sequences))));
   }
   const ScoreNormalisation n = scores_->normalisation();
-  if (critic_source_.card.head == Head::value && scores_->is_model() && options_.critic == options_.reward)
-    scale_value_head(critic_.store(), n.gain, n.bias);
+  const ScoreNormalisation& of_critic = scores_->is_model() && same_model(critic_source_, reward_source_) ? n : critic_source_.card.normalisation;
+  if (critic_source_.card.head == Head::value) scale_value_head(critic_.store(), of_critic.gain, of_critic.bias);
   session_.metrics(JsonLine().add("stage", "ppo").add("score_gain", n.gain).add("score_bias", n.bias));
 }
 

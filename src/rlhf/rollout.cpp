@@ -6,6 +6,8 @@
 #include <limits>
 #include <numeric>
 
+#include "collimate/base/atomic_file.hpp"
+#include "collimate/base/checksum.hpp"
 #include "collimate/data/example.hpp"
 
 namespace collimate::rlhf {
@@ -133,11 +135,11 @@ std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batc
 std::string ScoreSource::name() const {
   const ScorerOptions& o = session_.options.ppo.scorer;
   if (model_) return fmt::format("model {} {} {}", base_hash(model_->store()), normalisation_.gain, normalisation_.bias);
-  const std::string which = o.kind == "lexicon"   ? o.lexicon
-                            : o.kind == "regex"   ? o.pattern
-                            : o.kind == "length"  ? std::to_string(o.length)
-                            : o.kind == "process" ? o.command
-                                                  : "";
+  std::string which = o.kind == "regex" ? o.pattern : o.kind == "length" ? std::to_string(o.length) : o.kind == "process" ? o.command : "";
+  agree_on(session_.ranks(), [&] {
+    if (o.kind == "lexicon" && session_.first()) which = checksum_text(checksum(read_file(session_.path(o.lexicon))));
+  });
+  broadcast(session_.ranks(), which);
   return fmt::format("{} {} {}", o.kind, o.sign, which);
 }
 

@@ -177,6 +177,7 @@ Source find_source(const Session& session, const std::string& option, const std:
     require(accept != Accept::exact, "{} = random: this needs {} that has learned something; name a stage or a checkpoint folder", option,
             kind_of(head));
     Source source;
+    source.name = name;
     source.card = {o.model.config(data.vocabulary()), head, static_cast<int>(o.machine.tensor_shards), {}};
     source.text = {data.tokenizer(), data.rules()};
     return source;
@@ -188,12 +189,18 @@ Source find_source(const Session& session, const std::string& option, const std:
   require(stored || (stage && std::find(stages.begin(), stages.end(), name) != stages.end()), "{} = {}: '{}' does not exist; {}", option,
           name, folder,
           stage ? "add the stage to run.stages or name a checkpoint folder" : "name a checkpoint folder, or a stage of this run");
-  const Source source = stored ? stored_source(session, *stored, head) : pending_source(session, name, head);
+  Source source = stored ? stored_source(session, *stored, head) : pending_source(session, name, head);
+  source.name = name;
   require(option != "ppo.reward" || source.model != "critic",
           "ppo.reward = {} is what PPO has left, and its critic is no reward model: name the checkpoint of a reward stage", name);
   require(accept == Accept::any_or_random || source.card.head == head, "{} = {} is {}, and {} is needed", option, name,
           kind_of(source.card.head), kind_of(head));
   return source;
+}
+
+bool same_model(const Source& a, const Source& b) {
+  std::error_code error;
+  return a.name == b.name || (!a.checkpoint.empty() && a.model == b.model && std::filesystem::equivalent(a.checkpoint, b.checkpoint, error));
 }
 
 void match_text(Source& source, const Dataset& data, const std::string& whose) {
@@ -298,6 +305,7 @@ void save_stage(const Session& session, const std::string& stage, std::int64_t s
                 const TextRules& text, const std::string& progress) {
   nlohmann::json notes = nlohmann::json::parse(progress);
   notes["step"] = step;
+  notes["inputs"] = nlohmann::json::parse(session.inputs);
   notes["summary"] = nlohmann::json::parse(session.summary.text());
   auto seconds = session.seconds;
   seconds[stage] += session.stage_clock.seconds();

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "collimate/base/atomic_file.hpp"
+#include "collimate/base/checksum.hpp"
 #include "collimate/base/text.hpp"
 #include "collimate/data/prepare_example.hpp"
 #include "collimate/rlhf/evaluator.hpp"
@@ -36,23 +37,6 @@ std::string first_difference(const std::string& before, const std::string& now) 
   return "";
 }
 
-// A run goes on only as what it was: the same deck, the same instruction set.
-void check_restart(const Session& session, const SavedModels& saved) {
-  const std::string& folder = saved.reader().folder();
-  require(saved.deck() == session.deck,
-          "the checkpoint '{}' was made with another deck ({}): restart with the same deck, or start over with --restart replace", folder,
-          first_difference(saved.deck(), session.deck));
-  const std::string now = json::parse(session.build).value("instruction_set", "");
-  require(session.options.run.allow_new_bits || saved.instruction_set() == now,
-          "the checkpoint '{}' was written with the instruction set [{}], and this program has [{}]: the last bits would differ; add "
-          "--allow-new-bits to go on",
-          folder, saved.instruction_set(), now);
-}
-
-bool contains(const std::vector<std::string>& list, const std::string& word) {
-  return std::find(list.begin(), list.end(), word) != list.end();
-}
-
 // The options by which a stage says what it starts from, and their values.
 std::vector<std::pair<std::string, std::string>> sources_of(const Options& o, const std::string& stage) {
   const std::pair<std::string, std::string> reward = {"ppo.reward", o.ppo.scorer.kind == "model" ? o.ppo.reward : ""};
@@ -71,6 +55,48 @@ std::optional<std::pair<std::string, std::string>> data_of(const Options& o, con
   if (stage == "ppo") return {{"ppo.prompts", o.ppo.prompts}};
   if (stage == "evaluate") return {{"evaluate.prompts", o.evaluate.prompts}};
   return std::nullopt;
+}
+
+// Checksums of what a stage reads, by option.
+json inputs_of(const Session& session, const std::string& stage) {
+  const Options& o = session.options;
+  std::vector<std::pair<std::string, std::string>> datasets;
+  if (const auto data = data_of(o, stage)) datasets.push_back(*data);
+  if (stage == "sft") datasets.emplace_back("sft.heldout", o.sft.heldout);
+  if (stage == "reward") datasets.emplace_back("reward.heldout", o.reward.heldout);
+  if (stage == "ppo") datasets.emplace_back("evaluate.prompts", o.evaluate.prompts);
+  json sums = json::object();
+  for (const auto& [option, value] : datasets)
+    if (!value.empty()) sums[option] = Dataset(session.path(value), false).checksum();
+  for (const auto& [option, name] : sources_of(o, stage))
+    if (const auto folder = stored_checkpoint(session, name)) sums[option] = checksum_text(checksum(read_file(*folder + "/manifest.json")));
+  if (stage == "ppo" && o.ppo.scorer.kind == "lexicon")
+    sums["ppo.scorer_lexicon"] = checksum_text(checksum(read_file(session.path(o.ppo.scorer.lexicon))));
+  return sums;
+}
+
+// A run goes on only as what it was: the same deck, the same inputs of an unfinished stage, the same instruction set.
+void check_restart(const Session& session, const SavedModels& saved) {
+  const std::string& folder = saved.reader().folder();
+  require(saved.deck() == session.deck,
+          "the checkpoint '{}' was made with another deck ({}): restart with the same deck, or start over with --restart replace", folder,
+          first_difference(saved.deck(), session.deck));
+  const json before = json::parse(saved.progress()).value("inputs", json::object());
+  if (!saved.complete() && !before.empty()) {
+    const json inputs = inputs_of(session, saved.stage());
+    for (const auto& [option, sum] : before.items())
+      require(inputs.value(option, "") == sum,
+              "{} is not what it was when the checkpoint '{}' was made: put it back, or start over with --restart replace", option, folder);
+  }
+  const std::string now = json::parse(session.build).value("instruction_set", "");
+  require(session.options.run.allow_new_bits || saved.instruction_set() == now,
+          "the checkpoint '{}' was written with the instruction set [{}], and this program has [{}]: the last bits would differ; add "
+          "--allow-new-bits to go on",
+          folder, saved.instruction_set(), now);
+}
+
+bool contains(const std::vector<std::string>& list, const std::string& word) {
+  return std::find(list.begin(), list.end(), word) != list.end();
 }
 
 // A stage starts from what an earlier one leaves; the data are made before all.
@@ -216,6 +242,9 @@ void run_stages(Session& session) {
       session.log.info("{:<6} is done: {}", stage, found->folder);
       continue;
     }
+    agree_on(session.ranks(), [&] {
+      if (session.first()) session.inputs = inputs_of(session, stage).dump();
+    });
     session.stage_clock.restart();
     const bool alone = std::ranges::min(gather_all(session.ranks(), int{session.peak_memory.restart()})) == 1;
     if (!alone && !std::exchange(said, true))

@@ -22,6 +22,30 @@ refused "instruction set" "--allow-new-bits"
 train 2 one "${small[@]}" --restart auto --allow-new-bits
 must_end_with 0
 
+# Files that are not what they were; a finished stage does not read its own again.
+cp prepared/data/heldout-sft.h5 mine.h5
+printf 'good\t3\nthe\t1\n' >words.txt
+mine=(--sft.data=mine.h5 --sft.heldout= --ppo.scorer=lexicon --ppo.scorer_lexicon=words.txt --ppo.critic=sft --ppo.normalise_samples=0 --ppo.iterations=2)
+train 2 swapped "${mine[@]}" --run.stages=sft,ppo --run.stop_after=3
+must_end_with 75
+cp prepared/data/sft.h5 mine.h5
+train 2 swapped "${mine[@]}" --run.stages=sft,ppo --restart auto
+refused "sft.data is not what it was when the checkpoint 'swapped/checkpoints/sft-3' was made" "--restart replace"
+cp prepared/data/heldout-sft.h5 mine.h5
+train 2 swapped "${mine[@]}" --run.stages=sft,ppo --restart auto --run.stop_after=4  # three of SFT, one of PPO
+must_end_with 75
+cp prepared/data/sft.h5 mine.h5
+sed -i 's/3/-3/' words.txt
+train 2 swapped "${mine[@]}" --run.stages=sft,ppo --restart auto
+refused "ppo.scorer_lexicon is not what it was" "ppo-1"
+sed -i 's/-3/3/' words.txt
+train 2 swapped "${mine[@]}" --run.stages=sft,ppo --restart auto
+must_end_with 0
+cp prepared/data/heldout-sft.h5 mine.h5
+train 1 straight "${mine[@]}" --run.stages=sft,ppo
+must_end_with 0
+same_run straight swapped
+
 # Starting over.
 train 1 fresh "${small[@]}"
 mkdir one/checkpoints/best

@@ -17,8 +17,8 @@ std::vector<std::int64_t> take(std::int64_t n, std::uint64_t seed, std::int64_t 
 struct HeldOutSplit {
   std::vector<std::int64_t> train, held_out;
 };
-/// Splits samples that hold so many records each: holds out samples, in an order of the seed alone, until they have round(fraction * all
-/// records), or more by what the last one has too many. Throws unless 0 <= fraction < 1 and both parts hold some, or the fraction is 0.
+/// Splits samples that hold so many records each: holds out samples, in an order of the seed alone, as many as fit into
+/// round(fraction * all records). Throws unless 0 <= fraction < 1 and both parts hold some, or the fraction is 0.
 HeldOutSplit split_held_out(std::span<const std::int32_t> records, double fraction, std::uint64_t seed);
 
 }  // namespace collimate

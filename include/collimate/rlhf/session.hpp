@@ -29,6 +29,7 @@ struct Session {
   std::string prepared_in = {};                ///< where {run}/data lies; empty: in run.folder
   bool replacing = false;                      ///< what run.folder holds still counts for nothing
   std::string deck = {};                       ///< resolved, without what changes no number
+  std::string inputs = "{}";                   ///< JSON: checksums of the files that the running stage reads, by option
   std::vector<std::string> warnings = {};      ///< found before the run, to be said once its log is open
   Summary summary = {};                        ///< equal on every rank
   std::map<std::string, double> seconds = {};  ///< that each stage took in all starts, the running one before this start
@@ -69,6 +70,7 @@ Dataset open_dataset(const Session& session, const std::string& option, const st
 
 /// Where a model comes from.
 struct Source {
+  std::string name;  ///< what the deck calls it
   ModelCard card;
   TextRules text;
   std::string checkpoint;   ///< folder; empty: random numbers, or a stage of this run that has not run yet
@@ -79,6 +81,8 @@ struct Source {
 /// perhaps random numbers.
 enum class Accept { exact, exact_or_random, any_or_random };
 
+/// Whether two sources are one and the same model, whatever the deck calls it.
+bool same_model(const Source& a, const Source& b);
 /// The folder of the checkpoint that a stage's name or a path stands for; nothing for "random" and for what is not there yet.
 std::optional<std::string> stored_checkpoint(const Session& session, const std::string& name);
 /// Resolves "random", a stage's name or a checkpoint's folder; `option` is named in errors. A stage that has not run yet is described by
