@@ -41,6 +41,20 @@ must_end_with 0
 of_card() { grep -o "$1[\\\\\": ]*[-0-9.e]*" other/checkpoints/reward/manifest.json | head -n 1 | sed 's/.*[": ]//'; }
 holds "($(of_card gain) * $(value other/summary.json evaluate.raw_reward) + $(of_card bias) - $(value other/summary.json evaluate.reward)) ^ 2 < 1e-12" \
   "another reward model's own normalisation"
+# A word list is known by its content, not by its path.
+printf 'the\t1\na\t2\nis\t-1\n' >words.txt
+cp words.txt copy.txt
+sed 's/2/3/' words.txt >altered.txt
+liked=(--ppo.scorer=lexicon --evaluate.reference=)
+train 2 liked --run.stages=ppo --ppo.actor=trained/checkpoints/sft --ppo.reference=trained/checkpoints/sft --ppo.critic=trained/checkpoints/sft \
+  "${liked[@]}" --ppo.scorer_lexicon=words.txt --ppo.normalise_samples=32
+must_end_with 0
+for words in copy altered; do
+  train 1 $words --run.stages=evaluate --evaluate.model=liked/checkpoints/ppo "${liked[@]}" --ppo.scorer_lexicon=$words.txt
+  must_end_with 0
+done
+[ "$(value copy/summary.json evaluate.reward)" = "$(value liked/summary.json ppo.reward_after)" ] || wrong "the same words elsewhere"
+[ "$(value altered/summary.json evaluate.reward)" = "$(value altered/summary.json evaluate.raw_reward)" ] || wrong "other words are normalised"
 # As the last stage of a run, and what cannot be compared.
 train 2 whole --run.stages=sft,reward,ppo,evaluate --evaluate.reference=sft --ppo.iterations=1
 must_end_with 0
