@@ -23,7 +23,7 @@ ScoreNormalisation normalisation_of(std::span<const double> scores) {
   for (std::size_t i = 0; i < scores.size(); ++i) require(std::isfinite(scores[i]), "score {} of the normalisation is {}", i, scores[i]);
   const MeanStd moments = mean_std(scores);
   require(moments.std > 1e-12 * (1 + std::abs(moments.mean)),
-          "all {} scores of the normalisation equal {}, so that nothing can be learned from them: train the reward model longer, or choose another scorer", scores.size(), moments.mean);
+          "all {} scores of the normalisation equal {}, so that nothing can be learned from them: train the reward model longer, choose another ppo.scorer, or leave ppo.normalise_samples out", scores.size(), moments.mean);
   return {1 / moments.std, -moments.mean / moments.std};
 }
 

@@ -39,6 +39,7 @@ sed -i 's/3/-3/' words.txt
 train 2 swapped "${mine[@]}" --run.stages=sft,ppo --restart auto
 refused "ppo.scorer_lexicon is not what it was" "ppo-1"
 sed -i 's/-3/3/' words.txt
+rm mine.h5
 train 2 swapped "${mine[@]}" --run.stages=sft,ppo --restart auto
 must_end_with 0
 cp prepared/data/heldout-sft.h5 mine.h5
