@@ -75,24 +75,29 @@ json inputs_of(const Session& session, const std::string& stage) {
   return sums;
 }
 
-// A run goes on only as what it was: the same deck, the same inputs of an unfinished stage, the same instruction set.
+// A run goes on only as what it was: the same deck, the same instruction set.
 void check_restart(const Session& session, const SavedModels& saved) {
   const std::string& folder = saved.reader().folder();
   require(saved.deck() == session.deck,
           "the checkpoint '{}' was made with another deck ({}): restart with the same deck, or start over with --restart replace", folder,
           first_difference(saved.deck(), session.deck));
-  const json before = json::parse(saved.progress()).value("inputs", json::object());
-  if (!saved.complete() && !before.empty()) {
-    const json inputs = inputs_of(session, saved.stage());
-    for (const auto& [option, sum] : before.items())
-      require(inputs.value(option, "") == sum,
-              "{} is not what it was when the checkpoint '{}' was made: put it back, or start over with --restart replace", option, folder);
-  }
   const std::string now = json::parse(session.build).value("instruction_set", "");
   require(session.options.run.allow_new_bits || saved.instruction_set() == now,
           "the checkpoint '{}' was written with the instruction set [{}], and this program has [{}]: the last bits would differ; add "
           "--allow-new-bits to go on",
           folder, saved.instruction_set(), now);
+}
+
+// And the same inputs of an unfinished stage. The stage prepare may have to make them again first.
+void check_inputs(const Session& session, const SavedModels& saved) {
+  const json before = json::parse(saved.progress()).value("inputs", json::object());
+  if (!saved.complete() && !before.empty()) {
+    const json inputs = inputs_of(session, saved.stage());
+    for (const auto& [option, sum] : before.items())
+      require(inputs.value(option, "") == sum,
+              "{} is not what it was when the checkpoint '{}' was made: put it back, or start over with --restart replace", option,
+              saved.reader().folder());
+  }
 }
 
 bool contains(const std::vector<std::string>& list, const std::string& word) {
@@ -196,6 +201,7 @@ void check_checkpoints(const Session& session) {
     for (const std::string& stage : session.options.run.stages) {
       const auto resume = find_resume(session, stage);
       if (resume) folders.insert(resume->folder);
+      if (resume) check_restart(session, SavedModels(resume->folder));
       if (resume && resume->complete) continue;
       for (const auto& [option, name] : sources_of(session.options, stage))
         if (const auto folder = stored_checkpoint(session, name)) folders.insert(*folder);
@@ -213,6 +219,7 @@ void take_up(Session& session) {
       if (!found) continue;
       const SavedModels saved(found->folder);
       check_restart(session, saved);
+      check_inputs(session, saved);
       const json progress = json::parse(saved.progress());
       const RunPositions there = RunPositions::from_json(progress["positions"].dump());
       if (there.metrics < positions.metrics) continue;

@@ -12,6 +12,8 @@ for ranks in 1 2; do
   refused "'one' is not empty" "restart"
   train "$ranks" one "${small[@]}" --sft.rate=2e-3 --restart auto
   refused "another deck" "[sft] 'rate = 0.003' then, 'rate = 0.002' now" "--restart replace"
+  train "$ranks" one "${small[@]}" --sft.rate=2e-3 --restart auto --check
+  refused "another deck"
   diff -r before one >&2 || wrong "a refused start has changed the run folder"
 done
 
