@@ -173,7 +173,8 @@ void ScorerOptions::declare(OptionTable& t) {
   t.add("ppo.scorer_lexicon", lexicon, "file of word, tab, value (AFINN's format)");
   t.add("ppo.scorer_pattern", pattern, "regular expression (PCRE2) whose matches are counted");
   t.add("ppo.scorer_length", length, "target length of a response", at_least(1), "characters");
-  t.add("ppo.scorer_command", command, "command that reads one JSON line per sample and answers each at once with one score on a line, until its input ends");
+  t.add("ppo.scorer_command", command,
+        "command that reads one JSON line per sample and answers each at once with one score on a line, until its input ends");
   t.add("ppo.scorer_deadline", deadline, "longest wait for the command to score one batch", more_than(0), "seconds");
   t.add("ppo.scorer_sign", sign, "factor on the score of a scorer that is no model");
 }

@@ -179,7 +179,8 @@ void PpoTrainer::normalise_scores() {
     scores_->set_normalisation(normalisation_of(scores_->raw(rollout, session_.batch(rollout.sequences))));
   }
   const ScoreNormalisation n = scores_->normalisation();
-  const ScoreNormalisation& of_critic = scores_->is_model() && same_model(critic_source_, reward_source_) ? n : critic_source_.card.normalisation;
+  const ScoreNormalisation& of_critic =
+      scores_->is_model() && same_model(critic_source_, reward_source_) ? n : critic_source_.card.normalisation;
   if (critic_source_.card.head == Head::value) scale_value_head(critic_.store(), of_critic.gain, of_critic.bias);
   session_.metrics(JsonLine().add("stage", "ppo").add("score_gain", n.gain).add("score_bias", n.bias));
 }

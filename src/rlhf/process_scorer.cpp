@@ -55,7 +55,10 @@ class Exchange {
     const auto until = Clock::now() + std::chrono::duration<double>(deadline_);
     while (scores_.size() < samples_.size()) {
       const auto left = std::chrono::duration<double, std::milli>(until - Clock::now()).count();
-      if (left <= 0) give_up(fmt::format("did not finish its batch within {} seconds (it has to answer each line at once, and to flush, while its input stays open)", deadline_));
+      if (left <= 0)
+        give_up(fmt::format(
+            "did not finish its batch within {} seconds (it has to answer each line at once, and to flush, while its input stays open)",
+            deadline_));
       wait(static_cast<int>(std::min(left + 1, 60000.0)));
     }
     if (!answers_.empty()) give_up_on_line(answers_, "wrote more than one line per sample");

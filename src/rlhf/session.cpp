@@ -200,7 +200,8 @@ Source find_source(const Session& session, const std::string& option, const std:
 
 bool same_model(const Source& a, const Source& b) {
   std::error_code error;
-  return a.name == b.name || (!a.checkpoint.empty() && a.model == b.model && std::filesystem::equivalent(a.checkpoint, b.checkpoint, error));
+  return a.name == b.name ||
+         (!a.checkpoint.empty() && a.model == b.model && std::filesystem::equivalent(a.checkpoint, b.checkpoint, error));
 }
 
 void match_text(Source& source, const Dataset& data, const std::string& whose) {

@@ -335,7 +335,8 @@ std::string check_stages(Session& session) {
   with_final_names<AgreedError>(session.prepared_in, session.options.run.folder, [&] {
     for (const std::string& stage : session.options.run.stages) {
       const bool trains = stage == "sft" || stage == "reward" || stage == "ppo";
-      if (const auto found = trains ? agree(session.ranks(), [&] { return find_resume(session, stage); }) : std::nullopt; found && found->complete) {
+      if (const auto found = trains ? agree(session.ranks(), [&] { return find_resume(session, stage); }) : std::nullopt;
+          found && found->complete) {
         out += fmt::format("{}: is done\n", stage);  // and needs its data no more
         continue;
       }

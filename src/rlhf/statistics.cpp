@@ -22,8 +22,10 @@ ScoreNormalisation normalisation_of(std::span<const double> scores) {
   require(scores.size() >= 2, "{} scores are too few to normalise a reward model with; give at least two", scores.size());
   for (std::size_t i = 0; i < scores.size(); ++i) require(std::isfinite(scores[i]), "score {} of the normalisation is {}", i, scores[i]);
   const MeanStd moments = mean_std(scores);
-  require(moments.std > 1e-12 * (1 + std::abs(moments.mean)),
-          "all {} scores of the normalisation equal {}, so that nothing can be learned from them: train the reward model longer, choose another ppo.scorer, or leave ppo.normalise_samples out", scores.size(), moments.mean);
+  require(
+      moments.std > 1e-12 * (1 + std::abs(moments.mean)),
+      "all {} scores of the normalisation equal {}, so that nothing can be learned from them: train the reward model longer, choose another ppo.scorer, or leave ppo.normalise_samples out",
+      scores.size(), moments.mean);
   return {1 / moments.std, -moments.mean / moments.std};
 }
 

@@ -53,8 +53,8 @@ class ScoreSource {
       : session_(session), model_(model), normalisation_(normalisation) {}
   std::vector<double> raw(const Rollout& rollout, const Batch& batch) const;  ///< as the model or scorer gives them, times ppo.scorer_sign
   std::vector<double> score(const Rollout& rollout, const Batch& batch) const;  ///< normalised
-  /// Tells scorers apart whose scores have different units: the options of a built-in one, the content of a lexicon; a reward model's body (a hash) and
-  /// normalisation, as its checkpoint has them. Call it before set_normalisation. Collective.
+  /// Tells scorers apart whose scores have different units: the options of a built-in one, the content of a lexicon; a reward model's body
+  /// (a hash) and normalisation, as its checkpoint has them. Call it before set_normalisation. Collective.
   std::string name() const;
   const ScoreNormalisation& normalisation() const { return normalisation_; }
   void set_normalisation(ScoreNormalisation normalisation) { normalisation_ = normalisation; }
