@@ -13,7 +13,7 @@ namespace {
 using Index = std::int64_t;
 
 Lanes square_root(Lanes x) {
-  Lanes r;
+  Lanes r{};  // the compiler warns of an element that it cannot see written
   for (int i = 0; i < lanes; ++i) r[i] = __builtin_sqrtf(x[i]);
   return r;
 }
