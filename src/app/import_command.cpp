@@ -182,6 +182,8 @@ int import_command(const std::vector<std::string>& arguments) {
         "the model has {} rows for {} tokens, which is usual as padding that a trained model does not draw; if the {} more are tokens, name the "
         "model's own tokenizer with --tokenizer\n",
         source.config.vocabulary, tokenizer->vocabulary(), source.config.vocabulary - tokenizer->vocabulary());
+  if (tokenizer)
+    for (const std::string& note : tokenizer->notes()) fmt::print("{}\n", note);
   fmt::print("{}", letters);
   if (tokenizer && tokenizer->kind() == "sentencepiece")
     tell_of_added_tokens(*tokenizer, tokenizer_name == "auto" ? model : tokenizer_name, source.config.vocabulary);

@@ -200,8 +200,6 @@ std::unique_ptr<Tokenizer> read_metaspace_tokenizer(const json& file, const std:
   const json& source = file["model"];
   for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"})
     require(!truthy(source, key), "{}: \"{}\": {} is not supported beside byte_fallback", name, key, source.value(key, json()).dump());
-  for (const char* key : {"truncation", "padding"})
-    require(!truthy(file, key), "{}: \"{}\" is not supported: it must be null, not {}", name, key, file.value(key, json()).dump());
   MetaspaceModel model;
   model.prefix = read_prefix(file, name);
   model.strip = read_strip(file, name);

@@ -6,6 +6,7 @@
 #include "data/bpe_json.hpp"
 #include "data/bpe_tokenizer.hpp"
 #include "data/bpe_metaspace_tokenizer.hpp"
+#include "data/tokenizer_keys.hpp"
 
 namespace collimate {
 namespace {
@@ -104,8 +105,8 @@ void check_supported(const json& file, const json& model, const std::string& nam
   require(type == "BPE", "{}: the model type {} is not supported (BPE is)", name, type);
   for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk"})
     require(!truthy(model, key), "{}: \"{}\": {} is not supported", name, key, model.value(key, json()).dump());
-  for (const char* key : {"normalizer", "truncation", "padding"})
-    require(!truthy(file, key), "{}: \"{}\" is not supported: it must be null, not {}", name, key, file.value(key, json()).dump());
+  require(!truthy(file, "normalizer"), "{}: \"normalizer\" is not supported: it must be null, not {}", name,
+          file.value("normalizer", json()).dump());
   if (truthy(file, "decoder"))
     require(file["decoder"].at("type") == "ByteLevel", "{}: the decoder {} is not supported (ByteLevel is)", name,
             file["decoder"]["type"].dump());
@@ -153,7 +154,11 @@ void mark_special(BpeModel& model) {
 std::unique_ptr<Tokenizer> parse_tokenizer_json(const std::string& text, const std::string& name) {
   const json file = parse_json(text, name);
   try {
-    return read_tokenizer(file, text, name);
+    Notes notes;
+    check_keys(file, tokenizer_json_keys, OtherKeys::refused, name, notes);
+    auto tokenizer = read_tokenizer(file, text, name);
+    tokenizer->add_notes(notes);
+    return tokenizer;
   } catch (const json::exception&) {
     fail("{}: not laid out as a tokenizer.json: an entry is missing or not what it should be; save the tokenizer again", name);
   }

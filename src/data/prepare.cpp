@@ -315,6 +315,7 @@ PrepareReport prepare(const PrepareOptions& options) {
   PrepareReport report;
   report.kind = source.kind();
   const auto tokenizer = tokenizer_of(options, source, report.kind);
+  report.notes = tokenizer->notes();
   report.rules = options.like.empty() ? options.rules : Dataset(options.like, false).rules();
   if (options.like.empty() && options.serialized_tokenizer.empty()) report.letters = report.rules.look_for_special(*tokenizer);
   report.rules.add_bos = report.rules.add_bos && tokenizer->bos();
@@ -376,6 +377,7 @@ std::string PrepareReport::text() const {
   std::vector<std::string> names;
   for (const auto& [name, count] : unused) names.push_back(fmt::format("{} ({}{})", name, count, names.empty() ? " records" : ""));
   if (!names.empty()) out += fmt::format("fields that the format does not use: {}\n", join(names, ", "));
+  for (const std::string& note : notes) out += note + "\n";
   out += letters;
   if (lengths.prompt_had_bos) out += fmt::format("{} prompts began with BOS already; it was not added again\n", lengths.prompt_had_bos);
   if (lengths.unknown)

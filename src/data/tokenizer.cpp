@@ -64,10 +64,12 @@ std::unique_ptr<Tokenizer> with_special_ids(std::unique_ptr<Tokenizer> tokenizer
   for (const auto& id : {ids.bos, ids.eos})
     if (id && !tokenizer->is_special(*id)) ends.push_back(*id);
   if (ends.empty()) return tokenizer;
+  const Notes notes = tokenizer->notes();
   if (tokenizer->file_name() == "tokenizer.json")
     tokenizer = parse_tokenizer_json(with_special_tokens(tokenizer->file_bytes(), ends), "the tokenizer");
   else if (tokenizer->kind() == "sentencepiece")
     tokenizer = parse_sentencepiece(with_control_pieces(tokenizer->file_bytes(), ends), "the tokenizer");
+  tokenizer->notes_ = notes;
   tokenizer->set_special_ids(ids);
   return tokenizer;
 }

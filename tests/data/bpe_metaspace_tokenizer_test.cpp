@@ -118,7 +118,6 @@ TEST(BpeMetaspace, RefusesWhatItDoesNotSupport) {
   EXPECT_THAT(error_with("/decoder", {{"type", "WordPiece"}}), HasSubstr("the decoder step {\"type\":\"WordPiece\"} is not supported"));
   EXPECT_THAT(error_with("/model/merges/0", "a q"), HasSubstr("merge 1: the merge 'a q' needs the token 'q'"));
   EXPECT_THAT(error_with("/model/dropout", 0.5), HasSubstr("\"dropout\": 0.5 is not supported"));
-  EXPECT_THAT(error_with("/truncation", {{"max_length", 3}}), HasSubstr("\"truncation\" is not supported"));
   EXPECT_THAT(error_with("/added_tokens/2/normalized", true), HasSubstr("'[tool]' has \"normalized\": true"));
   EXPECT_THAT(error_with("/added_tokens/2/id", 260), HasSubstr("'[tool]' or its id 260 is used twice"));
   json file = small_file();

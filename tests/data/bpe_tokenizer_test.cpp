@@ -122,6 +122,18 @@ TEST(BpeTokenizerJson, SplitsAndDigitsComeBeforeTheBytes) {
   EXPECT_EQ(deserialize_tokenizer(digits->serialize())->fingerprint(), digits->fingerprint());
 }
 
+TEST(BpeTokenizerJson, TruncationAndPaddingAreNotUsedAndSaid) {
+  json file = small_file();
+  file["truncation"] = {{"direction", "Right"}, {"max_length", 2}, {"strategy", "LongestFirst"}, {"stride", 0}};
+  file["padding"] = {{"strategy", {{"Fixed", 8}}}, {"direction", "Right"}, {"pad_id", 0}};
+  const auto tokenizer = load(file);
+  EXPECT_EQ(tokenizer->encode("123123"), load(small_file())->encode("123123"));
+  EXPECT_THAT(tokenizer->notes(), testing::UnorderedElementsAre(HasSubstr("tokenizer.json: \"padding\" is not used"),
+                                                                HasSubstr("tokenizer.json: \"truncation\" is not used: texts are cut")));
+  EXPECT_EQ(with_special_ids(load(file), {256, 257, {}, {}})->notes().size(), 2u);
+  EXPECT_TRUE(deserialize_tokenizer(tokenizer->serialize())->notes().empty());
+}
+
 TEST(BpeTokenizerJson, PrefixSpace) {
   json file = small_file();
   file["pre_tokenizer"]["add_prefix_space"] = true;
@@ -152,8 +164,7 @@ TEST(BpeTokenizerJson, AMissingByteIsUnknownOrRefused) {
 TEST(BpeTokenizerJson, RefusesWhatItDoesNotSupport) {
   const std::vector<std::pair<json, const char*>> patches = {
       {{{"normalizer", {{"type", "NFC"}}}}, "\"normalizer\" is not supported: it must be null, not {\"type\":\"NFC\"}"},
-      {{{"truncation", {{"max_length", 5}}}}, "\"truncation\" is not supported"},
-      {{{"padding", {{"strategy", "BatchLongest"}}}}, "\"padding\" is not supported"},
+      {{{"prefix", {{"max_length", 5}}}}, "\"prefix\" is not supported: no program"},
       {{{"decoder", {{"type", "WordPiece"}}}}, "the decoder \"WordPiece\" is not supported"},
       {{{"pre_tokenizer", nullptr}}, "there is no pre-tokenizer"},
       {{{"pre_tokenizer", {{"type", "Whitespace"}}}}, "the pre-tokenizer Whitespace at step 1 is not supported"},

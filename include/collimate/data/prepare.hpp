@@ -48,6 +48,7 @@ struct PrepareReport {
   std::vector<std::string> complaints;    ///< the first five skipped, in words
   std::map<std::string, std::int64_t> unused;  ///< in how many of the records a field held something that the format does not use
   std::string letters;                         ///< a line on what looks like a special token in the template and is none, else ""
+  Notes notes;                                 ///< of the tokenizer
   LengthCounts lengths;
   std::int64_t samples = 0, tokens = 0, targets = 0;                             ///< of the output
   std::int64_t held_out_samples = 0, held_out_tokens = 0, held_out_targets = 0;  ///< of the held-out output

@@ -23,6 +23,9 @@ struct TextRange {
   bool operator==(const TextRange&) const = default;
 };
 
+/// Lines for the user on what a tokenizer's files hold and Collimate does not use, each naming the file and the key.
+using Notes = std::vector<std::string>;
+
 /// Turns text into token ids and back; text is bytes and may be invalid UTF-8. Safe to use from several threads at once.
 class Tokenizer {
  public:
@@ -54,6 +57,9 @@ class Tokenizer {
   std::optional<std::int32_t> pad() const { return special_.pad; }
   std::optional<std::int32_t> unknown() const { return special_.unknown; }
   const SpecialIds& special_ids() const { return special_; }
+  /// Of the files that it was loaded from; a stored tokenizer has none. For `import` and `prepare` to print.
+  const Notes& notes() const { return notes_; }
+  void add_notes(const Notes& notes) { notes_.insert(notes_.end(), notes.begin(), notes.end()); }
 
   /// Everything that deserialize_tokenizer() needs: one line of JSON, then the body, which may hold any byte (also NUL).
   std::string serialize() const;
@@ -86,6 +92,7 @@ class Tokenizer {
 
   SpecialIds special_;
   Rule rule_;
+  Notes notes_;
 };
 
 /// Loads the tokenizer of a file or a model folder, in this order: tokenizer.json (byte-level BPE, or SentencePiece BPE converted by
