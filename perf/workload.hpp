@@ -16,7 +16,7 @@ struct Workload {
 
 inline Workload workload(const std::string& name) {
   ModelConfig c;
-  c.norm = Norm::layer, c.activation = Activation::gelu, c.positions = Positions::learned, c.bias = true;
+  c.family = "gpt2", c.norm = Norm::layer, c.activation = Activation::gelu, c.positions = Positions::learned, c.bias = Biases::all();
   if (name == "gpt2") {
     c.vocabulary = 50257, c.context = 1024, c.layers = 12, c.width = 768, c.heads = c.kv_heads = 12, c.head_size = 64, c.mlp = 3072;
     return {c, 4, 256, 3};

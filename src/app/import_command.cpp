@@ -1,18 +1,17 @@
-#include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "app/build_info.hpp"
 #include "app/command_line.hpp"
+#include "app/import_weights.hpp"
+#include "app/peft.hpp"
 #include "app/stored_model.hpp"
+#include "app/tokens_without_rows.hpp"
 #include "collimate/app/commands.hpp"
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
 #include "collimate/io/checkpoint.hpp"
-#include "collimate/io/safetensors.hpp"
 #include "collimate/model/hugging_face.hpp"
 #include "collimate/rlhf/model_card.hpp"
 
@@ -20,39 +19,16 @@ namespace collimate {
 namespace {
 
 constexpr const char* usage =
-    "collimate import --model FOLDER --output CHECKPOINT [OPTIONS]: reads a GPT-2 or LLaMA model as Hugging Face stores it (config.json,\n"
-    "model.safetensors, sharded or not) with the tokenizer found beside it into a checkpoint with one model, 'policy'. The prompt\n"
+    "collimate import --model FOLDER --output CHECKPOINT [OPTIONS]: reads a model as Hugging Face stores it (config.json,\n"
+    "model.safetensors, sharded or not) with the tokenizer found beside it into a checkpoint with one model, 'policy', or\n"
+    "'reward' where the files hold a value head. Adapters of PEFT become a checkpoint beside that of their base (--base). The prompt\n"
     "template is stored with it: `prepare --like CHECKPOINT` and `generate` use it. An earlier import is replaced, what a run has learned is not.";
 
-struct Source {
-  std::string folder, config_path, config_text;
-  ModelConfig config;
-};
-
-/// The file or files of the weights, in which every tensor of the model was found with its shape.
-struct WeightFiles {
-  SafetensorsReader reader;
-  std::vector<HuggingFaceTensor> tensors;
-  std::vector<std::string> names;  ///< in the file, of each tensor
-};
-
-Source open_source(const std::string& folder) {
-  require(std::filesystem::is_directory(folder), "'{}' is no folder; --model takes one with config.json and model.safetensors", folder);
-  Source source{folder, (std::filesystem::path(folder) / "config.json").string(), "", {}};
-  require(std::filesystem::is_regular_file(source.config_path), "'{}' holds no config.json; is it a Hugging Face model?", folder);
-  source.config_text = read_file(source.config_path);
-  source.config = config_from_hugging_face(source.config_text, source.config_path);
-  return source;
-}
-
 /// The tokenizer that is named, or found beside the model, or none. What its own files do not say of BOS and EOS, config.json may.
-std::unique_ptr<Tokenizer> tokenizer_of(const Source& source, const std::string& named) {
+std::unique_ptr<Tokenizer> tokenizer_of(const ModelFolder& source, const std::string& named) {
   if (named == "none" || (named == "auto" && !holds_tokenizer(source.folder))) return nullptr;
   const std::string& found = named == "auto" ? source.folder : named;
   auto tokenizer = load_tokenizer(found);
-  require(tokenizer->vocabulary() <= source.config.vocabulary,
-          "the tokenizer of '{}' has {} tokens, but the model's vocabulary (vocab_size of {}) is {}; name the right one with --tokenizer",
-          found, tokenizer->vocabulary(), source.config_path, source.config.vocabulary);
   const HuggingFaceIds named_ids = ids_from_hugging_face(source.config_text, source.config_path);
   SpecialIds ids = tokenizer->special_ids();
   const auto complete = [&](std::optional<std::int32_t>& id, const std::optional<std::int64_t>& other) {
@@ -76,65 +52,31 @@ void tell_of_added_tokens(const Tokenizer& tokenizer, const std::filesystem::pat
     fmt::print("{} is not read, so {} stay letters; save the tokenizer as tokenizer.json to have them\n", path.string(), join(names, ", "));
 }
 
-WeightFiles open_weights(const Source& source) {
-  WeightFiles weights{SafetensorsReader(source.folder), hugging_face_tensors(source.config), {}};
-  std::vector<std::pair<std::string, Shape>> found;
-  for (const SafetensorsEntry& entry : weights.reader.tensors()) found.emplace_back(entry.name, entry.shape);
-  for (const std::size_t place : match_hugging_face(weights.tensors, found, weights.reader.path()))
-    weights.names.push_back(found[place].first);
-  return weights;
-}
-
-/// A head that config.json ties to the embedding is the embedding, so a file that holds another one contradicts it.
-void check_tied_head(const Source& source, const WeightFiles& weights) {
-  const auto& entries = weights.reader.tensors();
-  const auto head = std::ranges::find(entries, "lm_head.weight", &SafetensorsEntry::name);
-  if (!source.config.tied || head == entries.end()) return;
-  const auto embedding = std::ranges::find(weights.tensors, std::vector<std::string>{"embedding.weight"}, &HuggingFaceTensor::parts);
-  const std::string& name = weights.names[static_cast<std::size_t>(embedding - weights.tensors.begin())];
-  bool equal = head->shape == embedding->shape;
-  constexpr std::int64_t slice = 1 << 22;
-  std::vector<float> a, b;
-  for (std::int64_t begin = 0; equal && begin < head->shape.count(); begin += slice) {
-    a.resize(static_cast<std::size_t>(std::min(slice, head->shape.count() - begin)));
-    b.resize(a.size());
-    weights.reader.read(head->name, begin, std::ssize(a), a.data());
-    weights.reader.read(name, begin, std::ssize(b), b.data());
-    equal = std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-  }
-  require(
-      equal,
-      "{} holds an lm_head.weight that differs from {}, but {} ties the two: set \"tie_word_embeddings\": false there to import this head, or "
-      "take it out of the file",
-      weights.reader.path(), name, source.config_path);
-}
-
-void read_weights(const WeightFiles& weights, ParameterStore& store) {
-  std::vector<float> stored, ours;
-  for (std::size_t i = 0; i < weights.tensors.size(); ++i) {
-    const HuggingFaceTensor& tensor = weights.tensors[i];
-    stored.resize(static_cast<std::size_t>(tensor.shape.count()));
-    weights.reader.read(weights.names[i], 0, tensor.shape.count(), stored.data());
-    const auto broken = std::find_if(stored.begin(), stored.end(), [](float x) { return !std::isfinite(x); });
-    require(broken == stored.end(), "element {} of the tensor {} in '{}' is {}: the file is damaged, or its training went wrong",
-            broken - stored.begin(), weights.names[i], weights.reader.path(), *broken);
-    for (std::size_t part = 0; part < tensor.parts.size(); ++part) {
-      ours.resize(static_cast<std::size_t>(tensor.part_shape().count()));
-      unpack(tensor, static_cast<int>(part), stored, ours);
-      store.write(Kind::value, tensor.parts[part], 0, ours);
-    }
-  }
+int import_adapters(const std::string& folder, const std::string& base, const std::string& output) {
+  const PeftAdapters adapters = read_peft(folder, base, output);
+  rlhf::CheckpointNotes notes;
+  notes.stage = "import";
+  notes.complete = true;
+  notes.build = to_json(build_info());
+  notes.text = adapters.text;
+  const std::string name = adapters.card.head == Head::policy ? "policy" : "reward";
+  rlhf::save_models(output, {{.name = name, .card = adapters.card, .store = &adapters.store()}}, notes, *make_single_communicator());
+  const LoraConfig& lora = adapters.card.adapters.lora;
+  fmt::print("{}: adapters of rank {} for the {} of model '{}', beside the base '{}', whose tokenizer and template they take over\n", output, lora.rank,
+             join(lora.targets, ", "), name, base);
+  return 0;
 }
 
 }  // namespace
 
 int import_command(const std::vector<std::string>& arguments) {
-  std::string model, output, tokenizer_name = "auto";
+  std::string model, output, base, tokenizer_name = "auto";
   Template defaults;
   defaults.prompt = "{prompt}[[\n{input}]]";
   TemplateOptions text(defaults);
   OptionTable table;
   table.add("model", model, "the Hugging Face folder");
+  table.add("base", base, "for a folder with adapters of PEFT: the checkpoint with their base");
   table.add("output", output, "the checkpoint to write, a folder");
   table.add("tokenizer", tokenizer_name, "'auto': the one in the folder, if there is one; 'none'; or a tokenizer file or folder");
   text.declare(table);
@@ -148,7 +90,9 @@ int import_command(const std::vector<std::string>& arguments) {
     require(stage == "import", "'{}' holds what the stage {} has learned; name another folder, or remove it", output, stage);
   }
 
-  const Source source = open_source(model);
+  if (is_peft_folder(model)) return import_adapters(model, base, output);
+  require(base.empty(), "command line: --base is for a folder with adapters of PEFT, and '{}' holds none", model);
+  ModelFolder source = open_model_folder(model);
   const auto tokenizer = tokenizer_of(source, tokenizer_name);
   rlhf::CheckpointNotes notes;
   notes.stage = "import";
@@ -164,17 +108,23 @@ int import_command(const std::vector<std::string>& arguments) {
   std::string letters;
   if (tokenizer) {
     letters = notes.text.rules.look_for_special(*tokenizer);
+    const auto unfed = tokens_without_rows(*tokenizer, notes.text.rules, source.config.vocabulary, tokenizer_name == "auto" ? model : tokenizer_name);
+    if (!unfed.empty())
+      letters += fmt::format("the model has no row for {}, which only pads: it is never fed here\n", join(unfed, ", "));
     notes.text.tokenizer = tokenizer->serialize();
   }
-  const WeightFiles weights = open_weights(source);
-  check_tied_head(source, weights);
-  StoredModel stored(source.config, Head::policy, 1);
-  read_weights(weights, stored.store());
+  const WeightFiles weights(source);
+  source.config.stored = weights.stored();
+  StoredModel stored(source.config, weights.head(), 1);
+  weights.read(stored.store());
   rlhf::ModelCard card;
   card.config = source.config;
-  rlhf::save_models(output, {{.name = "policy", .card = card, .store = &stored.store()}}, notes, *make_single_communicator());
-  fmt::print("{}: model 'policy' of {} parameters, {} tensors; {}\n", output, source.config.parameters(),
-             stored.store().layout().parameters().size(),
+  card.head = weights.head();
+  const std::string name = card.head == Head::policy ? "policy" : "reward";
+  rlhf::save_models(output, {{.name = name, .card = card, .store = &stored.store()}}, notes, *make_single_communicator());
+  const ParameterLayout& layout = stored.store().layout();
+  fmt::print("{}: model '{}' ({}, {}) of {} parameters, {} tensors; {}\n", output, name, source.config.family, source.config.stored,
+             layout.parameter_count(), layout.parameters().size(),
              tokenizer ? fmt::format("tokenizer {} with {} tokens", tokenizer->kind(), tokenizer->vocabulary())
                        : "no tokenizer, so prompts are given as --prompt-ids");
   if (tokenizer && tokenizer->vocabulary() < source.config.vocabulary)
@@ -184,6 +134,7 @@ int import_command(const std::vector<std::string>& arguments) {
         source.config.vocabulary, tokenizer->vocabulary(), source.config.vocabulary - tokenizer->vocabulary());
   if (tokenizer)
     for (const std::string& note : tokenizer->notes()) fmt::print("{}\n", note);
+  for (const std::string& note : weights.notes()) fmt::print("{}\n", note);
   fmt::print("{}", letters);
   if (tokenizer && tokenizer->kind() == "sentencepiece")
     tell_of_added_tokens(*tokenizer, tokenizer_name == "auto" ? model : tokenizer_name, source.config.vocabulary);

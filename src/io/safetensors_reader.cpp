@@ -10,6 +10,7 @@
 #include "collimate/base/error.hpp"
 #include "collimate/io/safetensors.hpp"
 #include "io/file.hpp"
+#include "io/half.hpp"
 
 namespace collimate {
 
@@ -88,18 +89,6 @@ Listed read_entry(const std::string& name, const Json& json, const std::string& 
           listed.entry.shape.text(), bytes, offsets.dump());
   return listed;
 }
-
-float from_half(std::uint16_t half) {
-  const std::uint32_t sign = std::uint32_t{half & 0x8000u} << 16, exponent = half >> 10 & 31, fraction = half & 0x3ff;
-  if (exponent == 0) {  // zero or subnormal: fraction x 2^-24, exact in fp32
-    const float magnitude = static_cast<float>(fraction) * 0x1.0p-24f;
-    return sign ? -magnitude : magnitude;
-  }
-  const std::uint32_t wide = exponent == 31 ? 255 : exponent + 112;  // infinity and NaN stay so
-  return std::bit_cast<float>(sign | wide << 23 | fraction << 13);
-}
-
-float from_brain(std::uint16_t brain) { return std::bit_cast<float>(std::uint32_t{brain} << 16); }
 
 std::string file_of(const std::string& path) {
   if (!fs::is_directory(path)) return path;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -8,6 +9,7 @@
 #include "collimate/base/error.hpp"
 #include "collimate/io/safetensors.hpp"
 #include "io/file.hpp"
+#include "io/half.hpp"
 
 namespace collimate {
 
@@ -19,7 +21,7 @@ using Order = std::vector<std::size_t>;  // indices of tensors, sorted by name
 
 static_assert(std::endian::native == std::endian::little, "the data of a safetensors file are little-endian");
 
-std::int64_t bytes_of(const SafetensorsSpec& tensor) { return 4 * tensor.shape.count(); }
+std::int64_t bytes_of(const SafetensorsSpec& tensor) { return (tensor.dtype == "F32" ? 4 : 2) * tensor.shape.count(); }
 
 Order sorted(const std::vector<SafetensorsSpec>& tensors) {
   Order order(tensors.size());
@@ -37,12 +39,27 @@ std::string header(const std::vector<SafetensorsSpec>& tensors, const Order& ord
     Json shape = Json::array();
     for (int axis = 0; axis < tensors[index].shape.rank(); ++axis) shape.push_back(tensors[index].shape[axis]);
     const std::int64_t end = offset + bytes_of(tensors[index]);
-    json[tensors[index].name] = {{"dtype", "F32"}, {"shape", shape}, {"data_offsets", {offset, end}}};
+    json[tensors[index].name] = {{"dtype", tensors[index].dtype}, {"shape", shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
   std::string text = json.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');
   return text;
+}
+
+void write_values(File& file, const SafetensorsSpec& tensor, const std::vector<float>& values) {
+  if (tensor.dtype == "F32") return file.write({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
+  ensure(tensor.dtype == "F16" || tensor.dtype == "BF16", "the type {} cannot be written", tensor.dtype);
+  const auto convert = tensor.dtype == "F16" ? to_half : to_brain;
+  const std::uint16_t infinite = tensor.dtype == "F16" ? 0x7c00 : 0x7f80;
+  std::vector<std::uint16_t> words(values.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    words[i] = convert(values[i]);
+    require((words[i] & 0x7fff) != infinite || std::isinf(values[i]),
+            "element {} of the tensor {} is {}, which is too large for {}: write a wider type (--dtype f32)", i, tensor.name, values[i],
+            tensor.dtype);
+  }
+  file.write({reinterpret_cast<const char*>(words.data()), words.size() * sizeof(std::uint16_t)});
 }
 
 void write_file(const std::string& path, const std::vector<SafetensorsSpec>& tensors, const Order& order, const FillTensor& fill) {
@@ -57,7 +74,7 @@ void write_file(const std::string& path, const std::vector<SafetensorsSpec>& ten
     for (const std::size_t index : order) {
       values.assign(static_cast<std::size_t>(tensors[index].shape.count()), 0);
       fill(index, values);
-      file.write({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
+      write_values(file, tensors[index], values);
     }
   }
   target.commit();
@@ -79,6 +96,10 @@ std::vector<Order> cut(const std::vector<SafetensorsSpec>& tensors, std::int64_t
 }
 
 }  // namespace
+
+float stored_as(const std::string& dtype, float value) {
+  return dtype == "F32" ? value : dtype == "F16" ? from_half(to_half(value)) : from_brain(to_brain(value));
+}
 
 void write_safetensors(const std::string& path, const std::vector<SafetensorsSpec>& tensors, const FillTensor& fill) {
   write_file(path, tensors, sorted(tensors), fill);

@@ -53,12 +53,12 @@ void rotary(Tensor qkv, Tensor positions, Tensor table, const Heads& heads, bool
   cpu::rotary(qkv.as<float>(), at, table.as<float>(), heads, inverse, positions[0]);
 }
 
-void rotary_table(Tensor table, double theta, Stream&) {
+void rotary_table(Tensor table, std::span<const double> frequencies, Stream&) {
   check_rank("rotary_table", "table", table, 2);
   check("rotary_table", "table", table, table.shape());
-  require(table[1] % 2 == 0 && theta > 0, "rotary_table needs an even head size and a theta above 0, and was given {} and {}", table[1],
-          theta);
-  cpu::rotary_table(table.as<float>(), theta, table[0], table[1]);
+  require(table[1] == 2 * std::ssize(frequencies), "rotary_table needs a frequency for each pair of a head's {} numbers, and was given {}",
+          table[1], frequencies.size());
+  cpu::rotary_table(table.as<float>(), frequencies.data(), table[0], table[1]);
 }
 
 void attention_forward(Tensor out, Tensor lse, Tensor qkv, Tensor offsets, const Heads& heads, Stream&) {

@@ -60,19 +60,19 @@ void AttentionLayer::declare(const ModelConfig& config, ParameterLayout& layout,
   };
   layout.add(name + ".query.weight", {queries, config.width}, Split::rows, query_bounds, true, in);
   add_key_value(".weight", {keys, config.width}, true, in);
-  if (config.bias) {
+  if (config.bias.query_key_value) {
     layout.add(name + ".query.bias", {queries}, Split::rows, query_bounds, false, {});
     add_key_value(".bias", {keys}, false, {});
   }
   layout.add(name + ".output.weight", {config.width, queries}, Split::columns, query_bounds, true, out);
-  if (config.bias) layout.add(name + ".output.bias", {config.width}, false, {});
+  if (config.bias.output) layout.add(name + ".output.bias", {config.width}, false, {});
 }
 
 AttentionLayer::AttentionLayer(const ModelConfig& config, const ParameterLayout& layout, const LoraConfig& lora,
                                const ParameterLayout& adapters, int block)
     : width_(config.width),
       rotary_(config.positions == Positions::rotary),
-      bias_(config.bias),
+      bias_(config.bias.query_key_value),
       in_(lora, block),
       out_(lora, adapters, block, "output") {
   const std::string name = "block." + std::to_string(block);
@@ -94,7 +94,7 @@ AttentionLayer::AttentionLayer(const ModelConfig& config, const ParameterLayout&
     shared_->weight[which] = layout.view(name + key_value[which] + ".weight");
     if (bias_) shared_->bias[which] = layout.view(name + key_value[which] + ".bias");
   }
-  if (bias_) out_bias_ = layout.view(name + ".output.bias");
+  if (config.bias.output) out_bias_ = layout.view(name + ".output.bias");
   std::vector<Part> query, key, value;  // columns of qkv
   std::vector<std::int64_t> first_row;
   for (const kernels::Heads& heads : heads_) {
@@ -167,7 +167,7 @@ void AttentionLayer::forward(Tensor y, Tensor x, const Saved& saved, const Block
     kernels::linear_forward(partial, out, lease.at(out_weight_[v]), {}, Write::replace, stream);
     out_.begin(out, v, use);
   });
-  if (bias_) kernels::add_bias(y, lease.at(out_bias_), stream);
+  if (out_bias_) kernels::add_bias(y, lease.at(*out_bias_), stream);
   out_.forward(y, use);
 }
 
@@ -194,7 +194,7 @@ void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved
   for (int v = 0; v < static_cast<int>(heads_.size()); ++v) out_.begin(rows_of(saved.out[v], rows), v, use);
   out_.begin_backward(dy, use);
   in_.begin(x, use);
-  if (bias_) backward_bias(lease, out_bias_, dy, stream);
+  if (out_bias_) backward_bias(lease, *out_bias_, dy, stream);
   sum_over_shards(dx, scratch.tree, stream, [&](int v, Tensor partial) {
     const kernels::Heads& heads = heads_[v];
     if (heads.query == 0) return partial.zero(stream);
@@ -277,7 +277,7 @@ void AttentionLayer::decode(Tensor y, Tensor x, const Saved& saved, const BlockL
     kernels::linear_decode(partial, out, lease.at(out_weight_[v]), {}, stream);
     out_.begin(out, v, use);
   });
-  if (bias_) kernels::add_bias(y, lease.at(out_bias_), stream);
+  if (out_bias_) kernels::add_bias(y, lease.at(*out_bias_), stream);
   out_.forward(y, use);
 }
 

@@ -22,10 +22,10 @@ void MlpLayer::declare(const ModelConfig& config, ParameterLayout& layout, const
   const bool gated = config.activation == Activation::swiglu;
   if (gated) layout.add(name + ".gate.weight", {config.mlp, config.width}, Split::rows, bounds, true, in);
   layout.add(name + ".up.weight", {config.mlp, config.width}, Split::rows, bounds, true, in);
-  if (config.bias && gated) layout.add(name + ".gate.bias", {config.mlp}, Split::rows, bounds, false, {});
-  if (config.bias) layout.add(name + ".up.bias", {config.mlp}, Split::rows, bounds, false, {});
+  if (config.bias.mlp && gated) layout.add(name + ".gate.bias", {config.mlp}, Split::rows, bounds, false, {});
+  if (config.bias.mlp) layout.add(name + ".up.bias", {config.mlp}, Split::rows, bounds, false, {});
   layout.add(name + ".down.weight", {config.width, config.mlp}, Split::columns, bounds, true, out);
-  if (config.bias) layout.add(name + ".down.bias", {config.width}, false, {});
+  if (config.bias.mlp) layout.add(name + ".down.bias", {config.width}, false, {});
 }
 
 MlpLayer::MlpLayer(const ModelConfig& config, const ParameterLayout& layout, const LoraConfig& lora, const ParameterLayout& adapters,
@@ -37,11 +37,11 @@ MlpLayer::MlpLayer(const ModelConfig& config, const ParameterLayout& layout, con
   for (int v = static_cast<int>(layout.held().begin), end = v + static_cast<int>(layout.held().count); v < end; ++v) {
     inner_.push_back(bounds[v + 1] - bounds[v]);
     up_weight_.push_back(gated ? layout.fused({name + ".gate.weight", name + ".up.weight"}, v) : layout.view(name + ".up.weight", v));
-    if (config.bias)
+    if (config.bias.mlp)
       up_bias_.push_back(gated ? layout.fused({name + ".gate.bias", name + ".up.bias"}, v) : layout.view(name + ".up.bias", v));
     down_weight_.push_back(layout.view(name + ".down.weight", v));
   }
-  if (config.bias) down_bias_ = layout.view(name + ".down.bias");
+  if (config.bias.mlp) down_bias_ = layout.view(name + ".down.bias");
   std::vector<Part> gate, up;  // in the fused product
   for (const std::int64_t columns : inner_) {
     gate.push_back({0, columns});
@@ -94,7 +94,7 @@ void MlpLayer::forward(Tensor y, Tensor x, const Saved& saved, const BlockLease&
     kernels::linear_forward(partial, inner, lease.at(down_weight_[v]), {}, kernels::Write::replace, stream);
     out_.begin(inner, v, use);
   });
-  if (!up_bias_.empty()) kernels::add_bias(y, lease.at(down_bias_), stream);
+  if (down_bias_) kernels::add_bias(y, lease.at(*down_bias_), stream);
   out_.forward(y, use);
 }
 
@@ -107,7 +107,7 @@ void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, cons
   for (int v = 0; v < static_cast<int>(inner_.size()); ++v) out_.begin(saved.inner[v].slice(0, rows), v, use);
   out_.begin_backward(dy, use);
   in_.begin(x, use);
-  if (!up_bias_.empty()) backward_bias(lease, down_bias_, dy, stream);
+  if (down_bias_) backward_bias(lease, *down_bias_, dy, stream);
   sum_over_shards(dx, scratch.tree, stream, [&](int v, Tensor partial) {
     if (inner_[v] == 0) return partial.zero(stream);
     const Tensor up = saved.up[v].slice(0, rows), inner = saved.inner[v].slice(0, rows);
@@ -142,7 +142,7 @@ void MlpLayer::decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& 
     kernels::linear_decode(partial, inner, lease.at(down_weight_[v]), {}, stream);
     out_.begin(inner, v, use);
   });
-  if (!up_bias_.empty()) kernels::add_bias(y, lease.at(down_bias_), stream);
+  if (down_bias_) kernels::add_bias(y, lease.at(*down_bias_), stream);
   out_.forward(y, use);
 }
 

@@ -124,7 +124,7 @@ Transformer::Transformer(const ModelConfig& config, Head head, const Division& d
 }
 
 void Transformer::prepare(Stream& stream) const {
-  if (rotary_) kernels::rotary_table(rotary(), config_.rope_theta, stream);
+  if (rotary_) kernels::rotary_table(rotary(), rope_frequencies(config_), stream);
 }
 
 Tensor Transformer::rotary() const { return rotary_ ? plan_->at(rotary_, {config_.context, config_.head_size}) : Tensor(); }

@@ -4,6 +4,7 @@
 
 #include "collimate/base/error.hpp"
 #include "collimate/kernels/head.hpp"
+#include "collimate/model/families.hpp"
 
 namespace collimate::rlhf {
 namespace {
@@ -26,7 +27,6 @@ void RunOptions::declare(OptionTable& t) {
         one_of({"none", "auto", "replace"}));
   t.add("run.stop_after", stop_after,
         "save, and end with exit code 75, after so many optimizer steps or PPO iterations of this start (0: never)", at_least(0), "steps");
-  t.add("run.sample_ids", sample_ids, "samples.jsonl, and what a scorer's program reads, have the token ids of prompts and responses too");
   t.add("allow-new-bits", allow_new_bits, "restart on another instruction set although the numbers will differ in their last bits");
   t.add("check", check, "check deck, files, tokenizers and memory, print them and exit");
   t.command_line_only({"restart", "allow-new-bits", "check"});
@@ -55,27 +55,32 @@ void MachineOptions::declare(OptionTable& t) {
 }
 
 void ModelOptions::declare(OptionTable& t) {
-  t.add("model.family", family, "architecture of a model that starts from random numbers", one_of({"llama", "gpt2"}));
+  t.add("model.family", family, "architecture of a model that starts from random numbers", one_of(family_names()));
   t.add("model.layers", layers, "blocks", at_least(1));
   t.add("model.width", width, "width of the residual stream", at_least(1));
   t.add("model.heads", heads, "query heads", at_least(1));
   t.add("model.kv_heads", kv_heads, "key/value heads (0: as many as query heads)", at_least(0));
   t.add("model.head_size", head_size, "columns of a head (0: width / heads)", at_least(0));
-  t.add("model.mlp", mlp, "inner width of the MLP (0: 4 x width for gpt2, 8/3 x width down to a multiple of 8 for llama)", at_least(0));
+  t.add("model.mlp", mlp, "inner width of the MLP (0: 4 x width for gpt2, 8/3 x width down to a multiple of 8 for the others)", at_least(0));
   t.add("model.context", context, "most tokens of a sequence", at_least(2), "tokens");
   t.add("model.tied", tied, "the head is the embedding");
   t.add("model.rope_theta", rope_theta, "base of the rotary positions", more_than(1));
+  t.add("model.rope_scaling", rope_scaling, "how rotary positions are slowed down for long contexts: not at all, linear, or as LLaMA 3.1 does",
+        one_of({"none", "linear", "llama3"}));
+  t.add("model.rope_factor", rope.factor, "by how much", at_least(1));
+  t.add("model.rope_low_frequency", rope.low_frequency,
+        "llama3: turns of more than model.rope_original_context / this many tokens are slowed by the whole factor", more_than(0));
+  t.add("model.rope_high_frequency", rope.high_frequency,
+        "llama3: turns of fewer than model.rope_original_context / this many tokens are not slowed", more_than(0));
+  t.add("model.rope_original_context", rope.original_context, "llama3: the context before the slowing", at_least(1), "tokens");
   t.add("model.dropout", dropout,
         "dropout of embedding and residual branches, not of attention probabilities, in supervised and reward training (0 in PPO)",
         between(0, 0.9));
-  t.add("model.init_std", init_std,
-        "standard deviation of random weights; of output and down, / sqrt(2 x layers); transformers: 0.02 (0: 1 / sqrt(inputs) of each matrix)",
-        between(0, 1));
 }
 
 ModelConfig ModelOptions::config(std::int64_t vocabulary) const {
+  ModelConfig c = of_family(family);
   const bool gpt2 = family == "gpt2";
-  ModelConfig c;
   c.vocabulary = vocabulary;
   c.context = context;
   c.layers = layers;
@@ -86,12 +91,13 @@ ModelConfig ModelOptions::config(std::int64_t vocabulary) const {
           width, heads);
   c.head_size = head_size ? head_size : width / heads;
   c.mlp = mlp ? mlp : gpt2 ? 4 * width : 8 * width / 3 / 8 * 8;
-  c.norm = gpt2 ? Norm::layer : Norm::rms;
-  c.activation = gpt2 ? Activation::gelu : Activation::swiglu;
-  c.positions = gpt2 ? Positions::learned : Positions::rotary;
-  c.bias = gpt2;
   c.tied = tied;
   c.rope_theta = rope_theta;
+  if (rope_scaling != "none") {
+    require(c.positions == Positions::rotary, "model.rope_scaling = {}, and {} has no rotary positions: leave it out", rope_scaling, family);
+    c.rope_scaling = rope;
+    c.rope_scaling.type = rope_scaling == "linear" ? RopeScaling::Type::linear : RopeScaling::Type::llama3;
+  }
   c.dropout = dropout;
   c.check();
   return c;
@@ -174,14 +180,9 @@ void RewardOptions::declare(OptionTable& t) {
 void ScorerOptions::declare(OptionTable& t) {
   t.add("ppo.scorer", kind, "what gives the reward: a reward model or a built-in scorer",
         one_of({"model", "lexicon", "regex", "length", "exact", "process"}));
-  t.add("ppo.scorer_lexicon", lexicon, "file of lines word, tab, value (AFINN's format), or of more columns");
-  t.add("ppo.scorer_word_column", word_column, "column of ppo.scorer_lexicon that holds the words", between(1, 1 << 20));
-  t.add("ppo.scorer_value_column", value_column, "and the one that holds the values; VADER's list: 2 (0: there are two columns)", between(0, 1 << 20));
+  t.add("ppo.scorer_lexicon", lexicon, "file of word, tab, value (AFINN's format)");
   t.add("ppo.scorer_pattern", pattern, "regular expression (PCRE2) whose matches are counted");
   t.add("ppo.scorer_length", length, "target length of a response", at_least(1), "characters");
-  t.add("ppo.exact_answer", exact_answer,
-        "where the scorer exact looks for a response's number: behind its last mark #### alone, or, where no mark has one, its last number",
-        one_of({"marked", "last_number"}));
   t.add("ppo.scorer_command", command,
         "command that reads one JSON line per sample and answers each at once with one score on a line, until its input ends");
   t.add("ppo.scorer_deadline", deadline, "longest wait for the command to score one batch", more_than(0), "seconds");

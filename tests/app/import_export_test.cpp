@@ -133,7 +133,7 @@ TEST(ImportExport, InspectSummarisesTheTokenizerAndShowsTheDeck) {
 TEST(ImportExport, SaysThatAttentionDropoutIsNotApplied) {
   const Scratch folder;
   for (const ModelConfig& config : {small_gpt2(), small_llama()}) {
-    const bool gpt2 = config.bias;
+    const bool gpt2 = config.family == "gpt2";
     const std::string key = gpt2 ? "attn_pdrop" : "attention_dropout", file = folder / "hf/config.json";
     put_model(folder / "hf", config);
     const json good = json::parse(bytes_of(file));
@@ -271,7 +271,7 @@ TEST(ImportExport, ComparesTheTokenizerWithTheVocabulary) {
   }
   config.vocabulary = 299;
   put_model(folder / "hf", config);
-  expect_refusal(import, {"300 tokens", "299", "config.json"});
+  expect_refusal(import, {"300 tokens", "299 rows", "config.json", "cannot be fed"});
 }
 
 TEST(ImportExport, PutsNoBosInFrontWhereTheTokenizerSaysThatItHasNone) {
@@ -370,8 +370,6 @@ TEST(ImportExport, NamesTheCheckpointsOfARunAndTheirHeads) {
     expect_refusal({"export", "--checkpoint", folder / place, "--output", folder / "out"}, {"checkpoints/reward", "checkpoints/sft"});
   }
   const std::string reward = folder / "run/checkpoints/reward";
-  expect_refusal({"export", "--checkpoint", reward, "--output", folder / "out", "--model", "reward"}, {"reward", "value head"});
-  expect_refusal({"export", "--checkpoint", reward, "--output", folder / "out"}, {"reward", "head"});
   expect_refusal({"generate", "--checkpoint", reward, "--model", "reward", "--prompt-ids", "1"}, {"reward", "value head"});
   EXPECT_FALSE(std::filesystem::exists(folder / "out"));
   printed({"export", "--checkpoint", folder / "run/checkpoints/sft", "--output", folder / "out"});

@@ -42,7 +42,7 @@ struct RealModel {
     std::vector<std::pair<std::string, Shape>> found;
     for (const SafetensorsEntry& entry : file.tensors()) found.emplace_back(entry.name, entry.shape);
     const auto wanted = hugging_face_tensors(config);
-    const auto places = match_hugging_face(wanted, found, path);
+    const auto places = match_hugging_face(wanted, found, path).places;
     for (std::size_t i = 0; i < wanted.size(); ++i) {
       std::vector<float> stored(wanted[i].shape.count()), ours(wanted[i].part_shape().count());
       file.read(found[places[i]].first, 0, wanted[i].shape.count(), stored.data());

@@ -22,6 +22,11 @@ std::vector<Case> cases() {
   ModelConfig uneven = small_gpt2();  // 3 heads, 50 MLP columns and 29 tokens over 4 shards: one shard has no head
   ModelConfig full = small_llama();
   full.kv_heads = 4;
+  const ModelConfig qwen = small_qwen2();  // 6 query heads on 3 key/value heads: over 2 shards only the second begins inside a group
+  ModelConfig all_biases = small_llama();  // what attention_bias and mlp_bias ask for
+  all_biases.bias = Biases::all();
+  ModelConfig linear = small_llama();
+  linear.rope_scaling = {.type = RopeScaling::Type::linear, .factor = 3.5};
   const LoraConfig everywhere{.rank = 3, .alpha = 2, .targets = adapter_targets()};
   return {{"llama", small_llama(), 1},
           {"llama two shards", small_llama(), 2},
@@ -29,9 +34,15 @@ std::vector<Case> cases() {
           {"gpt2", small_gpt2(), 1},
           {"gpt2 tied", gpt2_tied, 2},
           {"gpt2 uneven", uneven, 4},
+          {"qwen2", qwen, 1},
+          {"qwen2, the last shard shares", qwen, 2},
+          {"qwen2, all shards share", qwen, 4},
+          {"llama with all biases", all_biases, 2},
+          {"llama with linear scaling", linear, 1},
           {"adapters", small_llama(), 1, {.rank = 3, .alpha = 5}},
           {"adapters everywhere, two shards", small_llama(), 2, everywhere},
           {"adapters everywhere, shared heads", small_llama(), 4, everywhere},
+          {"adapters on qwen2, shared heads", qwen, 4, everywhere},
           {"adapters on gpt2, uneven", uneven, 4, {.rank = 2, .alpha = 3, .targets = {"key", "output", "up", "down"}}}};
 }
 

@@ -102,6 +102,55 @@ TEST(Safetensors, ConvertsHalfAndBrainFloats) {
   }
 }
 
+/// The neighbours of x among the values of a 16-bit type, found by looking at all of them: the nearer one, of two equally near the even one.
+std::uint16_t nearest(double x, double (*value)(unsigned)) {
+  unsigned best = 0;
+  double distance = std::numeric_limits<double>::infinity();
+  for (unsigned bits = 0; bits < 0x8000; ++bits) {
+    const double candidate = value(bits);
+    if (!std::isfinite(candidate)) continue;
+    const double d = std::abs(candidate - std::abs(x));
+    if (d < distance || (d == distance && bits % 2 == 0)) distance = d, best = bits;
+  }
+  return static_cast<std::uint16_t>(best | (std::signbit(x) ? 0x8000u : 0u));
+}
+
+double brain_value(unsigned bits) {
+  const std::uint32_t word = bits << 16;
+  float value;
+  std::memcpy(&value, &word, 4);
+  return value;
+}
+
+TEST(Safetensors, RoundsToNearestEven) {
+  const Scratch scratch;
+  std::vector<float> numbers{0.0f, -0.0f, 1.0f, 65504.0f, 65519.0f, -65519.0f, 6.0e-8f, 2.98e-8f, 0x1p-25f, 0x1.8p-24f, 0x1p-14f, 6.1e-5f, 1.00048828125f,
+                             1.00146484375f, 1.00390625f, 1.01171875f, 0x1.ffcp-15f, 3.0e38f, 1e-30f, 0.1f, -0.3f};
+  for (int i = 0; i < 60; ++i) numbers.push_back(static_cast<float>(std::sin(i) * std::pow(10.0, i % 9 - 5)));
+  const auto count = static_cast<std::int64_t>(numbers.size());
+  for (const std::string type : {"F16", "BF16"}) {
+    std::vector<float> given = numbers;
+    if (type == "F16")
+      for (float& x : given) x = std::abs(x) > 65519 ? 1.0f : x;
+    write_safetensors(scratch / "m.safetensors", {{"a", {count}, type}}, [&](std::size_t, std::span<float> values) { std::ranges::copy(given, values.begin()); });
+    const SafetensorsReader reader(scratch / "m.safetensors");
+    EXPECT_EQ(reader.tensors()[0].dtype, type);
+    std::vector<float> read(numbers.size());
+    reader.read("a", 0, count, read.data());
+    for (std::size_t i = 0; i < given.size(); ++i) {
+      const auto value = type == "F16" ? half_value : brain_value;
+      EXPECT_EQ(read[i], value(nearest(given[i], value))) << type << " " << given[i];
+      EXPECT_EQ(std::signbit(read[i]), std::signbit(given[i]));
+      EXPECT_EQ(read[i], stored_as(type, given[i]));
+    }
+  }
+  const auto write_one = [&](float x, const std::string& type) {
+    return refusal([&] { write_safetensors(scratch / "m.safetensors", {{"a", {1}, type}}, [&](std::size_t, auto values) { values[0] = x; }); });
+  };
+  EXPECT_SAYS(write_one(65520.0f, "F16"), "element 0 of the tensor a is 65520, which is too large for F16");
+  EXPECT_SAYS(write_one(3.4e38f, "BF16"), "too large for BF16");
+}
+
 TEST(Safetensors, RefusesDamagedFilesInASentence) {
   const Scratch scratch;
   const std::string path = scratch / "bad.safetensors";
@@ -129,6 +178,7 @@ TEST(Safetensors, RefusesDamagedFilesInASentence) {
   expect(one("F32", "[2]", "[0]"), "describes the tensor x by");
   expect(one("F31", "[2]", "[0,8]"), "unknown type F31");
   expect(one("F32", "[3]", "[0,8]"), "needs 12 bytes");
+  expect(one("F32", "[1]", "[0,8]"), "needs 4 bytes");
   expect(one("F32", "[-2]", "[0,8]"), "is not a possible one");
   expect(one("F32", "[2.0]", "[0,8]"), "is not a possible one");
   expect(one("F32", "[4611686018427387904,4]", "[0,8]"), "is not a possible one");
@@ -216,7 +266,7 @@ std::map<std::string, std::vector<float>> import_model(const std::string& folder
   std::vector<std::pair<std::string, Shape>> found;
   for (const auto& entry : reader.tensors()) found.emplace_back(entry.name, entry.shape);
   const auto wanted = hugging_face_tensors(config);
-  const auto matches = match_hugging_face(wanted, found, reader.path());
+  const auto matches = match_hugging_face(wanted, found, reader.path()).places;
   std::map<std::string, std::vector<float>> model;
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     std::vector<float> stored(static_cast<std::size_t>(wanted[i].shape.count()));

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "collimate/base/error.hpp"
-#include "support/refusal.hpp"
+#include "support/says.hpp"
 
 namespace collimate::test {
 
@@ -32,7 +32,5 @@ inline std::string bytes_of(const std::string& path) {
 }
 
 inline void put(const std::string& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
-
-#define EXPECT_SAYS(text, words) EXPECT_NE((text).find(words), std::string::npos) << (text)
 
 }  // namespace collimate::test

@@ -10,7 +10,7 @@ namespace {
 ModelConfig gpt2() {
   ModelConfig c;
   c.vocabulary = 50257, c.context = 1024, c.layers = 12, c.width = 768, c.heads = c.kv_heads = 12, c.head_size = 64, c.mlp = 3072;
-  c.norm = Norm::layer, c.activation = Activation::gelu, c.positions = Positions::learned, c.bias = true, c.dropout = 0.1;
+  c.family = "gpt2", c.norm = Norm::layer, c.activation = Activation::gelu, c.positions = Positions::learned, c.bias = Biases::all(), c.dropout = 0.1;
   return c;
 }
 
@@ -44,6 +44,17 @@ TEST(ModelConfig, JsonGivesTheSameConfigBack) {
   config.norm_epsilon = 1e-6 * 1.1, config.rope_theta = 500000, config.dropout = 1.0 / 3;
   EXPECT_EQ(ModelConfig::from_json(config.to_json()), config);
   EXPECT_EQ(ModelConfig::from_json(gpt2().to_json()), gpt2());
+  config.family = "qwen2", config.bias.query_key_value = true, config.sliding_window = 2048, config.stored = "bf16";
+  for (const auto type : {RopeScaling::Type::linear, RopeScaling::Type::llama3}) {
+    config.rope_scaling = {.type = type, .factor = 7};
+    if (type == RopeScaling::Type::llama3) config.rope_scaling.low_frequency = 2, config.rope_scaling.original_context = 99;
+    EXPECT_EQ(ModelConfig::from_json(config.to_json()), config);
+  }
+  // A checkpoint of an earlier version names no family, and its biases are everywhere or nowhere.
+  const std::string old = R"({"vocabulary":5,"context":8,"layers":1,"width":4,"heads":2,"kv_heads":2,"head_size":2,"mlp":6,"norm":"layer",)"
+                          R"("activation":"gelu","positions":"learned","bias":true,"tied":true,"norm_epsilon":1e-5,"rope_theta":10000.0,"dropout":0.1})";
+  EXPECT_EQ(ModelConfig::from_json(old).family, "gpt2");
+  EXPECT_EQ(ModelConfig::from_json(old).bias, Biases::all());
   EXPECT_EQ(config.to_json().find('\n'), std::string::npos);
 }
 
@@ -63,10 +74,12 @@ TEST(ModelConfig, SaysWhichNumberIsWrong) {
   expect([](ModelConfig& c) { c.heads = 1 << 20, c.head_size = 1 << 20; }, "heads times head_size");
   expect([](ModelConfig& c) { c.kv_heads = 3; }, "heads (8) are not a multiple of its kv_heads (3)");
   expect([](ModelConfig& c) { c.head_size = 7; }, "head_size is 7");
-  expect([](ModelConfig& c) { c.bias = true; }, "bias = true");
   expect([](ModelConfig& c) { c.norm_epsilon = 0; }, "norm_epsilon is 0");
   expect([](ModelConfig& c) { c.rope_theta = std::numeric_limits<double>::infinity(); }, "rope_theta is inf");
   expect([](ModelConfig& c) { c.dropout = 1; }, "dropout is 1");
+  expect([](ModelConfig& c) { c.sliding_window = 2047; }, "sliding window of 2047 tokens, and its context is 2048");
+  expect([](ModelConfig& c) { c.rope_scaling = {.type = RopeScaling::Type::linear, .factor = 0.5}; }, "rope scaling is 0.5");
+  expect([](ModelConfig& c) { c.rope_scaling = {.type = RopeScaling::Type::llama3, .factor = 2, .low_frequency = 4}; }, "are 4 and 4");
 }
 
 TEST(ModelConfig, RefusesJsonThatIsNotAModel) {

@@ -38,7 +38,7 @@ struct CopyTask {
   }
   ModelConfig gpt2() const {
     ModelConfig c = llama();
-    c.norm = Norm::layer, c.activation = Activation::gelu, c.positions = Positions::learned, c.bias = true;
+    c.family = "gpt2", c.norm = Norm::layer, c.activation = Activation::gelu, c.positions = Positions::learned, c.bias = Biases::all();
     return c;
   }
 };

@@ -62,7 +62,10 @@ class ReferenceModel {
     return y;
   }
   Vector linear(const std::string& name, const Vector& x, std::int64_t rows) const {
-    Vector y = product(name + ".weight", c_.bias ? name + ".bias" : "", x, rows);
+    const std::string matrix = name.substr(name.rfind('.') + 1);
+    const bool attends = matrix == "query" || matrix == "key" || matrix == "value";
+    const bool bias = attends ? c_.bias.query_key_value : matrix == "output" ? c_.bias.output : c_.bias.mlp;
+    Vector y = product(name + ".weight", bias ? name + ".bias" : "", x, rows);
     if (!w_.count(name + ".lora_a")) return y;
     const auto rank = static_cast<std::int64_t>(w_.at(name + ".lora_a").size() / x.size());
     const Vector more = product(name + ".lora_b", "", product(name + ".lora_a", "", x, rank), rows);
@@ -81,11 +84,23 @@ class ReferenceModel {
     }
     return y;
   }
+  /// A rotary frequency after scaling. LLaMA 3.1's: waves longer than context / low are stretched by the factor, those shorter than context /
+  /// high are kept, and between the two the share that is kept falls linearly with the number of waves in the context.
+  double slowed(double frequency) const {
+    const RopeScaling& s = c_.rope_scaling;
+    if (s.type == RopeScaling::Type::none) return frequency;
+    if (s.type == RopeScaling::Type::linear) return frequency / s.factor;
+    const double wave = 2 * M_PI / frequency, context = static_cast<double>(s.original_context);
+    if (wave > context / s.low_frequency) return frequency / s.factor;
+    if (wave < context / s.high_frequency) return frequency;
+    const double kept = (context / wave - s.low_frequency) / (s.high_frequency - s.low_frequency);
+    return (1 - kept) * frequency / s.factor + kept * frequency;
+  }
   void rotate(Vector& heads, int position) const {
     const std::int64_t d = c_.head_size;
     for (std::size_t h = 0; h < heads.size(); h += d)
       for (std::int64_t i = 0; i < d / 2; ++i) {
-        const double angle = position * std::pow(c_.rope_theta, -2.0 * i / d), a = heads[h + i], b = heads[h + i + d / 2];
+        const double angle = position * slowed(std::pow(c_.rope_theta, -2.0 * i / d)), a = heads[h + i], b = heads[h + i + d / 2];
         heads[h + i] = a * std::cos(angle) - b * std::sin(angle);
         heads[h + i + d / 2] = b * std::cos(angle) + a * std::sin(angle);
       }

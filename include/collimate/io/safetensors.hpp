@@ -39,13 +39,17 @@ class SafetensorsReader {
   std::unique_ptr<Content> content_;
 };
 
-/// A tensor to write, in fp32.
+/// A tensor to write.
 struct SafetensorsSpec {
   std::string name;
   Shape shape;
+  std::string dtype = "F32";  ///< or F16, BF16: rounded to nearest even, and a number that becomes infinite is an error
 };
 
-/// Fills the values of tensors[index]; called once for each tensor, in the order of the names.
+/// The number that is read again after `value` was written as F32, F16 or BF16.
+float stored_as(const std::string& dtype, float value);
+
+/// Fills the values of tensors[index], in fp32; called once for each tensor, in the order of the names.
 using FillTensor = std::function<void(std::size_t index, std::span<float> values)>;
 
 /// Writes one file with the same bytes that the safetensors library writes (tensors sorted by name, metadata {"format": "pt"}).

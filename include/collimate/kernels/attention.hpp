@@ -1,4 +1,6 @@
 #pragma once
+#include <span>
+
 #include "collimate/device/tensor.hpp"
 
 namespace collimate::kernels {
@@ -13,11 +15,11 @@ struct Heads {
 };
 
 /// Rotary positions in place (Su et al., 2021; the half-split pairs (i, i + size/2) of Hugging Face): rotates the query and key
-/// heads of qkv[R, columns] by angle positions[r] * theta^(-2i/size), read from table[T, size]: size/2 cosines, then size/2 sines.
+/// heads of qkv[R, columns] by angle positions[r] * frequencies[i], read from table[T, size]: size/2 cosines, then size/2 sines.
 /// Rows with position -1 are left as they are. `inverse` rotates back: the backward.
 void rotary(Tensor qkv, Tensor positions, Tensor table, const Heads& heads, bool inverse, Stream& stream);
-/// Fills table[T, size] in fp64, rounded to fp32.
-void rotary_table(Tensor table, double theta, Stream& stream);
+/// Fills table[T, size] in fp64, rounded to fp32. frequencies[size/2]: radians per position.
+void rotary_table(Tensor table, std::span<const double> frequencies, Stream& stream);
 
 /// Causal attention within each sample, scale 1/sqrt(size). offsets[S+1] i32: sample s is rows [offsets[s], offsets[s+1]); rows at
 /// or after offsets[S] are padding and give zero output. Blocked with an online softmax (Dao et al., 2022): no T x T matrix.

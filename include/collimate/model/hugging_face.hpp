@@ -10,11 +10,11 @@
 
 namespace collimate {
 
-// How Hugging Face names and stores GPT-2 and LLaMA models (transformers, models/gpt2 and models/llama). Pure functions:
-// files are read and written by io/safetensors.hpp.
+// How Hugging Face names and stores the models of our families (transformers, models/<family>). Pure functions: files are read and
+// written by io/safetensors.hpp.
 
-/// The model of a config.json (model_type gpt2 or llama). `path` is named in errors. A key that would change the numbers and that
-/// we do not compute (rope_scaling, attention_bias, another activation, ...) is refused. `dropout` becomes resid_pdrop.
+/// The model of a config.json. `path` is named in errors. A family that is not ours is refused with the nearest one; a key that would change
+/// the numbers and that we do not compute, or do not know, by its name. `dropout` becomes resid_pdrop.
 ModelConfig config_from_hugging_face(const std::string& text, const std::string& path);
 /// The dropout of attention probabilities that a config.json asks for (attn_pdrop, attention_dropout). We compute none.
 double attention_dropout_from_hugging_face(const std::string& text, const std::string& path);
@@ -26,8 +26,10 @@ struct HuggingFaceIds {
 };
 HuggingFaceIds ids_from_hugging_face(const std::string& text, const std::string& path);
 
-/// The config.json that transformers would write for this model; refuses a mixture that is neither GPT-2 nor LLaMA.
-std::string config_to_hugging_face(const ModelConfig& config, std::optional<std::int64_t> bos, std::optional<std::int64_t> eos);
+/// The config.json that transformers would write for this model; refuses one that is not of the family that it names. With a value head it is
+/// that of a sequence classifier with one label, which is what transformers calls a reward model.
+std::string config_to_hugging_face(const ModelConfig& config, std::optional<std::int64_t> bos, std::optional<std::int64_t> eos,
+                                   Head head = Head::policy);
 
 /// One tensor of a Hugging Face file and the parameters of ours (model/config.hpp) that lie in it.
 struct HuggingFaceTensor {
@@ -39,18 +41,36 @@ struct HuggingFaceTensor {
   Shape part_shape() const;         ///< of each parameter in `parts`
 };
 
+/// How a file calls its value head: "score" (transformers), "v_head.summary" (TRL) and others.
+struct ValueHeadName {
+  std::string name = "score";
+  bool bias = false;
+};
+
 /// All tensors of a model, sorted by name, which is the order in which a file holds them. A tied head is not stored.
-std::vector<HuggingFaceTensor> hugging_face_tensors(const ModelConfig& config);
+std::vector<HuggingFaceTensor> hugging_face_tensors(const ModelConfig& config, Head head = Head::policy, const ValueHeadName& value = {});
 
 /// Copies part `part` of a stored tensor to our layout, and back.
 void unpack(const HuggingFaceTensor& tensor, int part, std::span<const float> stored, std::span<float> ours);
 void pack(const HuggingFaceTensor& tensor, int part, std::span<const float> ours, std::span<float> stored);
 
-/// Finds the tensors of a model among those of a file, whose names may lack the prefix "transformer." or "model.". Returns for
-/// each of `wanted` its index in `found`. Mask buffers, old rotary tables and the second copy of a tied head (lm_head.weight, whose values
-/// are not looked at) are passed over. A missing tensor, a surplus one or a wrong shape is an error naming tensor, file, expected and found
-/// shape.
-std::vector<std::size_t> match_hugging_face(const std::vector<HuggingFaceTensor>& wanted,
-                                            const std::vector<std::pair<std::string, Shape>>& found, const std::string& path);
+/// The tensors of a file, by their names in it.
+using FoundTensors = std::vector<std::pair<std::string, Shape>>;
+
+/// Where the tensors of a model lie among those of a file.
+struct HuggingFaceMatch {
+  std::vector<std::size_t> places;       ///< of each wanted tensor
+  std::optional<std::size_t> tied_head;  ///< a second copy of a tied embedding
+  std::vector<std::string> notes;        ///< what of the names was left out, and which tensors were passed over: a sentence each
+};
+
+/// Finds the tensors of a model. Names may have other prefixes than those that transformers writes, as long as all of them have: wrappers of
+/// frameworks ("_orig_mod.", "module.") and any one more are left out. Of a tied embedding either name will do. Buffers that hold no
+/// parameters are passed over. A missing tensor, a surplus one or a wrong shape is an error naming tensor, file, expected and found shape.
+HuggingFaceMatch match_hugging_face(const std::vector<HuggingFaceTensor>& wanted, const FoundTensors& found, const std::string& path);
+
+/// The value head among a file's tensors, if it has one.
+std::optional<ValueHeadName> value_head_in(const FoundTensors& found);
+bool has_language_head(const FoundTensors& found);
 
 }  // namespace collimate

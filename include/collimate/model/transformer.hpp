@@ -97,11 +97,11 @@ class AttentionLayer {
   Tensor dkey_value(int v, int which, std::int64_t rows, const Scratch& scratch) const;
 
   std::int64_t width_;
-  bool rotary_, bias_;
+  bool rotary_, bias_;  // bias_: of query, key and value
   std::vector<kernels::Heads> heads_;
   std::vector<View> in_weight_, in_bias_, out_weight_;
   std::optional<Shared> shared_;
-  View out_bias_;
+  std::optional<View> out_bias_;
   InAdapters in_;
   OutAdapter out_;
 };
@@ -129,7 +129,7 @@ class MlpLayer {
   Activation activation_;
   std::vector<std::int64_t> inner_;
   std::vector<View> up_weight_, up_bias_, down_weight_;
-  View down_bias_;
+  std::optional<View> down_bias_;
   InAdapters in_;
   OutAdapter out_;
 };
@@ -169,12 +169,6 @@ class Block {
   NormLayer norm1_, norm2_;
   AttentionLayer attention_;
   MlpLayer mlp_;
-};
-
-/// What a model's last layer gives.
-enum class Head {
-  policy,  ///< log-probabilities of tokens
-  value    ///< one number per token
 };
 
 /// Everything a forward keeps. In score mode all blocks share one set.

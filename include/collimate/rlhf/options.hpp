@@ -26,7 +26,6 @@ struct RunOptions {
   std::int64_t stop_after = 0;
   bool allow_new_bits = false, check = false;
   std::int64_t hash_every = 10;
-  bool sample_ids = false;
   void declare(OptionTable& table);
 };
 
@@ -43,10 +42,11 @@ struct MachineOptions {
 
 /// The model that starts from random numbers; ignored where a stage starts from a checkpoint.
 struct ModelOptions {
-  std::string family = "llama";
+  std::string family = "llama", rope_scaling = "none";
+  RopeScaling rope;  ///< of rope_scaling, but for its type
   std::int64_t layers = 4, width = 128, heads = 4, kv_heads = 0, head_size = 0, mlp = 0, context = 256;
   bool tied = true;
-  double dropout = 0, rope_theta = 10000, init_std = 0;
+  double dropout = 0, rope_theta = 10000;
   void declare(OptionTable& table);
   ModelConfig config(std::int64_t vocabulary) const;
 };
@@ -90,8 +90,7 @@ struct RewardOptions : TrainingOptions {
 
 struct ScorerOptions {
   std::string kind = "model";  ///< model, lexicon, regex, length, exact, process
-  std::string lexicon, pattern, command, exact_answer = "marked";
-  std::int64_t word_column = 1, value_column = 0;
+  std::string lexicon, pattern, command;
   double sign = 1, deadline = 60;
   std::int64_t length = 100;
   void declare(OptionTable& table);

@@ -28,11 +28,11 @@ void rotary(float* qkv, const std::int32_t* positions, const float* table, const
   });
 }
 
-void rotary_table(float* table, double theta, Index rows, Index size) {
+void rotary_table(float* table, const double* frequencies, Index rows, Index size) {
   const Index half = size / 2;
   parallel_rows(rows, size, [=](Index r) {
     for (Index i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(r) * std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(size));
+      const double angle = static_cast<double>(r) * frequencies[i];
       table[r * size + i] = static_cast<float>(std::cos(angle));
       table[r * size + half + i] = static_cast<float>(std::sin(angle));
     }
