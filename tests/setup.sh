@@ -9,7 +9,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cores=$(nproc)
 
 program_packages=(g++ cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-dev libfmt-dev
-  nlohmann-json3-dev libpcre2-dev libsentencepiece-dev libboost-program-options-dev zlib1g-dev)
+  nlohmann-json3-dev libpcre2-dev libonig-dev libutf8proc-dev libsentencepiece-dev libboost-program-options-dev zlib1g-dev)
 test_packages=(libgtest-dev libgmock-dev)
 
 say() { printf '== %s\n' "$*" >&2; }
@@ -34,7 +34,7 @@ missing_programs() {
 cluster_hint="On a cluster load the modules and try again, for example
   module load gcc cmake openmpi hdf5 boost
 Needed: a C++20 compiler (g++ 12 or later), CMake 3.25, Open MPI, HDF5 (C), Boost.Program_options, fmt,
-nlohmann-json, PCRE2, SentencePiece, zlib, for the tests GoogleTest. CMake finds what lies in CMAKE_PREFIX_PATH,
+nlohmann-json, PCRE2, Oniguruma, utf8proc, SentencePiece, zlib, for the tests GoogleTest. CMake finds what lies in CMAKE_PREFIX_PATH,
 pkg-config what lies in PKG_CONFIG_PATH."
 
 install_packages() {

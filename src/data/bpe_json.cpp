@@ -53,17 +53,25 @@ bool truthy(const json& object, const char* key) {
 
 namespace {
 
-/// The name of a piece that no text gives: neither a single character nor the name of a byte, and made by no merge.
+/// The name of a piece that no text gives: neither a single character nor the name of a byte, and made by no merge; in a model without
+/// merges one that looks like a token.
 std::optional<std::string> unreachable_name(const json& model, std::int32_t id) {
   const json& vocabulary = model.at("vocab");
-  const auto found = std::find(vocabulary.begin(), vocabulary.end(), json(id));
-  if (found == vocabulary.end() || utf8_length(found.key()) == found.key().size()) return std::nullopt;
-  if (truthy(model, "byte_fallback") && found.key().starts_with("<0x")) return std::nullopt;
-  for (const json& merge : model.at("merges")) {
-    const auto [left, right] = merge_in(merge, "the tokenizer");
-    if (left + right == found.key()) return std::nullopt;
+  std::string name;
+  if (vocabulary.is_array()) {
+    if (id < static_cast<std::int32_t>(vocabulary.size())) name = vocabulary[static_cast<std::size_t>(id)].at(0);
+  } else if (const auto found = std::find(vocabulary.begin(), vocabulary.end(), json(id)); found != vocabulary.end()) {
+    name = found.key();
   }
-  return found.key();
+  if (utf8_length(name) == name.size()) return std::nullopt;
+  if (truthy(model, "byte_fallback") && name.starts_with("<0x")) return std::nullopt;
+  if (!model.contains("merges"))
+    return (name.starts_with('<') && name.ends_with('>')) || (name.starts_with('[') && name.ends_with(']')) ? std::optional(name) : std::nullopt;
+  for (const json& merge : model["merges"]) {
+    const auto [left, right] = merge_in(merge, "the tokenizer");
+    if (left + right == name) return std::nullopt;
+  }
+  return name;
 }
 
 }  // namespace
@@ -85,11 +93,6 @@ std::string with_special_tokens(const std::string& text, std::span<const std::in
                        {"special", true}});
   }
   return file.dump(1) + "\n";
-}
-
-Blanks blanks_of(const json& token, const std::string& content, const std::string& name) {
-  require(!token.value("single_word", false), "{}: the added token '{}' has \"single_word\": true, which is not supported", name, content);
-  return {token.value("lstrip", false), token.value("rstrip", false)};
 }
 
 }  // namespace collimate

@@ -7,7 +7,6 @@
 #include <unordered_map>
 #include <utility>
 
-#include "data/tokenizer_added.hpp"
 
 namespace collimate {
 
@@ -29,7 +28,5 @@ std::array<std::int32_t, 3> merge_ids(const IdOfName& ids, const std::string& le
 bool truthy(const json& object, const char* key);
 /// A tokenizer.json in which these tokens are special: those among its added tokens, and those that become such because no text gives them.
 std::string with_special_tokens(const std::string& text, std::span<const std::int32_t> ids);
-/// The blanks that an added token takes with it ("lstrip", "rstrip"); refuses "single_word".
-Blanks blanks_of(const json& token, const std::string& content, const std::string& name);
 
 }  // namespace collimate

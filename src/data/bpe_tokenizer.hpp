@@ -1,18 +1,24 @@
 #pragma once
-#include <array>
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "collimate/data/tokenizer.hpp"
-#include "data/bpe_merges.hpp"
-#include "data/pretokenizer.hpp"
 #include "data/tokenizer_added.hpp"
 
 namespace collimate {
+
+/// How a text is cut into words before BPE: first by each expression in turn (matches and the gaps between them become pieces of their
+/// own), then, with `gpt2_words`, by GPT-2's expression. With `prefix_space` a piece that does not begin with a space gets one between the
+/// two steps.
+struct PretokenizerRule {
+  std::vector<std::string> splits;
+  bool prefix_space = false;
+  bool gpt2_words = true;
+};
 
 /// One entry of a BPE vocabulary.
 struct BpePiece {
@@ -37,39 +43,15 @@ struct BpeModel {
   std::string post_processor = "null";  ///< JSON text, kept for other programs: encode() adds no tokens
 };
 
-/// Byte-level BPE (Sennrich et al. 2016 on bytes, as in GPT-2); without merges its tokens are bytes.
-class BpeTokenizer : public Tokenizer {
- public:
-  /// `where` names the origin in messages.
-  BpeTokenizer(BpeModel model, SpecialIds special, const std::string& where);
-  std::string kind() const override { return model_.merges.empty() ? "bytes" : "bpe"; }
-  std::int64_t vocabulary() const override { return static_cast<std::int64_t>(model_.pieces.size()); }
-  std::string piece(std::int32_t id) const override;
-  std::optional<std::int32_t> id_of(std::string_view piece) const override;
-  bool is_special(std::int32_t id) const override;
-  std::string file_name() const override { return "tokenizer.json"; }
-  std::string file_bytes() const override;
-
- private:
-  std::vector<std::int32_t> encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const override;
-  bool takes_blanks_behind(std::int32_t id) const override { return added_.takes_blanks_behind(id); }
-  std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const override;
-  void encode_word(std::string_view word, std::vector<std::int32_t>& symbols, MergeTable::Scratch& scratch) const;
-
-  BpeModel model_;
-  Pretokenizer pretokenizer_;
-  MergeTable merges_;
-  AddedTokens added_;
-  std::array<std::int32_t, 256> id_of_byte_;
-  std::unordered_map<std::string, std::int32_t> id_of_bytes_;  // of pieces that are not added
-};
-
-/// Parses a Hugging Face tokenizer.json; refuses in a sentence what would change the ids and is not supported.
-std::unique_ptr<Tokenizer> parse_tokenizer_json(const std::string& text, const std::string& name);
+/// Byte-level BPE (Sennrich et al. 2016 on bytes, as in GPT-2); without merges its tokens are bytes. `where` names the origin in messages.
+std::unique_ptr<Tokenizer> make_bpe_tokenizer(const BpeModel& model, SpecialIds special, const std::string& where);
 /// Parses GPT-2's pair of files; `added_tokens` is the text of added_tokens.json or empty.
 std::unique_ptr<Tokenizer> parse_vocab_and_merges(const std::string& vocab, const std::string& vocab_name, const std::string& merges,
                                                   const std::string& merges_name, const std::string& added_tokens);
 std::string write_tokenizer_json(const BpeModel& model, std::optional<std::int32_t> unknown);
+/// The text that write_tokenizer_json() gives for a file with nothing but what a BpeModel has; else nothing. So files of one such tokenizer
+/// have one fingerprint however they are laid out.
+std::optional<std::string> usual_tokenizer_json(const nlohmann::json& file, const std::string& name);
 
 /// A model of special tokens and the 256 bytes, without merges. `bytes_first`: ids 0-255 are the bytes themselves; else the special
 /// tokens come first, then the bytes in GPT-2's order.

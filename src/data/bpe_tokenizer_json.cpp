@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <sstream>
 #include <unordered_set>
 
@@ -5,7 +6,8 @@
 #include "data/bpe_alphabet.hpp"
 #include "data/bpe_json.hpp"
 #include "data/bpe_tokenizer.hpp"
-#include "data/bpe_metaspace_tokenizer.hpp"
+#include "data/json_step.hpp"
+#include "data/split.hpp"
 #include "data/tokenizer_keys.hpp"
 
 namespace collimate {
@@ -49,74 +51,39 @@ void add_token(BpeModel& model, IdOfName& ids, const std::string& content, std::
   ids.emplace(content, id);
 }
 
-void read_added_tokens(BpeModel& model, IdOfName& ids, const json& added, const std::string& name) {
-  for (const json& token : added) {
-    const std::string content = token.at("content");
-    const Blanks blanks = blanks_of(token, content, name);
-    add_token(model, ids, content, id_in(token.at("id"), content, name), token.value("special", false), blanks, name);
-  }
+bool only_keys(const json& object, std::initializer_list<std::string_view> keys) {
+  for (const auto& [key, value] : object.items())
+    if (std::find(keys.begin(), keys.end(), key) == keys.end() && is_set(object, key)) return false;
+  return true;
 }
 
-std::string escaped(const std::string& literal) {
-  std::string out;
-  for (const char c : literal) {
-    if (static_cast<unsigned char>(c) < 0x80 && !std::isalnum(static_cast<unsigned char>(c))) out += '\\';
-    out += c;
-  }
-  return out;
-}
-
-std::string read_split(const json& step, const std::string& name) {
-  const std::string behavior = step.at("behavior");
-  const bool invert = step.value("invert", false);
-  // With an expression that covers every text, "Removed" of the inverse keeps the same pieces as "Isolated".
-  require(behavior == "Isolated" || (behavior == "Removed" && invert),
-          "{}: a Split pre-tokenizer with behavior \"{}\"{} is not supported (\"Isolated\" is)", name, behavior, invert ? " inverted" : "");
-  const json& pattern = step.at("pattern");
-  if (pattern.contains("Regex")) return pattern["Regex"].get<std::string>();
-  return escaped(pattern.at("String").get<std::string>());
-}
-
-PretokenizerRule read_pretokenizer(const json& whole, const std::string& name) {
-  require(whole.is_object(), "{}: there is no pre-tokenizer; only byte-level BPE (ByteLevel) is supported", name);
-  const json steps = whole.at("type") == "Sequence" ? whole.at("pretokenizers") : json::array({whole});
+/// Steps that cut by expressions, then ByteLevel.
+std::optional<PretokenizerRule> usual_rule(const json& whole) {
   PretokenizerRule rule;
+  const std::vector<json> steps = steps_of(whole, "pretokenizers");
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const json& step = steps[i];
-    const std::string type = step.at("type");
     const bool last = i + 1 == steps.size();
-    require((type == "ByteLevel") == last,
-            "{}: the pre-tokenizer {} at step {} is not supported: the last step, and no other, must be ByteLevel", name, type, i + 1);
-    if (type == "Split") {
-      rule.splits.push_back(read_split(step, name));
-    } else if (type == "Digits") {
-      rule.splits.push_back(step.value("individual_digits", false) ? "\\p{N}" : "\\p{N}+");
-    } else {
-      require(type == "ByteLevel", "{}: the pre-tokenizer {} is not supported (ByteLevel, Split and Digits are)", name, type);
+    if (last && step.at("type") == "ByteLevel") {
       rule.prefix_space = step.value("add_prefix_space", false);
       rule.gpt2_words = step.value("use_regex", true);
+      return rule;
     }
+    if (step.at("type") != "Split" || step.value("behavior", "") != "Isolated" || step.value("invert", false)) return std::nullopt;
+    rule.splits.push_back(pattern_of(step.at("pattern"), "the pre-tokenizer Split"));
   }
-  return rule;
+  return std::nullopt;
 }
 
-void check_supported(const json& file, const json& model, const std::string& name) {
-  const std::string type = model.value("type", "BPE");
-  require(type == "BPE", "{}: the model type {} is not supported (BPE is)", name, type);
-  for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk"})
-    require(!truthy(model, key), "{}: \"{}\": {} is not supported", name, key, model.value(key, json()).dump());
-  require(!truthy(file, "normalizer"), "{}: \"normalizer\" is not supported: it must be null, not {}", name,
-          file.value("normalizer", json()).dump());
-  if (truthy(file, "decoder"))
-    require(file["decoder"].at("type") == "ByteLevel", "{}: the decoder {} is not supported (ByteLevel is)", name,
-            file["decoder"]["type"].dump());
-}
+}  // namespace
 
-std::unique_ptr<Tokenizer> read_tokenizer(const json& file, const std::string& text, const std::string& name) {
-  require(file.is_object() && file.contains("model") && file["model"].is_object(), "{}: not a tokenizer.json: it has no \"model\"", name);
+std::optional<std::string> usual_tokenizer_json(const json& file, const std::string& name) {
   const json& source = file["model"];
-  if (truthy(source, "byte_fallback")) return read_metaspace_tokenizer(file, text, name);
-  check_supported(file, source, name);
+  const auto rule = usual_rule(file.value("pre_tokenizer", json()));
+  const json decoder = file.value("decoder", json());
+  if (!rule || is_set(file, "normalizer") || source.value("type", "BPE") != "BPE" || !source.at("vocab").is_object()) return std::nullopt;
+  if (!only_keys(source, {"type", "vocab", "merges", "unk_token", "ignore_merges"})) return std::nullopt;
+  if (!decoder.is_null() && decoder.at("type") != "ByteLevel") return std::nullopt;
   BpeModel model;
   IdOfName ids = read_vocabulary(model, source.at("vocab"), name);
   const json& merges = source.at("merges");
@@ -125,18 +92,21 @@ std::unique_ptr<Tokenizer> read_tokenizer(const json& file, const std::string& t
     const auto [left, right] = merge_in(merges[i], place);
     add_merge(model, ids, left, right, place);
   }
-  if (truthy(file, "added_tokens")) read_added_tokens(model, ids, file["added_tokens"], name);
-  model.rule = read_pretokenizer(file.value("pre_tokenizer", json()), name);
-  model.ignore_merges = source.value("ignore_merges", false);
-  if (truthy(file, "post_processor")) model.post_processor = file["post_processor"].dump();
-  SpecialIds special;
-  if (truthy(source, "unk_token")) {
-    const auto found = ids.find(source["unk_token"].get<std::string>());
-    require(found != ids.end(), "{}: the unk_token {} is not in the vocabulary", name, source["unk_token"].dump());
-    special.unknown = found->second;
+  for (const json& token : file.value("added_tokens", json::array())) {
+    if (token.value("single_word", false)) return std::nullopt;
+    const std::string content = token.at("content");
+    const Blanks blanks{token.value("lstrip", false), token.value("rstrip", false)};
+    add_token(model, ids, content, id_in(token.at("id"), content, name), token.value("special", false), blanks, name);
   }
-  return std::make_unique<BpeTokenizer>(std::move(model), special, name);
+  model.rule = *rule;
+  model.ignore_merges = source.value("ignore_merges", false);
+  if (is_set(file, "post_processor")) model.post_processor = file["post_processor"].dump();
+  std::optional<std::int32_t> unknown;
+  if (is_set(source, "unk_token")) unknown = ids.at(source["unk_token"].get<std::string>());
+  return write_tokenizer_json(model, unknown);
 }
+
+namespace {
 
 // GPT-2's files do not say which tokens are special: those that no merge makes and that look like <...>.
 void mark_special(BpeModel& model) {
@@ -150,19 +120,6 @@ void mark_special(BpeModel& model) {
 }
 
 }  // namespace
-
-std::unique_ptr<Tokenizer> parse_tokenizer_json(const std::string& text, const std::string& name) {
-  const json file = parse_json(text, name);
-  try {
-    Notes notes;
-    check_keys(file, tokenizer_json_keys, OtherKeys::refused, name, notes);
-    auto tokenizer = read_tokenizer(file, text, name);
-    tokenizer->add_notes(notes);
-    return tokenizer;
-  } catch (const json::exception&) {
-    fail("{}: not laid out as a tokenizer.json: an entry is missing or not what it should be; save the tokenizer again", name);
-  }
-}
 
 std::unique_ptr<Tokenizer> parse_vocab_and_merges(const std::string& vocab, const std::string& vocab_name, const std::string& merges,
                                                   const std::string& merges_name, const std::string& added_tokens) {
@@ -183,7 +140,7 @@ std::unique_ptr<Tokenizer> parse_vocab_and_merges(const std::string& vocab, cons
     const json added = parse_json(added_tokens, name);
     for (const auto& [content, id] : added.items()) add_token(model, ids, content, id_in(id, content, name), true, {}, name);
   }
-  return std::make_unique<BpeTokenizer>(std::move(model), SpecialIds{}, vocab_name);
+  return make_bpe_tokenizer(model, SpecialIds{}, vocab_name);
 }
 
 std::string write_tokenizer_json(const BpeModel& model, std::optional<std::int32_t> unknown) {

@@ -6,6 +6,7 @@
 
 #include "collimate/base/error.hpp"
 #include "data/bpe_tokenizer.hpp"
+#include "data/pretokenizer.hpp"
 
 namespace collimate {
 namespace {
@@ -125,7 +126,7 @@ class PairCounts {
 }  // namespace
 
 struct BpeTrainer::Words {
-  Words() : pretokenizer(PretokenizerRule{}, "the BPE trainer") {}
+  Words() : words(gpt2_expression(), "the BPE trainer") {}
 
   /// Counts the words of `text`, of which `ended` says whether anything follows; returns the bytes done with.
   std::size_t count(std::string_view text, bool ended) {
@@ -144,7 +145,7 @@ struct BpeTrainer::Words {
     const std::size_t safe = text.size() - std::min(text.size(), margin);
     std::size_t done = 0;
     bool stopped = false;
-    pretokenizer.split(text, [&](std::string_view word) {
+    cut_words(words, text, [&](std::string_view word) {
       stopped = stopped || done + word.size() > safe;
       if (stopped) return;
       ++counts[std::string(word)];
@@ -153,7 +154,7 @@ struct BpeTrainer::Words {
     return done;
   }
 
-  Pretokenizer pretokenizer;
+  Expression words;
   AddedTokens special;
   std::unordered_map<std::string, std::int64_t> counts;
 };
@@ -214,7 +215,7 @@ BpeTraining BpeTrainer::train(std::int64_t vocabulary) const {
     pairs.merge(*best, found->second);
   }
   const SpecialIds special = special_ids_of(model, special_);
-  result.tokenizer = std::make_unique<BpeTokenizer>(std::move(model), special, "the trained BPE tokenizer");
+  result.tokenizer = make_bpe_tokenizer(model, special, "the trained BPE tokenizer");
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include "data/bpe_json.hpp"
 #include "data/bpe_tokenizer.hpp"
 #include "data/llama2c_tokenizer.hpp"
+#include "data/pipeline_tokenizer.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
 #include "data/tokenizer_added.hpp"
 
@@ -99,7 +100,8 @@ std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes) {
   const std::string body = bytes.substr(end + 1);
   const nlohmann::json& kind = header["kind"];
   std::unique_ptr<Tokenizer> tokenizer;
-  if (kind == "bytes" || kind == "bpe" || kind == "metaspace") tokenizer = parse_tokenizer_json(body, name);
+  constexpr std::string_view of_json[] = {"bytes", "bpe", "metaspace", "unigram", "wordpiece", "wordlevel"};
+  if (std::find(std::begin(of_json), std::end(of_json), kind) != std::end(of_json)) tokenizer = parse_stored_tokenizer_json(body, name);
   else if (kind == "sentencepiece") tokenizer = parse_sentencepiece(body, name);
   else if (kind == "llama2c") tokenizer = parse_llama2c(body, name);
   else fail("{} is of the unknown kind {}", name, kind.dump());
@@ -117,7 +119,7 @@ std::unique_ptr<Tokenizer> byte_tokenizer(const SpecialNames& special) {
   BpeModel model = bytes_model(special, true);
   model.rule.gpt2_words = false;
   const SpecialIds ids = special_ids_of(model, special);
-  return std::make_unique<BpeTokenizer>(std::move(model), ids, "the byte tokenizer");
+  return make_bpe_tokenizer(model, ids, "the byte tokenizer");
 }
 
 }  // namespace collimate

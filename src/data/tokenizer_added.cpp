@@ -1,6 +1,7 @@
 #include "data/tokenizer_added.hpp"
 
 #include "collimate/base/error.hpp"
+#include "data/bpe_alphabet.hpp"
 
 namespace collimate {
 
@@ -29,14 +30,27 @@ std::size_t blanks_at_end(std::string_view text) {
   return count_blanks([&](std::string_view blank, std::size_t found) { return text.substr(0, text.size() - found).ends_with(blank); });
 }
 
-void AddedTokens::add(const std::string& text, std::int32_t id, bool special, Blanks blanks) {
-  require(!text.empty(), "token {} is an added token without text", id);
-  auto& tokens = by_first_byte_[static_cast<unsigned char>(text[0])];
-  tokens.push_back({text, id, special, blanks});
-  if (blanks.behind) before_blanks_.push_back(id);
-  std::stable_sort(tokens.begin(), tokens.end(), [](const Token& a, const Token& b) { return a.text.size() > b.text.size(); });
-  longest_ = std::max(longest_, text.size());
-  any_plain_ = any_plain_ || !special;
+void AddedTokens::add(const AddedToken& token) {
+  require(!token.text.empty(), "token {} is an added token without text", token.id);
+  auto& tokens = by_first_byte_[static_cast<unsigned char>(token.text[0])];
+  tokens.push_back(token);
+  if (token.blanks.behind) before_blanks_.push_back(token.id);
+  std::stable_sort(tokens.begin(), tokens.end(), [](const AddedToken& a, const AddedToken& b) { return a.text.size() > b.text.size(); });
+  longest_ = std::max(longest_, token.text.size());
+  any_plain_ = any_plain_ || !token.special;
+  if (token.single_word && !word_) word_.emplace("[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]", "an added token");
+}
+
+bool AddedTokens::stands_alone(std::string_view text, std::size_t begin, std::size_t end) const {
+  const auto is_word = [&](std::string_view character) {
+    bool found = false;
+    if (utf8_length(character) == character.size()) word_->for_each_match(character, [&](std::size_t, std::size_t) { found = true; });
+    return found;
+  };
+  std::size_t before = begin;
+  while (before > 0 && begin - before < 4 && (before == begin || (static_cast<unsigned char>(text[before]) & 0xC0) == 0x80)) --before;
+  const std::string_view behind = text.substr(end);
+  return (before == begin || !is_word(text.substr(before, begin - before))) && (behind.empty() || !is_word(behind.substr(0, utf8_length(behind))));
 }
 
 std::optional<AddedTokens::Match> AddedTokens::find(std::string_view text, std::size_t from, std::span<const TextRange> special_in) const {
@@ -44,9 +58,13 @@ std::optional<AddedTokens::Match> AddedTokens::find(std::string_view text, std::
     while (!special_in.empty() && special_in.front().end <= at) special_in = special_in.subspan(1);
     if (special_in.empty() && !any_plain_) return std::nullopt;
     const std::size_t room = special_in.empty() || at < special_in.front().begin ? 0 : special_in.front().end - at;
-    for (const Token& token : by_first_byte_[static_cast<unsigned char>(text[at])])
+    for (const AddedToken& token : by_first_byte_[static_cast<unsigned char>(text[at])])
       if ((!token.special || token.text.size() <= room) && text.substr(at).starts_with(token.text)) {
         const std::size_t end = at + token.text.size();
+        if (token.single_word && !stands_alone(text, at, end)) {  // nor is anything inside of it
+          at = end - 1;
+          break;
+        }
         const std::size_t before = token.blanks.before ? blanks_at_end(text.substr(from, at - from)) : 0;
         const std::size_t behind = token.blanks.behind ? blanks_at_start(text.substr(end)) : 0;
         return Match{at - before, before + token.text.size() + behind, token.id};

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "collimate/data/tokenizer.hpp"
+#include "data/expression.hpp"
 
 namespace collimate {
 
@@ -19,6 +20,15 @@ struct Blanks {
 std::size_t blanks_at_start(std::string_view text);  ///< bytes
 std::size_t blanks_at_end(std::string_view text);
 
+/// A token that is found in the text itself.
+struct AddedToken {
+  std::string text;
+  std::int32_t id = 0;
+  bool special = false;
+  bool single_word = false;  ///< only where neither a letter, digit, mark nor underscore stands beside it
+  Blanks blanks = {};
+};
+
 /// Finds tokens that are matched in the text itself, before any other step: the leftmost, and there the longest.
 class AddedTokens {
  public:
@@ -26,7 +36,8 @@ class AddedTokens {
     std::size_t position, length;
     std::int32_t id;
   };
-  void add(const std::string& text, std::int32_t id, bool special, Blanks blanks = {});
+  void add(const AddedToken& token);
+  void add(const std::string& text, std::int32_t id, bool special) { add({text, id, special}); }
   /// The next match at or after `from`; special tokens count only where they lie wholly in one of these ranges.
   /// A match has the blanks that its token takes with it, but none before `from`.
   std::optional<Match> find(std::string_view text, std::size_t from, std::span<const TextRange> special_in) const;
@@ -46,16 +57,13 @@ class AddedTokens {
   }
 
  private:
-  struct Token {
-    std::string text;
-    std::int32_t id;
-    bool special;
-    Blanks blanks;
-  };
-  std::array<std::vector<Token>, 256> by_first_byte_;  // longest first
+  std::array<std::vector<AddedToken>, 256> by_first_byte_;  // longest first
   std::vector<std::int32_t> before_blanks_;            // ids of those that take the blanks behind them
   std::size_t longest_ = 0;
   bool any_plain_ = false;
+  std::optional<Expression> word_;  // a character of a word, where a token must stand alone
+
+  bool stands_alone(std::string_view text, std::size_t begin, std::size_t end) const;
 };
 
 }  // namespace collimate

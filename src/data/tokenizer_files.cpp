@@ -8,6 +8,7 @@
 #include "collimate/data/tokenizer.hpp"
 #include "data/bpe_tokenizer.hpp"
 #include "data/llama2c_tokenizer.hpp"
+#include "data/pipeline_tokenizer.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
 
 namespace collimate {

@@ -14,9 +14,9 @@ using Merges = std::vector<std::pair<std::string, std::string>>;
 /// BPE training as its definition says it: count all pairs anew before every merge.
 Merges brute_force(const std::vector<std::string>& documents, int merges) {
   std::map<std::vector<std::string>, int> words;
-  const Pretokenizer pretokenizer({}, "oracle");
+  const Expression expression(gpt2_expression(), "oracle");
   for (const std::string& document : documents)
-    pretokenizer.split(document, [&](std::string_view word) {
+    cut_words(expression, document, [&](std::string_view word) {
       std::vector<std::string> symbols;
       for (const char c : word) symbols.emplace_back(1, c);
       ++words[symbols];

@@ -1,19 +1,33 @@
 #include "data/pretokenizer.hpp"
 
+#include <nlohmann/json.hpp>
+
+#include "data/bpe_alphabet.hpp"
 #include "data/tokenizer_helpers.hpp"
 
 namespace collimate {
 namespace {
 
+using nlohmann::json;
 using testing::HasSubstr;
 using Pieces = std::vector<std::string>;
 
-Pieces cut(const Pretokenizer& pretokenizer, std::string_view text) {
+/// The words by these steps, spelled in bytes where a step spells them in GPT-2's alphabet.
+Pieces cut(const PretokenizerChain& pretokenizer, std::string_view text) {
   Pieces pieces;
-  pretokenizer.split(text, [&](std::string_view piece) { pieces.emplace_back(piece); });
+  pretokenizer.cut(text, Edge::start, [&](std::string_view piece, Edge) {
+    pieces.push_back(pretokenizer.spells_bytes() ? alphabet_to_bytes(piece).value() : std::string(piece));
+  });
   return pieces;
 }
-Pieces gpt2(std::string_view text) { return cut(Pretokenizer({}, "test"), text); }
+json byte_level(bool prefix = false, bool words = true) {
+  return {{"type", "ByteLevel"}, {"add_prefix_space", prefix}, {"trim_offsets", true}, {"use_regex", words}};
+}
+json split(const std::string& pattern) {
+  return {{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
+}
+PretokenizerChain chain(const json& steps) { return read_pretokenizer({{"type", "Sequence"}, {"pretokenizers", steps}}, "some/tokenizer.json"); }
+Pieces gpt2(std::string_view text) { return cut(read_pretokenizer(byte_level(), "test"), text); }
 
 TEST(Pretokenizer, Gpt2CutsWordsNumbersAndContractions) {
   EXPECT_EQ(gpt2(""), Pieces{});
@@ -53,7 +67,7 @@ TEST(Pretokenizer, BrokenUtf8IsAPieceOfItsOwn) {
 
 TEST(Pretokenizer, PiecesAreTheText) {
   std::mt19937 random(1);
-  const Pretokenizer pretokenizer({{"\\p{N}"}, false, true}, "test");
+  const PretokenizerChain pretokenizer = chain({split("\\p{N}"), byte_level()});
   for (int i = 0; i < 300; ++i) {
     const std::string text = random_text(random, 1 + random() % 40);
     std::string joined;
@@ -66,21 +80,40 @@ TEST(Pretokenizer, PiecesAreTheText) {
 }
 
 TEST(Pretokenizer, Llama3Expression) {
-  const Pretokenizer llama3(
-      {{R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
-       false,
-       false},
-      "test");
+  const PretokenizerChain llama3 =
+      chain({split(R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"),
+             byte_level(false, false)});
   EXPECT_EQ(cut(llama3, "IT'S 12345 (ok)!\n\n  x"), (Pieces{"IT", "'S", " ", "123", "45", " (", "ok", ")!\n\n", " ", " x"}));
   EXPECT_EQ(cut(llama3, "a \n b"), (Pieces{"a", " \n", " b"}));
 }
 
+TEST(Pretokenizer, ExpressionsAreOnigurumas) {
+  EXPECT_EQ(cut(chain(json::array({split(R"([\p{L}&&[^\p{Han}]]+)")})), "ab汉c"), (Pieces{"ab", "汉", "c"}));  // an intersection of sets
+  EXPECT_EQ(cut(chain(json::array({split(R"( ?[^(\s|[.,!?…。，、।۔،])]+)")})), "hi, (you)|!"), (Pieces{"hi", ", (", "you", ")|!"}));  // a set in a set
+  EXPECT_EQ(cut(chain(json::array({split("b*")})), "aacb"), (Pieces{"a", "a", "c", "b"}));  // empty matches cut too
+}
+
 TEST(Pretokenizer, ExpressionsRunOneAfterAnotherAndKeepGaps) {
-  EXPECT_EQ(cut(Pretokenizer({{"\\p{N}"}, false, true}, "test"), "a 12"), (Pieces{"a", " ", "1", "2"}));
-  EXPECT_EQ(cut(Pretokenizer({{"b"}, false, false}, "test"), "abcb"), (Pieces{"a", "b", "c", "b"}));
-  EXPECT_EQ(cut(Pretokenizer({{"b*"}, false, false}, "test"), "abc"), (Pieces{"a", "b", "c"}));  // empty matches cut nothing
-  EXPECT_EQ(cut(Pretokenizer({{}, true, true}, "test"), "a b"), (Pieces{" a", " b"}));
-  EXPECT_EQ(cut(Pretokenizer({{}, true, true}, "test"), " a"), (Pieces{" a"}));
+  EXPECT_EQ(cut(chain({split("\\p{N}"), byte_level()}), "a 12"), (Pieces{"a", " ", "1", "2"}));
+  EXPECT_EQ(cut(chain(json::array({split("b")})), "abcb"), (Pieces{"a", "b", "c", "b"}));
+  EXPECT_EQ(cut(read_pretokenizer(byte_level(true), "test"), "a b"), (Pieces{" a", " b"}));
+  EXPECT_EQ(cut(read_pretokenizer(byte_level(true), "test"), " a"), (Pieces{" a"}));
+}
+
+TEST(Pretokenizer, BlanksOfItsOwnComeWhereTheSchemeSaysSo) {
+  const auto words = [](const char* scheme, Edge edge, std::string_view text) {
+    const auto chain = read_pretokenizer({{"type", "Metaspace"}, {"replacement", "_"}, {"prepend_scheme", scheme}, {"split", true}}, "test");
+    Pieces pieces;
+    chain.cut(text, edge, [&](std::string_view piece, Edge) { pieces.emplace_back(piece); });
+    return pieces;
+  };
+  EXPECT_EQ(words("always", Edge::start, "a  b"), (Pieces{"_a", "_", "_b"}));
+  EXPECT_EQ(words("always", Edge::start, " a"), (Pieces{"_a"}));
+  EXPECT_EQ(words("always", Edge::behind_token, "a"), (Pieces{"_a"}));
+  EXPECT_EQ(words("always", Edge::behind_text, "a b"), (Pieces{"a", "_b"}));
+  EXPECT_EQ(words("first", Edge::start, "a"), (Pieces{"_a"}));
+  EXPECT_EQ(words("first", Edge::behind_token, "a"), (Pieces{"a"}));
+  EXPECT_EQ(words("never", Edge::start, "a b"), (Pieces{"a", "_b"}));
 }
 
 TEST(Pretokenizer, LongRunsDoNotOverflow) {
@@ -92,7 +125,7 @@ TEST(Pretokenizer, LongRunsDoNotOverflow) {
 }
 
 TEST(Pretokenizer, ABadExpressionIsNamed) {
-  const std::string error = refusal([] { Pretokenizer({{"(a"}, false, true}, "some/tokenizer.json"); });
+  const std::string error = refusal([] { chain(json::array({split("(a")})); });
   EXPECT_THAT(error, HasSubstr("some/tokenizer.json"));
   EXPECT_THAT(error, HasSubstr("'(a'"));
 }

@@ -322,17 +322,23 @@ TEST(SpecialTokens, AreLettersInTemplatesOfOlderVersions) {
   }
 }
 
-TEST(SpecialTokens, BesideANormalizerTheyMustNotBeNormalized) {
+TEST(SpecialTokens, BesideANormalizerTheyMustNotBeNormalizedInTextThatHasDataToo) {
+  const std::string text = "a<|im_end|>";
+  const TextRange end[] = {{1, text.size()}}, own[] = {{2, 12}};
   json file = metaspace_file("every");
   file["added_tokens"][3]["normalized"] = true;
   const auto tokenizer = load(file);
-  EXPECT_THAT(tokenizer->encode("a<|im_end|>"), testing::Not(testing::IsEmpty()));
-  EXPECT_THAT(refusal([&] { encode_special(*tokenizer, "a<|im_end|>"); }), AllOf(HasSubstr("'<|im_end|>'"), HasSubstr("set it to false")));
+  EXPECT_THAT(tokenizer->encode(text), testing::Not(testing::IsEmpty()));
+  EXPECT_THAT(refusal([&] { tokenizer->encode(text, end); }), AllOf(HasSubstr("'<|im_end|>'"), HasSubstr("set it to false")));
+  // Where all of a text is a template's, it is looked for behind the normalizer, which gives its name a blank: other programs find it so.
+  const std::int32_t id = tokenizer->id_of("<|im_end|>").value();
+  EXPECT_THAT(encode_special(*tokenizer, text), testing::Not(testing::Contains(id)));
+  EXPECT_THAT(encode_special(*tokenizer, "a <|im_end|>"), ElementsAre(testing::_, testing::_, id));
   file = metaspace_file("none");
   file["added_tokens"][3]["normalized"] = true;
-  EXPECT_EQ(encode_special(*load(file), "Hi<|im_end|>"), encode_special(*load(metaspace_file("none")), "Hi<|im_end|>"));
+  EXPECT_EQ(load(file)->encode("Hi<|im_end|>", own), load(metaspace_file("none"))->encode("Hi<|im_end|>", own));
   file["added_tokens"][3]["rstrip"] = true;  // spaces are no blanks there any more
-  EXPECT_THAT(refusal([&] { encode_special(*load(file), "a<|im_end|>"); }), HasSubstr("changes the spaces around it"));
+  EXPECT_THAT(refusal([&] { load(file)->encode(text, end); }), HasSubstr("changes the text around it"));
   file = metaspace_file("first");
   file["added_tokens"][3]["normalized"] = true;  // no normalizer: the same
   EXPECT_EQ(encode_special(*load(file), "Hi<|im_end|>"), encode_special(*load(metaspace_file("first")), "Hi<|im_end|>"));
