@@ -96,6 +96,7 @@ std::vector<std::string> read_lines() {
   std::vector<std::string> lines;
   for (std::string line; std::getline(std::cin, line);) {
     if (line.ends_with('\r')) line.pop_back();
+    if (lines.empty() && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);  // the byte order mark of some editors
     if (!trim(line).empty()) lines.push_back(line);
   }
   require(!lines.empty(), "there is no prompt: give --prompt or --prompt-ids, or one prompt per line on standard input");

@@ -129,6 +129,7 @@ std::unique_ptr<Tokenizer> parse_vocab_and_merges(const std::string& vocab, cons
   std::string line;
   for (int number = 1; std::getline(lines, line); ++number) {
     if (line.ends_with('\r')) line.pop_back();
+    if (number == 1 && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);  // the byte order mark of some editors
     if (line.empty() || (number == 1 && line.starts_with("#version"))) continue;
     const std::string place = fmt::format("{}, line {}", merges_name, number);
     const auto [left, right] = cut_merge(line, place);

@@ -47,6 +47,15 @@ TEST(TokenizerFiles, MergesMayHaveWindowsLineEndsAndHashes) {
   EXPECT_EQ(load_tokenizer(folder.path())->encode("he##"), (Ids{256, 258}));
 }
 
+TEST(TokenizerFiles, AByteOrderMarkIsNoPartOfTheFirstMerge) {
+  for (const char* merges : {"\xEF\xBB\xBF#version: 0.2\nh e\n", "\xEF\xBB\xBFh e\n"}) {
+    const TokenizerFolder folder;
+    folder.write("vocab.json", "\xEF\xBB\xBF" + small_vocab());
+    folder.write("merges.txt", merges);
+    EXPECT_EQ(load_tokenizer(folder.path())->encode("he"), (Ids{256}));
+  }
+}
+
 TEST(TokenizerFiles, SpecialIdsComeFromTheFilesBeside) {
   const TokenizerFolder folder;
   folder.write("vocab.json", small_vocab());
