@@ -34,6 +34,7 @@ void append_utf8(std::string& out, char32_t code) {
 
 std::string bytes_to_alphabet(std::string_view bytes) {
   std::string out;
+  out.reserve(2 * bytes.size());
   for (const char c : bytes) append_utf8(out, alphabet.code[static_cast<unsigned char>(c)]);
   return out;
 }

@@ -20,9 +20,25 @@ std::string PipelineTokenizer::piece(std::int32_t id) const {
   return (*pipeline_.names)[id].name;
 }
 
+void WordEncoder::encode(std::string_view word, std::vector<std::int32_t>& ids) {
+  constexpr std::size_t longest = 32, most = 1 << 16;  // bytes of a word, and words
+  if (!remember_ || word.size() > longest) return model_.encode(word, ids, scratch_);
+  if (const auto found = known_.find(word); found != known_.end()) {
+    const auto first = ids_.begin() + static_cast<std::ptrdiff_t>(found->second.first);
+    ids.insert(ids.end(), first, first + static_cast<std::ptrdiff_t>(found->second.count));
+    return;
+  }
+  const std::size_t before = ids.size();
+  model_.encode(word, ids, scratch_);
+  if (known_.size() == most) return;
+  known_.emplace(word, Range{ids_.size(), ids.size() - before});
+  ids_.insert(ids_.end(), ids.begin() + static_cast<std::ptrdiff_t>(before), ids.end());
+}
+
 std::vector<std::int32_t> PipelineTokenizer::encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const {
   std::vector<std::int32_t> ids;
-  TokenModel::Scratch scratch;
+  constexpr std::size_t long_text = 1 << 13;  // bytes
+  WordEncoder words(*pipeline_.model, text.size() >= long_text);
   const bool all_special = !special_in.empty() && special_in.front().begin == 0 && special_in.front().end >= text.size();
   if (!all_special)
     if (const auto match = pipeline_.unsure.find(text, 0, special_in))
@@ -34,13 +50,13 @@ std::vector<std::int32_t> PipelineTokenizer::encode_text(std::string_view text, 
     if (part.empty()) return;
     const bool first = part.data() == text.data();
     const Edge edge = !first || place == Place::behind_special ? Edge::behind_token : place == Place::start ? Edge::start : Edge::behind_text;
-    encode_part(part, edge, all_special, ids, scratch);
+    encode_part(part, edge, all_special, ids, words);
   });
   return ids;
 }
 
 void PipelineTokenizer::encode_part(std::string_view part, Edge edge, bool special, std::vector<std::int32_t>& ids,
-                                    TokenModel::Scratch& scratch) const {
+                                    WordEncoder& words) const {
   std::string text;
   if (!pipeline_.normalizer.empty()) {
     text = part;
@@ -50,7 +66,7 @@ void PipelineTokenizer::encode_part(std::string_view part, Edge edge, bool speci
   const TextRange all{0, part.size()};
   pipeline_.normalized.encode_around(part, std::span(&all, special ? 1 : 0), ids, [&](std::string_view rest) {
     pipeline_.pretokenizer.cut(rest, rest.data() == part.data() ? edge : Edge::behind_token,
-                               [&](std::string_view word, Edge) { pipeline_.model->encode(word, ids, scratch); });
+                               [&](std::string_view word, Edge) { words.encode(word, ids); });
   });
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "collimate/data/surround.hpp"
@@ -27,6 +28,27 @@ struct Pipeline {
   Surround surround;       ///< of the post_processor
 };
 
+/// The model, and the ids of the short words that one long text has had before: most of its words.
+class WordEncoder {
+ public:
+  WordEncoder(const TokenModel& model, bool remember) : model_(model), remember_(remember) {}
+  void encode(std::string_view word, std::vector<std::int32_t>& ids);
+
+ private:
+  struct Range {
+    std::size_t first, count;  // in ids_
+  };
+  struct Hash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
+  };
+  const TokenModel& model_;
+  bool remember_;
+  TokenModel::Scratch scratch_;
+  std::unordered_map<std::string, Range, Hash, std::equal_to<>> known_;
+  std::vector<std::int32_t> ids_;
+};
+
 /// The tokenizer of a tokenizer.json; `text` is kept, stored and exported.
 class PipelineTokenizer : public Tokenizer {
  public:
@@ -42,7 +64,7 @@ class PipelineTokenizer : public Tokenizer {
 
  private:
   std::vector<std::int32_t> encode_text(std::string_view text, Place place, std::span<const TextRange> special_in) const override;
-  void encode_part(std::string_view part, Edge edge, bool special, std::vector<std::int32_t>& ids, TokenModel::Scratch& scratch) const;
+  void encode_part(std::string_view part, Edge edge, bool special, std::vector<std::int32_t>& ids, WordEncoder& words) const;
   bool takes_blanks_behind(std::int32_t id) const override { return pipeline_.added.takes_blanks_behind(id); }
   std::string decode_ids(std::span<const std::int32_t> ids, Place place, bool with_special) const override;
   Pretokenizer::Prefix prefix() const { return prefix_of(pipeline_); }

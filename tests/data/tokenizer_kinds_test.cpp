@@ -98,6 +98,23 @@ TEST_F(TokenizerKinds, GiveTheIdsOfTheReference) {
   }
 }
 
+TEST_F(TokenizerKinds, ALongTextHasTheIdsOfItsParts) {
+  std::string words;
+  std::mt19937 random(5);
+  for (int i = 0; i < 20000; ++i) words += " " + std::to_string(random() % 3000) + (random() % 2 ? "ab" : "é the");
+  for (const char* name : {"gpt2", "qwen2", "unigram_metaspace"}) {
+    const auto tokenizer = load(file(name));
+    Ids parts;
+    for (std::size_t at = 0; at < words.size();) {
+      const std::size_t end = std::min(words.find(' ', at + 4000), words.size());
+      const Ids part = tokenizer->encode(words.substr(at, end - at));
+      parts.insert(parts.end(), part.begin(), part.end());
+      at = end;
+    }
+    EXPECT_EQ(tokenizer->encode(words), parts) << name;
+  }
+}
+
 TEST_F(TokenizerKinds, AnExportGivesTheSameIds) {
   for (const json& row : golden_["rows"]) {
     const auto tokenizer = load(file_of(golden_, row));
