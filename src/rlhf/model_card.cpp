@@ -82,7 +82,8 @@ ModelCard SavedModels::card(const std::string& model) const {
           found["shards"],
           {found["gain"], found["bias"]},
           found.value("scorer", ""),
-          found.contains("adapters") ? adapter_note_from(found["adapters"]) : AdapterNote{}};
+          found.contains("adapters") ? adapter_note_from(found["adapters"]) : AdapterNote{},
+          found.value("init_std", 0.0)};
 }
 
 TextRules SavedModels::text_rules() const {
@@ -157,7 +158,7 @@ void SavedModels::check_base(const AdapterNote& note, const ParameterStore& base
 void SavedModels::load_base(const std::string& model, ParameterStore& base) const {
   const AdapterNote note = card(model).adapters;
   if (note.base.empty())
-    base.initialise(static_cast<std::uint64_t>(note.seed));
+    random_weights(base, card(model), static_cast<std::uint64_t>(note.seed));
   else
     SavedModels(base_folder(note), base_).load(note.base_model, base);
   check_base(note, base);
@@ -270,6 +271,7 @@ std::string meta_of(const std::vector<ModelToSave>& models, const CheckpointNote
                                   {"gain", model.card.normalisation.gain},
                                   {"bias", model.card.normalisation.bias}};
     if (!model.card.scorer.empty()) meta["models"][model.name]["scorer"] = model.card.scorer;
+    if (model.card.init_std > 0) meta["models"][model.name]["init_std"] = model.card.init_std;
     if (model.card.adapters.lora.on()) meta["models"][model.name]["adapters"] = to_json(model.card.adapters);
   }
   meta["stage"] = notes.stage;
@@ -337,6 +339,21 @@ void save_models(const std::string& folder, const std::vector<ModelToSave>& mode
   } catch (const AgreedError&) {
     if (writer) writer->abandon();
     throw;
+  }
+}
+
+void random_weights(ParameterStore& store, const ModelCard& card, std::uint64_t seed) {
+  store.initialise(seed);
+  if (card.init_std == 0) return;
+  for (const Parameter& parameter : store.layout().parameters()) {
+    const std::string& name = parameter.name;
+    if (parameter.initial.deviation == 0 || name.ends_with(".lora_a")) continue;
+    const bool residual = name.ends_with(".output.weight") || name.ends_with(".down.weight");
+    const double deviation = residual ? card.init_std / std::sqrt(2.0 * static_cast<double>(card.config.layers)) : card.init_std;
+    const double factor = deviation / parameter.initial.deviation;
+    store.for_each_run(Kind::value, parameter, 0, parameter.shape.count(), Extent::held, [&](std::int64_t, float* data, std::int64_t n) {
+      for (std::int64_t i = 0; i < n; ++i) data[i] = static_cast<float>(factor * data[i]);
+    });
   }
 }
 

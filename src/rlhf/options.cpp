@@ -76,6 +76,9 @@ void ModelOptions::declare(OptionTable& t) {
   t.add("model.dropout", dropout,
         "dropout of embedding and residual branches, not of attention probabilities, in supervised and reward training (0 in PPO)",
         between(0, 0.9));
+  t.add("model.init_std", init_std,
+        "standard deviation of random weights; of output and down, / sqrt(2 x layers); transformers: 0.02 (0: 1 / sqrt(inputs) of each matrix)",
+        between(0, 1));
 }
 
 ModelConfig ModelOptions::config(std::int64_t vocabulary) const {

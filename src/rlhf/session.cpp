@@ -179,6 +179,7 @@ Source find_source(const Session& session, const std::string& option, const std:
     Source source;
     source.name = name;
     source.card = {o.model.config(data.vocabulary()), head, static_cast<int>(o.machine.tensor_shards), {}};
+    source.card.init_std = o.model.init_std;
     source.text = {data.tokenizer(), data.rules()};
     return source;
   }
@@ -231,8 +232,8 @@ void check_lengths(const Session& session, const Dataset& data, const ModelConfi
 
 void load_source(const Session& session, const Source& source, Engine& engine) {
   const auto seed = static_cast<std::uint64_t>(session.options.run.seed);
-  if (engine.owns_store()) engine.store().initialise(seed);
-  if (engine.adapters()) engine.adapters()->initialise(seed);
+  if (engine.owns_store()) random_weights(engine.store(), source.card, seed);
+  if (engine.adapters()) random_weights(*engine.adapters(), source.card, seed);
   if (source.checkpoint.empty()) return;
   const SavedModels saved(source.checkpoint, session.options.lora.base);
   if (source.card.adapters.lora.on()) {

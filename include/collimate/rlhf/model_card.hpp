@@ -28,7 +28,13 @@ struct ModelCard {
   ScoreNormalisation normalisation;  ///< of a reward model; of a policy of PPO: of the scores that it learned from
   std::string scorer = {};           ///< of a policy of PPO: what gave these scores, see ScoreSource::name()
   AdapterNote adapters = {};
+  double init_std = 0;  ///< model.init_std of the random weights that it began with
 };
+
+/// Fills a store with random weights. init_std 0: each matrix as its layers say, 1/sqrt(inputs). Otherwise as the families' own programs
+/// (transformers, GPT2PreTrainedModel): init_std everywhere, heads and tables too, but init_std / sqrt(2 layers) where a matrix writes into the
+/// residual stream (output, down). Adapters start as ever.
+void random_weights(ParameterStore& store, const ModelCard& card, std::uint64_t seed);
 
 /// How text becomes tokens and back: one for all models of a checkpoint.
 struct TextRules {

@@ -46,7 +46,7 @@ struct ModelOptions {
   RopeScaling rope;  ///< of rope_scaling, but for its type
   std::int64_t layers = 4, width = 128, heads = 4, kv_heads = 0, head_size = 0, mlp = 0, context = 256;
   bool tied = true;
-  double dropout = 0, rope_theta = 10000;
+  double dropout = 0, rope_theta = 10000, init_std = 0;
   void declare(OptionTable& table);
   ModelConfig config(std::int64_t vocabulary) const;
 };

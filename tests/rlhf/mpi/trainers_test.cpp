@@ -118,6 +118,39 @@ TEST(Trainers, NatsPerByteCountTheBytesThatAreLearned) {
   EXPECT_EQ(line["eval_nats_per_byte"], summary["sft.eval_nats_per_byte"]);
 }
 
+// Evaluations go over the data in pieces of 1,024 samples and 512 groups: none is lost between two of them.
+TEST(Trainers, LongDatasetsAreEvaluatedWhole) {
+  Bench bench("long");
+  constexpr int samples = 1030, groups = 520;
+  agree_on(bench.world.ranks(), [&] {
+    if (bench.world.rank() != 0) return;
+    std::ofstream sft(bench.file("many.jsonl")), pairs(bench.file("groups.jsonl"));
+    for (int i = 0; i < samples; ++i) sft << fmt::format("{{\"prompt\": \"q\", \"response\": \"{}\"}}\n", std::string(1 + i % 2, 'a'));
+    for (int i = 0; i < groups; ++i)
+      pairs << fmt::format("{{\"prompt\": \"{}\", \"chosen\": \"y{}\", \"rejected\": \"n\"}}\n", i, i % 7);
+    sft.close(), pairs.close();
+    bench.prepare("many", DatasetKind::supervised), bench.prepare("groups", DatasetKind::preference);
+  });
+  bench.options.sft.heldout = bench.file("many.h5");
+  bench.options.reward.heldout = bench.file("groups.h5");
+  bench.options.sft.steps = bench.options.reward.steps = 1;
+  bench.options.machine.grain_tokens = 512;
+  Session session = bench.session();
+  SupervisedTrainer(session).run();
+  RewardTrainer(session).run();
+  if (!session.first()) return;
+  for (const auto& line : bench.metrics()) {
+    if (line.contains("eval_tokens")) {
+      EXPECT_EQ(line["eval_bytes"], samples / 2 * 3);
+      EXPECT_EQ(line["eval_tokens"], samples / 2 * 3 + samples);  // an end of text each
+    }
+    if (line.contains("eval_pairs")) {
+      EXPECT_EQ(line["eval_pairs"], groups);
+    }
+  }
+  EXPECT_EQ(nlohmann::json::parse(session.summary.text())["reward.pairs"], groups);
+}
+
 TEST(Trainers, Detail21NormalisedScoresHaveMeanZeroAndDeviationOne) {
   Bench bench("detail21");
   bench.options.sft.steps = 2;
@@ -239,6 +272,52 @@ TEST(Progress, IdleIsTheShareOfAPhaseInWhichARankWaits) {
   ASSERT_EQ(idle.size(), bench.world.size());
   EXPECT_LT(idle[0], 0.3);
   for (std::size_t rank = 1; rank < idle.size(); ++rank) EXPECT_GT(idle[rank], 0.7);
+}
+
+// A rate of 0 leaves the weights as they start. With model.init_std they are transformers' for GPT-2: 0.02, and 0.02 / sqrt(2 x 2 layers) where a
+// matrix writes into the residual stream; a reward model that starts from such a model has its head alike. 0: 1 / sqrt(inputs).
+TEST(Trainers, RandomWeightsStartAsTheDeckSays) {
+  for (const double init_std : {0.02, 0.0})
+    for (const char* family : {"gpt2", "llama"}) {
+      Bench bench("init");
+      bench.options.model.family = family;
+      bench.options.model.init_std = init_std;
+      bench.options.model.tied = false;
+      bench.options.model.width = 64;
+      bench.options.sft.steps = bench.options.reward.steps = 1;
+      bench.options.sft.optimizer.rate = bench.options.reward.optimizer.rate = 0;
+      Session session = bench.session();
+      SupervisedTrainer(session).run();
+      RewardTrainer(session).run();
+      const bool gpt2 = family == std::string("gpt2");
+      const double mlp = gpt2 ? 256 : 168;
+      const auto expect = [&](const std::string& stage, const std::string& tensor, double own, double inputs) {
+        const CheckpointReader reader(session.checkpoint(stage));
+        std::vector<float> values(reader.find(tensor).shape.count());
+        reader.read(tensor, 0, std::ssize(values), values.data());
+        double squares = 0;
+        for (const double x : values) squares += x * x;
+        const double n = static_cast<double>(values.size()), deviation = init_std > 0 ? own : 1 / std::sqrt(inputs);
+        EXPECT_NEAR(std::sqrt(squares / n) / deviation, 1, 4 / std::sqrt(2 * n)) << family << " " << init_std << " " << tensor;
+      };
+      for (const std::string block : {"sft policy/value/block.0.", "reward reward/value/block.1."}) {
+        const std::string stage = block.substr(0, block.find(' ')), name = block.substr(block.find(' ') + 1);
+        for (const char* matrix : {"query", "key", "value", "up"}) expect(stage, name + matrix + ".weight", 0.02, 64);
+        expect(stage, name + "output.weight", 0.01, 64 * 4);
+        expect(stage, name + "down.weight", 0.01, mlp * 4);
+      }
+      expect("sft", "policy/value/embedding.weight", 0.02, 2500);
+      expect("sft", "policy/value/head.weight", 0.02, 2500);
+      if (gpt2) expect("sft", "policy/value/position.weight", 0.02, 2500);
+      expect("reward", "reward/value/value_head.weight", 0.02, 65);
+      std::vector<float> norm(64);
+      const CheckpointReader reader(session.checkpoint("sft"));
+      reader.read("policy/value/block.0.norm1.gain", 0, 64, norm.data());
+      EXPECT_EQ(norm, std::vector<float>(64, 1.0f));
+      if (!gpt2) continue;
+      reader.read("policy/value/block.0.query.bias", 0, 64, norm.data());
+      EXPECT_EQ(norm, std::vector<float>(64, 0.0f));
+    }
 }
 
 TEST(Trainers, Detail17ValueHeadStartsWithDeviationOneOverRootWidthPlusOne) {
