@@ -52,14 +52,14 @@ std::unique_ptr<rlhf::Scorer> make_scorer(const Session& session) {
   const rlhf::ScorerOptions& o = session.options.ppo.scorer;
   require(o.kind != "regex" || !o.pattern.empty(), "ppo.scorer = regex needs ppo.scorer_pattern, the expression whose matches are counted");
   require(o.kind != "lexicon" || !o.lexicon.empty(), "ppo.scorer = lexicon needs ppo.scorer_lexicon, a file of lines word<TAB>value");
-  if (o.kind == "lexicon") return rlhf::make_lexicon_scorer(session.path(o.lexicon));
+  if (o.kind == "lexicon") return rlhf::make_lexicon_scorer(session.path(o.lexicon), 1, {o.word_column, o.value_column});
   try {
     if (o.kind == "regex") return rlhf::make_expression_scorer(o.pattern, 1, rlhf::ExpressionCount::every);
   } catch (const Error& error) {
     fail("ppo.scorer_pattern: {}", error.what());
   }
   if (o.kind == "length") return rlhf::make_length_scorer(o.length, rlhf::LengthUnit::characters);
-  if (o.kind == "exact") return rlhf::make_final_number_scorer();
+  if (o.kind == "exact") return rlhf::make_final_number_scorer(o.exact_answer == "marked" ? rlhf::AnswerForm::marked : rlhf::AnswerForm::last_number);
   return nullptr;
 }
 
@@ -146,6 +146,9 @@ std::string adapters_without_use(const OptionTable& table, const Options& option
 std::string scorers_without_use(const OptionTable& table, const Options& options) {
   static const std::map<std::string, std::vector<std::string>> owners = {{"ppo.reward", {"model"}},
                                                                          {"ppo.scorer_lexicon", {"lexicon"}},
+                                                                         {"ppo.scorer_word_column", {"lexicon"}},
+                                                                         {"ppo.scorer_value_column", {"lexicon"}},
+                                                                         {"ppo.exact_answer", {"exact"}},
                                                                          {"ppo.scorer_pattern", {"regex"}},
                                                                          {"ppo.scorer_length", {"length"}},
                                                                          {"ppo.scorer_command", {"process"}},
@@ -206,6 +209,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   for (const std::string& idle :
        {model_without_use(table, options), adapters_without_use(table, options), scorers_without_use(table, options)})
     if (!idle.empty()) warnings.push_back(idle);
+  if (scorer && !scorer->remark().empty()) warnings.push_back(scorer->remark());
   warnings.insert(warnings.end(), session.warnings.begin(), session.warnings.end());
   if (options.run.check) {
     log.info("{}\n{}\n{}", describe(build), placement_report(places), found);

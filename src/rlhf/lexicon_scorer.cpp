@@ -1,79 +1,42 @@
+#include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <unordered_map>
 
+#include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/rlhf/scorer.hpp"
+#include "rlhf/words.hpp"
 
 namespace collimate::rlhf {
 namespace {
 
-/// A run of letters and digits, and what joins it to the run before: ' ', '-' or '\'', or 0 for anything else (and at the start).
-struct Word {
-  std::string text;
-  char joint = 0;
-};
-
-bool is_ascii_word(unsigned char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-
-/// Bytes of the UTF-8 character at `text`[i]; broken UTF-8 goes byte by byte.
-std::size_t character_length(std::string_view text, std::size_t i) {
-  const auto c = static_cast<unsigned char>(text[i]);
-  const std::size_t wanted = c < 0xC0 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
-  std::size_t length = 1;
-  while (length < wanted && i + length < text.size() && (static_cast<unsigned char>(text[i + length]) & 0xC0) == 0x80) ++length;
-  return length;
-}
-
-/// Non-ASCII characters count as letters, but for Latin-1 signs (U+0080-00BF) and general punctuation (U+2000-206F: dashes, curly
-/// quotes, the ellipsis).
-bool is_word(std::string_view character) {
-  const auto c = static_cast<unsigned char>(character[0]);
-  if (c < 0x80) return is_ascii_word(c);
-  if (c == 0xC2) return false;
-  if (c != 0xE2 || character.size() < 3) return true;
-  const auto second = static_cast<unsigned char>(character[1]), third = static_cast<unsigned char>(character[2]);
-  return !(second == 0x80 || (second == 0x81 && third < 0xB0));
-}
-
-char joint_of(std::string_view character) {
-  if (character == " " || character == "\t" || character == "\n" || character == "\r") return ' ';
-  if (character == "-") return '-';
-  return character == "'" || character == "\u2019" ? '\'' : 0;
-}
-
-std::vector<Word> words_of(std::string_view text) {
-  std::vector<Word> words;
-  char joint = 0;
-  bool between = true, fresh = true;  // not inside a word; no character since the last word
-  for (std::size_t i = 0; i < text.size();) {
-    const std::string_view character = text.substr(i, character_length(text, i));
-    i += character.size();
-    if (is_word(character)) {
-      if (between) words.push_back({"", words.empty() ? '\0' : joint});
-      for (const char c : character) words.back().text += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-      between = false;
-      fresh = true;
-      continue;
-    }
-    const char next = joint_of(character);
-    joint = fresh ? next : (next == ' ' && joint == ' ' ? ' ' : '\0');  // blanks may repeat, "--" and ", " join nothing
-    between = true;
-    fresh = false;
+std::vector<std::string_view> parts_of(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (std::size_t begin = 0;;) {
+    const std::size_t end = std::min(text.find(separator, begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    if (end == text.size()) return parts;
+    begin = end + 1;
   }
-  return words;
 }
 
 class LexiconScorer final : public Scorer {
  public:
-  LexiconScorer(const std::string& file, double factor) : factor_(factor) {
+  LexiconScorer(const std::string& file, const LexiconColumns& columns, double factor) : file_(file), columns_(columns), factor_(factor) {
     require(std::isfinite(factor) && factor != 0, "the lexicon's factor is {}; give 1, -1 or another number", factor);
-    std::ifstream input(file);
-    require(input.good(), "the lexicon '{}' cannot be opened; give a file of lines word<TAB>value", file);
-    std::string line;
-    for (int number = 1; std::getline(input, line); ++number) add(line, file, number);
-    require(!values_.empty(), "the lexicon '{}' has no entries; give a file of lines word<TAB>value", file);
+    require(columns.value == 0 || columns.word != columns.value, "column {} of the lexicon '{}' cannot hold both words and values: name two",
+            columns.word, file);
+    const std::string text = read_file(file);
+    std::string_view rest = text;
+    if (rest.starts_with("\xEF\xBB\xBF")) rest.remove_prefix(3);  // the byte order mark of some editors
+    int number = 0;
+    for (std::string_view line : parts_of(rest, '\n')) {
+      ++number;
+      if (line.ends_with('\r')) line.remove_suffix(1);
+      if (!line.empty()) add(line, number);
+    }
+    require(!values_.empty() || !signs_.empty(), "the lexicon '{}' has no entries; give a file of lines word<TAB>value", file);
   }
 
   std::vector<double> score(std::span<const ScoredSample> samples) override {
@@ -82,31 +45,82 @@ class LexiconScorer final : public Scorer {
     return scores;
   }
 
+  std::string remark() const override {
+    std::string text;
+    if (contradicted_ > 0)
+      text += fmt::format("lines that give a word another value than an earlier line: {}, first line {}; the word in small letters counts, of two such the last. ",
+                          contradicted_, first_contradicted_);
+    if (lost_ > 0) text += fmt::format("entries that can never be found and are left out: {}, first '{}'. ", lost_, first_lost_);
+    if (!text.empty()) text = fmt::format("the lexicon '{}': {}", file_, text.substr(0, text.size() - 1));
+    return text;
+  }
+
+  std::string why_equal(std::span<const ScoredSample> samples) const override {
+    const bool found = std::any_of(samples.begin(), samples.end(), [&](const ScoredSample& s) { return value_of(s.response) != 0; });
+    return found ? "" : fmt::format("no response holds words of the lexicon '{}' whose values do not cancel out; is it of the model's language?", file_);
+  }
+
  private:
-  void add(std::string line, const std::string& file, int number) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (line.empty()) return;
-    const std::size_t tab = line.rfind('\t');
-    require(tab != std::string::npos, "line {} of the lexicon '{}' has no tab: '{}'; write word<TAB>value", number, file, line);
-    const char* end = line.data() + line.size();
+  struct Entry {
     double value = 0;
-    const auto [stop, problem] = std::from_chars(line.data() + tab + 1, end, value);
-    require(problem == std::errc() && stop == end && std::isfinite(value), "line {} of the lexicon '{}': '{}' is no number", number, file,
-            line.substr(tab + 1));
-    const std::vector<Word> words = words_of(std::string_view(line).substr(0, tab));
-    require(!words.empty(), "line {} of the lexicon '{}': '{}' has no letter, so it would never be found", number, file,
-            line.substr(0, tab));
-    std::string key;
-    for (std::size_t i = 0; i < words.size(); ++i) {
-      require(i == 0 || words[i].joint,
-              "line {} of the lexicon '{}': the words of '{}' may be joined by blanks, a hyphen or an apostrophe only", number, file,
-              line.substr(0, tab));
-      append(key, words[i]);
+    bool small = false;  ///< spelled in small letters
+  };
+  using Entries = std::unordered_map<std::string, Entry>;
+
+  // The word and the value of a line.
+  std::pair<std::string_view, std::string_view> columns_of(std::string_view line, int number) const {
+    const std::vector<std::string_view> parts = parts_of(line, '\t');
+    const auto count = static_cast<std::int64_t>(parts.size());
+    require(count > 1, "line {} of the lexicon '{}' has no tab: '{}'; write word<TAB>value", number, file_, line);
+    require(columns_.value > 0 || count == 2,
+            "line {} of the lexicon '{}' has {} columns: say which hold words and values, for VADER's form ppo.scorer_word_column = 1 and "
+            "ppo.scorer_value_column = 2",
+            number, file_, count);
+    const std::int64_t value = columns_.value > 0 ? columns_.value : 2;
+    require(std::max(columns_.word, value) <= count, "line {} of the lexicon '{}' has {} columns, and column {} is asked for", number, file_, count,
+            std::max(columns_.word, value));
+    return {parts[columns_.word - 1], parts[value - 1]};
+  }
+
+  void add(std::string_view line, int number) {
+    const auto [spelling, digits] = columns_of(line, number);
+    Entry entry;
+    const char* end = digits.data() + digits.size();
+    const auto [stop, problem] = std::from_chars(digits.data(), end, entry.value);
+    require(problem == std::errc() && stop == end && std::isfinite(entry.value), "line {} of the lexicon '{}': '{}' is no number", number, file_, digits);
+    const std::string small = folded(spelling);
+    entry.small = small == spelling;
+    const bool sign = !only_words(spelling);
+    if (sign && !can_be_sign(spelling)) {
+      require(columns_.value > 0, "line {} of the lexicon '{}': the words of '{}' may be joined by blanks, a hyphen or an apostrophe only", number, file_,
+              spelling);
+      if (lost_++ == 0) first_lost_ = spelling;
+      return;
     }
-    const auto [place, fresh] = values_.emplace(key, value);
-    require(fresh || place->second == value, "line {} of the lexicon '{}' gives '{}' the value {} where an earlier line gave {}", number,
-            file, key, value, place->second);
-    longest_ = std::max(longest_, words.size());
+    std::string key = small;
+    if (!sign) {
+      const std::vector<Word> words = words_of(spelling);
+      key.clear();
+      for (const Word& word : words) append(key, word);
+      longest_ = std::max(longest_, words.size());
+    }
+    keep(sign ? signs_ : values_, key, entry, number);
+  }
+
+  // A sign such as ":-)" is found where it stands between blanks.
+  static bool can_be_sign(std::string_view spelling) { return !spelling.empty() && spelling.find_first_of(" \r") == std::string_view::npos; }
+
+  void keep(Entries& entries, const std::string& key, const Entry& entry, int number) {
+    const auto [place, fresh] = entries.emplace(key, entry);
+    Entry& kept = place->second;
+    if (fresh || kept.value == entry.value) {
+      kept.small |= entry.small;
+      return;
+    }
+    require(columns_.value > 0, "line {} of the lexicon '{}' gives '{}' the value {} where an earlier line gave {}", number, file_, key, entry.value,
+            kept.value);
+    if (contradicted_++ == 0) first_contradicted_ = number;
+    if (entry.small || !kept.small) kept = entry;
   }
 
   static void append(std::string& key, const Word& word) {
@@ -114,10 +128,25 @@ class LexiconScorer final : public Scorer {
     key += word.text;
   }
 
+  // Bytes of the sign that a token is, with what ends a sentence behind it or not.
+  std::size_t sign_of(std::string_view token) const {
+    for (;;) {
+      if (signs_.contains(folded(token))) return token.size();
+      if (token.empty() || std::string_view(".,!?;:").find(token.back()) == std::string_view::npos) return 0;
+      token.remove_suffix(1);
+    }
+  }
+
   double value_of(std::string_view text) const {
-    const std::vector<Word> words = words_of(text);
+    FindSign find;
+    if (!signs_.empty()) find = [this](std::string_view token) { return sign_of(token); };
+    const std::vector<Word> words = words_of(text, find);
     double sum = 0;
     for (std::size_t i = 0; i < words.size();) {
+      if (words[i].sign) {
+        sum += signs_.at(words[i++].text).value;
+        continue;
+      }
       std::string key;
       std::size_t used = 1;
       double value = 0;
@@ -125,7 +154,7 @@ class LexiconScorer final : public Scorer {
         append(key, words[i + n]);
         const auto found = values_.find(key);
         if (found == values_.end()) continue;
-        value = found->second;
+        value = found->second.value;
         used = n + 1;
       }
       sum += value;
@@ -134,15 +163,20 @@ class LexiconScorer final : public Scorer {
     return sum;
   }
 
+  std::string file_;
+  LexiconColumns columns_;
   double factor_;
-  std::unordered_map<std::string, double> values_;
+  Entries values_, signs_;
   std::size_t longest_ = 0;  ///< words of the longest entry
+  std::int64_t contradicted_ = 0, lost_ = 0;
+  int first_contradicted_ = 0;
+  std::string first_lost_;
 };
 
 }  // namespace
 
-std::unique_ptr<Scorer> make_lexicon_scorer(const std::string& file, double factor) {
-  return std::make_unique<LexiconScorer>(file, factor);
+std::unique_ptr<Scorer> make_lexicon_scorer(const std::string& file, double factor, const LexiconColumns& columns) {
+  return std::make_unique<LexiconScorer>(file, columns, factor);
 }
 
 }  // namespace collimate::rlhf

@@ -27,6 +27,7 @@ void RunOptions::declare(OptionTable& t) {
         one_of({"none", "auto", "replace"}));
   t.add("run.stop_after", stop_after,
         "save, and end with exit code 75, after so many optimizer steps or PPO iterations of this start (0: never)", at_least(0), "steps");
+  t.add("run.sample_ids", sample_ids, "samples.jsonl, and what a scorer's program reads, have the token ids of prompts and responses too");
   t.add("allow-new-bits", allow_new_bits, "restart on another instruction set although the numbers will differ in their last bits");
   t.add("check", check, "check deck, files, tokenizers and memory, print them and exit");
   t.command_line_only({"restart", "allow-new-bits", "check"});
@@ -183,9 +184,14 @@ void RewardOptions::declare(OptionTable& t) {
 void ScorerOptions::declare(OptionTable& t) {
   t.add("ppo.scorer", kind, "what gives the reward: a reward model or a built-in scorer",
         one_of({"model", "lexicon", "regex", "length", "exact", "process"}));
-  t.add("ppo.scorer_lexicon", lexicon, "file of word, tab, value (AFINN's format)");
+  t.add("ppo.scorer_lexicon", lexicon, "file of lines word, tab, value (AFINN's format), or of more columns");
+  t.add("ppo.scorer_word_column", word_column, "column of ppo.scorer_lexicon that holds the words", between(1, 1 << 20));
+  t.add("ppo.scorer_value_column", value_column, "and the one that holds the values; VADER's list: 2 (0: there are two columns)", between(0, 1 << 20));
   t.add("ppo.scorer_pattern", pattern, "regular expression (PCRE2) whose matches are counted");
   t.add("ppo.scorer_length", length, "target length of a response", at_least(1), "characters");
+  t.add("ppo.exact_answer", exact_answer,
+        "where the scorer exact looks for a response's number: behind its last mark #### alone, or, where no mark has one, its last number",
+        one_of({"marked", "last_number"}));
   t.add("ppo.scorer_command", command,
         "command that reads one JSON line per sample and answers each at once with one score on a line, until its input ends");
   t.add("ppo.scorer_deadline", deadline, "longest wait for the command to score one batch", more_than(0), "seconds");

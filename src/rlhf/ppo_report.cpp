@@ -28,6 +28,9 @@ void PpoTrainer::report(std::int64_t iteration, const Rollout& rollout, const Ex
   if (gap.mult_prob_error > 1.05)
     session_.log.warning("the sampler and the trainer disagree on the log-probabilities of iteration {} (mean exp |difference| {:.3f})",
                          iteration, gap.mult_prob_error);
+  const std::string equal = scores_->equal_scores(rollout, e.raw_score, scores_->normalisation());
+  if (!equal.empty() && !equal_before_) session_.log.warning("iteration {}: {}", iteration, equal);
+  equal_before_ = !equal.empty();
   double ended = 0;
   for (std::int64_t i = 0; i < rollout.size(); ++i) ended += rollout.ended(i);
   ended /= static_cast<double>(rollout.size());
@@ -55,16 +58,12 @@ void PpoTrainer::write_samples(std::int64_t iteration, const Rollout& rollout, c
   for (std::int64_t i = 0; i < logged; ++i) {
     double reward = 0;
     for (std::int64_t t = rollout.offsets[i]; t < rollout.offsets[i + 1]; ++t) reward += e.reward[t];
-    session_.sample(JsonLine()
-                        .add("stage", "ppo")
-                        .add("iteration", iteration)
-                        .add("sample", rollout.sequences[i].id)
-                        .add("prompt", rollout.prompts[i].text)
-                        .add("response", rollout.responses[i])
-                        .add("score", e.raw_score[i])
-                        .add("reward", reward)
-                        .add("kl", e.kl[i])
-                        .add("finish", rollout.ended(i) ? "eos" : "length"));
+    JsonLine line;
+    line.add("stage", "ppo").add("iteration", iteration).add("sample", rollout.sequences[i].id);
+    line.add("prompt", rollout.prompts[i].text).add("response", rollout.responses[i]);
+    line.add("score", e.raw_score[i]).add("reward", reward).add("kl", e.kl[i]).add("finish", rollout.ended(i) ? "eos" : "length");
+    add_ids(session_, line, rollout, i);
+    session_.sample(line);
   }
 }
 

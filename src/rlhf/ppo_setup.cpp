@@ -176,7 +176,9 @@ void PpoTrainer::normalise_scores() {
     }
     const Rollout rollout = sample_responses(session_, *actor_.engine, actor_source_.text, std::move(prompts), ids,
                                              {options_.temperature, options_.max_new, RandomKey(seed_, Purpose::normalise)});
-    scores_->set_normalisation(normalisation_of(scores_->raw(rollout, session_.batch(rollout.sequences))));
+    const std::vector<double> raw = scores_->raw(rollout, session_.batch(rollout.sequences));
+    if (const std::string equal = scores_->equal_scores(rollout, raw); !equal.empty()) session_.log.warning("normalisation: {}", equal);
+    scores_->set_normalisation(normalisation_of(raw));
   }
   const ScoreNormalisation n = scores_->normalisation();
   const ScoreNormalisation& of_critic =

@@ -24,11 +24,15 @@ constexpr std::size_t longest_answer = 1 << 20;  ///< bytes of one line
 constexpr std::size_t kept_errors = 4096;        ///< bytes of standard error
 
 std::string request_of(const ScoredSample& sample) {
-  const nlohmann::ordered_json request = {{"index", sample.index},
-                                          {"prompt", sample.prompt},
-                                          {"response", sample.response},
-                                          {"answer", sample.answer},
-                                          {"finish", sample.finish}};
+  nlohmann::ordered_json request = {{"index", sample.index},
+                                    {"prompt", sample.prompt},
+                                    {"response", sample.response},
+                                    {"answer", sample.answer},
+                                    {"finish", sample.finish}};
+  if (!sample.prompt_ids.empty()) {
+    request["prompt_ids"] = sample.prompt_ids;
+    request["response_ids"] = sample.response_ids;
+  }
   return request.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 

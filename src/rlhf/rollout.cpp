@@ -52,6 +52,16 @@ std::vector<std::int64_t> Rollout::lengths() const {
   return out;
 }
 
+std::vector<std::int32_t> Rollout::prompt_ids(std::int64_t sample) const {
+  const std::vector<std::int32_t>& all = sequences[sample].tokens;
+  return {all.begin(), all.end() - (offsets[sample + 1] - offsets[sample])};
+}
+
+std::vector<std::int32_t> Rollout::response_ids(std::int64_t sample) const {
+  const std::vector<std::int32_t>& all = sequences[sample].tokens;
+  return {all.end() - (offsets[sample + 1] - offsets[sample]), all.end()};
+}
+
 std::int64_t Rollout::tokens() const {
   std::int64_t sum = 0;
   for (const Sequence& sequence : sequences) sum += static_cast<std::int64_t>(sequence.tokens.size());
@@ -74,7 +84,7 @@ void check_answers(const Session& session, const Dataset& prompts) {
   if (session.options.ppo.scorer.kind != "exact" || !session.first()) return;
   for (std::int64_t i = 0; i < prompts.size(); ++i) {
     const std::string answer = prompts.prompt(i).answer;
-    require(final_number(answer, true).has_value(),
+    require(reference_number(answer).has_value(),
             "ppo.scorer = exact compares with the number of a reference answer, and prompt {} of '{}' has {}: prepare the prompts from records "
             "with the field 'answer', or choose another ppo.scorer",
             i, prompts.path(), answer.empty() ? "no answer" : fmt::format("the answer '{}'", answer));
@@ -135,12 +145,43 @@ std::vector<double> ScoreSource::score(const Rollout& rollout, const Batch& batc
 std::string ScoreSource::name() const {
   const ScorerOptions& o = session_.options.ppo.scorer;
   if (model_) return fmt::format("model {} {} {}", base_hash(model_->store()), normalisation_.gain, normalisation_.bias);
-  std::string which = o.kind == "regex" ? o.pattern : o.kind == "length" ? std::to_string(o.length) : o.kind == "process" ? o.command : "";
+  const std::string form = o.exact_answer == "marked" ? "" : o.exact_answer;
+  std::string which = o.kind == "exact" ? form : o.kind == "regex" ? o.pattern : o.kind == "length" ? std::to_string(o.length) : o.kind == "process" ? o.command : "";
   agree_on(session_.ranks(), [&] {
-    if (o.kind == "lexicon" && session_.first()) which = checksum_text(checksum(read_file(session_.path(o.lexicon))));
+    if (o.kind != "lexicon" || !session_.first()) return;
+    which = checksum_text(checksum(read_file(session_.path(o.lexicon))));
+    if (o.value_column > 0) which += fmt::format(" {} {}", o.word_column, o.value_column);
   });
   broadcast(session_.ranks(), which);
   return fmt::format("{} {} {}", o.kind, o.sign, which);
+}
+
+std::vector<ScoredSample> ScoreSource::samples_of(const Rollout& rollout) const {
+  std::vector<ScoredSample> samples;
+  for (std::int64_t i = 0; i < rollout.size(); ++i) {
+    samples.push_back({rollout.ids[i], rollout.prompts[i].text, rollout.responses[i], rollout.prompts[i].answer,
+                       rollout.ended(i) ? "eos" : "length", rollout.offsets[i + 1] - rollout.offsets[i]});
+    if (!session_.options.run.sample_ids) continue;
+    samples.back().prompt_ids = rollout.prompt_ids(i);
+    samples.back().response_ids = rollout.response_ids(i);
+  }
+  return samples;
+}
+
+std::string ScoreSource::equal_scores(const Rollout& rollout, std::span<const double> scores, const ScoreNormalisation& in) const {
+  const auto all_equal = [](const auto& list) {
+    return std::all_of(list.begin(), list.end(), [&](const auto& one) { return one == list[0]; });
+  };
+  if (!session_.first() || scores.size() < 2 || !all_equal(scores)) return "";
+  std::string why = "its program answers the same for each";
+  if (all_equal(rollout.responses))
+    why = rollout.responses[0].empty() ? "all responses are empty" : "all responses are the same text";
+  else if (model_)
+    why = "has the reward model learned anything?";
+  else if (const std::string known = session_.scorer->why_equal(samples_of(rollout)); !known.empty())
+    why = known;
+  return fmt::format("the scorer {} gives all {} samples the score {:.6g}, from which nothing is learned: {}", session_.options.ppo.scorer.kind,
+                     scores.size(), (scores[0] - in.bias) / in.gain, why);
 }
 
 std::vector<double> ScoreSource::raw(const Rollout& rollout, const Batch& batch) const {
@@ -152,10 +193,7 @@ std::vector<double> ScoreSource::raw(const Rollout& rollout, const Batch& batch)
   std::vector<double> scores;
   agree_on(session_.ranks(), [&] {
     if (!session_.first()) return;
-    std::vector<ScoredSample> samples;
-    for (std::int64_t i = 0; i < rollout.size(); ++i)
-      samples.push_back({rollout.ids[i], rollout.prompts[i].text, rollout.responses[i], rollout.prompts[i].answer,
-                         rollout.ended(i) ? "eos" : "length", rollout.offsets[i + 1] - rollout.offsets[i]});
+    const std::vector<ScoredSample> samples = samples_of(rollout);
     const ScorerOptions& o = session_.options.ppo.scorer;
     for (const double raw : session_.scorer->score(samples)) {
       const double score = o.sign * raw;
@@ -188,6 +226,7 @@ Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* refer
   const Rollout& rollout = result.rollout;
   const Batch batch = session.batch(rollout.sequences);
   result.raw_scores = source.raw(rollout, batch);
+  if (const std::string equal = source.equal_scores(rollout, result.raw_scores); !equal.empty()) session.log.warning("evaluation: {}", equal);
   const auto n = static_cast<double>(rollout.size());
   for (const double raw : result.raw_scores) {
     result.scores.push_back(source.normalisation()(raw));
@@ -215,11 +254,19 @@ Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* refer
   return result;
 }
 
+void add_ids(const Session& session, JsonLine& line, const Rollout& rollout, std::int64_t i) {
+  if (!session.options.run.sample_ids) return;
+  for (const auto& [key, ids] : {std::pair("prompt_ids", rollout.prompt_ids(i)), std::pair("response_ids", rollout.response_ids(i))})
+    line.add(key, std::span<const std::int64_t>(std::vector<std::int64_t>(ids.begin(), ids.end())));
+}
+
 void write_sample(const Session& session, JsonLine line, const Evaluation& e, std::int64_t i) {
   line.add("sample", i).add("prompt", e.rollout.prompts[i].text).add("response", e.rollout.responses[i]);
   line.add("reward", e.scores[i]).add("raw_reward", e.raw_scores[i]);
   if (!e.kls.empty()) line.add("kl", e.kls[i]);
-  session.sample(line.add("finish", e.rollout.ended(i) ? "eos" : "length"));
+  line.add("finish", e.rollout.ended(i) ? "eos" : "length");
+  add_ids(session, line, e.rollout, i);
+  session.sample(line);
 }
 
 }  // namespace collimate::rlhf

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 
 #include "collimate/base/error.hpp"
 #include "collimate/rlhf/scorer.hpp"
@@ -35,8 +36,13 @@ class ExpressionScorer final : public Scorer {
     return scores;
   }
 
+  std::string why_equal(std::span<const ScoredSample> samples) const override {
+    const bool some = std::any_of(samples.begin(), samples.end(), [&](const ScoredSample& s) { return matches(s) > 0; });
+    return some ? "the expression matches equally often in every response" : "the expression matches in no response";
+  }
+
  private:
-  std::int64_t matches(const ScoredSample& sample) {
+  std::int64_t matches(const ScoredSample& sample) const {
     const bool every = count_ == ExpressionCount::every;
     std::int64_t count = 0;
     for (PCRE2_SIZE from = 0;;) {
@@ -75,6 +81,11 @@ class LengthScorer final : public Scorer {
     return scores;
   }
 
+  std::string why_equal(std::span<const ScoredSample> samples) const override {
+    const bool ended = std::any_of(samples.begin(), samples.end(), [](const ScoredSample& s) { return s.finish == "eos"; });
+    return ended ? "all responses are equally far from the target length" : "no response ends before ppo.max_new, so all are equally long";
+  }
+
  private:
   static std::int64_t characters(std::string_view text) {
     return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
@@ -86,11 +97,25 @@ class LengthScorer final : public Scorer {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
+// The bytes of one of these characters at text[i], or 0.
+std::size_t length_of(std::initializer_list<std::string_view> characters, std::string_view text, std::size_t i) {
+  for (const std::string_view c : characters)
+    if (text.substr(i).starts_with(c)) return c.size();
+  return 0;
+}
+
+std::size_t minus_at(std::string_view text, std::size_t i) { return length_of({"-", "\u2212"}, text, i); }
+std::size_t plus_or_currency_at(std::string_view text, std::size_t i) { return length_of({"$", "+", "\u20ac", "\u00a3", "\u00a5"}, text, i); }
+std::size_t blank_at(std::string_view text, std::size_t i) { return length_of({" ", "\t", "\u00a0", "\u2009", "\u202f"}, text, i); }
+
 /// Reads [-][$]digits[,digits][.digits] (or [$][-]...) at `at` and moves past it; nothing if there is none.
 std::optional<std::string> read_number(std::string_view text, std::size_t& at) {
   std::size_t i = at;
   bool negative = false;
-  while (i < text.size() && (text[i] == '$' || text[i] == '-' || text[i] == '+')) negative |= text[i++] == '-';
+  while (const std::size_t length = minus_at(text, i) + plus_or_currency_at(text, i)) {
+    negative |= minus_at(text, i) > 0;
+    i += length;
+  }
   const auto digit_follows = [&](std::size_t k) { return k + 1 < text.size() && is_digit(text[k + 1]); };
   std::string whole, decimals;
   for (; i < text.size() && (is_digit(text[i]) || (text[i] == ',' && !whole.empty() && digit_follows(i))); ++i)
@@ -105,51 +130,76 @@ std::optional<std::string> read_number(std::string_view text, std::size_t& at) {
   return fmt::format("{}{}{}{}", negative && !zero ? "-" : "", whole.empty() ? "0" : whole, decimals.empty() ? "" : ".", decimals);
 }
 
+constexpr std::string_view mark = "####";
+
 class FinalNumberScorer final : public Scorer {
  public:
-  explicit FinalNumberScorer(bool fall_back) : fall_back_(fall_back) {}
+  explicit FinalNumberScorer(AnswerForm form) : form_(form) {}
 
   std::vector<double> score(std::span<const ScoredSample> samples) override {
     std::vector<double> scores;
     for (const ScoredSample& sample : samples) {
-      const auto wanted = final_number(sample.answer, true);
+      const auto wanted = reference_number(sample.answer);
       require(wanted.has_value(), "the reference answer of sample {} has no number: '{}'; this scorer needs one in every sample",
               sample.index, sample.answer);
-      scores.push_back(final_number(sample.response, fall_back_) == wanted ? 1 : 0);
+      scores.push_back(number_of(sample.response) == wanted ? 1 : 0);
     }
     return scores;
   }
 
+  std::string why_equal(std::span<const ScoredSample> samples) const override {
+    const auto some = [&](auto has) { return std::any_of(samples.begin(), samples.end(), has); };
+    if (some([&](const ScoredSample& s) { return number_of(s.response) == reference_number(s.answer); })) return "all answers are right";
+    if (some([&](const ScoredSample& s) { return number_of(s.response).has_value(); })) return "no answer is right";
+    if (form_ == AnswerForm::last_number) return "no response holds a number";
+    if (some([](const ScoredSample& s) { return last_number(s.response).has_value(); }))
+      return "no response has a number behind a mark ####; with ppo.exact_answer = last_number the last number of a response counts";
+    return "no response holds a number, and ppo.exact_answer = marked asks for one behind a mark ####: teach the form first, in a stage sft";
+  }
+
  private:
-  bool fall_back_;
+  std::optional<std::string> number_of(std::string_view response) const {
+    const auto marked = marked_number(response);
+    return marked || form_ == AnswerForm::marked ? marked : last_number(response);
+  }
+
+  AnswerForm form_;
 };
 
 }  // namespace
 
-std::optional<std::string> final_number(std::string_view text, bool fall_back) {
-  const std::size_t mark = text.find("####");
-  if (mark != std::string_view::npos) {
-    std::size_t at = std::min(text.find_first_not_of(" \t#", mark), text.size());
-    return read_number(text, at);
-  }
+std::optional<std::string> marked_number(std::string_view text) {
   std::optional<std::string> last;
-  if (!fall_back) return last;
+  for (std::size_t at = text.find(mark); at != std::string_view::npos; at = text.find(mark, at)) {
+    at = std::min(text.find_first_not_of('#', at), text.size());
+    std::size_t number_at = at;
+    while (const std::size_t length = blank_at(text, number_at) + length_of({"#"}, text, number_at)) number_at += length;
+    if (auto number = read_number(text, number_at)) last = std::move(number);
+  }
+  return last;
+}
+
+std::optional<std::string> last_number(std::string_view text) {
+  std::optional<std::string> last;
   for (std::size_t i = 0; i < text.size();) {
     // A minus right behind a letter or a digit is a hyphen or a subtraction: "3-4" ends in 4.
-    const bool attached = text[i] == '-' && i > 0 && std::isalnum(static_cast<unsigned char>(text[i - 1]));
-    const auto number = attached ? std::nullopt : read_number(text, i);
-    if (number)
-      last = number;
+    const bool attached = minus_at(text, i) > 0 && i > 0 && std::isalnum(static_cast<unsigned char>(text[i - 1]));
+    if (auto number = attached ? std::nullopt : read_number(text, i))
+      last = std::move(number);
     else
       ++i;
   }
   return last;
 }
 
+std::optional<std::string> reference_number(std::string_view answer) {
+  return answer.find(mark) == std::string_view::npos ? last_number(answer) : marked_number(answer);
+}
+
 std::unique_ptr<Scorer> make_expression_scorer(const std::string& expression, double value, ExpressionCount count) {
   return std::make_unique<ExpressionScorer>(expression, value, count);
 }
 std::unique_ptr<Scorer> make_length_scorer(std::int64_t target, LengthUnit unit) { return std::make_unique<LengthScorer>(target, unit); }
-std::unique_ptr<Scorer> make_final_number_scorer(bool fall_back) { return std::make_unique<FinalNumberScorer>(fall_back); }
+std::unique_ptr<Scorer> make_final_number_scorer(AnswerForm form) { return std::make_unique<FinalNumberScorer>(form); }
 
 }  // namespace collimate::rlhf

@@ -67,12 +67,67 @@ TEST_F(LexiconTest, BadFilesAreRefusedWithTheirLine) {
   EXPECT_THAT(of_text("good\t3\nbad -3\n"), HasSubstr("line 2"));
   EXPECT_THAT(of_text("good\tthree\n"), HasSubstr("'three' is no number"));
   EXPECT_THAT(of_text("good\tnan\n"), HasSubstr("is no number"));
-  EXPECT_THAT(of_text(":-)\t3\n"), HasSubstr("no letter"));
+  EXPECT_THAT(of_text("\t3\n"), HasSubstr("line 1"));
+  EXPECT_THAT(of_text(" \t3\n"), HasSubstr("line 1"));
+  EXPECT_THAT(of_text("good\t1.9\t0.9\t[2, 2]\n"), HasSubstr("line 1 of the lexicon"));
+  EXPECT_THAT(of_text("good\t1.9\t0.9\t[2, 2]\n"), HasSubstr("has 4 columns: say which hold words and values"));
   EXPECT_THAT(of_text("well, done\t3\n"), HasSubstr("joined by"));
   EXPECT_THAT(of_text("good\t3\nGood\t2\n"), HasSubstr("earlier line"));
   EXPECT_THAT(of_text(""), HasSubstr("no entries"));
-  EXPECT_THAT(refusal([] { make_lexicon_scorer("/nowhere/lexicon"); }), HasSubstr("cannot be opened"));
+  EXPECT_THAT(refusal([] { make_lexicon_scorer("/nowhere/lexicon"); }), HasSubstr("/nowhere/lexicon"));
   EXPECT_THAT(refusal([&] { make_lexicon_scorer(written_, 0); }), HasSubstr("factor"));
+  const std::string path = write("good\t3\n");
+  EXPECT_THAT(refusal([&] { make_lexicon_scorer(path, 1, {1, 3}); }), HasSubstr("has 2 columns, and column 3 is asked for"));
+  EXPECT_THAT(refusal([&] { make_lexicon_scorer(path, 1, {2, 2}); }), HasSubstr("cannot hold both words and values"));
+}
+
+// "good day" scored 0 where the list began with a byte order mark.
+TEST_F(LexiconTest, AByteOrderMarkIsNoPartOfTheFirstWord) {
+  const auto scorer = make_lexicon_scorer(write("\xEF\xBB\xBFgood\t3\nbad\t-3\n"));
+  EXPECT_EQ(score_of(*scorer, "good day"), 3);
+  EXPECT_EQ(score_of(*scorer, "bad,good"), 0);
+  EXPECT_EQ(score_of(*scorer, "\xEF\xBB\xBFgood"), 3) << "nor of a response's";
+}
+
+// Expected by hand after Unicode's CaseFolding.txt.
+TEST_F(LexiconTest, LetterCaseIsUnicodes) {
+  const auto scorer = make_lexicon_scorer(write("\u00e9l\u00e8ve\t1\nSTRASSE\t2\n\u03bf\u03b4\u03cc\u03c2\t4\n\u043c\u0438\u0440\t8\n\u00dcbel\t16\n"));
+  EXPECT_EQ(score_of(*scorer, "\u00c9L\u00c8VE"), 1);
+  EXPECT_EQ(score_of(*scorer, "stra\u00dfe, Stra\u1e9ee"), 4);
+  EXPECT_EQ(score_of(*scorer, "\u039f\u0394\u038c\u03a3"), 4) << "a final sigma";
+  EXPECT_EQ(score_of(*scorer, "\u041c\u0418\u0420!"), 8);
+  EXPECT_EQ(score_of(*scorer, "U\u0308BEL \u00fcbel"), 32) << "a mark apart and a letter with it are the same";
+}
+
+TEST_F(LexiconTest, SignsAreNoLettersAndSymbolsAreWords) {
+  const auto scorer = make_lexicon_scorer(write("good\t1\n\U0001F600\t4\n\u2764\uFE0F\t8\n\U0001F469\u200D\U0001F4BB\t16\n"));
+  for (const char* text : {"\u00abgood\u00bb", "\u00bfgood?", "\u00a9good\u00ae", "good\u00b0", "\u00a0good\u00a0", "\u00b7good\u00b7", "\u300cgood\u300d",
+                           "good\u3002", "\u2014good\u2026", "\u20acgood", "go\u00adod", "\u200bgood"})
+    EXPECT_EQ(score_of(*scorer, text), 1) << text;
+  for (const char* text : {"\u00aagood", "\u00bagood", "\u00b5good", "good\u0301", "good\u0660", "gooda\u00e9"})
+    EXPECT_EQ(score_of(*scorer, text), 0) << text << ": letters, marks and digits are parts of the word";
+  EXPECT_EQ(score_of(*scorer, "good\U0001F600\U0001F600good"), 10);
+  EXPECT_EQ(score_of(*scorer, "\u2764 and \u2764\uFE0F"), 16) << "how a symbol looks does not matter";
+  EXPECT_EQ(score_of(*scorer, "\U0001F469\u200D\U0001F4BB"), 16);
+  EXPECT_EQ(score_of(*scorer, "\U0001F469 \U0001F4BB"), 0);
+}
+
+// Lines as VADER's list has them: word, mean, deviation, ratings. Signs with letters (":D", "d:") are no words, LOL and lol are one.
+TEST_F(LexiconTest, ColumnsAreChosen) {
+  const std::string vader = write(
+      "( '}{' )\t1.6\t0.66332\t[1, 2]\n:D\t2.3\t0.9\t[2, 3]\nd:\t1.2\t1.8\t[-2, 1]\nd:\t-2.9\t0.8\t[-3, -1]\n:-)\t1.3\t0.5\t[1, 1]\n"
+      "good\t1.9\t0.9\t[2, 1]\nlol\t2.9\t0.5\t[3, 3]\nLOL\t1.8\t0.5\t[1, 2]\nh&k\t2.3\t0.78\t[2, 2]\n");
+  const auto scorer = make_lexicon_scorer(vader, 1, {1, 2});
+  EXPECT_DOUBLE_EQ(score_of(*scorer, "Good :-) good :-)!"), 2 * (1.9 + 1.3));
+  EXPECT_EQ(score_of(*scorer, "plan d: k, d and h"), -2.9) << "'d:' is a sign between blanks; d, h and k are no words of the list";
+  EXPECT_EQ(score_of(*scorer, "LOL"), 2.9) << "the one in small letters counts";
+  EXPECT_EQ(score_of(*scorer, ":D"), 2.3);
+  EXPECT_EQ(score_of(*scorer, "H&K good:-)"), 2.3 + 1.9) << "a sign is found only between blanks";
+  EXPECT_THAT(scorer->remark(), HasSubstr("another value than an earlier line: 2, first line 4"));
+  EXPECT_THAT(scorer->remark(), HasSubstr("left out: 1, first '( '}{' )'"));
+  EXPECT_DOUBLE_EQ(score_of(*make_lexicon_scorer(vader, 1, {1, 3}), "good"), 0.9);
+  EXPECT_EQ(score_of(*make_lexicon_scorer(write("3\tgood\n"), 1, {2, 1}), "good"), 3);
+  EXPECT_EQ(make_lexicon_scorer(written_, 1, {2, 1})->remark(), "");
 }
 
 TEST(ExpressionScorer, OnceAndEvery) {
@@ -98,38 +153,87 @@ TEST(LengthScorer, CharactersAndTokens) {
 }
 
 TEST(FinalNumber, IsReadAsItIsMeant) {
-  const auto strict = [](const char* text) { return final_number(text, false).value_or("none"); };
-  EXPECT_EQ(strict("so 3 + 4\n#### 7"), "7");
-  EXPECT_EQ(strict("####7"), "7");
-  EXPECT_EQ(strict("#### $1,450,000"), "1450000");
-  EXPECT_EQ(strict("#### -3"), "-3");
-  EXPECT_EQ(strict("#### $-3.50"), "-3.5");
-  EXPECT_EQ(strict("#### 18.00 dollars."), "18");
-  EXPECT_EQ(strict("#### 18."), "18");
-  EXPECT_EQ(strict("#### 007"), "7");
-  EXPECT_EQ(strict("#### 0.0"), "0");
-  EXPECT_EQ(strict("#### -0"), "0");
-  EXPECT_EQ(strict("#### .5"), "0.5");
-  EXPECT_EQ(strict("#### 5\nNext question ... #### 6"), "5") << "the first mark counts";
-  EXPECT_EQ(strict("#### seven"), "none");
-  EXPECT_EQ(strict("####"), "none");
-  EXPECT_EQ(strict("the answer is 7"), "none");
-  const auto lenient = [](const char* text) { return final_number(text, true).value_or("none"); };
-  EXPECT_EQ(lenient("first 3, then $1,204.50."), "1204.5");
-  EXPECT_EQ(lenient("10-4"), "4");
-  EXPECT_EQ(lenient("it fell to -4 degrees"), "-4");
-  EXPECT_EQ(lenient("1, 2, 3"), "3");
-  EXPECT_EQ(lenient("no digits - at all"), "none");
-  EXPECT_EQ(lenient("9 then #### x"), "none") << "a mark without a number is no answer";
+  const auto marked = [](const char* text) { return marked_number(text).value_or("none"); };
+  EXPECT_EQ(marked("so 3 + 4\n#### 7"), "7");
+  EXPECT_EQ(marked("####7"), "7");
+  EXPECT_EQ(marked("#### $1,450,000"), "1450000");
+  EXPECT_EQ(marked("#### -3"), "-3");
+  EXPECT_EQ(marked("#### \u22123"), "-3") << "the sign that typesetters use";
+  EXPECT_EQ(marked("#### $-3.50"), "-3.5");
+  EXPECT_EQ(marked("#### -\u20ac3.50"), "-3.5");
+  EXPECT_EQ(marked("####\u00a018"), "18");
+  EXPECT_EQ(marked("####\u202f18\u00a0%"), "18");
+  EXPECT_EQ(marked("#### 18.00 dollars."), "18");
+  EXPECT_EQ(marked("#### 18."), "18");
+  EXPECT_EQ(marked("#### 18%"), "18");
+  EXPECT_EQ(marked("#### 007"), "7");
+  EXPECT_EQ(marked("#### 0.0"), "0");
+  EXPECT_EQ(marked("#### -0"), "0");
+  EXPECT_EQ(marked("#### .5"), "0.5");
+  EXPECT_EQ(marked("#### seven"), "none");
+  EXPECT_EQ(marked("####"), "none");
+  EXPECT_EQ(marked("### 7"), "none");
+  EXPECT_EQ(marked("the answer is 7"), "none");
+}
+
+// Texts with several marks: GSM8K's own expression, #### (\-?[0-9\.\,]+), finds these numbers last.
+TEST(FinalNumber, IsBehindTheLastMarkThatANumberFollows) {
+  const auto marked = [](const char* text) { return marked_number(text).value_or("none"); };
+  EXPECT_EQ(marked("#### Plan\nAdd both.\n#### 18"), "18");
+  EXPECT_EQ(marked("#### 5\nNext question ... #### 6"), "6");
+  EXPECT_EQ(marked("#### 18\n#### Done"), "18");
+  EXPECT_EQ(marked("#### 1. Plan\n#### 2. Sum\n#### 42\n####"), "42");
+  EXPECT_EQ(marked("##### Plan\n##### 18"), "18");
+  EXPECT_EQ(marked("#### #### 7"), "7");
+  const auto reference = [](const char* text) { return reference_number(text).value_or("none"); };
+  EXPECT_EQ(reference("#### Plan\n3 steps\n#### 18"), "18");
+  EXPECT_EQ(reference("18"), "18");
+  EXPECT_EQ(reference("3 steps\n#### seven"), "none") << "a mark without a number is no answer, nor is a number elsewhere";
+}
+
+TEST(FinalNumber, IsTheLastNumberWithoutAMark) {
+  const auto last = [](const char* text) { return last_number(text).value_or("none"); };
+  EXPECT_EQ(last("first 3, then $1,204.50."), "1204.5");
+  EXPECT_EQ(last("10-4"), "4");
+  EXPECT_EQ(last("10\u22124"), "4");
+  EXPECT_EQ(last("it fell to -4 degrees"), "-4");
+  EXPECT_EQ(last("it fell to \u22124 degrees"), "-4");
+  EXPECT_EQ(last("1, 2, 3"), "3");
+  EXPECT_EQ(last("no digits - at all"), "none");
 }
 
 TEST(FinalNumber, ScoresOneOrZero) {
-  const auto strict = make_final_number_scorer(), lenient = make_final_number_scorer(true);
+  const auto strict = make_final_number_scorer(), lenient = make_final_number_scorer(AnswerForm::last_number);
   EXPECT_EQ(score_of(*strict, "#### 1450", "so\n#### 1,450"), 1);
   EXPECT_EQ(score_of(*strict, "#### 1451", "#### 1,450"), 0);
+  EXPECT_EQ(score_of(*strict, "#### Plan\nAdd both.\n#### 18", "#### 18"), 1);
+  EXPECT_EQ(score_of(*strict, "#### 18", "#### Plan\nAdd both.\n#### 18"), 1);
   EXPECT_EQ(score_of(*strict, "it is 1450", "#### 1,450"), 0);
   EXPECT_EQ(score_of(*lenient, "it is 1450.", "1450"), 1);
+  EXPECT_EQ(score_of(*lenient, "#### Plan\nIt is 1450.", "1450"), 1);
+  EXPECT_EQ(score_of(*lenient, "#### 1450\nThat took 3 steps.", "1450"), 1) << "a marked number comes first";
   EXPECT_THAT(refusal([&] { score_of(*strict, "#### 1", "none"); }), HasSubstr("sample 7"));
+}
+
+TEST(Scorers, SayWhyAllScoresAreEqual) {
+  const auto why = [](const Scorer& scorer, std::vector<std::string> responses, const std::string& finish = "eos") {
+    std::vector<ScoredSample> samples;
+    for (const std::string& response : responses) samples.push_back({0, "", response, "#### 7", finish, 3});
+    return scorer.why_equal(samples);
+  };
+  const auto strict = make_final_number_scorer(), lenient = make_final_number_scorer(AnswerForm::last_number);
+  EXPECT_THAT(why(*strict, {"it is 7", "7"}), HasSubstr("ppo.exact_answer = last_number"));
+  EXPECT_THAT(why(*strict, {"it is", "seven"}), HasSubstr("no response holds a number"));
+  EXPECT_THAT(why(*strict, {"#### 8", "7"}), HasSubstr("no answer is right"));
+  EXPECT_THAT(why(*strict, {"#### 7", "7\n#### 7."}), HasSubstr("all answers are right"));
+  EXPECT_THAT(why(*lenient, {"it is", "seven"}), HasSubstr("no response holds a number"));
+  EXPECT_THAT(why(*lenient, {"it is 8", "seven"}), HasSubstr("no answer is right"));
+  const auto expression = make_expression_scorer("x");
+  EXPECT_THAT(why(*expression, {"a", "b"}), HasSubstr("matches in no response"));
+  EXPECT_THAT(why(*expression, {"x", "ax"}), HasSubstr("equally often"));
+  const auto length = make_length_scorer(3, LengthUnit::characters);
+  EXPECT_THAT(why(*length, {"ab", "abcd"}), HasSubstr("equally far"));
+  EXPECT_THAT(why(*length, {"ab", "cd"}, "length"), HasSubstr("ppo.max_new"));
 }
 
 // ---- real files ----
@@ -164,7 +268,7 @@ TEST_F(RealDataTest, EveryGsm8kAnswerParses) {
   for (std::string line; std::getline(input, line);) {
     const auto record = nlohmann::json::parse(line);
     const std::string answer = record["answer"];
-    const auto number = final_number(answer, false);
+    const auto number = marked_number(answer);
     ASSERT_TRUE(number.has_value()) << answer;
     std::string by_hand = answer.substr(answer.rfind("#### ") + 5);
     std::erase(by_hand, ',');

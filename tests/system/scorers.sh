@@ -31,6 +31,22 @@ for i in 1 2 3 4; do
 done >sums.jsonl
 "$COLLIMATE" prepare sums.jsonl --kind prompts --output sums.h5 --like $d/sft.h5 >out.txt 2>&1 || wrong "$(tail -n 3 out.txt)"
 same exact --ppo.scorer=exact --ppo.prompts=sums.h5
+# Nothing is learned where no response has a number: the log says so once, and why.
+[ "$(grep -c 'the scorer exact gives all 16 samples the score 0, from which nothing is learned' exact-2/log.txt)" = 1 ] ||
+  wrong "equal scores are not told of once: $(grep exact exact-2/log.txt)"
+grep -qF 'ppo.exact_answer' exact-2/log.txt || wrong "the reason of equal scores is not named"
+
+# Prompts whose answers cannot match anything are refused at the start and by --check.
+printf '{"prompt": "How many?", "answer": "a few"}\n' >vague.jsonl
+printf '{"prompt": "How many?"}\n' >silent.jsonl
+for name in vague silent; do
+  "$COLLIMATE" prepare $name.jsonl --kind prompts --output $name.h5 --like $d/sft.h5 >out.txt 2>&1 || wrong "$(tail -n 3 out.txt)"
+  for check in "" --check; do
+    train 1 $name "${ppo[@]}" --ppo.scorer=exact --ppo.prompts=$name.h5 $check
+    refused "ppo.scorer = exact" "prompt 0 of '$name.h5'"
+    [ ! -e $name ] || wrong "$name was begun"
+  done
+done
 
 # Another program: it sees one JSON line per sample, in order, and is started once.
 cat >vowels.sh <<'PROGRAM'
@@ -45,6 +61,58 @@ PROGRAM
 chmod +x vowels.sh
 same process --ppo.scorer=process "--ppo.scorer_command=./vowels.sh starts.txt"
 [ "$(grep -c . starts.txt)" = 2 ] || wrong "the scorer was started $(grep -c . starts.txt) times in two runs"
+
+# With run.sample_ids the program and samples.jsonl see the same token ids; without, none.
+grep -q _ids process-2/samples.jsonl && wrong "samples.jsonl has token ids that nobody asked for"
+printf '#!/bin/sh\nwhile read -r line; do printf "%%s\\n" "$line" >>"$1"; echo "${#line}"; done\n' >echo.sh
+chmod +x echo.sh
+same ids --ppo.scorer=process "--ppo.scorer_command=./echo.sh seen.txt" --run.sample_ids=true
+ids() { grep -o '"prompt_ids":\[[0-9,]*\],"response_ids":\[[0-9,]*\]' "$1"; }
+[ "$(ids ids-2/samples.jsonl | grep -c '"response_ids":\[[0-9]')" = 32 ] || wrong "samples.jsonl lacks token ids"
+cmp <(ids ids-2/samples.jsonl) <(ids seen.txt | tail -n 32) || wrong "the scorer sees other ids than samples.jsonl has"
+
+# A model that has learned one answer by heart: its number stands behind the last mark that has one, and the words of a list are found whatever
+# the list begins with and however they are spelled.
+cat >heart.ini <<'DECK'
+[model]
+layers = 2
+width = 64
+heads = 4
+context = 64
+[sft]
+data = heart.h5
+batch = 6
+steps = 120
+rate = 0.01
+warmup = 10
+log_every = 50
+checkpoint_every = 0
+[evaluate]
+temperature = 0
+max_new = 50
+DECK
+# heart NAME RESPONSE ANSWER SCORE OPTION...
+heart() {
+  local name=$1 response=$2 answer=$3 score=$4
+  shift 4
+  for i in 0 1 2 3 4 5; do printf '{"prompt":"q%d","response":"%s"}\n' "$i" "$response"; done >heart.jsonl
+  printf '{"prompt":"q0","answer":"%s"}\n' "$answer" >asked.jsonl
+  rm -f heart.h5 asked.h5
+  "$COLLIMATE" prepare heart.jsonl --output heart.h5 >out.txt 2>&1 || wrong "$(tail -n 3 out.txt)"
+  "$COLLIMATE" prepare asked.jsonl --like heart.h5 --kind prompts --output asked.h5 >out.txt 2>&1 || wrong "$(tail -n 3 out.txt)"
+  run 1 run heart.ini --run.folder="$name" --run.stages=sft --run.stages=evaluate --evaluate.model=sft --evaluate.prompts=asked.h5 "$@"
+  must_end_with 0
+  grep -qF '"raw_reward":'"$score"',' "$name/samples.jsonl" || wrong "$name: not $score: $(cat "$name/samples.jsonl")"
+}
+heart case35 '#### Plan\nAdd both.\n#### 18' '#### 18' 1 --ppo.scorer=exact
+heart unmarked 'It is 18.' '#### 18' 0 --ppo.scorer=exact
+heart lastnumber 'It is 18.' '#### 18' 1 --ppo.scorer=exact --ppo.exact_answer=last_number
+printf '\xef\xbb\xbfgood\t3\nbad\t-3\n' >marked.txt
+heart case36 'good day' '' 3 --ppo.scorer=lexicon --ppo.scorer_lexicon=marked.txt
+printf 'good\t1.9\t0.9\t[2, 1]\n\xc3\xa9t\xc3\xa9\t2\t0.5\t[2]\n' >columns.txt
+heart columns 'GOOD \u00c9T\u00c9' '' 3.9 --ppo.scorer=lexicon --ppo.scorer_lexicon=columns.txt --ppo.scorer_value_column=2
+run 1 run heart.ini --run.folder=bad --run.stages=evaluate --evaluate.model=case36/checkpoints/sft --evaluate.prompts=asked.h5 --ppo.scorer=lexicon --ppo.scorer_lexicon=columns.txt
+refused "line 1 of the lexicon 'columns.txt' has 4 columns" ppo.scorer_value_column
 
 # What fails.
 fails() { # NAME BODY TEXT...

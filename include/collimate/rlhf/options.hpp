@@ -26,6 +26,7 @@ struct RunOptions {
   std::int64_t stop_after = 0;
   bool allow_new_bits = false, check = false;
   std::int64_t hash_every = 10;
+  bool sample_ids = false;
   void declare(OptionTable& table);
 };
 
@@ -90,7 +91,8 @@ struct RewardOptions : TrainingOptions {
 
 struct ScorerOptions {
   std::string kind = "model";  ///< model, lexicon, regex, length, exact, process
-  std::string lexicon, pattern, command;
+  std::string lexicon, pattern, command, exact_answer = "marked";
+  std::int64_t word_column = 1, value_column = 0;
   double sign = 1, deadline = 60;
   std::int64_t length = 100;
   void declare(OptionTable& table);

@@ -75,6 +75,7 @@ class PpoTrainer {
   Learner actor_, critic_;
   std::unique_ptr<Engine> reference_, reward_;
   std::unique_ptr<ScoreSource> scores_;
+  bool equal_before_ = false;  ///< the samples of the last iteration had one score, and this was said
   std::string scorer_name_;
   KlController kl_;
   KlEstimator kl_estimator_;

@@ -16,6 +16,8 @@ struct Rollout {
   std::int64_t size() const { return static_cast<std::int64_t>(sequences.size()); }
   Responses where() const { return {offsets, {}, ids}; }
   bool ended(std::int64_t sample) const { return finish[sample] == Finish::end_of_text; }
+  std::vector<std::int32_t> prompt_ids(std::int64_t sample) const;
+  std::vector<std::int32_t> response_ids(std::int64_t sample) const;  ///< the end of text included, where it was sampled
   std::vector<std::int64_t> lengths() const;  ///< response tokens
   std::int64_t tokens() const;                ///< prompts and responses together
 };
@@ -56,11 +58,15 @@ class ScoreSource {
   /// Tells scorers apart whose scores have different units: the options of a built-in one, the content of a lexicon; a reward model's body
   /// (a hash) and normalisation, as its checkpoint has them. Call it before set_normalisation. Collective.
   std::string name() const;
+  /// Where all of these scores are equal: a sentence that says so and names the likely reason; "" otherwise, and on other ranks than the
+  /// first. `in`: the normalisation that the scores have.
+  std::string equal_scores(const Rollout& rollout, std::span<const double> scores, const ScoreNormalisation& in = {}) const;
   const ScoreNormalisation& normalisation() const { return normalisation_; }
   void set_normalisation(ScoreNormalisation normalisation) { normalisation_ = normalisation; }
   bool is_model() const { return model_ != nullptr; }
 
  private:
+  std::vector<ScoredSample> samples_of(const Rollout& rollout) const;
   const Session& session_;
   Engine* model_;
   ScoreNormalisation normalisation_;
@@ -77,6 +83,9 @@ struct Evaluation {
 /// Evaluates as the section `evaluate` of the deck says: the same prompts and random numbers before and after training.
 Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* reference, const TextRules& text, const Dataset& prompts,
                            const ScoreSource& scores);
+
+/// Adds a sample's token ids to a line of samples.jsonl, where run.sample_ids asks for them.
+void add_ids(const Session& session, JsonLine& line, const Rollout& rollout, std::int64_t sample);
 
 /// Adds a sample of an evaluation to a line that says whose it is, and writes it to samples.jsonl.
 void write_sample(const Session& session, JsonLine line, const Evaluation& evaluation, std::int64_t sample);
