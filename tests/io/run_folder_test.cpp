@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -147,6 +148,28 @@ TEST(RunFolder, HasItsLayoutAndGoesOn) {
   EXPECT_EQ(fresh.left(), std::vector<std::string>{"notes.txt"});
   EXPECT_THROW(RunPositions::from_json("{\"metrics\":1}"), Error);
   EXPECT_THROW(RunPositions::from_json("nothing"), Error);
+}
+
+TEST(RunFolder, CutsEachFileBackToItsOwnPlace) {
+  const Scratch scratch;
+  RunFolder folder(scratch / "run", Existing::refuse);
+  const auto write = [&](int lines) {
+    for (int i = 0; i < lines; ++i) {
+      folder.metrics().write(JsonLine().add("metric", i));
+      folder.timings().write(JsonLine().add("seconds", i));
+      if (i % 2 == 0) folder.samples().write(JsonLine().add("sample", i));
+      if (i % 3 == 0) folder.hashes().write(JsonLine().add("hash", i));
+    }
+  };
+  write(4);
+  const RunPositions kept = RunPositions::from_json(folder.positions().to_json());
+  std::map<std::string, std::string> before;
+  for (const char* name : {"metrics.jsonl", "samples.jsonl", "hashes.jsonl"}) before[name] = bytes_of(folder.file(name));
+  write(7);
+  const std::string timings = bytes_of(folder.file("timings.jsonl"));
+  folder.restart_at(kept);
+  for (const auto& [name, bytes] : before) EXPECT_EQ(bytes_of(folder.file(name)), bytes) << name;
+  EXPECT_EQ(bytes_of(folder.file("timings.jsonl")), timings) << "times go on";
 }
 
 TEST(RunFolder, IsForOneRunAtATime) {

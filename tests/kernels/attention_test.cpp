@@ -225,6 +225,34 @@ TEST(Decode, ContinuesAPromptAsFullAttentionDoes) {
   }
 }
 
+// Keys that point ever further along the query: each tile of keys has a larger score than all before it, and the earlier ones still count.
+TEST(Decode, EveryTileMayHoldTheLargestScore) {
+  for (const Index size : {10, 24, 64})
+    for (const Index positions : {65, 129, 150, 200}) {
+      SCOPED_TRACE(fmt::format("head size {}, {} positions", size, positions));
+      const Heads heads{.query = 2, .key_value = 1, .size = size, .group = 2};
+      Host host;
+      const Index columns = heads.columns(), last = positions - 1;
+      const Tensor qkv = host.random({positions, columns}, 3);
+      float* query = qkv.as<float>() + last * columns;
+      double squares = 0;
+      for (Index c = 0; c < size; ++c) squares += static_cast<double>(query[c]) * query[c];
+      for (Index c = 0; c < size; ++c) query[size + c] = 0.7f * query[c];
+      const double rise = 2.0 / 64 * std::sqrt(static_cast<double>(size)) / squares;  // the first head's score rises by 2 from tile to tile
+      for (Index j = 0; j < positions; ++j)
+        for (Index c = 0; c < size; ++c) {
+          float& key = qkv.as<float>()[j * columns + 2 * size + c];
+          key = 0.05f * key + static_cast<float>(rise * static_cast<double>(j) * query[c]);
+        }
+      const AttentionResult expected = attention_oracle(doubles(qkv), {0, static_cast<std::int32_t>(positions)}, positions, heads);
+      const Tensor keys = host.filled({1, 200, size}, not_a_number), values = host.filled({1, 200, size}, not_a_number);
+      cache_write(keys, values, qkv.slice(0, last), host.of(Offsets{0, static_cast<std::int32_t>(last)}), host.of(Offsets{0}), heads, host.stream());
+      const Tensor out = host.make({1, 2 * size});
+      attention_decode(out, qkv.slice(last, 1), keys, values, host.of(Offsets{0}), host.of(Offsets{static_cast<std::int32_t>(last)}), heads, host.stream());
+      expect_near(out, {expected.out.begin() + last * 2 * size, expected.out.end()}, 3e-6);
+    }
+}
+
 TEST(Attention, RefusesWrongInput) {
   Attention a(cases[1]);
   const auto forward = [&](const Heads& heads, const Offsets& offsets) {

@@ -102,6 +102,7 @@ TEST(Sampling, TiesGoToTheLowerIdAndTheEdgesHold) {
   EXPECT_EQ(draw(last, {.top_p = 0.1}), 4);
   EXPECT_EQ(draw(0.0, {}), 0);
   EXPECT_EQ(draw(last, {}), 49);
+  EXPECT_EQ(draw(0.5, {}), 25) << "a token takes the draws from its lower border on, which is exact here";
   for (int i = 0; i < 50; ++i) logits.as<float>()[i] = i == 20 ? 0.0f : -std::numeric_limits<float>::infinity();
   EXPECT_EQ(draw(0.0, {}), 20);
   EXPECT_EQ(draw(last, {}), 20);

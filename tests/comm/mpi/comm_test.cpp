@@ -85,10 +85,12 @@ TEST(Communicator, MaxMinAndTypes) {
   Owned<std::int64_t> whole({me, -me, (1LL << 62) + me});
   ranks().all_reduce(whole.tensor(), Reduce::max, whole.stream());
   EXPECT_EQ(whole.values, (std::vector<std::int64_t>{size - 1, 0, (1LL << 62) + size - 1}));
-  Owned<double> real({1.0 * me, me == size - 1 ? std::nan("") : 0.0});
-  ranks().all_reduce(real.tensor(), Reduce::min, real.stream());
-  EXPECT_EQ(real.values[0], 0.0);
-  EXPECT_TRUE(std::isnan(real.values[1]));
+  for (const Reduce operation : {Reduce::min, Reduce::max}) {
+    Owned<double> real({1.0 * me, me == size - 1 ? std::nan("") : 0.0, me == 0 ? std::nan("") : 0.0});
+    ranks().all_reduce(real.tensor(), operation, real.stream());
+    EXPECT_EQ(real.values[0], operation == Reduce::min ? 0.0 : size - 1);
+    EXPECT_TRUE(std::isnan(real.values[1]) && std::isnan(real.values[2])) << "a NaN of any rank stays";
+  }
   Owned<std::uint64_t> hash(std::vector<std::uint64_t>{std::numeric_limits<std::uint64_t>::max() / 4});
   ranks().all_reduce(hash.tensor(), Reduce::sum, hash.stream());
   EXPECT_EQ(hash.values[0], std::numeric_limits<std::uint64_t>::max() / 4 * static_cast<std::uint64_t>(size));

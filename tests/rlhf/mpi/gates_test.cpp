@@ -130,6 +130,33 @@ struct Saboteur : Scorer {
   }
 };
 
+/// Scores a thousandth apart before the first iteration, which are normalised by about a thousand, and one of 1e38 in it.
+struct Exploding : Scorer {
+  int calls = 0;
+  std::vector<double> score(std::span<const ScoredSample> samples) override {
+    ++calls;
+    std::vector<double> scores;
+    for (const ScoredSample& sample : samples) scores.push_back(calls == 2 && sample.index == 5 ? 1e38 : 1e-3 * static_cast<double>(sample.index % 2));
+    return scores;
+  }
+};
+
+TEST(Gates, AScoreThatIsTooLargeOnlyAfterNormalisationIsRefusedWithItsSample) {
+  GateBench bench("exploding");
+  bench.options.ppo.normalise_samples = 24;
+  Exploding scorer;
+  Session session = bench.session();
+  if (session.first()) session.scorer = &scorer;
+  PpoTrainer trainer(session);
+  std::string sentence = "no error";
+  try {
+    trainer.run();
+  } catch (const Error& error) {
+    sentence = error.what();
+  }
+  EXPECT_NE(sentence.find("gives sample 5 the score 1e+38"), std::string::npos) << sentence;
+}
+
 std::string sabotaged(const std::string& name, const std::function<void(PpoTrainer&)>& deed) {
   GateBench bench(name);
   Saboteur scorer;

@@ -12,15 +12,17 @@ struct OracleBench : Bench {
     options.run.seed = 9;
     options.sft.optimizer = options.reward.optimizer = options.ppo.actor_optimizer = options.ppo.critic_optimizer = smooth();
   }
-  /// Groups of one to three pairs, with margins; in the held-out ones every fourth group is the other way round, so not all come out right.
-  void write_pairs(const std::string& name, bool turned) const {
+  /// Groups of one to three pairs, with margins. In the held-out ones the answers are longer, so that their scores have another mean and
+  /// deviation, and every fourth group is the other way round, so that not all come out right.
+  void write_pairs(const std::string& name, bool heldout) const {
     agree_on(world.ranks(), [&] {
       if (world.rank() != 0) return;
       std::ofstream out(file(name + ".jsonl"));
       for (int i = 0; i < 16; ++i)
         for (int k = 0; k <= i % 3; ++k) {
           std::string chosen(1 + i % 4, 'x'), rejected(2 + k, 'z');
-          if (turned && i % 4 == 0) chosen.swap(rejected);
+          if (heldout) chosen += "xyx", rejected += "yy";
+          if (heldout && i % 4 == 0) chosen.swap(rejected);
           out << fmt::format("{{\"prompt\": \"say {}\", \"chosen\": \"{}\", \"rejected\": \"{}\", \"margin\": {}}}\n",
                              static_cast<char>('a' + i), chosen, rejected, 0.25 * k);
         }
@@ -155,6 +157,11 @@ TEST(Oracle, RewardTraining) {
       if (all.size() % 2 == 0) correct += all[all.size() - 2] > all.back();
     }
   const MeanStd spread = mean_std(all);
+  std::vector<double> training;
+  for (std::int64_t g = 0; g < data.size(); ++g)
+    for (const Row& row : load(data, g)) training.push_back(twin.values(row.sequence).back());
+  EXPECT_GT(std::abs(mean_std(training).mean - spread.mean), 0.005 * spread.std) << "a normalisation over the training pairs would not be seen";
+  EXPECT_GT(std::abs(mean_std(training).std / spread.std - 1), 0.005);
   const ScoreNormalisation normal = SavedModels(session.checkpoint("reward")).card("reward").normalisation;
   EXPECT_NEAR(normal.gain * spread.std, 1, 1e-3);
   EXPECT_NEAR(normal.gain * spread.mean + normal.bias, 0, 1e-3);
