@@ -6,10 +6,12 @@
 #include "app/export_weights.hpp"
 #include "app/peft.hpp"
 #include "app/stored_model.hpp"
+#include "app/text_files.hpp"
 #include "collimate/app/commands.hpp"
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
+#include "collimate/data/model_files.hpp"
 #include "collimate/model/hugging_face.hpp"
 #include "collimate/rlhf/model_card.hpp"
 
@@ -25,13 +27,10 @@ constexpr const char* usage =
     "compared before the folder gets its name.";
 
 void write_folder(const std::string& folder, const ExportedModel& model, const rlhf::TextRules& text) {
-  std::optional<std::int64_t> bos, eos;
-  if (text.has_tokenizer()) {
-    const auto tokenizer = text.make_tokenizer();
-    bos = tokenizer->bos(), eos = tokenizer->eos();
-    save_tokenizer(*tokenizer, folder);
-  }
-  write_model(folder, model, bos, eos);
+  const auto tokenizer = text.has_tokenizer() ? text.make_tokenizer() : nullptr;
+  if (tokenizer) save_tokenizer(*tokenizer, folder, text.rules.add_bos);
+  write_model(folder, model, {}, {});
+  write_text_files(folder, text, tokenizer.get());
 }
 
 /// Reads a folder that was just written and compares it with the model: configuration, tokenizer, names, shapes and every bit.

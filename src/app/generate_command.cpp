@@ -45,7 +45,7 @@ void declare(OptionTable& table, Words& words) {
   table.add("top-k", words.top_k, "draws from the k most probable tokens; 0: from all", at_least(0));
   table.add("top-p", words.top_p, "draws from the fewest tokens whose probabilities reach p", Range{.low = 0, .high = 1, .low_included = false});
   table.add("seed", words.seed, "of the random numbers", at_least(0));
-  table.add("stop", words.stop, "what ends a sample before --max-new", one_of({"eos", "none"}));
+  table.add("stop", words.stop, "what ends a sample before --max-new: eos: all ends of text that the imported folder named", one_of({"eos", "none"}));
   table.add("samples", words.samples, "samples of each prompt", between(1, 1000000));
   table.add("raw", words.raw, "texts are continued as they are: without the template, but with its BOS");
   table.add("logprobs", words.logprobs,
@@ -245,7 +245,7 @@ int generate_command(const std::vector<std::string>& arguments) {
   GenerateOptions how;
   how.sampling = {words.temperature, words.top_k, words.top_p};
   how.key = RandomKey(static_cast<std::uint64_t>(words.seed), Purpose::sampling);
-  if (words.stop == "eos" && tokenizer != nullptr && tokenizer->eos()) how.stop.push_back(*tokenizer->eos());
+  if (words.stop == "eos") how.stop = rules.stops(tokenizer.get());
   const std::vector<Continuation> samples = generate(generator.engine, inputs, max_new, words.samples, how);
 
   for (std::int64_t i = 0; i < sequences; ++i) {

@@ -6,11 +6,13 @@
 #include "app/import_weights.hpp"
 #include "app/peft.hpp"
 #include "app/stored_model.hpp"
+#include "app/text_files.hpp"
 #include "app/tokens_without_rows.hpp"
 #include "collimate/app/commands.hpp"
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
+#include "collimate/data/model_files.hpp"
 #include "collimate/io/checkpoint.hpp"
 #include "collimate/model/hugging_face.hpp"
 #include "collimate/rlhf/model_card.hpp"
@@ -25,10 +27,10 @@ constexpr const char* usage =
     "template is stored with it: `prepare --like CHECKPOINT` and `generate` use it. An earlier import is replaced, what a run has learned is not.";
 
 /// The tokenizer that is named, or found beside the model, or none. What its own files do not say of BOS and EOS, config.json may.
-std::unique_ptr<Tokenizer> tokenizer_of(const ModelFolder& source, const std::string& named) {
+std::unique_ptr<Tokenizer> tokenizer_of(const ModelFolder& source, const std::string& named, const std::string& pattern) {
   if (named == "none" || (named == "auto" && !holds_tokenizer(source.folder))) return nullptr;
   const std::string& found = named == "auto" ? source.folder : named;
-  auto tokenizer = load_tokenizer(found);
+  auto tokenizer = load_tokenizer(found, pattern);
   const HuggingFaceIds named_ids = ids_from_hugging_face(source.config_text, source.config_path);
   SpecialIds ids = tokenizer->special_ids();
   const auto complete = [&](std::optional<std::int32_t>& id, const std::optional<std::int64_t>& other) {
@@ -37,19 +39,6 @@ std::unique_ptr<Tokenizer> tokenizer_of(const ModelFolder& source, const std::st
   if (!denies_bos(found)) complete(ids.bos, named_ids.bos);
   complete(ids.eos, named_ids.eos);
   return with_special_ids(std::move(tokenizer), ids);
-}
-
-/// A SentencePiece model does not hold the tokens that were added to it, and added_tokens.json beside it is not read.
-void tell_of_added_tokens(const Tokenizer& tokenizer, const std::filesystem::path& found, std::int64_t rows) {
-  const auto path = (std::filesystem::is_directory(found) ? found : found.parent_path()) / "added_tokens.json";
-  if (!std::filesystem::is_regular_file(path)) return;
-  const auto added = nlohmann::json::parse(read_file(path.string()), nullptr, false);
-  std::vector<std::string> names;
-  if (added.is_object())
-    for (const auto& [name, id] : added.items())
-      if (id.is_number_integer() && id >= tokenizer.vocabulary() && id < rows) names.push_back(name);
-  if (!names.empty())
-    fmt::print("{} is not read, so {} stay letters; save the tokenizer as tokenizer.json to have them\n", path.string(), join(names, ", "));
 }
 
 int import_adapters(const std::string& folder, const std::string& base, const std::string& output) {
@@ -70,7 +59,7 @@ int import_adapters(const std::string& folder, const std::string& base, const st
 }  // namespace
 
 int import_command(const std::vector<std::string>& arguments) {
-  std::string model, output, base, tokenizer_name = "auto";
+  std::string model, output, base, tokenizer_name = "auto", pattern;
   Template defaults;
   defaults.prompt = "{prompt}[[\n{input}]]";
   TemplateOptions text(defaults);
@@ -79,6 +68,8 @@ int import_command(const std::vector<std::string>& arguments) {
   table.add("base", base, "for a folder with adapters of PEFT: the checkpoint with their base");
   table.add("output", output, "the checkpoint to write, a folder");
   table.add("tokenizer", tokenizer_name, "'auto': the one in the folder, if there is one; 'none'; or a tokenizer file or folder");
+  table.add("tokenizer-pattern", pattern, "how a tiktoken file cuts texts into words, where it does not show it; empty: it does",
+            one_of({"", "r50k", "p50k", "cl100k", "o200k", "llama3", "qwen"}));
   text.declare(table);
   table.words_are_for("model");
   if (!read_command_line(table, usage, arguments)) return 0;
@@ -93,7 +84,8 @@ int import_command(const std::vector<std::string>& arguments) {
   if (is_peft_folder(model)) return import_adapters(model, base, output);
   require(base.empty(), "command line: --base is for a folder with adapters of PEFT, and '{}' holds none", model);
   ModelFolder source = open_model_folder(model);
-  const auto tokenizer = tokenizer_of(source, tokenizer_name);
+  const auto tokenizer = tokenizer_of(source, tokenizer_name, pattern);
+  const ModelFiles of_model = read_model_files(model);
   rlhf::CheckpointNotes notes;
   notes.stage = "import";
   notes.complete = true;
@@ -105,6 +97,12 @@ int import_command(const std::vector<std::string>& arguments) {
     require(id || !*add || !table.given(std::string("add-") + name), "command line: --add-{} needs a tokenizer with such a token", name);
     *add = *add && id;
   }
+  std::string bos;
+  if (tokenizer && !table.given("add-bos")) {
+    const ModelFiles files = tokenizer_name == "auto" ? of_model : read_model_files(tokenizer_name);
+    notes.text.rules.add_bos = adds_bos(*tokenizer, files);
+    bos = bos_told(*tokenizer, files, notes.text.rules.add_bos);
+  }
   std::string letters;
   if (tokenizer) {
     letters = notes.text.rules.look_for_special(*tokenizer);
@@ -113,6 +111,7 @@ int import_command(const std::vector<std::string>& arguments) {
       letters += fmt::format("the model has no row for {}, which only pads: it is never fed here\n", join(unfed, ", "));
     notes.text.tokenizer = tokenizer->serialize();
   }
+  const std::string ends = take_text_files(notes.text, tokenizer.get(), of_model, source.config.vocabulary);
   const WeightFiles weights(source);
   source.config.stored = weights.stored();
   StoredModel stored(source.config, weights.head(), 1);
@@ -132,16 +131,11 @@ int import_command(const std::vector<std::string>& arguments) {
         "the model has {} rows for {} tokens, which is usual as padding that a trained model does not draw; if the {} more are tokens, name the "
         "model's own tokenizer with --tokenizer\n",
         source.config.vocabulary, tokenizer->vocabulary(), source.config.vocabulary - tokenizer->vocabulary());
-  if (tokenizer)
-    for (const std::string& note : tokenizer->notes()) fmt::print("{}\n", note);
+  Notes said = tokenizer ? tokenizer->notes() : of_model.notes;
+  if (tokenizer && tokenizer_name != "auto") said.insert(said.end(), of_model.notes.begin(), of_model.notes.end());
+  for (const std::string& note : said) fmt::print("{}\n", note);
   for (const std::string& note : weights.notes()) fmt::print("{}\n", note);
-  fmt::print("{}", letters);
-  if (tokenizer && tokenizer->kind() == "sentencepiece")
-    tell_of_added_tokens(*tokenizer, tokenizer_name == "auto" ? model : tokenizer_name, source.config.vocabulary);
-  const HuggingFaceIds ids = ids_from_hugging_face(source.config_text, source.config_path);
-  if (tokenizer && ids.eos && (ids.ends > 1 || ids.eos != tokenizer->eos()))
-    fmt::print("{} ends a text with the token {}{}, and the tokenizer with {}: here a response ends with the tokenizer's\n", source.config_path, *ids.eos,
-               ids.ends > 1 ? fmt::format(" and {} more", ids.ends - 1) : "", tokenizer->eos() ? std::to_string(*tokenizer->eos()) : "none");
+  fmt::print("{}{}{}", bos, ends, letters);
   if (const double dropout = attention_dropout_from_hugging_face(source.config_text, source.config_path); dropout != 0)
     fmt::print(
         "{} asks for a dropout of {} on attention probabilities, which is not applied; in training {} is, on embedding and residual "

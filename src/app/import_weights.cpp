@@ -11,6 +11,10 @@
 namespace collimate {
 
 ModelFolder open_model_folder(const std::string& folder) {
+  require(std::filesystem::exists(folder) || folder.starts_with('/') || folder.starts_with('.'),
+          "there is no folder '{}'; if it is a name on the Hugging Face Hub: no command of this program uses the network, so first do "
+          "`huggingface-cli download {} --local-dir FOLDER` where there is one, then name that folder",
+          folder, folder);
   require(std::filesystem::is_directory(folder), "'{}' is no folder; --model takes one with config.json and model.safetensors", folder);
   ModelFolder source{folder, (std::filesystem::path(folder) / "config.json").string(), "", {}};
   require(std::filesystem::is_regular_file(source.config_path), "'{}' holds no config.json; is it a Hugging Face model?", folder);

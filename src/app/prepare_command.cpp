@@ -22,10 +22,10 @@ constexpr const char* usage =
 struct Words {
   std::vector<std::string> inputs;
   std::string output, held_out_output, like, example;
-  std::string kind = "auto", format = "auto", file_format = "auto", text_unit = "paragraph", tokenizer = "bytes", group_pairs = "prompt";
+  std::string tokenizer_pattern, kind = "auto", format = "auto", file_format = "auto", text_unit = "paragraph", tokenizer = "bytes", group_pairs = "prompt";
   std::int64_t train_bpe = 0, text_window = 0, seed = 1, show = 1;
   double held_out = 0;
-  bool skip_bad = false;
+  bool skip_bad = false, special_in_text = false;
 };
 
 void declare(OptionTable& table, Words& words) {
@@ -45,6 +45,9 @@ void declare(OptionTable& table, Words& words) {
             "which pairs are learned from together: all of one prompt, those of one prompt that follow each other, or each alone",
             one_of({"prompt", "consecutive", "none"}));
   table.add("tokenizer", words.tokenizer, "'bytes', a tokenizer file, a model folder, or a dataset with the one to take");
+  table.add("tokenizer-pattern", words.tokenizer_pattern, "how a tiktoken file cuts texts into words, where it does not show it; empty: it does",
+            one_of({"", "r50k", "p50k", "cl100k", "o200k", "llama3", "qwen"}));
+  table.add("special-in-text", words.special_in_text, "the text of a special token, such as </s>, is that token in records, too; else it is letters");
   table.add("train-bpe", words.train_bpe, "trains a byte-level BPE on the input; 0: does not", at_least(0), "tokens");
   table.add("like", words.like, "a checkpoint or dataset whose tokenizer and template are taken");
   table.add("skip-bad", words.skip_bad, "leaves bad records out and counts them; else they are errors");
@@ -98,6 +101,9 @@ int prepare_command(const std::vector<std::string>& arguments) {
   if (words.kind != "auto") options.kind = dataset_kind_named(words.kind);
   options.rules = text.rules();
   options.tokenizer = words.tokenizer;
+  options.tokenizer_pattern = words.tokenizer_pattern;
+  options.bos_given = table.given("add-bos");
+  options.special_in_text = words.special_in_text;
   options.train_bpe = words.train_bpe;
   if (std::filesystem::is_directory(words.like)) take_rules(options, words.like);
   else options.like = words.like;

@@ -4,6 +4,7 @@
 
 #include "collimate/base/error.hpp"
 #include "data/bpe_alphabet.hpp"
+#include "data/json_tokens.hpp"
 #include "data/pipeline_tokenizer.hpp"
 
 namespace collimate {
@@ -37,14 +38,16 @@ BpeModel bytes_model(const SpecialNames& special, bool bytes_first) {
   return model;
 }
 
-SpecialIds special_ids_of(const BpeModel& model, const SpecialNames& special) {
+SpecialIds take_special_ids(BpeModel& model, const SpecialNames& special) {
   const auto id = [&](const std::string& name, const char* part) -> std::optional<std::int32_t> {
     if (name.empty()) return std::nullopt;
     for (std::size_t i = 0; i < model.pieces.size(); ++i)
       if (model.pieces[i].special && model.pieces[i].bytes == name) return static_cast<std::int32_t>(i);
     fail("'{}' is to be the {} token but is not among the special tokens: add it to them", name, part);
   };
-  return {id(special.bos, "begin-of-text"), id(special.eos, "end-of-text"), id(special.pad, "padding"), std::nullopt};
+  const SpecialIds ids{id(special.bos, "begin-of-text"), id(special.eos, "end-of-text"), id(special.pad, "padding"), std::nullopt};
+  if (ids.bos) model.post_processor = nlohmann::json(token_before(special.bos, *ids.bos)).dump();  // in the order in which it is read back
+  return ids;
 }
 
 }  // namespace collimate

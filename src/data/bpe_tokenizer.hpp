@@ -56,6 +56,7 @@ std::optional<std::string> usual_tokenizer_json(const nlohmann::json& file, cons
 /// A model of special tokens and the 256 bytes, without merges. `bytes_first`: ids 0-255 are the bytes themselves; else the special
 /// tokens come first, then the bytes in GPT-2's order.
 BpeModel bytes_model(const SpecialNames& special, bool bytes_first);
-SpecialIds special_ids_of(const BpeModel& model, const SpecialNames& special);
+/// Their ids; what other programs read of the model begins a text with BOS, as our templates do, if there is one.
+SpecialIds take_special_ids(BpeModel& model, const SpecialNames& special);
 
 }  // namespace collimate

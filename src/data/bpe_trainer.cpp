@@ -214,7 +214,7 @@ BpeTraining BpeTrainer::train(std::int64_t vocabulary) const {
     result.merges.emplace_back(model.pieces[left].bytes, model.pieces[right].bytes);
     pairs.merge(*best, found->second);
   }
-  const SpecialIds special = special_ids_of(model, special_);
+  const SpecialIds special = take_special_ids(model, special_);
   result.tokenizer = make_bpe_tokenizer(model, special, "the trained BPE tokenizer");
   return result;
 }

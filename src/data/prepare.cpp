@@ -11,7 +11,9 @@
 #include "collimate/base/checksum.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
+#include "collimate/data/model_files.hpp"
 #include "collimate/data/order.hpp"
+#include "data/special_texts.hpp"
 
 namespace collimate {
 namespace {
@@ -151,21 +153,33 @@ std::unique_ptr<Tokenizer> tokenizer_of(const PrepareOptions& options, ExampleSo
   if (options.train_bpe > 0) return train(options, source, kind);
   if (options.tokenizer == "bytes") return byte_tokenizer(own_special());
   if (is_dataset(options.tokenizer)) return deserialize_tokenizer(Dataset(options.tokenizer, false).tokenizer());
-  return load_tokenizer(options.tokenizer);
+  return load_tokenizer(options.tokenizer, options.tokenizer_pattern);
+}
+
+/// What stands beside the tokenizer, where it comes from a file or folder of another program.
+std::optional<ModelFiles> files_beside(const PrepareOptions& options) {
+  const bool own = !options.like.empty() || !options.serialized_tokenizer.empty() || options.train_bpe > 0 || options.tokenizer == "bytes";
+  if (own || is_dataset(options.tokenizer)) return std::nullopt;
+  return read_model_files(options.tokenizer);
 }
 
 /// Turns the examples of one record or group into samples of a dataset.
 class SampleMaker {
  public:
-  SampleMaker(const TemplateEncoder& encoder, std::int64_t text_window) : encoder_(encoder), text_window_(text_window) {}
+  SampleMaker(const TemplateEncoder& encoder, SpecialTexts& special, std::int64_t text_window)
+      : encoder_(encoder), special_(special), text_window_(text_window) {}
 
   std::vector<SupervisedSample> supervised(const Example& example, LengthCounts& counts) const {
     if (example.is_text && text_window_ > 0) return windows(example, counts);
     SupervisedSample sample;
     std::vector<std::int32_t> response;
     TemplateText prompt = encoder_.rules().prompt_text(example), answer = encoder_.rules().response_text(example, *example.response);
+    special_.look_at(prompt);
+    special_.look_at(answer);
     if (!encoder_.prompt(prompt, example.place, sample.tokens, counts)) return {};
     if (!encoder_.response(answer, sample.tokens, example.place, response, counts)) return {};
+    if (example.is_text && sample.tokens.size() == 1 && response.front() == sample.tokens.front())
+      response.erase(response.begin());  // a text that begins with BOS itself
     sample.prompt = std::move(prompt.text);
     sample.response = std::move(answer.text);
     sample.mask.assign(sample.tokens.size(), 0);
@@ -178,11 +192,14 @@ class SampleMaker {
   PreferenceGroup preference(const std::vector<Example>& examples, LengthCounts& counts) const {
     PreferenceGroup group;
     TemplateText prompt = encoder_.rules().prompt_text(examples.front());
+    special_.look_at(prompt);
     if (!encoder_.prompt(prompt, examples.front().place, group.prompt, counts)) return {};
     for (const Example& example : examples) {
       PreferencePair pair;
       TemplateText chosen = encoder_.rules().response_text(example, *example.chosen);
       TemplateText rejected = encoder_.rules().response_text(example, *example.rejected);
+      special_.look_at(chosen);
+      special_.look_at(rejected);
       pair.margin = example.margin;
       pair.category = example.category;
       require(chosen.text != rejected.text, "{}: 'chosen' and 'rejected' are equal; take the record out", example.place);
@@ -203,6 +220,7 @@ class SampleMaker {
   PromptSample prompt(const Example& example, LengthCounts& counts) const {
     PromptSample sample;
     TemplateText text = encoder_.rules().prompt_text(example);
+    special_.look_at(text);
     sample.answer = example.answer.value_or("");
     if (!encoder_.prompt(text, example.place, sample.tokens, counts)) return {};
     require(!sample.tokens.empty(), "{}: the prompt has no token; take it out or let a BOS be added", example.place);
@@ -215,10 +233,12 @@ class SampleMaker {
   /// is not learned again, so every later token is learned exactly once.
   std::vector<SupervisedSample> windows(const Example& example, LengthCounts& counts) const {
     const Tokenizer& tokenizer = encoder_.tokenizer();
-    std::vector<std::int32_t> tokens = tokenizer.encode(*example.response);
+    TemplateText text = encoder_.rules().response_text(example, *example.response);
+    special_.look_at(text);
+    std::vector<std::int32_t> tokens = tokenizer.encode(text.text, text.own);
     counts.unknown += encoder_.count_unknown(tokens);
-    if (encoder_.rules().add_bos) tokens.insert(tokens.begin(), *tokenizer.bos());
-    if (encoder_.rules().add_eos) tokens.push_back(*tokenizer.eos());
+    if (encoder_.rules().add_bos && (tokens.empty() || tokens.front() != tokenizer.bos())) tokens.insert(tokens.begin(), *tokenizer.bos());
+    if (encoder_.rules().add_eos && (tokens.empty() || tokens.back() != tokenizer.eos())) tokens.push_back(*tokenizer.eos());
     std::vector<SupervisedSample> samples;
     const std::size_t step = static_cast<std::size_t>(text_window_) - 1;
     for (std::size_t first = 0; first + 1 < tokens.size(); first += step) {
@@ -234,6 +254,7 @@ class SampleMaker {
     return samples;
   }
   const TemplateEncoder& encoder_;
+  SpecialTexts& special_;
   std::int64_t text_window_;
 };
 
@@ -319,12 +340,21 @@ PrepareReport prepare(const PrepareOptions& options) {
   report.rules = options.like.empty() ? options.rules : Dataset(options.like, false).rules();
   if (options.like.empty() && options.serialized_tokenizer.empty()) report.letters = report.rules.look_for_special(*tokenizer);
   report.rules.add_bos = report.rules.add_bos && tokenizer->bos();
+  if (const auto files = files_beside(options)) {
+    if (!options.bos_given) {
+      report.rules.add_bos = report.rules.add_bos && adds_bos(*tokenizer, *files);
+      report.letters += bos_told(*tokenizer, *files, report.rules.add_bos);
+    }
+  }
   report.rules.add_eos = report.rules.add_eos && tokenizer->eos();
   report.vocabulary = tokenizer->vocabulary();
   report.wanted_vocabulary = options.train_bpe;
   report.tokenizer_fingerprint = tokenizer->fingerprint();
-  const TemplateEncoder encoder(report.rules, *tokenizer);
-  const SampleMaker maker(encoder, options.text_window);
+  Template rules = report.rules;
+  rules.special_tokens = rules.special_tokens || options.special_in_text;
+  const TemplateEncoder encoder(rules, *tokenizer);
+  SpecialTexts special(*tokenizer, options.special_in_text);
+  const SampleMaker maker(encoder, special, options.text_window);
   HeldOut held_out(options, report.rules, source, report.kind);
   const bool join_groups = options.pair_groups == PairGroups::prompt;
   DatasetWriter train(options.output, report.kind, report.rules, *tokenizer, join_groups);
@@ -345,6 +375,7 @@ PrepareReport prepare(const PrepareOptions& options) {
     if (!pairs.pairs.empty()) out.add(pairs);
     if (!prompt.tokens.empty()) out.add(prompt);
   });
+  report.special = special.told();
   report.records = source.records;
   report.bad = source.bad;
   report.complaints = source.complaints;
@@ -380,6 +411,7 @@ std::string PrepareReport::text() const {
   for (const std::string& note : notes) out += note + "\n";
   out += letters;
   if (lengths.prompt_had_bos) out += fmt::format("{} prompts began with BOS already; it was not added again\n", lengths.prompt_had_bos);
+  out += special;
   if (lengths.unknown)
     out += fmt::format("{} tokens are unknown: the tokenizer has no piece for some characters, which are lost\n", lengths.unknown);
   out += fmt::format("{}: {} samples, {} tokens", name_of(kind), samples, tokens);

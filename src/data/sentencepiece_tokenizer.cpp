@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "collimate/base/error.hpp"
+#include "data/sentencepiece_proto.hpp"
 #include "data/tokenizer_added.hpp"
 
 namespace collimate {
@@ -16,50 +17,11 @@ using Processor = sentencepiece::SentencePieceProcessor;
 /// add_dummy_prefix and remove_extra_whitespaces, fields 3 and 4, become false. So a text is encoded as it stands behind another one.
 constexpr std::string_view as_continuation("\x1a\x04\x18\x00\x20\x00", 6);
 
-// Of sentencepiece_model.proto: ModelProto.pieces, SentencePiece.type and two of its values.
-constexpr std::uint64_t pieces_field = 1, type_field = 3, control_type = 3, user_defined_type = 4;
-
-/// A field of a protobuf message (protobuf.dev/programming-guides/encoding).
-struct ProtoField {
-  std::uint64_t number = 0, value = 0;        // value: of a varint
-  std::string_view whole = {}, content = {};  // content: of a string or message
-};
-
-std::uint64_t take_varint(std::string_view& rest) {
-  std::uint64_t value = 0;
-  for (int shift = 0; !rest.empty() && shift < 64; shift += 7) {
-    const auto byte = static_cast<unsigned char>(rest.front());
-    rest.remove_prefix(1);
-    value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
-    if (byte < 0x80) break;
-  }
-  return value;
-}
-
-ProtoField take_field(std::string_view& rest) {
-  const std::string_view all = rest;
-  const std::uint64_t tag = take_varint(rest), wire = tag & 7;
-  ProtoField field{.number = tag >> 3};
-  std::uint64_t length = wire == 1 ? 8 : wire == 5 ? 4 : 0;
-  if (wire == 0) field.value = take_varint(rest);
-  if (wire == 2) length = take_varint(rest);
-  field.content = rest.substr(0, length);
-  rest.remove_prefix(field.content.size());
-  field.whole = all.substr(0, all.size() - rest.size());
-  return field;
-}
-
-std::string varint(std::uint64_t value) {
-  std::string out;
-  for (; value >= 0x80; value >>= 7) out += static_cast<char>(value | 0x80);
-  return out += static_cast<char>(value);
-}
-
 bool is_user_defined(std::string_view piece) {
   std::uint64_t type = 0;
   while (!piece.empty())
     if (const ProtoField field = take_field(piece); field.number == type_field) type = field.value;
-  return type == user_defined_type;
+  return type == static_cast<std::uint64_t>(PieceType::user_defined);
 }
 
 std::unique_ptr<Processor> make_processor(const std::string& bytes, const std::string& name) {
@@ -145,7 +107,7 @@ std::string SentencePieceTokenizer::decode_ids(std::span<const std::int32_t> ids
 }  // namespace
 
 std::string with_control_pieces(const std::string& bytes, std::span<const std::int32_t> ids) {
-  const std::string as_control = varint(type_field << 3) + varint(control_type);  // behind the piece's own type, which it replaces
+  const std::string as_control = varint(type_field << 3) + varint(static_cast<std::uint64_t>(PieceType::control));  // behind the piece's own type, which it replaces
   std::string out;
   std::int32_t id = 0;
   for (std::string_view rest = bytes; !rest.empty();) {

@@ -118,7 +118,7 @@ std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes) {
 std::unique_ptr<Tokenizer> byte_tokenizer(const SpecialNames& special) {
   BpeModel model = bytes_model(special, true);
   model.rule.gpt2_words = false;
-  const SpecialIds ids = special_ids_of(model, special);
+  const SpecialIds ids = take_special_ids(model, special);
   return make_bpe_tokenizer(model, ids, "the byte tokenizer");
 }
 

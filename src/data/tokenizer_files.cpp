@@ -1,36 +1,29 @@
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
+#include "collimate/data/model_files.hpp"
 #include "collimate/data/tokenizer.hpp"
 #include "data/bpe_tokenizer.hpp"
+#include "data/byte_level_files.hpp"
 #include "data/llama2c_tokenizer.hpp"
 #include "data/pipeline_tokenizer.hpp"
+#include "data/sentencepiece_json.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
 
 namespace collimate {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 constexpr const char* looked_for =
-    "tokenizer.json, vocab.json with merges.txt, encoder.json with vocab.bpe, *.model (SentencePiece), tok*.bin (llama2.c)";
+    "tokenizer.json, vocab.json with merges.txt, encoder.json with vocab.bpe, *.model (SentencePiece, tiktoken), *.tiktoken, tok*.bin (llama2.c)";
 /// Endings of GPT-2's pair of files; what stands before them must be the same in both.
 constexpr std::pair<const char*, const char*> pair_endings[] = {{"vocab.json", "merges.txt"}, {"encoder.json", "vocab.bpe"}};
 
 std::string read_optional(const fs::path& path) { return fs::is_regular_file(path) ? read_file(path.string()) : std::string(); }
-
-/// The JSON object of a file beside the tokenizer; empty where there is none.
-json read_side_file(const fs::path& path) {
-  if (!fs::is_regular_file(path)) return json::object();
-  json content = json::parse(read_file(path.string()), nullptr, false);
-  require(content.is_object(), "{} is not a JSON object: is the file complete?", path.string());
-  return content;
-}
 
 struct Pair {
   fs::path vocab, merges;
@@ -55,11 +48,35 @@ std::unique_ptr<Tokenizer> load_pair(const Pair& pair) {
                                 read_optional(pair.vocab.parent_path() / "added_tokens.json"));
 }
 
-std::unique_ptr<Tokenizer> load_file(const fs::path& file) {
+/// A SentencePiece model as it is, or with what transformers adds to it: then it is read as the tokenizer.json that says the same.
+std::unique_ptr<Tokenizer> load_sentencepiece(const std::string& bytes, const std::string& full, const ModelFiles& files) {
+  auto tokenizer = parse_sentencepiece(bytes, full);
+  std::vector<AddedTokenEntry> added = files.added_tokens;
+  std::erase_if(added, [&](const AddedTokenEntry& token) {
+    if (token.id >= tokenizer->vocabulary() || tokenizer->piece(token.id) != token.content) return false;
+    return tokenizer->is_special(token.id) || tokenizer->unknown() == token.id || !token.special;
+  });
+  const BlankBefore blank = !files.add_prefix_space.value_or(true) ? BlankBefore::never
+                            : files.legacy.value_or(true)          ? BlankBefore::every_part
+                                                                   : BlankBefore::start;
+  if (added.empty() && blank == BlankBefore::every_part) return tokenizer;
+  const auto text = sentencepiece_to_json(bytes, blank, added, full);
+  require(text.has_value(), "{}: the files beside this SentencePiece model change it, which is supported for BPE and Unigram only", full);
+  auto changed = parse_tokenizer_json(*text, full);
+  SpecialIds ids = tokenizer->special_ids();
+  ids.unknown = changed->unknown();
+  return with_special_ids(std::move(changed), ids);
+}
+
+std::unique_ptr<Tokenizer> load_file(const fs::path& file, const std::string& pattern, const ModelFiles& files) {
   const std::string name = file.filename().string(), full = file.string();
-  if (name.ends_with(".model")) return parse_sentencepiece(read_file(full), full);
+  if (name.ends_with(".model") || name.ends_with(".tiktoken")) {
+    const std::string bytes = read_file(full);
+    if (is_tiktoken(bytes) || name.ends_with(".tiktoken")) return parse_tiktoken(bytes, full, pattern, files);
+    return load_sentencepiece(bytes, full, files);
+  }
   if (name.ends_with(".bin")) return parse_llama2c(read_file(full), full);
-  if (const auto pair = pair_of(file)) return load_pair(*pair);
+  if (const auto pair = pair_of(file)) return with_class_rules(load_pair(*pair), files, pair->vocab.string());
   require(name.ends_with(".json"), "{} is not a tokenizer file that is known, or its partner is missing. Known: {}", full, looked_for);
   return parse_tokenizer_json(read_file(full), full);
 }
@@ -77,112 +94,82 @@ std::optional<fs::path> choose(const std::vector<fs::path>& candidates, const fs
 }
 
 /// The file of a folder's tokenizer (of a pair, its vocabulary); nothing where there is none.
-std::optional<fs::path> find_in_folder(const fs::path& folder) {
-  std::vector<fs::path> models, bins, vocabs;
+std::optional<fs::path> find_in_folder(const fs::path& folder, const std::string& own_file = "") {
+  if (!own_file.empty() && fs::is_regular_file(folder / own_file)) return folder / own_file;
+  std::vector<fs::path> models, lists, bins, vocabs;
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (!entry.is_regular_file()) continue;
     const std::string name = entry.path().filename().string();
     if (name.ends_with(".model")) models.push_back(entry.path());
+    if (name.ends_with(".tiktoken")) lists.push_back(entry.path());
     if (name.starts_with("tok") && name.ends_with(".bin")) bins.push_back(entry.path());
     const auto pair = pair_of(entry.path());
     if (pair && pair->vocab == entry.path()) vocabs.push_back(entry.path());
   }
-  for (auto* list : {&models, &bins, &vocabs}) std::sort(list->begin(), list->end());
+  for (auto* list : {&models, &lists, &bins, &vocabs}) std::sort(list->begin(), list->end());
 
   const fs::path whole = folder / "tokenizer.json";
   if (fs::is_regular_file(whole)) return whole;
   if (const auto vocab = choose(vocabs, folder, "vocab.json")) return vocab;
   if (const auto model = choose(models, folder, "tokenizer.model")) return model;
+  if (const auto list = choose(lists, folder, "qwen.tiktoken")) return list;
   return choose(bins, folder, "tokenizer.bin");
 }
 
-/// The id that a tokenizer_config.json or special_tokens_map.json gives to "eos_token" and the like: a string or {"content": string}.
-std::optional<std::int32_t> named_id(const Tokenizer& tokenizer, const fs::path& own_file, const fs::path& file, const json& content,
-                                     const std::string& key) {
-  const auto found = content.find(key);
-  if (found == content.end() || found->is_null()) return std::nullopt;
-  const json& name = found->is_object() ? found->value("content", json()) : *found;
-  require(name.is_string(), "{}: \"{}\" is neither text nor an object with \"content\"", file.string(), key);
-  const auto id = tokenizer.id_of(name.get<std::string>());
-  require(id || key == "pad_token" || key == "unk_token",
-          "{}: the {} {} is not in the vocabulary of the tokenizer '{}'; one of the two files belongs to another model", file.string(), key,
-          name.dump(), own_file.string());
+/// The id of a token that a file names. A tokenizer without its padding or unknown token needs none.
+std::optional<std::int32_t> named_id(const Tokenizer& tokenizer, const fs::path& own_file, const std::optional<TokenName>& name,
+                                     const char* key, bool needed) {
+  if (!name) return std::nullopt;
+  const auto id = tokenizer.id_of(name->text);
+  require(id || !needed,
+          "{}: the {} \"{}\" is not in the vocabulary of the tokenizer '{}'; one of the two files belongs to another model", name->path, key,
+          name->text, own_file.string());
   return id;
 }
 
-/// "eos_token_id" of config.json: a number or, in some LLaMA files, several, of which the first is taken.
-std::optional<std::int32_t> configured_id(const Tokenizer& tokenizer, const fs::path& own_file, const fs::path& file, const json& content,
-                                          const std::string& key) {
-  auto value = content.value(key, json());
-  if (value.is_array() && !value.empty()) value = json(value.front());
-  if (value.is_null() || (key == "pad_token_id" && value == -1)) return std::nullopt;
-  require(value.is_number_integer() && value >= 0 && value < tokenizer.vocabulary(),
-          "{}: {} is {}, not an id of the tokenizer '{}' (0 to {}); one of the two files belongs to another model", file.string(), key,
-          value.dump(), own_file.string(), tokenizer.vocabulary() - 1);
-  return value.get<std::int32_t>();
+/// An id of config.json; of several, which some LLaMA files have, the first one.
+std::optional<std::int32_t> configured_id(const Tokenizer& tokenizer, const fs::path& own_file, const ModelFiles& files, const char* key,
+                                          std::optional<std::int64_t> id) {
+  require(!id || *id < tokenizer.vocabulary(), "{}: {} is {}, not an id of the tokenizer '{}' (0 to {}); one of the two files belongs to another model",
+          (fs::path(files.folder) / "config.json").string(), key, id.value_or(0), own_file.string(), tokenizer.vocabulary() - 1);
+  return id ? std::optional(static_cast<std::int32_t>(*id)) : std::nullopt;
 }
 
-fs::path side_folder(const fs::path& path) { return fs::is_directory(path) ? path : path.parent_path(); }
-
-SpecialIds find_special_ids(const Tokenizer& tokenizer, const fs::path& own_file, const fs::path& folder) {
-  const fs::path config_file = folder / "tokenizer_config.json", map_file = folder / "special_tokens_map.json",
-                 model_file = folder / "config.json";
-  const json config = read_side_file(config_file), map = read_side_file(map_file), model = read_side_file(model_file);
-  const auto find = [&](const std::string& part, std::optional<std::int32_t> own) -> std::optional<std::int32_t> {
-    if (const auto id = named_id(tokenizer, own_file, config_file, config, part + "_token")) return id;
-    if (const auto id = named_id(tokenizer, own_file, map_file, map, part + "_token")) return id;
-    if (part == "bos" && denies_bos(folder.string())) return std::nullopt;
-    if (own) return own;
-    if (part == "unk") return std::nullopt;
-    return configured_id(tokenizer, own_file, model_file, model, part + "_token_id");
-  };
+SpecialIds find_special_ids(const Tokenizer& tokenizer, const fs::path& own_file, const ModelFiles& files) {
   const SpecialIds own = tokenizer.special_ids();
-  SpecialIds ids{find("bos", own.bos), find("eos", own.eos), find("pad", own.pad), own.unknown ? own.unknown : find("unk", own.unknown)};
-  if (!ids.eos && tokenizer.kind() == "bpe") ids.eos = tokenizer.id_of("<|endoftext|>");  // GPT-2's, whose files name no part
+  const auto configured = [&](const char* key, std::optional<std::int64_t> id) { return configured_id(tokenizer, own_file, files, key, id); };
+  SpecialIds ids{named_id(tokenizer, own_file, files.bos, "bos_token", true), named_id(tokenizer, own_file, files.eos, "eos_token", true),
+                 named_id(tokenizer, own_file, files.pad, "pad_token", false), own.unknown};
+  if (!ids.bos && !files.denies_bos) ids.bos = own.bos ? own.bos : configured("bos_token_id", files.bos_id);
+  if (!ids.eos) ids.eos = own.eos;
+  if (!ids.eos && !files.ends.empty()) ids.eos = configured("eos_token_id", files.ends.front());
+  if (!ids.pad) ids.pad = own.pad ? own.pad : configured("pad_token_id", files.pad_id);
+  if (!ids.unknown) ids.unknown = named_id(tokenizer, own_file, files.unknown, "unk_token", false);
+  for (const char* usual : {"</s>", "<|endoftext|>"})  // of OPT and RoBERTa, and of GPT-2, where no file names any
+    if (!ids.eos && tokenizer.kind() == "bpe") ids.eos = tokenizer.id_of(usual);
   return ids;
 }
 
 }  // namespace
 
-bool denies_bos(const std::string& path) {
-  const fs::path folder = side_folder(path);
-  const json config = read_side_file(folder / "tokenizer_config.json"), map = read_side_file(folder / "special_tokens_map.json");
-  return config.contains("bos_token") && config["bos_token"].is_null() && map.value("bos_token", json()).is_null();
-}
+bool denies_bos(const std::string& path) { return read_model_files(path).denies_bos; }
+
+std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) { return load_tokenizer(path, ""); }
 
 bool holds_tokenizer(const std::string& folder) { return fs::is_directory(folder) && find_in_folder(folder).has_value(); }
 
-std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
+std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path, const std::string& pattern) {
   const fs::path given(path);
   require(fs::exists(given), "{} does not exist; a tokenizer is a file or a folder with one of: {}", path, looked_for);
   const bool folder = fs::is_directory(given);
   require(folder || fs::is_regular_file(given), "{} is neither a file nor a folder", path);
-  const auto file = folder ? find_in_folder(given) : given;
+  const ModelFiles files = read_model_files(path);
+  const auto file = folder ? find_in_folder(given, files.own_file) : given;
   require(file.has_value(), "{} holds no tokenizer. Looked for: {}", path, looked_for);
-  auto tokenizer = load_file(*file);
-  const SpecialIds ids = find_special_ids(*tokenizer, *file, side_folder(given));
+  auto tokenizer = load_file(*file, pattern, files);
+  tokenizer->add_notes(files.notes);
+  const SpecialIds ids = find_special_ids(*tokenizer, *file, files);
   return with_special_ids(std::move(tokenizer), ids);
-}
-
-void save_tokenizer(const Tokenizer& tokenizer, const std::string& folder) {
-  nlohmann::ordered_json config;
-  const auto put = [&](const char* key, std::optional<std::int32_t> id) {
-    if (id) config[key] = tokenizer.piece(*id);
-  };
-  put("bos_token", tokenizer.bos());
-  put("eos_token", tokenizer.eos());
-  put("pad_token", tokenizer.pad());
-  put("unk_token", tokenizer.unknown());
-  config["clean_up_tokenization_spaces"] = false;
-  // Other programs know two classes; llama2.c's tok*.bin is none of theirs, and a wrong name gives them a tokenizer without tokens.
-  if (tokenizer.file_name() == "tokenizer.json") config["tokenizer_class"] = "PreTrainedTokenizerFast";
-  if (tokenizer.file_name() == "tokenizer.model") {
-    config["tokenizer_class"] = "LlamaTokenizer";
-    config["add_bos_token"] = tokenizer.bos().has_value();  // else some versions of transformers begin a prompt without it
-    config["add_eos_token"] = false;
-  }
-  write_file((fs::path(folder) / tokenizer.file_name()).string(), tokenizer.file_bytes());
-  write_file((fs::path(folder) / "tokenizer_config.json").string(), config.dump(2) + "\n");
 }
 
 }  // namespace collimate

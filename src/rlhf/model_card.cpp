@@ -92,7 +92,17 @@ TextRules SavedModels::text_rules() const {
   text.tokenizer = text_to_bytes(meta.value("tokenizer", ""));
   if (meta.contains("template")) text.rules = Template::from_json(meta["template"].dump());
   text.settled = meta.value("settled", stage() != "import");
+  text.ends = meta.value("ends", std::vector<std::int32_t>());
+  if (meta.contains("bos")) text.bos = meta["bos"].get<std::int32_t>();
+  if (meta.contains("generation")) text.generation = meta["generation"].dump();
   return text;
+}
+
+std::vector<std::int32_t> TextRules::stops(const Tokenizer* tokenizer) const {
+  std::vector<std::int32_t> all = ends;
+  if (tokenizer != nullptr && tokenizer->eos() && std::find(all.begin(), all.end(), *tokenizer->eos()) == all.end())
+    all.insert(all.begin(), *tokenizer->eos());
+  return all;
 }
 
 std::string SavedModels::stage() const { return json::parse(meta_).value("stage", ""); }
@@ -282,6 +292,9 @@ std::string meta_of(const std::vector<ModelToSave>& models, const CheckpointNote
   meta["tokenizer"] = bytes_to_text(notes.text.tokenizer);
   meta["template"] = json::parse(notes.text.rules.to_json());
   meta["settled"] = notes.text.settled;
+  if (!notes.text.ends.empty()) meta["ends"] = notes.text.ends;
+  if (notes.text.bos) meta["bos"] = *notes.text.bos;
+  if (!notes.text.generation.empty()) meta["generation"] = json::parse(notes.text.generation);
   return meta.dump();
 }
 

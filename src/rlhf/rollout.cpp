@@ -115,7 +115,7 @@ Rollout sample_responses(const Session& session, Engine& policy, const TextRules
   options.sampling.temperature = how.temperature;
   options.max_new = how.max_new;
   options.key = how.key;
-  if (tokenizer && tokenizer->eos()) options.stop.push_back(*tokenizer->eos());
+  options.stop = text.stops(tokenizer.get());
   Rollout rollout;
   rollout.ids.assign(ids.begin(), ids.end());
   rollout.offsets.push_back(0);

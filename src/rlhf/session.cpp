@@ -208,7 +208,9 @@ bool same_model(const Source& a, const Source& b) {
 void match_text(Source& source, const Dataset& data, const std::string& whose) {
   data.check_vocabulary(source.card.config.vocabulary);
   if (!source.text.has_tokenizer()) {
-    source.text = {data.tokenizer(), data.rules()};
+    source.text.tokenizer = data.tokenizer();
+    source.text.rules = data.rules();
+    source.text.settled = true;
     return;
   }
   if (!source.text.settled) source.text.rules = data.rules();

@@ -151,7 +151,7 @@ TEST(ImportExport, SaysThatAttentionDropoutIsNotApplied) {
   }
 }
 
-TEST(ImportExport, SaysWhichTokensAModelFileDoesNotHold) {
+TEST(ImportExport, ReadsTheTokensThatAFolderAddsToItsModelFile) {
   NEEDS_DATA();
   const Scratch folder;
   ModelConfig config = small_llama();
@@ -161,13 +161,15 @@ TEST(ImportExport, SaysWhichTokensAModelFileDoesNotHold) {
   const auto import = [&] {
     return printed({"import", "--model", folder / "hf", "--output", folder / "c", "--response-suffix", "<|im_end|>"});
   };
-  EXPECT_EQ(import().find("added_tokens.json"), std::string::npos);
-  put(folder / "hf/added_tokens.json", R"({"<|im_end|>": 32001, "<|im_start|>": 32000, "<|far|>": 32003, "<s>": 1, "<x>": "y"})");
+  EXPECT_NE(import().find("the template's <|im_end|> stay letters"), std::string::npos);
+  put(folder / "hf/added_tokens.json", R"({"<|im_end|>": 32001, "<|im_start|>": 32000, "<s>": 1})");
   const std::string said = import();
-  EXPECT_NE(said.find("the template's <|im_end|> stay letters"), std::string::npos) << said;
-  EXPECT_NE(said.find("added_tokens.json is not read, so <|im_end|>, <|im_start|> stay letters"), std::string::npos) << said;
+  EXPECT_EQ(said.find("stay letters"), std::string::npos) << said;
+  EXPECT_NE(said.find("with 32002 tokens"), std::string::npos) << said;
+  put(folder / "hf/added_tokens.json", R"({"<x>": "y"})");
+  expect_refusal({"import", "--model", folder / "hf", "--output", folder / "d"}, {"added_tokens.json", "\"<x>\" is \"y\", not a token id"});
   put(folder / "hf/added_tokens.json", "[");
-  EXPECT_EQ(import().find("added_tokens.json"), std::string::npos);
+  expect_refusal({"import", "--model", folder / "hf", "--output", folder / "d"}, {"added_tokens.json is not a JSON object"});
 }
 
 TEST(ImportExport, RefusesBadModels) {
@@ -289,8 +291,15 @@ TEST(ImportExport, PutsNoBosInFrontWhereTheTokenizerSaysThatItHasNone) {
     return printed({"inspect", folder / "c"});
   };
   for (const std::string place : {"hf", "elsewhere"}) {
+    tokenizer["post_processor"] = json::parse(R"({"type": "RobertaProcessing", "cls": ["x", 7], "sep": ["y", 8]})");
     std::string shown = import(place, "{}");
     EXPECT_NE(shown.find("\"add_bos\": true"), std::string::npos) << shown;
+    tokenizer["post_processor"] = nullptr;
+    for (const char* silent : {"{}", R"({"add_bos_token": true})"}) {  // the post_processor decides, and puts nothing in front
+      shown = import(place, silent);
+      EXPECT_NE(shown.find("\"add_bos\": false"), std::string::npos) << shown;
+      EXPECT_NE(shown.find("\"bos\": 7"), std::string::npos) << shown;
+    }
     shown = import(place, R"({"bos_token": null})");
     EXPECT_NE(shown.find("\"add_bos\": false"), std::string::npos) << shown;
     EXPECT_NE(shown.find("\"bos\": null"), std::string::npos) << shown;

@@ -2,6 +2,7 @@
 
 #include "collimate/data/tokenizer.hpp"
 #include "data/llama2c_tokenizer.hpp"
+#include "data/sentencepiece_file.hpp"
 #include "data/sentencepiece_tokenizer.hpp"
 #include "data/tokenizer_helpers.hpp"
 
@@ -10,34 +11,10 @@ namespace {
 
 using testing::HasSubstr;
 
-struct Piece {
-  std::string text;
-  float score;
-  int type = 1;  // SentencePiece: 1 normal, 2 unknown, 3 control, 4 user-defined, 6 byte
-};
-
-template <class T>
-std::string raw(T value) {
-  return {reinterpret_cast<const char*>(&value), sizeof value};
-}
-
 std::string llama2c_file(const std::vector<Piece>& pieces) {
   std::string file = raw<std::int32_t>(16);
   for (const Piece& piece : pieces) file += raw(piece.score) + raw(static_cast<std::int32_t>(piece.text.size())) + piece.text;
   return file;
-}
-
-/// A ModelProto written by hand (sentencepiece_model.proto): pieces 1, trainer_spec 2, normalizer_spec 3; all fields below 128 bytes.
-std::string sentencepiece_file(const std::vector<Piece>& pieces, bool tidy = false) {
-  const auto field = [](int number, const std::string& bytes) {
-    return std::string{static_cast<char>(number << 3 | 2), static_cast<char>(bytes.size())} + bytes;
-  };
-  const auto number = [](int number, int value) { return std::string{static_cast<char>(number << 3), static_cast<char>(value)}; };
-  std::string file;
-  for (const Piece& piece : pieces) file += field(1, field(1, piece.text) + "\x15" + raw(piece.score) + number(3, piece.type));
-  file += field(2, number(3, 2));                                           // model_type BPE
-  // dummy prefix, keep spaces (tidy: only one between words), escape them
-  return file + field(3, field(1, "identity") + number(3, 1) + number(4, tidy ? 1 : 0) + number(5, 1));
 }
 
 std::vector<Piece> pieces(const std::string& space) {
@@ -214,10 +191,10 @@ TEST(TokenizerSentencePiece, FilesAreKeptByteForByte) {
     save_tokenizer(*tokenizer, saved.path());
     EXPECT_EQ(read_file(saved.path() + "/" + tokenizer->file_name()), bytes);
     EXPECT_EQ(load_tokenizer(saved.path())->fingerprint(), tokenizer->fingerprint());
-    // transformers makes a tokenizer without tokens of a class whose file is missing, and begins with BOS only where told to.
+    // Beside a .model stands a tokenizer.json, which this class of transformers reads; it makes one without tokens where the file is missing.
     const std::string config = read_file(saved.path() + "/tokenizer_config.json");
-    EXPECT_EQ(config.find("LlamaTokenizer") != std::string::npos, name == "tokenizer.model");
-    EXPECT_EQ(config.find("\"add_bos_token\": true") != std::string::npos, name == "tokenizer.model");
+    EXPECT_EQ(config.find("PreTrainedTokenizerFast") != std::string::npos, name == "tokenizer.model");
+    EXPECT_EQ(config.find("\"legacy\": true") != std::string::npos, name == "tokenizer.model");
   }
   EXPECT_EQ(load_tokenizer(folder.path())->kind(), "sentencepiece");  // of both, the model
 }

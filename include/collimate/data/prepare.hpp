@@ -29,6 +29,9 @@ struct PrepareOptions {
   Template rules;  ///< add_bos and add_eos are switched off where the tokenizer has no such token
   /// "bytes", a tokenizer file or model folder, or a dataset made before (its tokenizer). Ignored with train_bpe.
   std::string tokenizer = "bytes";
+  std::string tokenizer_pattern;     ///< see load_tokenizer
+  bool bos_given = false;            ///< rules.add_bos was asked for; else a tokenizer's files may say that texts begin without BOS
+  bool special_in_text = false;      ///< the text of a special token in a record is that token; else it is letters, and counted
   std::string serialized_tokenizer;  ///< what Tokenizer::serialize gave; if not empty, this tokenizer is taken
   std::int64_t train_bpe = 0;      ///< vocabulary of a byte-level BPE trained on the inputs' prompts and responses; 0: none
   std::string like;                ///< a dataset whose tokenizer and template are taken, so that stages fit together
@@ -49,6 +52,7 @@ struct PrepareReport {
   std::map<std::string, std::int64_t> unused;  ///< in how many of the records a field held something that the format does not use
   std::string letters;                         ///< a line on what looks like a special token in the template and is none, else ""
   Notes notes;                                 ///< of the tokenizer
+  std::string special;                         ///< a line on texts that hold the text of special tokens, else ""
   LengthCounts lengths;
   std::int64_t samples = 0, tokens = 0, targets = 0;                             ///< of the output
   std::int64_t held_out_samples = 0, held_out_tokens = 0, held_out_targets = 0;  ///< of the held-out output

@@ -1,0 +1,64 @@
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "collimate/base/atomic_file.hpp"
+#include "collimate/data/model_files.hpp"
+#include "collimate/data/surround.hpp"
+#include "data/json_tokens.hpp"
+#include "data/sentencepiece_json.hpp"
+
+namespace collimate {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+/// The text of a tokenizer.json that gives this tokenizer's ids; nothing where there can be none.
+std::optional<std::string> as_json_file(const Tokenizer& tokenizer) {
+  if (tokenizer.file_name() == "tokenizer.json") return tokenizer.file_bytes();
+  if (tokenizer.kind() != "sentencepiece") return std::nullopt;
+  return sentencepiece_to_json(tokenizer.file_bytes(), BlankBefore::every_part, {}, "the tokenizer");
+}
+
+/// With a post_processor that puts BOS alone before a text, or nothing; as it is where it does that already.
+std::string with_surroundings(const std::string& text, const Tokenizer& tokenizer, bool add_bos) {
+  ordered_json file = ordered_json::parse(text);
+  const Surround now = surround_of(tokenizer);
+  const std::vector<std::int32_t> before = add_bos ? std::vector<std::int32_t>{*tokenizer.bos()} : std::vector<std::int32_t>();
+  if (now.before == before && now.behind.empty()) return text;
+  file["post_processor"] = add_bos ? token_before(tokenizer.piece(*tokenizer.bos()), *tokenizer.bos()) : ordered_json();
+  return file.dump(1) + "\n";
+}
+
+/// `add_bos`: not given: as the tokenizer's file says.
+void save(const Tokenizer& tokenizer, const std::string& folder, std::optional<bool> add_bos) {
+  if (add_bos && !tokenizer.bos()) add_bos = false;
+  ordered_json config;
+  for (const auto& [key, id] : {std::pair("bos_token", tokenizer.bos()), std::pair("eos_token", tokenizer.eos()),
+                                std::pair("pad_token", tokenizer.pad()), std::pair("unk_token", tokenizer.unknown())})
+    if (id) config[key] = tokenizer.piece(*id);
+  if (!tokenizer.bos()) config["bos_token"] = nullptr;  // else the name that a class has by itself
+  if (add_bos) config["add_bos_token"] = *add_bos;
+  if (add_bos) config["add_eos_token"] = false;
+  config["clean_up_tokenization_spaces"] = false;
+  const std::string own = tokenizer.file_name();
+  const std::optional<std::string> text = as_json_file(tokenizer);
+  // This class takes tokenizer.json as it is; most others make a pipeline of their own from its vocabulary.
+  if (text) config["tokenizer_class"] = "PreTrainedTokenizerFast";
+  if (own == "tokenizer.model") {
+    if (!text) config["tokenizer_class"] = "LlamaTokenizer";
+    config["legacy"] = true;
+  }
+  if (text && own != "tokenizer.json") config["collimate_file"] = own;
+  if (text) write_file((fs::path(folder) / "tokenizer.json").string(), add_bos ? with_surroundings(*text, tokenizer, *add_bos) : *text);
+  if (own != "tokenizer.json") write_file((fs::path(folder) / own).string(), tokenizer.file_bytes());
+  write_file((fs::path(folder) / "tokenizer_config.json").string(), config.dump(2) + "\n");
+}
+
+}  // namespace
+
+void save_tokenizer(const Tokenizer& tokenizer, const std::string& folder) { save(tokenizer, folder, std::nullopt); }
+
+void save_tokenizer(const Tokenizer& tokenizer, const std::string& folder, bool add_bos) { save(tokenizer, folder, add_bos); }
+
+}  // namespace collimate

@@ -1,0 +1,182 @@
+#include <nlohmann/json.hpp>
+
+#include "collimate/data/model_files.hpp"
+#include "data/byte_level_files.hpp"
+#include "data/json_tokens.hpp"
+#include "data/sentencepiece_file.hpp"
+#include "data/tokenizer_helpers.hpp"
+
+namespace collimate {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+/// 0-2 <unk>, <s>, </s>; 3-258 the bytes; then a blank, letters and what they make. With byte fallback, as LLaMA's.
+std::string small_model() {
+  std::vector<Piece> pieces = {{"<unk>", 0, 2}, {"<s>", 0, 3}, {"</s>", 0, 3}};
+  for (int b = 0; b < 256; ++b) pieces.push_back({fmt::format("<0x{:02X}>", b), 0, 6});
+  for (const Piece& piece : std::vector<Piece>{{"▁", -10}, {"a", -11}, {"b", -12}, {"ab", -1}, {"▁ab", -2}, {"▁a", -3}, {"▁▁", -4}})
+    pieces.push_back(piece);
+  return sentencepiece_file(pieces, false, true);
+}
+constexpr std::int32_t blank = 259, b = 261, ab = 262, blank_ab = 263, blank_a = 264, a = 260;
+
+/// The vocabulary of the 256 bytes, as vocab.json spells them.
+json bytes_vocabulary() {
+  SpecialNames none;
+  none.all.clear();
+  none.eos.clear();
+  return json::parse(byte_tokenizer(none)->file_bytes())["model"]["vocab"];
+}
+
+// Ids of sentencepiece 0.2.3 for the parts, put together as transformers' legacy says.
+TEST(FolderTokenizers, LegacySaysWhetherABlankStandsBehindASpecialToken) {
+  const TokenizerFolder folder;
+  folder.write("tokenizer.model", small_model());
+  const std::string text = "ab</s>ab</s> a b</s>a";
+  for (const char* config : {"{}", R"({"legacy": true})"}) {
+    folder.write("tokenizer_config.json", config);
+    const auto tokenizer = load_tokenizer(folder.path());
+    EXPECT_EQ(tokenizer->kind(), "sentencepiece");
+    EXPECT_EQ(encode_special(*tokenizer, text), (Ids{blank_ab, 2, blank_ab, 2, blank, blank_a, blank, b, 2, blank_a})) << config;
+  }
+  folder.write("tokenizer_config.json", R"({"legacy": false})");
+  auto tokenizer = load_tokenizer(folder.path());
+  EXPECT_EQ(encode_special(*tokenizer, text), (Ids{blank_ab, 2, ab, 2, blank_a, blank, b, 2, a}));
+  EXPECT_EQ(tokenizer->special_ids(), (SpecialIds{1, 2, std::nullopt, 0}));
+  EXPECT_EQ(deserialize_tokenizer(tokenizer->serialize())->encode("a"), Ids{blank_a});
+  const Ids prompt = {blank_ab, 2};
+  EXPECT_EQ(tokenizer->encode_after(prompt, "ab"), Ids{ab});
+  folder.write("tokenizer_config.json", R"({"add_prefix_space": false})");
+  tokenizer = load_tokenizer(folder.path());
+  EXPECT_EQ(encode_special(*tokenizer, text), (Ids{ab, 2, ab, 2, blank_a, blank, b, 2, a}));
+}
+
+TEST(FolderTokenizers, ASentencePieceModelGetsTheTokensThatItsFolderAdds) {
+  const TokenizerFolder folder;
+  folder.write("tokenizer.model", small_model());
+  folder.write("added_tokens.json", R"({"<|im_end|>": 267, "<|im_start|>": 266})");
+  folder.write("tokenizer_config.json",
+               R"({"eos_token": "<|im_end|>", "added_tokens_decoder": {"0": {"content": "<unk>", "special": true}, "2": {"content": "</s>", "special": true},
+                   "270": {"content": "<tool>", "special": false}}})");
+  const auto tokenizer = load_tokenizer(folder.path());
+  EXPECT_EQ(tokenizer->vocabulary(), 271);
+  EXPECT_EQ(tokenizer->eos(), 267);
+  EXPECT_TRUE(tokenizer->is_special(266));
+  EXPECT_EQ(encode_special(*tokenizer, "<|im_start|>ab<|im_end|>"), (Ids{266, blank_ab, 267}));
+  EXPECT_EQ(tokenizer->encode("<tool>")[0], 270);
+  folder.write("tokenizer_config.json", R"({"added_tokens_decoder": {"261": {"content": "<x>", "special": true}}})");
+  folder.remove("added_tokens.json");
+  EXPECT_EQ(encode_special(*load_tokenizer(folder.path()), "a<x>"), (Ids{blank_a, 261}));
+}
+
+TEST(FolderTokenizers, AnExportHasATokenizerJsonThatGivesTheSameIds) {
+  const TokenizerFolder folder, out;
+  folder.write("tokenizer.model", small_model());
+  const auto tokenizer = load_tokenizer(folder.path());
+  save_tokenizer(*tokenizer, out.path(), true);
+  const json config = json::parse(read_file(out.path() + "/tokenizer_config.json"));
+  EXPECT_EQ(config["legacy"], true);
+  EXPECT_EQ(config["add_bos_token"], true);
+  EXPECT_EQ(config["tokenizer_class"], "PreTrainedTokenizerFast");
+  const json file = json::parse(read_file(out.path() + "/tokenizer.json"));
+  EXPECT_EQ(file["post_processor"]["single"][0]["SpecialToken"]["id"], "<s>");
+  EXPECT_EQ(file["post_processor"]["special_tokens"]["<s>"]["ids"], json::array({1}));
+  EXPECT_EQ(load_tokenizer(out.path())->fingerprint(), tokenizer->fingerprint());  // its own file is the .model
+  const auto other = load_tokenizer(out.path() + "/tokenizer.json");
+  for (const std::string text : {"ab", " ab", "  a  b", "a\nb é", "   ", "</s>ab</s> a b</s>a", ""})
+    EXPECT_EQ(encode_special(*other, text), encode_special(*tokenizer, text)) << text;
+  EXPECT_TRUE(adds_bos(*tokenizer, read_model_files(out.path())));
+  save_tokenizer(*tokenizer, out.path(), false);
+  EXPECT_TRUE(json::parse(read_file(out.path() + "/tokenizer.json"))["post_processor"].is_null());
+  EXPECT_FALSE(adds_bos(*tokenizer, read_model_files(out.path())));
+}
+
+TEST(FolderTokenizers, BosComesFromTheConfigurationThePostProcessorOrTheKind) {
+  const TokenizerFolder folder;
+  folder.write("tokenizer.model", small_model());
+  const auto adds = [&](const char* config) {
+    folder.write("tokenizer_config.json", config);
+    return adds_bos(*load_tokenizer(folder.path()), read_model_files(folder.path()));
+  };
+  EXPECT_TRUE(adds("{}"));
+  EXPECT_TRUE(adds(R"({"bos_token": "", "eos_token": "", "unk_token": ""})"));
+  EXPECT_FALSE(adds(R"({"add_bos_token": false})"));
+  EXPECT_TRUE(adds(R"({"add_eos_token": false})"));
+  EXPECT_TRUE(adds(R"({"add_bos_token": true, "add_eos_token": true})"));
+}
+
+/// 256 bytes in their own order, then "he", "hel", "lo", "12", "34".
+std::string small_ranks() {
+  std::string file;
+  int rank = 0;
+  for (int b = 0; b < 256; ++b) file += to_base64(std::string(1, static_cast<char>(b))) + fmt::format(" {}\n", rank++);
+  for (const char* token : {"he", "hel", "lo", "12", "34", "1234"}) file += to_base64(token) + fmt::format(" {}\n", rank++);
+  return file;
+}
+
+// tiktoken 0.14 with these ranks and the expressions of cl100k_base and r50k_base.
+TEST(FolderTokenizers, ATiktokenFileIsCutAsItsPatternSays) {
+  const TokenizerFolder folder;
+  const std::string path = folder.write("my.tiktoken", small_ranks());
+  EXPECT_TRUE(is_tiktoken(small_ranks()));
+  EXPECT_THAT(refusal([&] { load_tokenizer(path); }),
+              HasSubstr("my.tiktoken is a tiktoken file of 262 tokens, and nothing says how its texts are cut into words: name one with "
+                        "--tokenizer-pattern r50k, p50k, cl100k, o200k, llama3, qwen"));
+  const auto cl100k = load_tokenizer(path, "cl100k"), r50k = load_tokenizer(path, "r50k"), qwen = load_tokenizer(path, "qwen");
+  EXPECT_EQ(cl100k->encode("hello"), (Ids{257, 258}));
+  EXPECT_EQ(cl100k->encode("1234"), (Ids{259, '3', '4'}));  // three digits at most
+  EXPECT_EQ(r50k->encode("1234"), Ids{261});
+  EXPECT_EQ(qwen->encode("1234"), (Ids{'1', '2', '3', '4'}));
+  EXPECT_EQ(qwen->id_of("<|im_end|>"), 264);
+  EXPECT_EQ(qwen->vocabulary(), 262 + 208);
+  EXPECT_EQ(r50k->eos(), 262);
+  EXPECT_EQ(cl100k->eos(), 263);
+  EXPECT_EQ(cl100k->vocabulary(), 283);
+  const auto llama3 = load_tokenizer(folder.path(), "llama3");
+  EXPECT_EQ(llama3->bos(), 262);
+  EXPECT_EQ(llama3->id_of("<|eot_id|>"), 271);
+  EXPECT_EQ(llama3->id_of("<|reserved_special_token_0|>"), 264);
+  EXPECT_EQ(llama3->vocabulary(), 262 + 256);
+  EXPECT_EQ(load_tokenizer(folder.write("cl100k_base.tiktoken", small_ranks()))->fingerprint(), cl100k->fingerprint());
+  EXPECT_THAT(refusal([&] { load_tokenizer(folder.write("cut.tiktoken", small_ranks().substr(0, 497) + "\n")); }), HasSubstr("not a token in base64"));
+}
+
+TEST(FolderTokenizers, ThePairsClassDecidesTheExpression) {
+  const TokenizerFolder folder;
+  json vocabulary = bytes_vocabulary();
+  vocabulary["12"] = 256;
+  folder.write("vocab.json", vocabulary.dump());
+  folder.write("merges.txt", "#version: 0.2\n1 2\n");
+  const auto load = [&](const char* config) {
+    folder.write("tokenizer_config.json", config);
+    return load_tokenizer(folder.path());
+  };
+  EXPECT_EQ(load("{}")->encode("12"), Ids{256});
+  EXPECT_EQ(load(R"({"tokenizer_class": "GPT2Tokenizer"})")->encode("12"), Ids{256});
+  EXPECT_EQ(load(R"({"tokenizer_class": "GPT2TokenizerFast", "add_prefix_space": true})")->encode("12"), (Ids{' ', 256}));
+  const auto added = load(R"({"added_tokens_decoder": {"257": {"content": "<|im_end|>", "special": true}}, "eos_token": "<|im_end|>"})");
+  EXPECT_EQ(encode_special(*added, "12<|im_end|>"), (Ids{256, 257}));
+  EXPECT_EQ(added->eos(), 257);
+  const auto qwen = load(R"({"tokenizer_class": "Qwen2Tokenizer"})");
+  EXPECT_EQ(qwen->encode("12"), (Ids{'1', '2'}));
+  EXPECT_EQ(qwen->encode("e\u0301"), qwen->encode("\u00e9"));  // NFC
+  EXPECT_THAT(refusal([&] { load(R"({"tokenizer_class": "CLIPTokenizer"})"); }), HasSubstr("belongs to a CLIPTokenizer"));
+}
+
+TEST(FolderTokenizers, OptAndRobertaEndWithTheirOwnTokenWhereNoFileNamesIt) {
+  const TokenizerFolder folder;
+  json vocabulary = bytes_vocabulary();
+  vocabulary["12"] = 261;
+  int id = 256;
+  for (const char* name : {"<s>", "<pad>", "</s>", "<unk>", "<|endoftext|>"}) vocabulary[name] = id++;
+  folder.write("vocab.json", vocabulary.dump());
+  folder.write("merges.txt", "#version: 0.2\n1 2\n");
+  const auto tokenizer = load_tokenizer(folder.path());
+  EXPECT_EQ(tokenizer->eos(), 258);
+  EXPECT_FALSE(adds_bos(*tokenizer, read_model_files(folder.path())));
+}
+
+}  // namespace
+}  // namespace collimate
