@@ -252,6 +252,20 @@ TEST(Packing, DropoutMasksFollowTheSample) {
   }
 }
 
+// What is computed again has the masks of the first time: not a bit of the gradient differs.
+TEST(Packing, RecomputationKeepsTheMasks) {
+  for (const Case& c : cases()) {
+    const HandGrain grain = packed(some_sequences(c.config.vocabulary, lengths), {4, 2, 6});
+    std::vector<float> kept;
+    for (const Recompute how : {Recompute::none, Recompute::selective, Recompute::full}) {
+      OneEngine one(c.config, Head::policy, c.shards, {.rows = most_rows, .most_grains = 1, .recompute = {how, 1}});
+      learn(one, grain, {0.3, 5, 1}, some_weight);
+      if (kept.empty()) kept = gradient(one);
+      EXPECT_EQ(gradient(one), kept) << c.name << ", recompute " << static_cast<int>(how);
+    }
+  }
+}
+
 // The change of the loss along its gradient, with the same masks: a backward with other masks than the forward's would miss it.
 TEST(Packing, TheGradientUnderDropoutIsThatOfTheSameMasks) {
   for (const Case& c : cases()) {

@@ -72,6 +72,7 @@ TEST(JsonLine, TextsOfAnyBytesAreValidJson) {
     for (char& byte : bytes) byte = static_cast<char>(random() % 4 ? 0x80 + random() % 128 : random() % 128);
     EXPECT_TRUE(Json::accept(json_text(bytes)));
   }
+  EXPECT_EQ(json_text("\x1b\x7f"), "\"\\u001b\\u007f\"") << "nothing that a terminal would obey";
 }
 
 TEST(JsonLines, ARestartContinuesWhereTheCheckpointWas) {

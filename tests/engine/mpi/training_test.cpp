@@ -118,6 +118,31 @@ TEST(Training, APlainSumOverRanksDiffers) {
   }
 }
 
+// Fast mode adds gradients in whatever order is quickest: the same sum up to rounding, of tied and of untied heads.
+TEST(Training, FastModeGivesTheSameGradientUpToRounding) {
+  for (const bool tied : {true, false}) {
+    ModelConfig config = small_task().llama();
+    config.tied = tied;
+    const auto norm_of = [&](const Division& division) {
+      Pupil pupil(small_task(), config, division, 5);
+      ParameterStore& store = pupil.one.engine.store();
+      pupil.one.engine.begin_step(5);
+      pupil.add_grains(1, store.division().grains(5), 5, dropout);
+      pupil.one.engine.finish_step();
+      return std::sqrt(store.gradient_squares());
+    };
+    const double one = norm_of({.shards = 4});
+    for (const int tensor : {1, 2, 4})
+      for (int pipeline = 1; pipeline <= config.layers; ++pipeline) {
+        if (ranks().size() % (tensor * pipeline)) continue;
+        const ProcessGrid grid(*test_world(), {tensor, ranks().size() / tensor / pipeline, pipeline});
+        for (int zero = 0; zero <= 3; ++zero)
+          EXPECT_NEAR(norm_of({.grid = &grid, .shards = 4, .zero = zero, .ordered = false}) / one, 1, 1e-5)
+              << grid.shape().text() << ", ZeRO " << zero << (tied ? ", tied" : "");
+      }
+  }
+}
+
 TEST(Training, ADroppedGradientIsCaught) {
   const ModelConfig config = small_task().llama();
   for (const std::int64_t dropped : {0, 3, 6})
