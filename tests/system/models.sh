@@ -53,4 +53,5 @@ for checkpoint in lora/checkpoints/sft peft-again; do
 done
 cmp said-sft.txt said-peft-again.txt || wrong "adapters say something else after PEFT"
 run 1 import --model peft --output x
-refused "peft' holds adapters of PEFT" "--base"
+must_end_with 2
+must_say "peft' holds adapters of PEFT: import their base first, and name that checkpoint with --base"
