@@ -9,7 +9,7 @@ import json
 import torch
 import transformers
 
-llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
+llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 24,
           "rope_theta": 10000.0}
 sizes = dict(vocab_size=23, hidden_size=20, intermediate_size=28, num_hidden_layers=2, num_attention_heads=5, num_key_value_heads=5,
              max_position_embeddings=64)
