@@ -5,6 +5,7 @@
 
 #include "collimate/base/error.hpp"
 #include "data/bpe_alphabet.hpp"
+#include "data/tokenizer_keys.hpp"
 
 namespace collimate {
 
@@ -46,11 +47,6 @@ std::array<std::int32_t, 3> merge_ids(const IdOfName& ids, const std::string& le
   return {id(left), id(right), id(left + right)};
 }
 
-bool truthy(const json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && !found->is_null() && *found != false && *found != "" && *found != 0.0;
-}
-
 namespace {
 
 /// The name of a piece that no text gives: neither a single character nor the name of a byte, and made by no merge; in a model without
@@ -64,7 +60,7 @@ std::optional<std::string> unreachable_name(const json& model, std::int32_t id) 
     name = found.key();
   }
   if (utf8_length(name) == name.size()) return std::nullopt;
-  if (truthy(model, "byte_fallback") && name.starts_with("<0x")) return std::nullopt;
+  if (is_set(model, "byte_fallback") && name.starts_with("<0x")) return std::nullopt;
   if (!model.contains("merges"))
     return (name.starts_with('<') && name.ends_with('>')) || (name.starts_with('[') && name.ends_with(']')) ? std::optional(name) : std::nullopt;
   for (const json& merge : model["merges"]) {

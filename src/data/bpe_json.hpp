@@ -24,8 +24,6 @@ std::pair<std::string, std::string> cut_merge(const std::string& line, const std
 std::pair<std::string, std::string> merge_in(const json& merge, const std::string& place);
 /// Ids of both tokens of a merge and of what it makes; refuses what the vocabulary lacks.
 std::array<std::int32_t, 3> merge_ids(const IdOfName& ids, const std::string& left, const std::string& right, const std::string& place);
-/// Present, and not null, false, "" or 0.
-bool truthy(const json& object, const char* key);
 /// A tokenizer.json in which these tokens are special: those among its added tokens, and those that become such because no text gives them.
 std::string with_special_tokens(const std::string& text, std::span<const std::int32_t> ids);
 

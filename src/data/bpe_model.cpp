@@ -5,6 +5,7 @@
 #include "data/bpe_alphabet.hpp"
 #include "data/bpe_json.hpp"
 #include "data/token_model.hpp"
+#include "data/tokenizer_keys.hpp"
 
 namespace collimate {
 namespace {
@@ -15,10 +16,10 @@ class BpeTokenModel : public TokenModel {
   BpeTokenModel(const json& model, const TokenNames& names, const std::string& name) : names_(names) {
     prefix_ = model.contains("continuing_subword_prefix") ? text_of(model["continuing_subword_prefix"]) : "";
     suffix_ = model.contains("end_of_word_suffix") ? text_of(model["end_of_word_suffix"]) : "";
-    ignore_merges_ = truthy(model, "ignore_merges");
-    fuse_unknown_ = truthy(model, "fuse_unk");
-    if (truthy(model, "byte_fallback")) read_byte_tokens(name);
-    if (truthy(model, "unk_token")) {
+    ignore_merges_ = is_set(model, "ignore_merges");
+    fuse_unknown_ = is_set(model, "fuse_unk");
+    if (is_set(model, "byte_fallback")) read_byte_tokens(name);
+    if (is_set(model, "unk_token")) {
       unknown_ = names.find(model["unk_token"].get<std::string>());
       require(unknown_ || !bytes_.empty(), "{}: the unk_token {} is not in the vocabulary", name, model["unk_token"].dump());
     }

@@ -43,7 +43,7 @@ Pipeline read_pipeline(const json& file, const std::string& name, Notes& notes) 
   read_model_names(file["model"], *pipeline.names, name);
   pipeline.normalizer = read_normalizer(file.value("normalizer", json()), name);
   pipeline.pretokenizer = read_pretokenizer(file.value("pre_tokenizer", json()), name);
-  if (truthy(file, "added_tokens")) read_added_tokens(file, pipeline, name, notes);
+  if (is_set(file, "added_tokens")) read_added_tokens(file, pipeline, name, notes);
   pipeline.model = read_model(file["model"], *pipeline.names, name);
   const bool byte_tokens = pipeline.model->has_byte_tokens();
   const DefaultDecoder absent = pipeline.pretokenizer.spells_bytes()                       ? DefaultDecoder::byte_level

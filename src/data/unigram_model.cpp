@@ -5,6 +5,7 @@
 #include "collimate/base/error.hpp"
 #include "data/bpe_json.hpp"
 #include "data/token_model.hpp"
+#include "data/tokenizer_keys.hpp"
 
 namespace collimate {
 namespace {
@@ -71,7 +72,7 @@ class UnigramModel : public TokenModel {
       unknown_ = id_in(model["unk_id"], "unk_id", name);
       require(*unknown_ < static_cast<std::int32_t>(scores_.size()), "{}: the unk_id {} is not in the vocabulary", name, *unknown_);
     }
-    if (truthy(model, "byte_fallback")) bytes_ = byte_token_ids(names);
+    if (is_set(model, "byte_fallback")) bytes_ = byte_token_ids(names);
   }
   std::string kind() const override { return "unigram"; }
   std::optional<std::int32_t> unknown() const override { return unknown_; }
