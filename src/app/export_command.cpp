@@ -90,7 +90,7 @@ int export_command(const std::vector<std::string>& arguments) {
   table.add("checkpoint", checkpoint, "the checkpoint, a folder");
   table.add("base", base, "the base of a checkpoint with adapters, where it is not where the checkpoint says; empty: it is");
   table.add("model", model, "which of its models; empty: its language model, or else its reward model");
-  table.add("output", output, "the folder to write; must be new or empty");
+  table.add("output", output, "the folder to write; must be new or empty", path_to_write());
   table.add("dtype", dtype,
             "the type of the numbers in the files; imported: that of the files that the model came from, f32 if it came from none",
             one_of({"imported", "f32", "bf16", "f16"}));

@@ -236,7 +236,7 @@ int generate_command(const std::vector<std::string>& arguments) {
     total += length * words.samples;
   }
   const std::int64_t sequences = std::ssize(inputs) * words.samples;
-  set_threads(1);
+  set_threads();
   Generator generator(saved, words.model,
                       {.rows = kernels::padded_rows(std::max(longest, std::min<std::int64_t>(total, 1024))),
                        .most_grains = 0,

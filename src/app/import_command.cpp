@@ -66,7 +66,7 @@ int import_command(const std::vector<std::string>& arguments) {
   OptionTable table;
   table.add("model", model, "the Hugging Face folder");
   table.add("base", base, "for a folder with adapters of PEFT: the checkpoint with their base");
-  table.add("output", output, "the checkpoint to write, a folder");
+  table.add("output", output, "the checkpoint to write, a folder", path_to_write());
   table.add("tokenizer", tokenizer_name, "'auto': the one in the folder, if there is one; 'none'; or a tokenizer file or folder");
   table.add("tokenizer-pattern", pattern, "how a tiktoken file cuts texts into words, where it does not show it; empty: it does",
             one_of({"", "r50k", "p50k", "cl100k", "o200k", "llama3", "qwen"}));

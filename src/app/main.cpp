@@ -94,6 +94,7 @@ int report(ExitCode code, const char* sentence) {
 
 int main(int count, char** words) {
   require_processor();
+  open_standard_streams();
   spin_briefly(words);
   try {
     const int code = dispatch({words + 1, words + count});

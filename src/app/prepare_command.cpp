@@ -30,10 +30,10 @@ struct Words {
 
 void declare(OptionTable& table, Words& words) {
   table.add("input", words.inputs, "the files to read; may be given without --input");
-  table.add("output", words.output, "the dataset to write");
+  table.add("output", words.output, "the dataset to write", path_to_write());
   table.add("heldout", words.held_out, "share of the records that go to --heldout-output; pairs of one prompt go together",
             at_least_below(0, 1));
-  table.add("heldout-output", words.held_out_output, "the dataset of the held-out records");
+  table.add("heldout-output", words.held_out_output, "the dataset of the held-out records", path_to_write());
   table.add("kind", words.kind, "what the dataset is for; auto: what the records hold",
             one_of({"auto", "supervised", "preference", "prompts"}));
   table.add("format", words.format, "how the fields of a record are read; auto: by their names",
@@ -53,7 +53,7 @@ void declare(OptionTable& table, Words& words) {
   table.add("skip-bad", words.skip_bad, "leaves bad records out and counts them; else they are errors");
   table.add("seed", words.seed, "chooses the held-out records, and the example's rows", at_least(0));
   table.add("show", words.show, "how many samples are shown at the end", at_least(0));
-  table.add("example", words.example, "a folder for the quickstart's data and datasets");
+  table.add("example", words.example, "a folder for the quickstart's data and datasets", path_to_write());
   table.positional("input", -1);
 }
 

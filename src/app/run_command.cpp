@@ -46,7 +46,10 @@ const std::vector<std::string> free_options = {"run.folder",
                                                "sft.checkpoint_every",
                                                "reward.checkpoint_every",
                                                "ppo.checkpoint_every",
-                                               "ppo.scorer_deadline"};
+                                               "ppo.scorer_deadline",
+                                               "run.keep_",
+                                               "evaluate.model",
+                                               "evaluate.reference"};
 
 std::unique_ptr<rlhf::Scorer> make_scorer(const Session& session) {
   const rlhf::ScorerOptions& o = session.options.ppo.scorer;
@@ -105,8 +108,6 @@ GridShape shape_of(const rlhf::MachineOptions& o) {
 void check_combinations(const Options& o, int ranks) {
   complete(shape_of(o.machine), ranks, static_cast<int>(o.machine.tensor_shards), rlhf::starts_from_random(o) ? o.model.layers : 0);
   axis_order(o.machine.order);
-  require(!o.run.folder.starts_with('~') && o.run.folder.find('$') == std::string::npos,
-          "run.folder = {}: ~ and $ have no meaning in a path, so write it out", o.run.folder);
   require(!o.run.stages.empty(), "run.stages is empty: name at least one of prepare, sft, reward, ppo, evaluate");
   require(o.ppo.policy.dual_clip == 0 || o.ppo.policy.dual_clip > 1, "ppo.dual_clip = {} must be 0 (off) or more than 1",
           o.ppo.policy.dual_clip);
@@ -163,15 +164,16 @@ std::string scorers_without_use(const OptionTable& table, const Options& options
   return idle.empty() ? "" : fmt::format("ppo.scorer = {} gives the scores, without regard to {}: leave that out, or choose the scorer that is meant", kind, idle);
 }
 
-int run(World& world, const std::vector<std::string>& arguments, const ProcessScorer& process) {
+int run(World& world, const std::vector<std::string>& arguments, const ProcessScorer& process, const std::string& alone) {
   Options options;
   std::string deck;
   OptionTable table = table_of(options, deck);
+  Log log(world.rank());
   agree_on(world.ranks(), [&] {
     read(table, arguments, deck);
+    require(alone.empty() || options.run.check, "{}", alone);
     check_combinations(options, world.size());
   });
-  Log log(world.rank());
   const auto places = place_threads(world);
   ProcessGrid grid(world, shape_of(options.machine), axis_order(options.machine.order));
   const auto device = make_cpu_device();
@@ -206,6 +208,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   rlhf::Preparation preparation(session);
   const std::string found = rlhf::check_stages(session);
   std::vector<std::string> warnings = placement_warnings(places);
+  if (!alone.empty()) warnings.push_back(alone);
   for (const std::string& idle :
        {model_without_use(table, options), adapters_without_use(table, options), scorers_without_use(table, options)})
     if (!idle.empty()) warnings.push_back(idle);
@@ -258,8 +261,9 @@ int run_command(const std::vector<std::string>& arguments) {
       return 0;
     }
   const auto process = start_process_scorer(arguments);
+  const std::string lonely = missing_ranks([](const char* name) { return std::getenv(name); });
   World world;
-  return run_program(world, [&] { return run(world, arguments, process); });
+  return run_program(world, [&] { return run(world, arguments, process, world.size() > 1 ? "" : lonely); });
 }
 
 }  // namespace collimate

@@ -24,6 +24,7 @@ Range between(double low, double high) { return {.low = low, .high = high}; }
 Range at_least_below(double low, double high) { return {.low = low, .high = high, .high_included = false}; }
 Range zero_or_between(double low, double high) { return {.low = low, .high = high, .or_zero = true}; }
 Range one_of(std::vector<std::string> words) { return {.words = std::move(words)}; }
+Range path_to_write() { return {.to_write = true}; }
 
 std::string Range::text() const {
   if (!words.empty()) return "one of " + join(words, ", ");
@@ -47,6 +48,7 @@ struct OptionTable::Option {
   void refuse(const std::string& given, const std::string& why) const;
   void check(const std::string& given, double number) const;
   void check_word(const std::string& word) const;
+  void check_path(const std::string& path) const;
   std::string wanted() const;
 };
 
@@ -82,6 +84,7 @@ std::string OptionTable::Option::wanted() const {
       },
       target);
   if (unit == "bytes") kind = "a size such as 512MiB";
+  if (range.to_write) kind = "a path";
   if (!range.text().empty()) kind = range.words.empty() ? kind + ", " + range.text() : range.text();
   return unit.empty() ? kind : fmt::format("{} ({})", kind, unit);
 }
@@ -103,6 +106,12 @@ void OptionTable::Option::check_word(const std::string& word) const {
     refuse(word, fmt::format("is unknown (nearest: {})", nearest_name(word, words)));
 }
 
+void OptionTable::Option::check_path(const std::string& path) const {
+  const std::filesystem::path parts(path);
+  const bool home = path.starts_with('~') || std::find(parts.begin(), parts.end(), "~") != parts.end();
+  require(!home && path.find('$') == std::string::npos, "{}: {} = {}: ~ and $ have no meaning in a path here, so write it out", place, name, path);
+}
+
 void OptionTable::Option::assign(const std::vector<std::string>& given) const {
   const std::string& word = given.back();
   if (auto* const* flag = std::get_if<bool*>(&target)) {
@@ -120,6 +129,7 @@ void OptionTable::Option::assign(const std::vector<std::string>& given) const {
     **real = number;
   } else if (auto* const* text = std::get_if<std::string*>(&target)) {
     check_word(word);
+    if (range.to_write) check_path(word);
     **text = word;
   } else {
     std::vector<std::string> all;

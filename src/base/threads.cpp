@@ -1,13 +1,16 @@
 #include "collimate/base/threads.hpp"
 
+#include <fcntl.h>
 #include <omp.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <memory>
 
+#include "collimate/base/control_group.hpp"
 #include "collimate/base/error.hpp"
 
 namespace collimate {
@@ -42,18 +45,26 @@ std::string core_list(const std::vector<int>& cores) {
   return out;
 }
 
-int threads_for(int cores, int ranks_sharing, const char* omp_num_threads) {
+int threads_for(int cores, int ranks_sharing, double quota, const char* omp_num_threads) {
   // "4,2" (threads per nesting level) counts as 4.
   if (const long wish = omp_num_threads ? std::strtol(omp_num_threads, nullptr, 10) : 0; wish > 0)
     return static_cast<int>(std::min(wish, 4096L));
-  return std::max(1, cores / std::max(1, ranks_sharing));
+  const int share = cores / std::max(1, ranks_sharing);
+  return std::max(1, quota > 0 ? static_cast<int>(std::min<double>(share, quota)) : share);
 }
 
-int set_threads(int ranks_sharing) {
-  const int threads = threads_for(static_cast<int>(bound_cores().size()), ranks_sharing, std::getenv("OMP_NUM_THREADS"));
+int set_threads(int ranks_sharing, double quota) {
+  const int threads = threads_for(static_cast<int>(bound_cores().size()), ranks_sharing, quota, std::getenv("OMP_NUM_THREADS"));
   omp_set_dynamic(0);  // the number is the deck's and the launcher's choice, not the load's
   omp_set_num_threads(threads);
   return threads;
+}
+
+int set_threads() { return set_threads(1, cpu_quota().value_or(CpuQuota{}).cores); }
+
+void open_standard_streams() {
+  for (int fd = 0; fd <= 2; ++fd)  // open gives the lowest number that is free, which is this one
+    if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF) static_cast<void>(::open("/dev/null", O_RDWR));
 }
 
 void spin_briefly(char** words) {

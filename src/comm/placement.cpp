@@ -1,8 +1,11 @@
 #include "collimate/comm/placement.hpp"
 
 #include <algorithm>
+#include <cstdlib>
+#include <map>
 #include <set>
 
+#include "collimate/base/control_group.hpp"
 #include "collimate/base/threads.hpp"
 
 namespace collimate {
@@ -15,6 +18,12 @@ bool overlap(const RankPlace& a, const RankPlace& b) {
   return !both.empty();
 }
 
+bool placed_alike(const RankPlace& a, const RankPlace& b) {
+  return a.cores == b.cores && a.threads == b.threads && a.quota == b.quota && a.group == b.group;
+}
+
+std::string cores_text(double cores) { return fmt::format("{:.4g} {}", cores, cores == 1 ? "core" : "cores"); }
+
 std::string plural(std::size_t n, const char* noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); }
 
 }  // namespace
@@ -24,14 +33,26 @@ int ranks_sharing(const std::vector<RankPlace>& places, int rank) {
   return std::max(1, static_cast<int>(std::count_if(places.begin(), places.end(), shares)));
 }
 
+double quota_share(const std::vector<RankPlace>& places, int rank) {
+  const RankPlace& own = places[rank];
+  const auto together =
+      std::count_if(places.begin(), places.end(), [&](const RankPlace& other) { return other.node == own.node && other.group == own.group; });
+  return own.quota / static_cast<double>(together);
+}
+
 std::vector<RankPlace> place_threads(World& world) {
   const std::vector<std::string> hosts = gather_all(world.ranks(), world.host());
   const std::vector<int> nodes = gather_all(world.ranks(), world.node());
   const std::vector<int> online = gather_all(world.ranks(), online_cores());
   const auto cores = gather_all(world.ranks(), bound_cores());
+  const CpuQuota mine = cpu_quota().value_or(CpuQuota{});
+  const std::vector<double> quotas = gather_all(world.ranks(), mine.cores);
+  const std::vector<std::string> groups = gather_all(world.ranks(), mine.group);
   std::vector<RankPlace> places;
-  for (std::size_t rank = 0; rank < hosts.size(); ++rank) places.push_back({nodes[rank], hosts[rank], cores[rank], 1, online[rank]});
-  const std::vector<int> threads = gather_all(world.ranks(), set_threads(ranks_sharing(places, world.rank())));
+  for (std::size_t rank = 0; rank < hosts.size(); ++rank)
+    places.push_back({nodes[rank], hosts[rank], cores[rank], 1, online[rank], quotas[rank], groups[rank]});
+  const std::vector<int> threads =
+      gather_all(world.ranks(), set_threads(ranks_sharing(places, world.rank()), quota_share(places, world.rank())));
   for (std::size_t rank = 0; rank < hosts.size(); ++rank) places[rank].threads = threads[rank];
   return places;
 }
@@ -53,10 +74,10 @@ std::string placement_report(const std::vector<RankPlace>& places) {
     for (std::size_t i = 0; i < ranks.size();) {  // consecutive ranks that are placed alike share a line
       const RankPlace& place = places[ranks[i]];
       std::vector<int> alike;
-      for (; i < ranks.size() && places[ranks[i]].cores == place.cores && places[ranks[i]].threads == place.threads; ++i)
-        alike.push_back(ranks[i]);
-      out += fmt::format("    {} {}: {} on {} {}\n", alike.size() > 1 ? "ranks" : "rank", core_list(alike), plural(place.threads, "thread"),
-                         place.cores.size() == 1 ? "core" : "cores", core_list(place.cores));
+      for (; i < ranks.size() && placed_alike(places[ranks[i]], place); ++i) alike.push_back(ranks[i]);
+      out += fmt::format("    {} {}: {} on {} {}{}\n", alike.size() > 1 ? "ranks" : "rank", core_list(alike), plural(place.threads, "thread"),
+                         place.cores.size() == 1 ? "core" : "cores", core_list(place.cores),
+                         place.quota > 0 ? fmt::format("; the CPU quota of the control group {} is {}", place.group, cores_text(place.quota)) : "");
     }
   }
   return out;
@@ -87,7 +108,43 @@ std::vector<std::string> placement_warnings(const std::vector<RankPlace>& places
                                     places[start].host, plural(threads, "thread"), group.size() > 1 ? "ranks" : "rank", core_list(group),
                                     plural(cores.size(), "core"), core_list({cores.begin(), cores.end()})));
   }
+  std::map<std::pair<int, std::string>, std::vector<int>> limited;  // ranks by node and control group
+  for (std::size_t rank = 0; rank < places.size(); ++rank)
+    if (places[rank].quota > 0) limited[{places[rank].node, places[rank].group}].push_back(static_cast<int>(rank));
+  for (const auto& [where, ranks] : limited) {
+    const RankPlace& first = places[ranks[0]];
+    std::size_t threads = 0;
+    for (const int rank : ranks) threads += static_cast<std::size_t>(places[rank].threads);
+    if (static_cast<double>(threads) > std::max(1.0, first.quota))
+      sentences.push_back(fmt::format("on {} the {} of {} {} may use the time of {} together (CPU quota of the control group {}): they will be "
+                                      "held up, so ask for more cores, set OMP_NUM_THREADS lower, or start fewer ranks",
+                                      first.host, plural(threads, "thread"), ranks.size() > 1 ? "ranks" : "rank", core_list(ranks),
+                                      cores_text(first.quota), where.second));
+  }
   return sentences;
+}
+
+std::string missing_ranks(const std::function<const char*(const char*)>& variable) {
+  const auto count = [&](const char* name) {
+    const char* text = variable(name);
+    return text ? std::atoi(text) : 0;
+  };
+  for (const char* size : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE"}) {
+    if (count(size) > 1)
+      return fmt::format("{} = {}, but MPI knows of one rank only, so every copy of this program would run alone: start it with the mpirun (or "
+                         "srun --mpi=...) of the MPI library that it was built with, which collimate --version names",
+                         size, count(size));
+    if (count(size) == 1) return "";  // one on purpose: mpirun -n 1
+  }
+  for (const char* tasks : {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"}) {
+    if (count(tasks) > 1)
+      return fmt::format("{} = {}, but MPI knows of one rank only: either srun has started copies without MPI ranks (give it --mpi=pmix; srun "
+                         "--mpi=list says what there is), or the batch script lacks mpirun or srun in front of collimate; for one rank on purpose "
+                         "use mpirun -n 1",
+                         tasks, count(tasks));
+    if (count(tasks) == 1) return "";
+  }
+  return "";
 }
 
 }  // namespace collimate

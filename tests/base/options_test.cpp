@@ -51,6 +51,26 @@ std::string message_of(Step&& step) {
   return "";
 }
 
+TEST(Options, PathsToWriteHoldNothingForAShell) {
+  std::string output, input;
+  for (const char* path : {"~", "~/x.h5", "~me/x.h5", "$HOME/x.h5", "runs/${USER}/x", "runs/~/x", "./~"}) {
+    OptionTable table;
+    table.add("run.folder", output, "what to write", path_to_write());
+    const std::string command_line = message_of([&] { table.read_arguments({std::string("--run.folder=") + path}); });
+    EXPECT_EQ(command_line, fmt::format("command line: run.folder = {}: ~ and $ have no meaning in a path here, so write it out", path));
+    OptionTable other;
+    other.add("run.folder", output, "what to write", path_to_write());
+    EXPECT_THAT(message_of([&] { other.read_deck(fmt::format("run.folder = {}\n", path), "a.ini"); }), HasSubstr("a.ini:1: run.folder = "));
+  }
+  EXPECT_EQ(output, "");
+  OptionTable fine;
+  fine.add("run.folder", output, "what to write", path_to_write());
+  fine.add("input", input, "what to read");
+  fine.read_arguments({"--run.folder=runs/a~b/x.h5~", "--input=~/x"});
+  EXPECT_EQ(output, "runs/a~b/x.h5~");
+  EXPECT_THAT(fine.help_text(), HasSubstr("what to write"));
+}
+
 TEST(Options, CommandLineWinsOverDeck) {
   Values v;
   OptionTable table = table_of(v);

@@ -1,6 +1,9 @@
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <omp.h>
 #include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <thread>
@@ -87,14 +90,18 @@ TEST(Timer, PhasesAddUp) {
 }
 
 TEST(Threads, Arithmetic) {
-  EXPECT_EQ(threads_for(8, 2, nullptr), 4);
-  EXPECT_EQ(threads_for(8, 3, nullptr), 2);
-  EXPECT_EQ(threads_for(2, 4, nullptr), 1);
-  EXPECT_EQ(threads_for(8, 2, "3"), 3);
-  EXPECT_EQ(threads_for(8, 2, "3,2"), 3);
-  EXPECT_EQ(threads_for(8, 2, ""), 4);
-  EXPECT_EQ(threads_for(8, 2, "many"), 4);
-  EXPECT_EQ(threads_for(8, 2, "-1"), 4);
+  EXPECT_EQ(threads_for(8, 2, 0, nullptr), 4);
+  EXPECT_EQ(threads_for(8, 3, 0, nullptr), 2);
+  EXPECT_EQ(threads_for(2, 4, 0, nullptr), 1);
+  EXPECT_EQ(threads_for(8, 2, 0, "3"), 3);
+  EXPECT_EQ(threads_for(8, 2, 0, "3,2"), 3);
+  EXPECT_EQ(threads_for(8, 2, 0, ""), 4);
+  EXPECT_EQ(threads_for(8, 2, 0, "many"), 4);
+  EXPECT_EQ(threads_for(8, 2, 0, "-1"), 4);
+  EXPECT_EQ(threads_for(8, 2, 3.9, nullptr), 3);  // a quota's whole cores
+  EXPECT_EQ(threads_for(8, 2, 0.5, nullptr), 1);
+  EXPECT_EQ(threads_for(8, 2, 6, nullptr), 4);
+  EXPECT_EQ(threads_for(8, 2, 1, "3"), 3);
   EXPECT_EQ(core_list({0, 1, 2, 5, 7, 8}), "0-2,5,7-8");
   EXPECT_EQ(core_list({}), "");
 }
@@ -106,8 +113,25 @@ TEST(Threads, MaskAndSetter) {
   EXPECT_EQ(static_cast<int>(cores.size()), CPU_COUNT(&set));
   for (const int core : cores) EXPECT_TRUE(CPU_ISSET(core, &set));
   const int before = omp_get_max_threads();
-  EXPECT_EQ(set_threads(1), omp_get_max_threads());
+  EXPECT_EQ(set_threads(1, 0), omp_get_max_threads());
   omp_set_num_threads(before);
+}
+
+TEST(StandardStreams, ClosedOnesAreOpened) {
+  for (const std::vector<int>& closed : std::vector<std::vector<int>>{{}, {0}, {1}, {2}, {1, 2}, {0, 1, 2}}) {
+    const pid_t child = fork();
+    if (child == 0) {
+      for (const int fd : closed) close(fd);
+      open_standard_streams();
+      const int file = open("/dev/null", O_RDONLY);  // the next file of the program
+      bool fine = file > 2;
+      for (const int fd : closed) fine = fine && fcntl(fd, F_GETFD) == 0 && (fd == 0 ? read(fd, &fine, 1) == 0 : write(fd, "x", 1) == 1);
+      _exit(fine ? 0 : 1);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0) << testing::PrintToString(closed);
+  }
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include <gmock/gmock.h>
 
+#include <map>
+
 #include "collimate/comm/placement.hpp"
 #include "collimate/comm/process_grid.hpp"
 #include "comm/reduction.hpp"
@@ -106,6 +108,40 @@ TEST(Placement, SharingReportAndWarnings) {
   EXPECT_THAT(warnings[1], HasSubstr("on b the 3 threads of rank 3 share 2 cores"));
   for (RankPlace& place : places) place.threads = 1;
   EXPECT_TRUE(placement_warnings(places).empty());
+}
+
+TEST(Placement, RanksShareTheQuotaOfTheirControlGroup) {
+  std::vector<RankPlace> places = {{0, "a", {0}, 1, 8, 3, "/job"}, {0, "a", {1}, 1, 8, 3, "/job"}, {0, "a", {2}, 1, 8, 0, ""}, {1, "b", {0}, 1, 2, 3, "/job"}};
+  EXPECT_EQ(quota_share(places, 0), 1.5);
+  EXPECT_EQ(quota_share(places, 2), 0);
+  EXPECT_EQ(quota_share(places, 3), 3);
+  EXPECT_TRUE(placement_warnings(places).empty());
+  EXPECT_THAT(placement_report(places), HasSubstr("rank 0: 1 thread on core 0; the CPU quota of the control group /job is 3 cores"));
+  EXPECT_THAT(placement_report(places), HasSubstr("rank 2: 1 thread on core 2\n"));
+  places[0].quota = places[1].quota = 1.5;
+  const auto warnings = placement_warnings(places);
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_THAT(warnings[0], AllOf(HasSubstr("on a the 2 threads of ranks 0-1 may use the time of 1.5 cores"), HasSubstr("control group /job")));
+  EXPECT_TRUE(placement_warnings({{0, "a", {0}, 1, 8, 0.5, "/job"}}).empty());  // fewer than one thread there is none
+}
+
+TEST(Placement, CopiesWithoutMpiRanksAreTold) {
+  using Variables = std::map<std::string, std::string>;
+  const auto said = [](const Variables& variables) {
+    return missing_ranks([&](const char* name) {
+      const auto found = variables.find(name);
+      return found == variables.end() ? nullptr : found->second.c_str();
+    });
+  };
+  EXPECT_EQ(said({}), "");
+  EXPECT_EQ(said({{"SLURM_NTASKS", "1"}}), "");
+  EXPECT_THAT(said({{"SLURM_JOB_ID", "7"}, {"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "2"}}),
+              AllOf(HasSubstr("SLURM_NTASKS = 4, but MPI knows of one rank"), HasSubstr("--mpi=pmix"), HasSubstr("batch script lacks mpirun")));
+  EXPECT_THAT(said({{"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_NTASKS", "4"}}), HasSubstr("SLURM_STEP_NUM_TASKS = 2"));
+  EXPECT_EQ(said({{"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_NTASKS", "4"}}), "");          // srun -n 1 in a job of four
+  EXPECT_EQ(said({{"OMPI_COMM_WORLD_SIZE", "1"}, {"SLURM_NTASKS", "4"}}), "");          // mpirun -n 1
+  EXPECT_THAT(said({{"PMI_SIZE", "4"}, {"SLURM_NTASKS", "4"}}), HasSubstr("PMI_SIZE = 4"));
+  EXPECT_THAT(said({{"OMPI_COMM_WORLD_SIZE", "2"}}), HasSubstr("of the MPI library that it was built with"));
 }
 
 }  // namespace

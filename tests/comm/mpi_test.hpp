@@ -18,6 +18,10 @@ inline int run_mpi_tests(int argc, char** argv) {
   World world;
   test_world() = &world;
   testing::InitGoogleTest(&argc, argv);
+  if (GTEST_FLAG_GET(fail_fast)) {  // where a test fails on one rank alone, the others would wait for it in the next
+    if (world.rank() == 0) fmt::print(stderr, "--gtest_fail_fast cannot be used on several ranks: leave it out\n");
+    return 2;
+  }
   struct Failures : testing::EmptyTestEventListener {
     void OnTestPartResult(const testing::TestPartResult& part) override {
       if (part.failed())

@@ -17,6 +17,7 @@ struct Range {
   std::vector<std::string> words = {};
   bool or_zero = false;  ///< 0 is in range, too
   bool high_included = true;
+  bool to_write = false;  ///< a path at which something is written
   std::string text() const;  ///< "at least 0", "more than 0 and at most 1", "one of model, lexicon"; empty: anything
 };
 Range any();
@@ -26,6 +27,8 @@ Range between(double low, double high);  ///< both included
 Range at_least_below(double low, double high);  ///< low included
 Range zero_or_between(double low, double high);
 Range one_of(std::vector<std::string> words);
+/// A path at which something is written. ~ and $ are refused there: where no shell has replaced them, a folder would get their name.
+Range path_to_write();
 
 /// All options of a command: declared once by each room, read from the command line and a deck, printed as help.
 ///
