@@ -287,15 +287,46 @@ TEST(RunFolder, IsCheckedWithoutAChange) {
   EXPECT_FALSE(fs::exists(scratch / "new"));
   fs::permissions(scratch / ".", fs::perms(0755));
   const pid_t child = fork();
-  if (child == 0) {  // root may write everywhere
-    if (geteuid() == 0 && setuid(65534) != 0) _exit(2);
-    expect("closed", "choose a run.folder that you may write to");
-    expect("closed/run", "choose a run.folder that you may write to");
+  if (child == 0) {  // root may write everywhere; another user may not reach this folder by its path, where TMPDIR is root's alone
+    fs::current_path(scratch / ".");
+    if (geteuid() == 0 && (chroot(".") != 0 || setuid(65534) != 0)) _exit(2);
+    for (const std::string path : {"closed", "closed/run"})
+      for (const Existing existing : {Existing::refuse, Existing::replace, Existing::go_on}) {
+        EXPECT_SAYS(refusal([&] { RunFolder::check(path, existing); }), "choose a run.folder that you may write to");
+        EXPECT_SAYS(refusal([&] { RunFolder run(path, existing); }), "choose a run.folder that you may write to");
+      }
     _exit(testing::Test::HasFailure() ? 1 : 0);
   }
   int status = 0;
   waitpid(child, &status, 0);
   EXPECT_EQ(status, 0);
+}
+
+TEST(RunFolder, ARestartCutsThreeFilesAndNoOther) {
+  const Scratch scratch;
+  const auto line = [](const char* key) { return JsonLine().add("file", key); };
+  const auto write = [&](RunFolder& run, const char* key) {
+    run.metrics().write(line(key));
+    run.samples().write(line(key).add("more", 1));
+    run.hashes().write(line(key).add("still more", 12));
+    run.timings().write(line(key));
+  };
+  RunPositions then;
+  {
+    RunFolder run(scratch / "run", Existing::refuse);
+    write(run, "kept");
+    then = RunPositions::from_json(run.positions().to_json());
+    write(run, "lost");
+  }
+  RunFolder run(scratch / "run", Existing::go_on);
+  run.restart_at(then);
+  write(run, "new");
+  run.positions();
+  EXPECT_EQ(bytes_of(run.file("metrics.jsonl")), "{\"file\":\"kept\"}\n{\"file\":\"new\"}\n");
+  EXPECT_EQ(bytes_of(run.file("samples.jsonl")), "{\"file\":\"kept\",\"more\":1}\n{\"file\":\"new\",\"more\":1}\n");
+  EXPECT_EQ(bytes_of(run.file("hashes.jsonl")), "{\"file\":\"kept\",\"still more\":12}\n{\"file\":\"new\",\"still more\":12}\n");
+  run.timings().sync();
+  EXPECT_EQ(bytes_of(run.file("timings.jsonl")), "{\"file\":\"kept\"}\n{\"file\":\"lost\"}\n{\"file\":\"new\"}\n");
 }
 
 TEST(RunFolder, NeverReplacesWhatIsNoRun) {
