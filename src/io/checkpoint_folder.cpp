@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 
 #include "collimate/base/error.hpp"
 #include "collimate/io/checkpoint.hpp"
+#include "io/file.hpp"
 #include "io/manifest.hpp"
 
 namespace collimate {
@@ -31,6 +33,12 @@ std::string final_name(const fs::path& path) {
 /// Whether a name is the prefix and a number: copies that people make, such as sft-best, are no one's to remove.
 bool is_numbered(std::string_view name, std::string_view prefix) {
   return name.starts_with(prefix) && name.size() > prefix.size() && name.find_first_not_of("0123456789", prefix.size()) == std::string_view::npos;
+}
+
+std::int64_t number_of(std::string_view name, std::string_view prefix) {
+  std::int64_t number = -1;
+  std::from_chars(name.data() + prefix.size(), name.data() + name.size(), number);
+  return number;
 }
 
 std::vector<fs::path> folders(const std::string& checkpoints, const std::string& prefix) {
@@ -72,12 +80,14 @@ std::string latest_checkpoint(const std::string& checkpoints, const std::string&
   return list.empty() ? "" : list.back().path.string();
 }
 
-void remove_old_checkpoints(const std::string& checkpoints, int keep, const std::string& prefix) {
+void remove_old_checkpoints(const std::string& checkpoints, int keep, const std::string& prefix,
+                            const std::function<bool(std::int64_t)>& stays) {
   ensure(keep >= 0, "{} checkpoints cannot be kept", keep);
   auto list = complete_ones(checkpoints, prefix, nullptr);
   list.resize(list.size() - std::min(list.size(), static_cast<std::size_t>(keep)));
   std::vector<fs::path> removed;
-  for (const Complete& old : list) removed.push_back(old.path);
+  for (const Complete& old : list)
+    if (!stays || !stays(number_of(final_name(old.path), prefix))) removed.push_back(old.path);
   for (const fs::path& path : folders(checkpoints, prefix))
     if (is_partial(path) || is_superseded(path)) removed.push_back(path);
   for (const fs::path& path : removed) remove_checkpoint(path.string());
@@ -95,6 +105,14 @@ std::vector<std::string> checkpoints_of_stage(const std::string& checkpoints, co
     list.push_back(path.string());
   }
   return list;
+}
+
+void rename_checkpoint(const std::string& folder, const std::string& name) {
+  if (fs::exists(name)) remove_checkpoint(name);
+  std::error_code error;
+  fs::rename(folder, name, error);
+  require(!error, "cannot rename the checkpoint '{}' to '{}': {}", folder, name, error.message());
+  sync_folder(fs::path(name).parent_path().string());
 }
 
 void remove_checkpoint(const std::string& folder) {

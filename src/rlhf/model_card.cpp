@@ -107,6 +107,10 @@ std::vector<std::int32_t> TextRules::stops(const Tokenizer* tokenizer) const {
 
 std::string SavedModels::stage() const { return json::parse(meta_).value("stage", ""); }
 bool SavedModels::complete() const { return json::parse(meta_).value("complete", false); }
+bool SavedModels::can_go_on() const {
+  const auto& all = reader_.tensors();
+  return std::any_of(all.begin(), all.end(), [](const CheckpointTensor& one) { return one.name.find("/first_moment/") != std::string::npos; });
+}
 std::string SavedModels::progress() const { return json::parse(meta_).value("progress", json::object()).dump(); }
 std::string SavedModels::deck() const { return json::parse(meta_).value("deck", ""); }
 std::string SavedModels::instruction_set() const { return json::parse(meta_).value("build", json::object()).value("instruction_set", ""); }

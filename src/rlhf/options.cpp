@@ -15,7 +15,7 @@ constexpr double most_steps = 1e9, most_epochs = 1e6, most_tokens = 2147483647;
 }  // namespace
 
 void RunOptions::declare(OptionTable& t) {
-  t.add("run.folder", folder, "where the run writes: deck, log, metrics, samples, checkpoints, summary");
+  t.add("run.folder", folder, "where the run writes: deck, log, metrics, samples, checkpoints, summary", path_to_write());
   t.add("run.stages", stages, "stages in order: prepare (makes the quickstart's data), sft, reward, ppo, evaluate",
         one_of({"prepare", "sft", "reward", "ppo", "evaluate"}));
   t.add("run.seed", seed, "seed of every random number of the run", at_least(0));
@@ -28,6 +28,11 @@ void RunOptions::declare(OptionTable& t) {
   t.add("run.stop_after", stop_after,
         "save, and end with exit code 75, after so many optimizer steps or PPO iterations of this start (0: never)", at_least(0), "steps");
   t.add("run.sample_ids", sample_ids, "samples.jsonl, and what a scorer's program reads, have the token ids of prompts and responses too");
+  t.add("run.keep_last", keep_last, "checkpoints of each stage that stay, the one of its end included; while a stage runs it has at least two",
+        between(1, 1 << 30));
+  t.add("run.keep_every", keep_every, "a checkpoint of every so many-th step or PPO iteration is written and stays (0: none)", at_least(0), "steps");
+  t.add("run.keep_best", keep_best,
+        "the checkpoint of the best evaluation of each stage stays: by held-out loss (sft), accuracy (reward) or reward (ppo)");
   t.add("allow-new-bits", allow_new_bits, "restart on another instruction set although the numbers will differ in their last bits");
   t.add("check", check, "check deck, files, tokenizers and memory, print them and exit");
   t.command_line_only({"restart", "allow-new-bits", "check"});
@@ -149,8 +154,8 @@ namespace {
 const char* const init_help = "where the weights start: random, a stage of this run (sft, reward, ppo) or a checkpoint folder";
 
 void declare_length(OptionTable& t, const std::string& p, TrainingOptions& o, const std::string& unit) {
-  t.add(p + "steps", o.steps, "optimizer steps (0: as many as the epochs need)", between(0, most_steps), "steps");
-  t.add(p + "epochs", o.epochs, "passes over the data where steps is 0", {.low = 0, .high = most_epochs, .low_included = false});
+  t.add(p + "steps", o.steps, "optimizer steps (0: as many as the epochs need); with a constant rate a restart may raise them", between(0, most_steps), "steps");
+  t.add(p + "epochs", o.epochs, "passes over the data where steps is 0, each over all of it; the last step goes on into the next pass", {.low = 0, .high = most_epochs, .low_included = false});
   t.add(p + "batch", o.batch, unit + " of one optimizer step, over all ranks", between(1, most_samples), unit);
 }
 

@@ -5,7 +5,9 @@
 
 #include "collimate/data/order.hpp"
 #include "collimate/rlhf/minibatches.hpp"
+#include "collimate/rlhf/keeping.hpp"
 #include "collimate/rlhf/ppo_trainer.hpp"
+#include "collimate/rlhf/restart.hpp"
 
 namespace collimate::rlhf {
 namespace {
@@ -25,7 +27,21 @@ Aggregation aggregation_named(const std::string& name) {
                                               : Aggregation::sequence_mean_token_sum;
 }
 
+std::string prompts_text(const PpoOptions& o, std::int64_t prompts) {
+  const std::int64_t left = prompts - std::min(prompts, o.iterations * o.batch);
+  if (left > 0) return fmt::format("{} of the prompts are not asked", left);
+  return fmt::format("{:.3g} passes over the prompts", static_cast<double>(o.iterations * o.batch) / static_cast<double>(prompts));
+}
+
 }  // namespace
+
+LearningRate actor_rate(const PpoOptions& o, std::int64_t iterations) {
+  return o.actor_optimizer.learning_rate(optimizer_steps(o, std::max<std::int64_t>(1, iterations - o.freeze_actor)));
+}
+
+LearningRate critic_rate(const PpoOptions& o, std::int64_t iterations) {
+  return o.critic_optimizer.learning_rate(optimizer_steps(o, iterations));
+}
 
 PpoTrainer::PpoTrainer(Session& session)
     : session_(session),
@@ -91,9 +107,8 @@ void PpoTrainer::make_engines(std::int64_t grains, std::int64_t rows, std::int64
   EngineUse look{.rows = rows}, learn{.rows = rows, .most_grains = grains, .recompute = session_.recompute(), .lora = lora}, act = learn;
   act.slots = options_.slots;
   act.capacity = longest;
-  actor_.rate = options_.actor_optimizer.learning_rate(
-      optimizer_steps(options_, std::max<std::int64_t>(1, options_.iterations - options_.freeze_actor)));
-  critic_.rate = options_.critic_optimizer.learning_rate(optimizer_steps(options_, options_.iterations));
+  actor_.rate = actor_rate(options_, options_.iterations);
+  critic_.rate = critic_rate(options_, options_.iterations);
   actor_.engine = std::make_unique<Engine>("actor", actor_source_.card.config, Head::policy, division, act, workspace_);
   EngineUse refer = look, judge = look;
   if (lora.on() && same_model(actor_source_, reference_source_)) refer.frozen = &actor_.engine->store();
@@ -110,8 +125,8 @@ void PpoTrainer::make_engines(std::int64_t grains, std::int64_t rows, std::int64
 }
 
 std::string PpoTrainer::describe() const {
-  return fmt::format("ppo: {} prompts, {} iterations of {} samples, minibatches of {}, {} epochs; actor: {}; critic: {}\n{}{}{}", prompts_.size(),
-                     options_.iterations, options_.batch, options_.minibatch, options_.epochs, actor_.describe(), critic_.describe(),
+  return fmt::format("ppo: {} prompts, {} iterations of {} samples ({}), minibatches of {}, {} epochs; actor: {}; critic: {}\n{}{}{}",
+                     prompts_.size(), options_.iterations, options_.batch, prompts_text(options_, prompts_.size()), options_.minibatch, options_.epochs, actor_.describe(), critic_.describe(),
                      plan_.report(), describe_division(session_, *actor_.engine, grains_), describe_division(session_, *critic_.engine, grains_));
 }
 
@@ -120,6 +135,8 @@ std::vector<std::string> PpoTrainer::warnings() const {
   std::vector<std::string> all = warmup_warnings("ppo.critic_warmup", critic_.rate);
   if (options_.freeze_actor < options_.iterations)
     for (std::string& one : warmup_warnings("ppo.actor_warmup", actor_.rate)) all.push_back(std::move(one));
+  const bool measured = heldout_.has_value() && options_.evaluate_every > 0 && options_.evaluate_every < options_.iterations;
+  for (std::string& one : keeping_warnings(session_, "ppo", measured)) all.push_back(std::move(one));
   return all;
 }
 
@@ -161,6 +178,7 @@ void PpoTrainer::start() {
 void PpoTrainer::finish() {
   session_.summary.set("ppo.state_hash", hash_text(actor_.store(), "end of ppo"));
   session_.summary.set("ppo.critic_hash", hash_text(critic_.store(), "end of ppo"));
+  note_end(session_, "ppo", options_.iterations);
   save(options_.iterations, true);
 }
 
@@ -199,9 +217,9 @@ void PpoTrainer::save(std::int64_t iteration, bool complete) {
   ModelCard policy = actor_source_.card;
   policy.normalisation = scores_->normalisation();  // so that an evaluation of its own by the same scorer scores alike
   policy.scorer = scorer_name_;
-  save_stage(session_, "ppo", iteration, complete,
-             {{"policy", policy, &actor_.store(), !complete}, {"critic", critic, &critic_.store(), !complete}}, actor_source_.text,
-             progress.dump());
+  const bool moments = !complete || !(depends_on_steps(actor_.rate) || depends_on_steps(critic_.rate));
+  save_stage(session_, {"ppo", iteration, options_.iterations, complete, progress.dump()},
+             {{"policy", policy, &actor_.store(), moments}, {"critic", critic, &critic_.store(), moments}}, actor_source_.text);
 }
 
 void PpoTrainer::resume(const std::string& folder) {

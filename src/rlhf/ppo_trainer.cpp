@@ -13,7 +13,7 @@ void PpoTrainer::run() {
   if (options_.iterations == 0) session_.log.info("ppo    ppo.iterations = 0: the actor stays as it is");
   progress_ = std::make_unique<Progress>(session_, "ppo", done_, options_.iterations, 1);
   run_steps(
-      session_, {done_, options_.iterations, options_.evaluate_every, options_.checkpoint_every},
+      session_, {"ppo", done_, options_.iterations, options_.evaluate_every, options_.checkpoint_every},
       [&](std::int64_t iteration) { iterate(iteration); }, [&](std::int64_t iteration) { evaluate(iteration, "after"); },
       [&](std::int64_t iteration) { save(iteration, false); });
   finish();

@@ -27,8 +27,8 @@ RewardTrainer::RewardTrainer(Session& session)
 }
 
 std::string RewardTrainer::describe() const {
-  return fmt::format("reward: {} prompt groups, {} pairs, {} steps of {} groups, {}\n{}{}", data_.size(), data_.targets(), steps_,
-                     options_.batch, model_.describe(), plan_.report(),
+  return fmt::format("reward: {} prompt groups, {} pairs, {}, {}\n{}{}", data_.size(), data_.targets(),
+                     steps_text(steps_, options_.batch, data_.size(), "groups"), model_.describe(), plan_.report(),
                      describe_division(session_, *model_.engine, grains_));
 }
 
@@ -119,7 +119,9 @@ void RewardTrainer::evaluate(std::int64_t step) {
 }
 
 // Mean 0 and standard deviation 1 over both sides of the held-out pairs (or of the first training pairs where nothing is held out).
-void RewardTrainer::finish() {
+void RewardTrainer::finish(bool whole) {
+  source_.card.normalisation = {};
+  if (!whole) return;
   const Dataset& data = heldout_ ? *heldout_ : data_;
   const std::vector<float> all = scores(data, std::min<std::int64_t>(data.size(), 4096));
   source_.card.normalisation = normalisation_of(std::vector<double>(all.begin(), all.end()));

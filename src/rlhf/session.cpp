@@ -140,11 +140,8 @@ Source pending_source(const Session& session, const std::string& stage, Head hea
   return source;
 }
 
-bool names_stage(const std::string& name) { return name == "sft" || name == "reward" || name == "ppo"; }
-
 Source stored_source(const Session& session, const std::string& folder, Head head) {
   const SavedModels saved(folder);
-  require(saved.complete(), "the checkpoint '{}' is of an unfinished stage: let it finish with --restart auto", folder);
   const auto models = saved.models();
   const bool has = std::any_of(models.begin(), models.end(), [&](const std::string& model) { return saved.card(model).head == head; });
   Source source;
@@ -162,7 +159,19 @@ Source stored_source(const Session& session, const std::string& folder, Head hea
   return source;
 }
 
+// The scores of a reward model are normalised at the end of its stage, and in the checkpoints that stay; PPO can do it itself.
+void check_normalised(const std::string& folder, const std::string& option, const Options& o) {
+  const SavedModels saved(folder);
+  if (saved.stage() != "reward" || saved.complete() || o.ppo.normalise_samples > 0) return;
+  require(nlohmann::json::parse(saved.progress()).value("normalised", false),
+          "{}: the scores of '{}', a checkpoint of an unfinished stage, are not normalised: set ppo.normalise_samples, or name a finished one or "
+          "one that run.keep_best or run.keep_every has kept",
+          option, folder);
+}
+
 }  // namespace
+
+bool names_stage(const std::string& name) { return name == "sft" || name == "reward" || name == "ppo"; }
 
 std::optional<std::string> stored_checkpoint(const Session& session, const std::string& name) {
   if (name.empty() || name == "random" || (names_stage(name) && session.replacing)) return std::nullopt;
@@ -194,6 +203,7 @@ Source find_source(const Session& session, const std::string& option, const std:
   source.name = name;
   require(option != "ppo.reward" || source.model != "critic",
           "ppo.reward = {} is what PPO has left, and its critic is no reward model: name the checkpoint of a reward stage", name);
+  if (stored && (option == "ppo.reward" || option == "ppo.critic")) check_normalised(*stored, option, o);
   require(accept == Accept::any_or_random || source.card.head == head, "{} = {} is {}, and {} is needed", option, name,
           kind_of(source.card.head), kind_of(head));
   return source;
@@ -263,17 +273,6 @@ AdapterNote note_of(const Session& session, const std::string& stage, const Sour
   return note;
 }
 
-std::optional<Resume> find_resume(const Session& session, const std::string& stage) {
-  if (session.options.run.restart != "auto") return std::nullopt;
-  const std::string done = session.checkpoint(stage);
-  if (std::filesystem::exists(done) && SavedModels(done).complete()) return Resume{done, true};
-  const std::string last = latest_checkpoint(session.options.run.folder + "/checkpoints", stage + "-");
-  if (last.empty()) return std::nullopt;
-  const SavedModels saved(last);
-  require(saved.stage() == stage, "the checkpoint '{}' is of stage {}", last, saved.stage());
-  return Resume{last, false};
-}
-
 void Progress::begin(std::int64_t step) {
   now_ = step;
   line_ = JsonLine().add("stage", stage_).add("step", step);
@@ -303,25 +302,6 @@ void Progress::end(std::int64_t tokens, const std::string& details) {
 
 std::int64_t grain_bound(std::int64_t samples, std::int64_t tokens, std::int64_t grain_tokens) {
   return std::max<std::int64_t>(1, std::min(samples, 2 * tokens / grain_tokens + 1));
-}
-
-void save_stage(const Session& session, const std::string& stage, std::int64_t step, bool complete, const std::vector<ModelToSave>& models,
-                const TextRules& text, const std::string& progress) {
-  nlohmann::json notes = nlohmann::json::parse(progress);
-  notes["step"] = step;
-  notes["inputs"] = nlohmann::json::parse(session.inputs);
-  notes["summary"] = nlohmann::json::parse(session.summary.text());
-  auto seconds = session.seconds;
-  seconds[stage] += session.stage_clock.seconds();
-  notes["seconds"] = seconds;
-  auto peaks = session.peaks;
-  peaks[stage] = std::max(peaks[stage], std::ranges::max(gather_all(session.ranks(), session.peak_memory.bytes())));
-  notes["peaks"] = peaks;
-  if (session.folder) notes["positions"] = nlohmann::json::parse(session.folder->positions().to_json());
-  const std::string folder = session.checkpoint(complete ? stage : fmt::format("{}-{}", stage, step));
-  save_models(folder, models, {stage, complete, notes.dump(), session.deck, session.build, text}, session.ranks());
-  if (session.first()) remove_old_checkpoints(session.options.run.folder + "/checkpoints", complete ? 0 : 2, stage + "-");
-  session.log.info("{:<6} checkpoint {}", stage, folder);
 }
 
 }  // namespace collimate::rlhf

@@ -5,15 +5,14 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 #include <utility>
 
 #include "collimate/base/atomic_file.hpp"
-#include "collimate/base/checksum.hpp"
 #include "collimate/base/text.hpp"
 #include "collimate/data/prepare_example.hpp"
 #include "collimate/rlhf/evaluator.hpp"
 #include "collimate/rlhf/ppo_trainer.hpp"
+#include "collimate/rlhf/restart.hpp"
 #include "collimate/rlhf/reward_trainer.hpp"
 #include "collimate/rlhf/supervised_trainer.hpp"
 
@@ -22,82 +21,11 @@ namespace {
 
 using nlohmann::json;
 
+constexpr const char* learning_stages[] = {"sft", "reward", "ppo"};
+
 // Whether the stage prepare finds its data in the run folder, made before a restart.
 bool is_prepared(const Session& session) {
   return session.options.run.restart == "auto" && std::filesystem::exists(session.options.run.folder + "/data/heldout-prompts.h5");
-}
-
-std::string first_difference(const std::string& before, const std::string& now) {
-  std::istringstream a(before), b(now);
-  std::string section, left, right;
-  while (std::getline(a, left), std::getline(b, right), a || b) {
-    if (right.starts_with("[")) section = right;
-    if (left != right) return fmt::format("{} '{}' then, '{}' now", section, left, right);
-  }
-  return "";
-}
-
-// The options by which a stage says what it starts from, and their values.
-std::vector<std::pair<std::string, std::string>> sources_of(const Options& o, const std::string& stage) {
-  const std::pair<std::string, std::string> reward = {"ppo.reward", o.ppo.scorer.kind == "model" ? o.ppo.reward : ""};
-  if (stage == "sft") return {{"sft.init", o.sft.init}};
-  if (stage == "reward") return {{"reward.init", o.reward.init}};
-  if (stage == "ppo")
-    return {{"ppo.actor", o.ppo.actor}, {"ppo.critic", o.ppo.critic}, {"ppo.reference", o.ppo.reference}, reward};
-  if (stage == "evaluate") return {{"evaluate.model", o.evaluate.model}, {"evaluate.reference", o.evaluate.reference}, reward};
-  return {};
-}
-
-// The option that names a stage's data, and its value; nothing where it needs none.
-std::optional<std::pair<std::string, std::string>> data_of(const Options& o, const std::string& stage) {
-  if (stage == "sft") return {{"sft.data", o.sft.data}};
-  if (stage == "reward") return {{"reward.data", o.reward.data}};
-  if (stage == "ppo") return {{"ppo.prompts", o.ppo.prompts}};
-  if (stage == "evaluate") return {{"evaluate.prompts", o.evaluate.prompts}};
-  return std::nullopt;
-}
-
-// Checksums of what a stage reads, by option.
-json inputs_of(const Session& session, const std::string& stage) {
-  const Options& o = session.options;
-  std::vector<std::pair<std::string, std::string>> datasets;
-  if (const auto data = data_of(o, stage)) datasets.push_back(*data);
-  if (stage == "sft") datasets.emplace_back("sft.heldout", o.sft.heldout);
-  if (stage == "reward") datasets.emplace_back("reward.heldout", o.reward.heldout);
-  if (stage == "ppo") datasets.emplace_back("evaluate.prompts", o.evaluate.prompts);
-  json sums = json::object();
-  for (const auto& [option, value] : datasets)
-    if (!value.empty()) sums[option] = Dataset(session.path(value), false).checksum();
-  for (const auto& [option, name] : sources_of(o, stage))
-    if (const auto folder = stored_checkpoint(session, name)) sums[option] = checksum_text(checksum(read_file(*folder + "/manifest.json")));
-  if (stage == "ppo" && o.ppo.scorer.kind == "lexicon")
-    sums["ppo.scorer_lexicon"] = checksum_text(checksum(read_file(session.path(o.ppo.scorer.lexicon))));
-  return sums;
-}
-
-// A run goes on only as what it was: the same deck, the same instruction set.
-void check_restart(const Session& session, const SavedModels& saved) {
-  const std::string& folder = saved.reader().folder();
-  require(saved.deck() == session.deck,
-          "the checkpoint '{}' was made with another deck ({}): restart with the same deck, or start over with --restart replace", folder,
-          first_difference(saved.deck(), session.deck));
-  const std::string now = json::parse(session.build).value("instruction_set", "");
-  require(session.options.run.allow_new_bits || saved.instruction_set() == now,
-          "the checkpoint '{}' was written with the instruction set [{}], and this program has [{}]: the last bits would differ; add "
-          "--allow-new-bits to go on",
-          folder, saved.instruction_set(), now);
-}
-
-// And the same inputs of an unfinished stage. The stage prepare may have to make them again first.
-void check_inputs(const Session& session, const SavedModels& saved) {
-  const json before = json::parse(saved.progress()).value("inputs", json::object());
-  if (!saved.complete() && !before.empty()) {
-    const json inputs = inputs_of(session, saved.stage());
-    for (const auto& [option, sum] : before.items())
-      require(inputs.value(option, "") == sum,
-              "{} is not what it was when the checkpoint '{}' was made: put it back, or start over with --restart replace", option,
-              saved.reader().folder());
-  }
 }
 
 bool contains(const std::vector<std::string>& list, const std::string& word) {
@@ -110,12 +38,13 @@ void check_order(const Options& o) {
   for (auto stage = stages.begin(); stage != stages.end(); ++stage) {
     require(*stage != "prepare" || stage == stages.begin(), "run.stages: prepare makes the data and must be the first stage");
     require(std::find(stages.begin(), stage, *stage) == stage, "run.stages names the stage {} twice: name it once", *stage);
-    if (const auto data = data_of(o, *stage))
-      require(!data->second.empty(), "the stage {} needs {}: name a dataset that `collimate prepare` has made", *stage, data->first);
-    for (const auto& [key, name] : sources_of(o, *stage)) {
+    for (const StageInput& input : inputs_of(o, *stage)) {
+      require(!input.needed || !input.value.empty(), "the stage {} needs {}: name a dataset that `collimate prepare` has made", *stage, input.option);
+      if (input.kind != StageInput::Kind::checkpoint) continue;
+      const std::string& name = input.value;
       const auto maker = std::find(stages.begin(), stages.end(), name);
       require(maker == stages.end() || maker < stage,
-              "{} = {} does not exist when the stage {} starts: in run.stages, {} must come before {}", key, name, *stage, name,
+              "{} = {} does not exist when the stage {} starts: in run.stages, {} must come before {}", input.option, name, *stage, name,
               *stage == name ? "the stages that use it" : *stage);
     }
   }
@@ -182,14 +111,27 @@ void with_final_names(const std::string& prepared, const std::string& folder, co
   }
 }
 
+// What a restart finds, compared with the deck of this start.
+void check_found(const Session& session) {
+  agree_on(session.ranks(), [&] {
+    if (!session.first()) return;
+    for (const std::string stage : learning_stages)
+      if (const auto found = find_resume(session, stage)) {
+        check_restart(session, stage, *found);
+        check_inputs(session, *found);
+      }
+  });
+}
+
 }  // namespace
 
 bool starts_from_random(const Options& options) {
   std::vector<std::string> open = options.run.stages;
   for (std::size_t i = 0; i < open.size(); ++i)  // grows by what a stage starts from
-    for (const auto& [option, name] : sources_of(options, open[i])) {
-      if (name == "random") return true;
-      if (!contains(open, name)) open.push_back(name);
+    for (const StageInput& input : inputs_of(options, open[i])) {
+      if (input.kind != StageInput::Kind::checkpoint) continue;
+      if (input.value == "random") return true;
+      if (!contains(open, input.value)) open.push_back(input.value);
     }
   return false;
 }
@@ -201,10 +143,11 @@ void check_checkpoints(const Session& session) {
     for (const std::string& stage : session.options.run.stages) {
       const auto resume = find_resume(session, stage);
       if (resume) folders.insert(resume->folder);
-      if (resume) check_restart(session, SavedModels(resume->folder));
+      if (resume) check_restart(session, stage, *resume);
       if (resume && resume->complete) continue;
-      for (const auto& [option, name] : sources_of(session.options, stage))
-        if (const auto folder = stored_checkpoint(session, name)) folders.insert(*folder);
+      for (const StageInput& input : inputs_of(session.options, stage))
+        if (const auto folder = input.kind == StageInput::Kind::checkpoint ? stored_checkpoint(session, input.value) : std::nullopt)
+          folders.insert(*folder);
     }
     for (const std::string& folder : folders) SavedModels(folder).verify();
   });
@@ -214,17 +157,15 @@ void take_up(Session& session) {
   agree_on(session.ranks(), [&] {
     RunPositions positions;
     json summary = json::object();
-    for (const std::string stage : {"sft", "reward", "ppo"}) {
+    for (const std::string stage : learning_stages) {
       const auto found = find_resume(session, stage);
       if (!found) continue;
-      const SavedModels saved(found->folder);
-      check_restart(session, saved);
-      check_inputs(session, saved);
-      const json progress = json::parse(saved.progress());
-      const RunPositions there = RunPositions::from_json(progress["positions"].dump());
+      const StageRecord record = record_of(*found);
+      const RunPositions there = RunPositions::from_json(record.positions);
       if (there.metrics < positions.metrics) continue;
       positions = there;
-      summary = progress["summary"];
+      summary = json::parse(record.summary);
+      const json progress = json::parse(SavedModels(found->folder).progress());
       session.seconds = progress.value("seconds", std::map<std::string, double>());
       session.peaks = progress.value("peaks", std::map<std::string, std::int64_t>());
     }
@@ -238,6 +179,10 @@ void take_up(Session& session) {
     }
     if (session.folder) session.folder->restart_at(positions);
   });
+  agree_on(session.ranks(), [&] {
+    if (!session.first()) return;
+    for (const std::string stage : learning_stages) reopen(session, stage);
+  });
 }
 
 void run_stages(Session& session) {
@@ -250,7 +195,7 @@ void run_stages(Session& session) {
       continue;
     }
     agree_on(session.ranks(), [&] {
-      if (session.first()) session.inputs = inputs_of(session, stage).dump();
+      if (session.first()) session.inputs = input_checksums(session, stage);
     });
     session.stage_clock.restart();
     const bool alone = std::ranges::min(gather_all(session.ranks(), int{session.peak_memory.restart()})) == 1;
@@ -333,6 +278,7 @@ void Preparation::finish() {
 std::string check_stages(Session& session) {
   std::string out;
   with_final_names<AgreedError>(session.prepared_in, session.options.run.folder, [&] {
+    check_found(session);
     for (const std::string& stage : session.options.run.stages) {
       const bool trains = stage == "sft" || stage == "reward" || stage == "ppo";
       if (const auto found = trains ? agree(session.ranks(), [&] { return find_resume(session, stage); }) : std::nullopt;

@@ -14,8 +14,8 @@ SupervisedTrainer::SupervisedTrainer(Session& session)
       options_(session.options.sft) {}
 
 std::string SupervisedTrainer::describe() const {
-  return fmt::format("sft: {} samples, {} tokens, {} steps of {} samples, {}\n{}{}", data_.size(), data_.tokens(), steps_,
-                     options_.batch, model_.describe(), plan_.report(),
+  return fmt::format("sft: {} samples, {} tokens, {}, {}\n{}{}", data_.size(), data_.tokens(),
+                     steps_text(steps_, options_.batch, data_.size(), "samples"), model_.describe(), plan_.report(),
                      describe_division(session_, *model_.engine, grains_));
 }
 

@@ -8,15 +8,10 @@
 #include <numeric>
 
 #include "collimate/data/order.hpp"
+#include "collimate/rlhf/restart.hpp"
 
 namespace collimate::rlhf {
 namespace {
-
-// Optimizer steps of a stage: as many as the deck says, or as the epochs need.
-std::int64_t steps_of(const TrainingOptions& o, std::int64_t samples) {
-  if (o.steps) return o.steps;
-  return std::max<std::int64_t>(1, std::llround(o.epochs * static_cast<double>(samples) / static_cast<double>(o.batch)));
-}
 
 // The most tokens that `batch` samples of a dataset can have together.
 std::int64_t most_tokens(const Dataset& data, std::int64_t batch) {
@@ -47,6 +42,19 @@ std::string Learner::describe() const {
   const std::int64_t own = engine->store().layout().parameter_count(), learn = store().layout().parameter_count();
   if (&engine->learning() == &engine->store()) return fmt::format("{} parameters", own);
   return fmt::format("{} frozen parameters, {} learn", own, learn);
+}
+
+std::int64_t steps_of(const TrainingOptions& o, std::int64_t samples) {
+  if (o.steps) return o.steps;
+  const double wanted = o.epochs * static_cast<double>(samples);
+  const auto all = static_cast<std::int64_t>(std::ceil(wanted * (1 - 1e-12)));  // 1.1 x 10 is 11, and not a little more
+  return std::max<std::int64_t>(1, (all + o.batch - 1) / o.batch);
+}
+
+std::string steps_text(std::int64_t steps, std::int64_t batch, std::int64_t samples, const std::string& noun) {
+  std::string text = fmt::format("{} steps of {} {} ({:.3g} passes)", steps, batch, noun, static_cast<double>(steps * batch) / static_cast<double>(samples));
+  if (const std::int64_t left = samples - steps * batch; left > 0) text += fmt::format(", {} {} are not learned", left, noun);
+  return text;
 }
 
 std::vector<std::string> warmup_warnings(const std::string& option, const LearningRate& rate) {
@@ -84,15 +92,29 @@ std::vector<float> row_weights(const Batch& batch, std::int64_t g, const PackedG
 void run_steps(Session& session, const Schedule& schedule, const std::function<void(std::int64_t)>& learn,
                const std::function<void(std::int64_t)>& evaluate, const std::function<void(std::int64_t)>& save) {
   const auto due = [](std::int64_t step, std::int64_t every) { return every && step % every == 0; };
+  const auto evaluate_at_end = [&](std::int64_t step) {  // where a longer stage would not
+    session.before_end.clear();
+    if (due(step, schedule.evaluate_every)) return;
+    if (session.folder)
+      session.before_end = JsonLine().add_raw("positions", session.folder->positions().to_json()).add_raw("summary", session.summary.text()).text();
+    evaluate(step);
+    note_evaluation(session, schedule.stage, step);
+  };
   for (std::int64_t step = schedule.done + 1; step <= schedule.steps; ++step) {
     learn(step);
+    bool best = false;
+    if (due(step, schedule.evaluate_every)) {
+      evaluate(step);
+      best = note_evaluation(session, schedule.stage, step);
+    }
     const bool last = step == schedule.steps;
-    if (last || due(step, schedule.evaluate_every)) evaluate(step);
+    if (last) evaluate_at_end(step);
     ++session.steps_done;
-    if (last) break;
-    if (session.stop_due() || due(step, schedule.checkpoint_every)) save(step);
+    if (last) return;
+    if (best || session.stop_due() || due(step, schedule.checkpoint_every) || due(step, session.options.run.keep_every)) save(step);
     if (session.stop_due()) session.stop();
   }
+  if (schedule.steps > 0) evaluate_at_end(schedule.steps);  // a longer stage was stopped here, and is shortened
 }
 
 BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kind kind)
@@ -134,6 +156,8 @@ std::vector<std::string> BatchTrainer::warnings() const {
   std::error_code error;
   if (heldout_ && std::filesystem::equivalent(data_.path(), heldout_->path(), error))
     all.push_back(fmt::format("{0}.heldout is {0}.data, so what it measures was learned", stage));
+  for (std::string& one : keeping_warnings(session_, stage, heldout_.has_value() && options_.evaluate_every > 0 && options_.evaluate_every < steps_))
+    all.push_back(std::move(one));
   return all;
 }
 
@@ -147,7 +171,7 @@ void BatchTrainer::run() {
   session_.log.info("{}", describe());
   progress_ = std::make_unique<Progress>(session_, kind_.stage, done_, steps_, options_.log_every);
   run_steps(
-      session_, {done_, steps_, options_.evaluate_every, options_.checkpoint_every},
+      session_, {kind_.stage, done_, steps_, options_.evaluate_every, options_.checkpoint_every},
       [&](std::int64_t step) {
         progress_->begin(step);
         learn(step);
@@ -156,8 +180,8 @@ void BatchTrainer::run() {
         if (heldout_) evaluate(step);
       },
       [&](std::int64_t step) { save(step, false); });
-  finish();
   session_.summary.set(kind_.stage + ".state_hash", hash_text(model_.store(), "end of " + kind_.stage));
+  note_end(session_, kind_.stage, steps_);
   save(steps_, true);
 }
 
@@ -178,7 +202,12 @@ void BatchTrainer::report(std::int64_t step, JsonLine line, std::int64_t tokens,
 }
 
 void BatchTrainer::save(std::int64_t step, bool complete) {
-  save_stage(session_, kind_.stage, step, complete, {{kind_.model, source_.card, &model_.store(), !complete}}, source_.text);
+  const bool whole = complete || stays(session_, kind_.stage, step);
+  finish(whole);
+  // A finished stage can go on to more steps where these do not change the rates of those that are done.
+  const bool moments = !complete || !depends_on_steps(model_.rate);
+  save_stage(session_, {kind_.stage, step, steps_, complete, nlohmann::json{{"normalised", whole}}.dump()},
+             {{kind_.model, source_.card, &model_.store(), moments}}, source_.text);
 }
 
 void BatchTrainer::resume(const std::string& folder) {

@@ -2,7 +2,7 @@
 # A run that is stopped and goes on, each time on another grid and with another ZeRO stage, writes the bytes of one that is not.
 source "$(dirname "${BASH_SOURCE[0]}")/../system/support.sh"
 export OMP_NUM_THREADS=1
-options=(--sft.steps=4 --reward.steps=4 --ppo.iterations=3 --model.layers=3 "$@")
+options=(--sft.steps=4 --reward.steps=4 --ppo.iterations=3 --ppo.freeze_actor=1 --model.layers=3 "$@")
 train 1 whole "${options[@]}"
 must_end_with 0
 first=1

@@ -18,7 +18,7 @@ refusal=3 refused "device.memory"
 [ ! -e none ] || wrong "--check has written"
 
 # A model that comes from a checkpoint is what it is; the deck's own is said to be without use, in --check and in the run.
-train 1 first --run.stages=sft --sft.steps=1
+train 1 first --run.stages=sft --sft.steps=1 --ppo.critic=sft --ppo.scorer=length
 must_end_with 0
 ! grep -q "without effect" out.txt err.txt || wrong "the model is used"
 for check in --check --reward.steps=1; do
@@ -26,7 +26,7 @@ for check in --check --reward.steps=1; do
   must_end_with 0
   cat out.txt err.txt | grep -q "what they are, so without effect: model.layers, model.width, " || wrong "no warning of a model without use ($check)"
 done
-train 1 first --run.stages=ppo --restart auto --check --ppo.critic=sft --ppo.scorer=length
+train 1 first --run.stages=ppo --sft.steps=1 --restart auto --check --ppo.critic=sft --ppo.scorer=length
 must_end_with 0
 ! grep -q "without effect" out.txt err.txt || wrong "the SFT model that PPO names started from random numbers"
 

@@ -3,7 +3,7 @@
 # restart.sh stops: at steps in the middle of every stage and at their edges;   restart.sh kills: killed at any moment.
 source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 export OMP_NUM_THREADS=1
-options=()
+options=(--ppo.freeze_actor=1)  # so that the steps of actor and critic differ
 [ "$1" = stops ] || options=(--sft.steps=20 --sft.checkpoint_every=3 --reward.steps=15 --reward.checkpoint_every=3 --ppo.iterations=10 --ppo.checkpoint_every=1)
 
 train 1 whole "${options[@]}"
@@ -13,12 +13,12 @@ if [ "$1" = stops ]; then
   # 6 steps of SFT, 5 of the reward model, 4 iterations: stops within SFT, at its end, within and at the end of the reward model, within PPO.
   ranks=2
   for stop in 2 2 2 3 2 1 2; do
-    train "$ranks" stopped --restart auto --run.stop_after="$stop"
+    train "$ranks" stopped --restart auto --run.stop_after="$stop" "${options[@]}"
     must_end_with 75 "stop after $stop steps"
     must_say "go on with --restart auto"
     ranks=$((ranks % 3 + 1))
   done
-  train "$ranks" stopped --restart auto
+  train "$ranks" stopped --restart auto "${options[@]}"
   must_end_with 0
   same_run whole stopped
   [ "$(grep -c . stopped/metrics.jsonl)" = "$(grep -c . whole/metrics.jsonl)" ] || wrong "lines are missing"
@@ -28,17 +28,17 @@ if [ "$1" = stops ]; then
     holds "$steps > 0 && $(value stopped/summary.json $stage.seconds) >= $steps" "$stage.seconds"
   done
   # What is done is not done again.
-  train 2 stopped --restart auto
+  train 2 stopped --restart auto "${options[@]}"
   must_end_with 0
   must_print "ppo    is done"
   same_run whole stopped
   holds "$(value stopped/summary.json sft.seconds) > 0" "sft.seconds of a run that was done"
   # The stages one by one in one folder.
-  train 2 single --run.stages=sft
+  train 2 single --run.stages=sft "${options[@]}"
   must_end_with 0
-  train 1 single --run.stages=reward --restart auto
+  train 1 single --run.stages=reward --restart auto "${options[@]}"
   must_end_with 0
-  train 2 single --run.stages=ppo --restart auto
+  train 2 single --run.stages=ppo --restart auto "${options[@]}"
   must_end_with 0
   same_run whole single
 else

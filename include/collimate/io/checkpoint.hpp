@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -87,13 +88,16 @@ class CheckpointReader {
 std::string latest_checkpoint(const std::string& checkpoints, const std::string& prefix = "",
                               std::vector<std::string>* passed_over = nullptr);
 
-/// Removes all but the last `keep` complete checkpoints of such names, and what crashed runs left of them. To be called by one rank, while
-/// none is being written.
-void remove_old_checkpoints(const std::string& checkpoints, int keep, const std::string& prefix = "");
+/// Removes all but the last `keep` complete checkpoints of such names and those whose number stays, and what crashed runs left of them. To be
+/// called by one rank, while none is being written.
+void remove_old_checkpoints(const std::string& checkpoints, int keep, const std::string& prefix = "",
+                            const std::function<bool(std::int64_t)>& stays = {});
 
 /// The checkpoints that a stage of a run has written, NAME and NAME-NUMBER, and what crashed runs left of them. Throws where one holds a file
 /// that is no checkpoint's.
 std::vector<std::string> checkpoints_of_stage(const std::string& checkpoints, const std::string& stage);
+/// Gives a checkpoint another name beside its own; one that has this name already is removed first.
+void rename_checkpoint(const std::string& folder, const std::string& name);
 /// Removes a checkpoint so that a crash at any moment leaves nothing that looks complete.
 void remove_checkpoint(const std::string& folder);
 

@@ -65,6 +65,7 @@ class SavedModels {
   TextRules text_rules() const;
   std::string stage() const;
   bool complete() const;                ///< the stage had ended
+  bool can_go_on() const;               ///< it holds the optimizer's moments
   std::string progress() const;         ///< JSON object, what the stage's trainer wrote
   std::string instruction_set() const;  ///< of the program that wrote it; "" if unknown
   std::string deck() const;

@@ -27,6 +27,8 @@ struct RunOptions {
   bool allow_new_bits = false, check = false;
   std::int64_t hash_every = 10;
   bool sample_ids = false;
+  std::int64_t keep_last = 1, keep_every = 0;
+  bool keep_best = false;
   void declare(OptionTable& table);
 };
 

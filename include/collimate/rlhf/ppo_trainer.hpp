@@ -25,6 +25,10 @@ struct Updates {
   bool stopped = false;    ///< early, by ppo.target_kl
 };
 
+/// The rates of actor and critic in so many iterations.
+LearningRate actor_rate(const PpoOptions& options, std::int64_t iterations);
+LearningRate critic_rate(const PpoOptions& options, std::int64_t iterations);
+
 /// Proximal policy optimisation with a critic (Schulman et al., 2017), a KL penalty in the reward and a frozen reference (Ziegler et al.,
 /// 2019). Leaves the models "policy" and "critic" in checkpoints/ppo.
 class PpoTrainer {

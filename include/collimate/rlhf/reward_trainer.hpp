@@ -22,7 +22,7 @@ class RewardTrainer : public BatchTrainer {
   /// Scores of all sequences of a dataset's first groups, chosen and rejected alternating.
   std::vector<float> scores(const Dataset& data, std::int64_t groups);
   void evaluate(std::int64_t step) override;
-  void finish() override;  ///< normalises the scores
+  void finish(bool whole) override;  ///< normalises the scores
 
   const RewardOptions& options_;
 };

@@ -30,6 +30,7 @@ struct Session {
   bool replacing = false;                      ///< what run.folder holds still counts for nothing
   std::string deck = {};                       ///< resolved, without what changes no number
   std::string inputs = "{}";                   ///< JSON: checksums of the files that the running stage reads, by option
+  std::string before_end = {};                 ///< JSON: positions and summary before an evaluation that only the end of the stage brings; or nothing
   std::vector<std::string> warnings = {};      ///< found before the run, to be said once its log is open
   Summary summary = {};                        ///< equal on every rank
   std::map<std::string, double> seconds = {};  ///< that each stage took in all starts, the running one before this start
@@ -81,6 +82,8 @@ struct Source {
 /// perhaps random numbers.
 enum class Accept { exact, exact_or_random, any_or_random };
 
+bool names_stage(const std::string& name);  ///< of those that leave models
+
 /// Whether two sources are one and the same model, whatever the deck calls it.
 bool same_model(const Source& a, const Source& b);
 /// The folder of the checkpoint that a stage's name or a path stands for; nothing for "random" and for what is not there yet.
@@ -103,13 +106,6 @@ AdapterNote note_of(const Session& session, const std::string& stage, const Sour
 /// How a model lies on the grid, where it is divided: the blocks of each pipeline stage, their schedule for a step of `grains` grains, and
 /// what ZeRO's sharded gradients cost with several grains; "" on an undivided one.
 std::string describe_division(const Session& session, const Engine& engine, std::int64_t grains);
-
-/// The last checkpoint of a stage that a restart can use: finished or not.
-struct Resume {
-  std::string folder;
-  bool complete = false;
-};
-std::optional<Resume> find_resume(const Session& session, const std::string& stage);
 
 /// A step of a stage, and in PPO one of its optimizer steps.
 struct StepName {
@@ -148,10 +144,5 @@ class Progress {
 
 /// Upper bound of the grains of one optimizer step of `samples` samples with `tokens` tokens in all (next-fit packing).
 std::int64_t grain_bound(std::int64_t samples, std::int64_t tokens, std::int64_t grain_tokens);
-
-/// Publishes a checkpoint of a stage: checkpoints/<stage> of a finished one, checkpoints/<stage>-<step> (of which the last two are kept) of
-/// one that can go on. progress: a JSON object, what the stage needs to go on; step, file positions and the summary are added. Collective.
-void save_stage(const Session& session, const std::string& stage, std::int64_t step, bool complete, const std::vector<ModelToSave>& models,
-                const TextRules& text, const std::string& progress = "{}");
 
 }  // namespace collimate::rlhf

@@ -1,6 +1,7 @@
 #pragma once
 #include <cmath>
 
+#include "collimate/rlhf/keeping.hpp"
 #include "collimate/rlhf/session.hpp"
 
 namespace collimate::rlhf {
@@ -19,6 +20,15 @@ struct Learner {
   void resume(const SavedModels& saved, const std::string& model, std::int64_t steps);
   std::string describe() const;  ///< "1234 parameters", and how many of them learn
 };
+
+/// Optimizer steps of a stage: as many as the deck says, or as its epochs need. The last step is as large as the others: behind the last
+/// sample that the epochs ask for it goes on with the next ones, so that every pass covers all samples.
+std::int64_t steps_of(const TrainingOptions& options, std::int64_t samples);
+/// "2 steps of 10 samples (1.43 passes)", and how many samples they leave out.
+std::string steps_text(std::int64_t steps, std::int64_t batch, std::int64_t samples, const std::string& noun);
+
+/// Whether other numbers of steps have other rates, behind the warm-up.
+inline bool depends_on_steps(const LearningRate& rate) { return rate.shape != "constant" && rate.final_share != 1; }
 
 /// A sentence where the warm-up that the deck calls `option` is longer than its stage, so that the rate never reaches its peak; or nothing.
 std::vector<std::string> warmup_warnings(const std::string& option, const LearningRate& rate);
@@ -114,10 +124,12 @@ std::vector<float> row_weights(const Batch& batch, std::int64_t g, const PackedG
 
 /// The steps that a stage has before it, and what it does now and then.
 struct Schedule {
+  std::string stage;
   std::int64_t done = 0, steps = 0;
   std::int64_t evaluate_every = 0, checkpoint_every = 0;  ///< 0: never before the last step
 };
-/// Learns step after step, and evaluates, saves (not after the last step) and stops where schedule and deck say so.
+/// Learns step after step, and evaluates, saves (not after the last step) and stops where schedule and deck say so. With run.keep_best the
+/// checkpoint of an evaluation that is the best so far is saved, too.
 void run_steps(Session& session, const Schedule& schedule, const std::function<void(std::int64_t)>& learn,
                const std::function<void(std::int64_t)>& evaluate, const std::function<void(std::int64_t)>& save);
 
@@ -142,7 +154,8 @@ class BatchTrainer {
   BatchTrainer(Session& session, const TrainingOptions& options, Kind kind);
   virtual void learn(std::int64_t step) = 0;
   virtual void evaluate(std::int64_t step) = 0;  ///< on the held-out data, which are there
-  virtual void finish() {}                       ///< after the last step, before the checkpoint
+  /// Before a checkpoint: whole, one that others may start from, or one to go on from alone.
+  virtual void finish(bool whole) { static_cast<void>(whole); }
 
   /// Numbers of the samples of a step's batch.
   std::vector<std::int64_t> samples_of(std::int64_t step, bool shuffle = true) const;
