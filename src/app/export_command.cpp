@@ -23,8 +23,7 @@ namespace fs = std::filesystem;
 constexpr const char* usage =
     "collimate export --checkpoint CHECKPOINT --output FOLDER [OPTIONS]: writes a model as a Hugging Face folder (config.json,\n"
     "model.safetensors, tokenizer files), which other programs load. Adapters are merged into their base, or with\n"
-    "--adapters written alone, as PEFT stores them. The files are read again and\n"
-    "compared before the folder gets its name.";
+    "--adapters written alone, as PEFT stores them. The files are read again and compared before the folder gets its name.";
 
 void write_folder(const std::string& folder, const ExportedModel& model, const rlhf::TextRules& text) {
   const auto tokenizer = text.has_tokenizer() ? text.make_tokenizer() : nullptr;
@@ -130,8 +129,7 @@ int export_command(const std::vector<std::string>& arguments) {
                dtype == "imported" ? ", the type that it came in; --dtype f32 keeps all digits" : "");
   if (constant != 0)
     fmt::print(
-        "a score is the head's number, with the gain of the normalisation in it; the constant {} is left out, which transformers' head has "
-        "no "
+        "a score is the head's number, with the gain of the normalisation in it; the constant {} is left out, which transformers' head has no "
         "place for: differences and rankings stay the same\n",
         constant);
   Example example;

@@ -41,6 +41,20 @@ std::unique_ptr<Tokenizer> tokenizer_of(const ModelFolder& source, const std::st
   return with_special_ids(std::move(tokenizer), ids);
 }
 
+/// Reads the weights and publishes the checkpoint; says what it holds.
+std::string save_model(const std::string& output, const ModelConfig& config, const WeightFiles& weights, const rlhf::CheckpointNotes& notes) {
+  StoredModel stored(config, weights.head(), 1);
+  weights.read(stored.store());
+  rlhf::ModelCard card;
+  card.config = config;
+  card.head = weights.head();
+  const std::string name = card.head == Head::policy ? "policy" : "reward";
+  rlhf::save_models(output, {{.name = name, .card = card, .store = &stored.store()}}, notes, *make_single_communicator());
+  const ParameterLayout& layout = stored.store().layout();
+  return fmt::format("model '{}' ({}, {}) of {} parameters, {} tensors", name, config.family, config.stored, layout.parameter_count(),
+                     layout.parameters().size());
+}
+
 int import_adapters(const std::string& folder, const std::string& base, const std::string& output) {
   const PeftAdapters adapters = read_peft(folder, base, output);
   rlhf::CheckpointNotes notes;
@@ -114,16 +128,7 @@ int import_command(const std::vector<std::string>& arguments) {
   const std::string ends = take_text_files(notes.text, tokenizer.get(), of_model, source.config.vocabulary);
   const WeightFiles weights(source);
   source.config.stored = weights.stored();
-  StoredModel stored(source.config, weights.head(), 1);
-  weights.read(stored.store());
-  rlhf::ModelCard card;
-  card.config = source.config;
-  card.head = weights.head();
-  const std::string name = card.head == Head::policy ? "policy" : "reward";
-  rlhf::save_models(output, {{.name = name, .card = card, .store = &stored.store()}}, notes, *make_single_communicator());
-  const ParameterLayout& layout = stored.store().layout();
-  fmt::print("{}: model '{}' ({}, {}) of {} parameters, {} tensors; {}\n", output, name, source.config.family, source.config.stored,
-             layout.parameter_count(), layout.parameters().size(),
+  fmt::print("{}: {}; {}\n", output, save_model(output, source.config, weights, notes),
              tokenizer ? fmt::format("tokenizer {} with {} tokens", tokenizer->kind(), tokenizer->vocabulary())
                        : "no tokenizer, so prompts are given as --prompt-ids");
   if (tokenizer && tokenizer->vocabulary() < source.config.vocabulary)
