@@ -284,6 +284,8 @@ TEST(Checkpoint, DamageIsFoundAndNamed) {
     });
   };
   EXPECT_EQ(read_all(), "accepted");
+  put(part, good_part + "x");  // longer than it was when it was published
+  EXPECT_SAYS(read_all(), "bytes instead of");
 
   const std::vector<float> some = slice<float>(large - 100, large, weight);  // one bit of the second rank's weights
   std::string bad = good_part;
