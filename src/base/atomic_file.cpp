@@ -13,6 +13,7 @@
 
 #include "collimate/base/checksum.hpp"
 #include "collimate/base/error.hpp"
+#include "collimate/base/file_kind.hpp"
 
 namespace collimate {
 namespace {
@@ -205,7 +206,21 @@ void write_file(const std::string& path, std::string_view text) {
   target.commit();
 }
 
+/// What a file's name says of it, where it says so.
+static std::string_view named_kind(const std::string& path) {
+  constexpr std::pair<std::string_view, std::string_view> kinds[] = {
+      {".json", "a JSON file"}, {".model", "a tokenizer"}, {".tiktoken", "a tokenizer"}, {".bpe", "text"}, {".txt", "text"}, {".ini", "a deck"}};
+  for (const auto& [ending, what] : kinds)
+    if (path.ends_with(ending)) return what;
+  return "";
+}
+
 std::string read_file(const std::string& path) {
+  const FileLook look = look_at_file(path);
+  const std::string_view named = named_kind(path);
+  const bool packed = look.kind == FileKind::gzip || look.kind == FileKind::hdf5 || look.kind == FileKind::safetensors;
+  if (!packed || !named.empty())  // files of our own are read as they are
+    require_file_kind(path, look, {FileKind::empty, FileKind::text, FileKind::json, FileKind::other_encoding}, named.empty() ? "text" : named);
   const Descriptor file(::open(path.c_str(), O_RDONLY));
   if (file.fd < 0) fail_on("read", path);
   std::string text;

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "collimate/base/error.hpp"
+#include "collimate/base/file_kind.hpp"
 
 namespace collimate {
 namespace {
@@ -153,7 +154,7 @@ Hdf5File Hdf5File::open(const std::string& path) {
   require(fs::exists(path, error), "the file '{}' does not exist; check the path", path);
   require(!fs::is_directory(path, error), "'{}' is a folder; an HDF5 file is expected", path);
   require(static_cast<bool>(std::ifstream(path)), "the file '{}' cannot be read; check its permissions", path);
-  require(fs::file_size(path, error) > 0, "the file '{}' is empty; make it again", path);
+  require_file_kind(path, {FileKind::hdf5, FileKind::text, FileKind::json}, "an HDF5 file that Collimate has made");
   const Id access(access_properties(), H5Pclose);
   require(H5Fis_hdf5(path.c_str()) > 0, "'{}' is not an HDF5 file; name one that Collimate has made, such as a dataset of `collimate prepare`", path);
   Hdf5File file(path, true);

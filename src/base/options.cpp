@@ -11,6 +11,7 @@
 
 #include "base/option_text.hpp"
 #include "collimate/base/error.hpp"
+#include "collimate/base/file_kind.hpp"
 #include "collimate/base/text.hpp"
 
 namespace po = boost::program_options;
@@ -254,6 +255,7 @@ void OptionTable::read_arguments(const std::vector<std::string>& arguments) {
 
 void OptionTable::read_deck_file(const std::string& path) {
   require(!std::filesystem::is_directory(path), "the deck '{}' is a folder; give the deck's file", path);
+  require_file_kind(path, {FileKind::text, FileKind::empty}, "a deck, a text file with [section] and key = value,");
   std::ifstream file(path, std::ios::binary);
   require(file.good(), "cannot open the deck '{}': {}", path, std::strerror(errno));
   const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());

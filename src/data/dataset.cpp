@@ -89,7 +89,8 @@ struct Dataset::Columns {
     require(file.has_attribute("/", "format") && file.text_attribute("/", "format") == "collimate-dataset",
             "'{}' is an HDF5 file, but no dataset of Collimate; make one with `collimate prepare`", path);
     const std::int64_t version = file.integer_attribute("/", "version");
-    require(version == 1, "the dataset '{}' has the format version {}, this program reads version 1; prepare it again", path, version);
+    require(version == 1 || version == 2, "the dataset '{}' has the format version {}, this program reads 1 and 2; prepare it again", path,
+            version);
     return file;
   }
   void check_count(std::int64_t held, std::int64_t wanted, std::string_view name) const {
@@ -211,6 +212,8 @@ SupervisedSample Dataset::supervised(std::int64_t sample) const {
   SupervisedSample out{c.tokens->row(sample), {}, c.prompt_text->text(sample), c.response_text->text(sample)};
   out.mask.resize(out.tokens.size());
   c.file.read("/mask", c.tokens->start(sample), std::span<std::uint8_t>(out.mask));
+  require(std::all_of(out.mask.begin(), out.mask.end(), [](std::uint8_t m) { return m <= 1; }),
+          "the mask of sample {} of '{}' must be 0 or 1 for each token; prepare the dataset again", sample, path());
   return out;
 }
 

@@ -30,7 +30,6 @@ struct DatasetWriter::Columns {
     rules.check();
     const std::string bytes = tokenizer.serialize();
     file.set_attribute("/", "format", "collimate-dataset");
-    file.set_attribute("/", "version", 1);
     file.set_attribute("/", "kind", name_of(kind));
     file.set_attribute("/", "vocabulary", vocabulary);
     file.set_attribute("/", "tokenizer_fingerprint", checksum_text(tokenizer.fingerprint()));
@@ -97,7 +96,7 @@ struct DatasetWriter::Columns {
   AtomicFile target;
   Hdf5File file;
   std::int64_t vocabulary, samples = 0, rows = 0, targets = 0;
-  bool sealed = false;
+  bool sealed = false, several_answers = false;
   Checksum whole;
   std::optional<Ids> tokens, prompt, chosen, rejected;
   std::optional<RaggedWriter<std::int64_t>> groups;
@@ -132,6 +131,8 @@ void DatasetWriter::add(const SupervisedSample& sample) {
          "the mask of sample {} must be 0 or 1 for each token", c.samples);
   require(learned > (sample.mask.empty() ? 0 : sample.mask[0]), "sample {} of '{}' has nothing to learn behind its first token", c.samples,
           c.target.path());
+  const auto answer = std::find(sample.mask.begin(), sample.mask.end(), 1);
+  c.several_answers = c.several_answers || std::find(answer, sample.mask.end(), 0) != sample.mask.end();
   c.tokens->add(std::span<const std::int32_t>(sample.tokens));
   c.mask->add(std::span<const std::uint8_t>(sample.mask));
   c.prompt_text->add(std::string_view(sample.prompt));
@@ -187,6 +188,7 @@ void DatasetWriter::seal() {
   require(c.samples > 0, "'{}' would hold no sample: nothing is left of the input", c.target.path());
   c.write_groups();
   c.for_each([&](auto& column) { column.finish(c.whole); });
+  c.file.set_attribute("/", "version", c.several_answers ? 2 : 1);  // programs that take a mask for one answer refuse version 2
   c.file.set_attribute("/", "samples", c.samples);
   c.file.set_attribute("/", "tokens", c.rows);
   c.file.set_attribute("/", "targets", c.targets);

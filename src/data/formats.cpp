@@ -1,10 +1,13 @@
 #include "collimate/data/formats.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
+#include "data/answers.hpp"
+#include "data/messages.hpp"
 
 namespace collimate {
 namespace {
@@ -18,8 +21,10 @@ constexpr std::pair<std::string_view, SampleFormat> formats[] = {{"auto", Sample
                                                                  {"hh", SampleFormat::hh},
                                                                  {"dialogue", SampleFormat::dialogue},
                                                                  {"dialogue-preference", SampleFormat::dialogue_preference},
+                                                                 {"ranking", SampleFormat::ranking},
                                                                  {"prompts", SampleFormat::prompts},
-                                                                 {"text", SampleFormat::text}};
+                                                                 {"text", SampleFormat::text},
+                                                                 {"oasst", SampleFormat::oasst}};
 
 template <class Table>
 auto named(const Table& table, std::string_view what, std::string_view name) {
@@ -38,28 +43,13 @@ std::string_view word_of(const Table& table, Value value) {
   return "?";
 }
 
-/// The first of the names that the record has, or none.
-std::string_view first_of(const Record& record, std::initializer_list<std::string_view> names) {
-  for (const std::string_view name : names)
-    if (record.has(name)) return name;
-  return {};
-}
-
-std::string_view prompt_field(const Record& record) { return first_of(record, {"prompt", "instruction", "question"}); }
-std::string_view response_field(const Record& record) { return first_of(record, {"response", "completion", "output", "answer"}); }
-std::string_view turns_field(const Record& record) { return first_of(record, {"conversations", "messages"}); }
-
 /// A response is not empty: a model would learn to say nothing. In a pair one side may be: people did prefer silence, or not.
 bool is_empty(const std::optional<std::string>& text) { return text && trim(*text).empty(); }
-
-const std::string& some_text(const Record& record, std::string_view found, std::string_view wanted) {
-  return record.text(found.empty() ? wanted : found);
-}
 
 std::string optional_text(const Record& record, std::string_view name) { return record.has(name) ? record.text(name) : std::string(); }
 
 /// Anthropic's pairs: the prompt reaches to the last "\n\nAssistant:" of what both dialogues share.
-void read_hh(const Record& record, Example& example) {
+Example read_hh(const Record& record) {
   constexpr std::string_view cue = "\n\nAssistant:";
   const std::string& chosen = record.text("chosen");
   const std::string& rejected = record.text("rejected");
@@ -71,34 +61,128 @@ void read_hh(const Record& record, Example& example) {
           "these are not dialogues of hh-rlhf",
           record.place());
   const std::size_t start = at + cue.size();
+  Example example;
   example.prompt = chosen.substr(0, start);
   example.complete = true;
   example.chosen = chosen.substr(start);
   example.rejected = rejected.substr(start);
+  return example;
 }
 
-const Turn& one_answer(const std::vector<Turn>& turns, const Record& record, std::string_view name) {
-  require(turns.size() == 1 && turns[0].role == "assistant", "{}: '{}' must be one message of the assistant", record.place(), name);
-  return turns[0];
-}
-
-void read_dialogue(const Record& record, Example& example) {
-  example.turns = record.turns(turns_field(record).empty() ? "conversations" : turns_field(record));
-  for (const Turn& turn : example.turns)
-    require(turn.role == "human" || turn.role == "assistant" || turn.role == "system",
-            "{}: the role '{}' is unknown; it must be human (user), assistant (gpt) or system", record.place(), turn.role);
-  if (!example.turns.empty() && example.turns.back().role == "assistant") {
-    example.response = example.turns.back().text;
-    example.turns.pop_back();
+/// Puts the answers that are learned into a dialogue whose last turn may be an answer. Empty: what is left out, and why.
+std::string take_response(std::vector<Turn> turns, Learn learn, bool learns, const std::string& place, Example& example) {
+  const auto answers = [&](const Turn& turn) { return turn.role == "assistant"; };
+  std::size_t end = turns.size();  // behind the last answer that is learned
+  if (learns && learn == Learn::all)
+    while (end > 0 && !(answers(turns[end - 1]) && turns[end - 1].learned.value_or(true))) --end;
+  if (end == 0 && std::any_of(turns.begin(), turns.end(), answers))
+    return "no answer of the dialogue is to be learned, as its messages say";
+  turns.resize(end == 0 ? turns.size() : end);
+  if (!turns.empty() && answers(turns.back())) {
+    if (learns && !turns.back().learned.value_or(true))
+      return "the last answer of the dialogue is not to be learned, as its message says (--learn all learns the others)";
+    example.response = turns.back().text;
+    turns.pop_back();
   }
-  require(!example.turns.empty() && example.turns.back().role != "assistant", "{}: the dialogue has no question before its answer",
-          record.place());
+  require(!turns.empty() && turns.back().role != "assistant", "{}: the dialogue has no question before its answer", place);
+  for (Turn& turn : turns)
+    if (learns && learn == Learn::all && answers(turn))
+      turn.learned = turn.learned.value_or(true);
+    else
+      turn.learned.reset();
+  example.turns = std::move(turns);
+  return "";
 }
 
-void read_preference(const Record& record, Example& example) {
-  if (record.has("margin")) example.margin = record.number("margin");
-  require(std::isfinite(example.margin), "{}: the margin must be a finite number", record.place());
-  if (record.has("kind")) example.category = record.text("kind");
+Reading read_dialogue(const Record& record, const ReadRules& rules) {
+  Reading out{{Example{}}, ""};
+  const bool learns = rules.kind.value_or(DatasetKind::supervised) == DatasetKind::supervised;
+  const std::string_view field = turns_field(record).empty() ? "conversations" : turns_field(record);
+  out.left_out = take_response(record.turns(field), rules.learn, learns, record.place(), out.examples[0]);
+  if (!out.left_out.empty()) out.examples.clear();
+  return out;
+}
+
+/// A prompt and its answer, each a text or messages. Answers in the prompt's messages are not learned.
+Reading read_prompt_response(const Record& record, const ReadRules& rules) {
+  Reading out{{Example{}}, ""};
+  Example& example = out.examples[0];
+  const std::string_view prompt_name = prompt_field(record).empty() ? "prompt" : prompt_field(record);
+  const std::string_view response_name = response_field(record).empty() ? "response" : response_field(record);
+  Said prompt = said(record, prompt_name), response = said(record, response_name);
+  if (prompt.is_text() && response.is_text()) {
+    example.prompt = std::move(prompt.text);
+    example.response = std::move(response.text);
+    return out;
+  }
+  std::vector<Turn> turns = prompt.is_text() ? std::vector<Turn>{{"human", prompt.text}} : std::move(prompt.turns);
+  for (Turn& turn : turns) turn.learned = false;
+  if (response.is_text()) response.turns = {{"assistant", response.text}};
+  require(response.turns.back().role == "assistant" && turns.back().role != "assistant",
+          "{}: '{}' must end with a question and '{}' with the assistant's answer to it", record.place(), prompt_name, response_name);
+  turns.insert(turns.end(), response.turns.begin(), response.turns.end());
+  const bool learns = rules.kind.value_or(DatasetKind::supervised) == DatasetKind::supervised;
+  out.left_out = take_response(std::move(turns), rules.learn, learns, record.place(), example);
+  if (!out.left_out.empty()) out.examples.clear();
+  return out;
+}
+
+Example read_prompt(const Record& record) {
+  Example example;
+  const std::string_view name = prompt_field(record).empty() ? "prompt" : prompt_field(record);
+  Said prompt = said(record, name);
+  require(prompt.is_text() || prompt.turns.back().role != "assistant", "{}: the dialogue in '{}' must end with a question", record.place(),
+          name);
+  example.prompt = std::move(prompt.text);
+  example.turns = std::move(prompt.turns);
+  example.input = optional_text(record, "input");
+  if (const auto field = response_field(record); !field.empty()) {
+    const Said answer = said(record, field);
+    require(answer.is_text() || answer.turns.size() == 1, "{}: '{}' must be one answer", record.place(), field);
+    example.answer = answer.is_text() ? answer.text : answer.turns[0].text;
+  }
+  return example;
+}
+
+Example read_alpaca(const Record& record) {
+  Example example;
+  example.prompt = record.text("instruction");
+  example.input = optional_text(record, "input");
+  example.response = record.text("output");
+  return example;
+}
+
+Example read_text(const Record& record) {
+  Example example;
+  example.is_text = true;
+  example.response = record.text("text");
+  return example;
+}
+
+/// A margin and a category that the record has for its pairs.
+void read_pair_fields(const Record& record, std::vector<Example>& pairs) {
+  for (Example& pair : pairs) {
+    if (record.has("margin")) pair.margin = record.number("margin");
+    require(std::isfinite(pair.margin), "{}: the margin must be a finite number", record.place());
+    if (record.has("kind")) pair.category = record.text("kind");
+  }
+}
+
+Reading read_as(const Record& record, SampleFormat format, const ReadRules& rules) {
+  switch (format) {
+    case SampleFormat::alpaca: return {{read_alpaca(record)}, ""};
+    case SampleFormat::prompt_response: return read_prompt_response(record, rules);
+    case SampleFormat::preference:
+    case SampleFormat::dialogue_preference: return read_pairs(record);
+    case SampleFormat::hh: return {{read_hh(record)}, ""};
+    case SampleFormat::ranking: return read_ranking(record);
+    case SampleFormat::dialogue: return read_dialogue(record, rules);
+    case SampleFormat::prompts: return {{read_prompt(record)}, ""};
+    case SampleFormat::text: return {{read_text(record)}, ""};
+    case SampleFormat::oasst: return read_oasst_tree(record, rules);
+    case SampleFormat::automatic: break;
+  }
+  return {};
 }
 
 }  // namespace
@@ -108,79 +192,61 @@ DatasetKind dataset_kind_named(std::string_view name) { return named(kinds, "kin
 std::string_view name_of(SampleFormat format) { return word_of(formats, format); }
 SampleFormat sample_format_named(std::string_view name) { return named(formats, "format of samples", name); }
 
+std::vector<std::string> sample_format_names() {
+  std::vector<std::string> names;
+  for (const auto& [word, format] : formats) names.emplace_back(word);
+  return names;
+}
+
 SampleFormat detect_format(const Record& record) {
   const bool pair = record.has("chosen") && record.has("rejected");
-  if (pair && !turns_field(record).empty()) return SampleFormat::dialogue_preference;
-  if (pair) return prompt_field(record).empty() ? SampleFormat::hh : SampleFormat::preference;
-  if (!turns_field(record).empty()) return SampleFormat::dialogue;
+  const bool prompt = !prompt_field(record).empty(), turns = !turns_field(record).empty();
+  require(!record.has("parent_id") || !record.has("message_id"),
+          "{}: this is one message of a dialogue of OpenAssistant; take the file of trees instead, one tree of replies in each line",
+          record.place());
+  if (is_oasst_tree(record)) return SampleFormat::oasst;
+  if (is_choice(record)) return SampleFormat::ranking;
+  if (pair && turns && !prompt) return SampleFormat::dialogue_preference;
+  if (pair) return prompt || record.field("chosen").is_json ? SampleFormat::preference : SampleFormat::hh;
+  if ((prompt || turns) && !ranking_field(record).empty()) return SampleFormat::ranking;
+  if (turns) return SampleFormat::dialogue;
   if (record.has("instruction") && record.has("output")) return SampleFormat::alpaca;
-  if (!prompt_field(record).empty()) return response_field(record).empty() ? SampleFormat::prompts : SampleFormat::prompt_response;
+  if (prompt) return response_field(record).empty() ? SampleFormat::prompts : SampleFormat::prompt_response;
   if (record.has("text")) return SampleFormat::text;
   std::vector<std::string> names;
   for (const auto& [name, field] : record.fields) names.push_back(name);
   fail(
       "{}: no format fits a record with the fields {}; name columns instruction/output, prompt/response, prompt/chosen/rejected, "
-      "chosen/rejected, conversations, prompt or text",
+      "chosen/rejected, conversations, prompt or text, or say with --prompt-field, --response-field and the like what they hold",
       record.place(), join(names, ", "));
 }
 
 std::string_view null_response(const Record& record) {
-  for (const std::string_view name : {"response", "completion", "output", "answer", "chosen", "rejected"})
+  for (const std::string_view name : {"response", "completion", "output", "answer", "chosen", "rejected", "responses", "completions"})
     if (record.nulls.contains(name)) return name;
   return {};
 }
 
-Example read_example(const Record& record, SampleFormat format) {
+Reading read_examples(const Record& record, SampleFormat format, const ReadRules& rules) {
   if (format == SampleFormat::automatic) format = detect_format(record);
-  Example example;
-  example.place = record.place();
-  switch (format) {
-    case SampleFormat::alpaca:
-      example.prompt = record.text("instruction");
-      example.input = optional_text(record, "input");
-      example.response = record.text("output");
-      break;
-    case SampleFormat::prompt_response:
-      example.prompt = some_text(record, prompt_field(record), "prompt");
-      example.response = some_text(record, response_field(record), "response");
-      break;
-    case SampleFormat::preference:
-      example.prompt = some_text(record, prompt_field(record), "prompt");
-      example.input = optional_text(record, "input");
-      example.chosen = record.text("chosen");
-      example.rejected = record.text("rejected");
-      read_preference(record, example);
-      break;
-    case SampleFormat::hh:
-      read_hh(record, example);
-      read_preference(record, example);
-      break;
-    case SampleFormat::dialogue: read_dialogue(record, example); break;
-    case SampleFormat::dialogue_preference:
-      read_dialogue(record, example);
-      require(!example.response, "{}: the dialogue before 'chosen' must end with a question", record.place());
-      example.chosen = one_answer(record.turns("chosen"), record, "chosen").text;
-      example.rejected = one_answer(record.turns("rejected"), record, "rejected").text;
-      read_preference(record, example);
-      break;
-    case SampleFormat::prompts:
-      example.prompt = some_text(record, prompt_field(record), "prompt");
-      example.input = optional_text(record, "input");
-      if (const auto field = response_field(record); !field.empty()) example.answer = record.text(field);
-      break;
-    case SampleFormat::text:
-      example.is_text = true;
-      example.response = record.text("text");
-      break;
-    case SampleFormat::automatic: break;
+  Reading out;
+  if (rules.names.answers.empty() && !label_is_taken(record, format, rules)) {
+    out.left_out = fmt::format("the label is none of {}", join(rules.names.label_values, ", "));
+    return out;
   }
-  return example;
+  out = is_choice(record) ? read_choice(record, rules.names) : read_as(record, format, rules);
+  if (kind_of(format) == DatasetKind::preference) read_pair_fields(record, out.examples);
+  for (Example& example : out.examples) example.place = record.place();
+  // Of several pairs of one prompt the first has the best answer.
+  if (rules.kind.value_or(DatasetKind::preference) != DatasetKind::preference && out.examples.size() > 1) out.examples.resize(1);
+  return out;
 }
 
 DatasetKind kind_of(SampleFormat format) {
   switch (format) {
     case SampleFormat::preference:
     case SampleFormat::hh:
+    case SampleFormat::ranking:
     case SampleFormat::dialogue_preference: return DatasetKind::preference;
     case SampleFormat::prompts: return DatasetKind::prompts;
     default: return DatasetKind::supervised;
@@ -197,6 +263,9 @@ Example as_kind(Example example, DatasetKind kind) {
     if (!example.response) example.response = example.chosen;
     require(example.response.has_value(), "{}: a supervised dataset needs a response (response, output, answer or chosen)", example.place);
     require(!is_empty(example.response), "{}: the response is empty; fill it in, or take the record out", example.place);
+    for (const Turn& turn : example.turns)
+      require(!turn.learned.value_or(false) || !trim(turn.text).empty(),
+              "{}: an answer of the dialogue is empty; fill it in, or take the record out", example.place);
   }
   if (kind == DatasetKind::prompts) {
     if (example.is_text) {

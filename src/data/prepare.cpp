@@ -13,12 +13,14 @@
 #include "collimate/base/text.hpp"
 #include "collimate/data/model_files.hpp"
 #include "collimate/data/order.hpp"
+#include "data/sample_maker.hpp"
 #include "data/special_texts.hpp"
 
 namespace collimate {
 namespace {
 
 constexpr std::size_t most_complaints = 5;
+constexpr std::int64_t long_text = 32768;  // tokens: more than most models take
 constexpr std::size_t most_unused = 100;  // fields; of records whose fields have a name each
 
 constexpr std::pair<std::string_view, PairGroups> pair_groups_names[] = {
@@ -40,7 +42,7 @@ class ExampleSource {
     if (options_.format != SampleFormat::automatic) return kind_of(options_.format);
     SampleFormat format = SampleFormat::automatic;
     for (RecordReader reader(options_.inputs.front(), options_.reading); auto record = reader.next();)
-      if (guarded([&] { format = format_shown(*record); })) return kind_of(format);
+      if (guarded([&] { format = format_shown(with_usual_names(*record, options_.names)); })) return kind_of(format);
     fail("no record of '{}' shows what it is; the first: {}", options_.inputs.front(), complaints.front());
   }
 
@@ -50,33 +52,29 @@ class ExampleSource {
     records = bad = 0;
     complaints.clear();
     unused.clear();
+    left_out.clear();
     std::vector<Example> group;
+    const bool grouped = kind == DatasetKind::preference && options_.pair_groups != PairGroups::none;
     for (const std::string& path : options_.inputs) {
       RecordReader reader(path, options_.reading);
       SampleFormat format = options_.format;
+      const std::int64_t bad_before = bad;
       while (auto record = reader.next()) {
-        guarded([&] {
-          const SampleFormat found = format == SampleFormat::automatic ? detect_format(*record) : format;
-          require(
-              options_.kind || kind_of(found) == kind,
-              "{}: the record is for a {} dataset, but the first input is for a {} one; prepare them apart, or say with --kind what they "
-              "are to become",
-              record->place(), name_of(kind_of(found)), name_of(kind));
-          Example example = as_kind(read_example(*record, found), kind);
-          format = found;  // a bad first record does not decide
-          for (const std::string& name : record->unused())
-            if (unused.contains(name) || unused.size() < most_unused) ++unused[name];
-          const bool grouped = kind == DatasetKind::preference && options_.pair_groups != PairGroups::none;
+        std::vector<Example> read;
+        guarded([&] { read = examples_of(std::move(*record), kind, format); });
+        for (Example& example : read) {
           const bool same = grouped && !group.empty() && same_prompt(group.back(), example);
-          if (!group.empty() && !same) pending = std::exchange(group, {});
+          if (!group.empty() && !same) {
+            visit(group);
+            group.clear();
+          }
           group.push_back(std::move(example));
-        });
-        if (!pending.empty()) visit(pending);
-        pending.clear();
+        }
       }
       records += reader.records();
       bad += reader.bad();
       for (const std::string& complaint : reader.complaints()) complain(complaint);
+      require_mostly_good(path, reader.records() + reader.bad(), bad - bad_before);
     }
     if (!group.empty()) visit(group);
   }
@@ -96,9 +94,37 @@ class ExampleSource {
 
   std::int64_t records = 0, bad = 0;
   std::vector<std::string> complaints;
-  std::map<std::string, std::int64_t> unused;
+  std::map<std::string, std::int64_t> unused, left_out;
 
  private:
+  /// The examples of a record. `format` is what the file's first good record showed, or automatic.
+  std::vector<Example> examples_of(Record read, DatasetKind kind, SampleFormat& format) {
+    const Record record = with_usual_names(std::move(read), options_.names);
+    const bool shown = format == SampleFormat::automatic;
+    const SampleFormat found = shown ? detect_format(record) : format;
+    require(
+        options_.kind || kind_of(found) == kind,
+        "{}: the record is for a {} dataset, but the first input is for a {} one; prepare them apart, or say with --kind what they "
+        "are to become",
+        record.place(), name_of(kind_of(found)), name_of(kind));
+    require(options_.kind || found != SampleFormat::oasst,
+            "{}: a tree of OpenAssistant holds dialogues, ranked answers and prompts; say which with --kind supervised, preference or prompts",
+            record.place());
+    Reading reading = read_examples(record, found, {options_.names, options_.learn, kind});
+    if (found == SampleFormat::prompts && shown && !options_.kind) require_no_answers(record);
+    for (Example& example : reading.examples) example = as_kind(std::move(example), kind);
+    format = found;  // a bad first record does not decide
+    if (!reading.left_out.empty()) ++left_out[reading.left_out];
+    for (const std::string& name : record.unused())
+      if (unused.contains(name) || unused.size() < most_unused) ++unused[name];
+    return std::move(reading.examples);
+  }
+
+  /// Where most records are bad the file is not what it is taken for.
+  void require_mostly_good(const std::string& path, std::int64_t all, std::int64_t bad_ones) const {
+    require(2 * bad_ones <= all, "{} of the {} records of '{}' are bad, so it is not what it is taken for; the first: {}", bad_ones, all, path,
+            complaints.empty() ? "" : complaints.front());
+  }
   /// What a first record shows; one whose response is null does not show that these are prompts alone.
   static SampleFormat format_shown(const Record& record) {
     const SampleFormat format = detect_format(record);
@@ -117,7 +143,6 @@ class ExampleSource {
     if (complaints.size() < most_complaints) complaints.push_back(sentence);
   }
   const PrepareOptions& options_;
-  std::vector<Example> pending;
 };
 
 /// Every answer that a record holds.
@@ -163,102 +188,8 @@ std::optional<ModelFiles> files_beside(const PrepareOptions& options) {
   return read_model_files(options.tokenizer);
 }
 
-/// Turns the examples of one record or group into samples of a dataset.
-class SampleMaker {
- public:
-  SampleMaker(const TemplateEncoder& encoder, SpecialTexts& special, std::int64_t text_window)
-      : encoder_(encoder), special_(special), text_window_(text_window) {}
-
-  std::vector<SupervisedSample> supervised(const Example& example, LengthCounts& counts) const {
-    if (example.is_text && text_window_ > 0) return windows(example, counts);
-    SupervisedSample sample;
-    std::vector<std::int32_t> response;
-    TemplateText prompt = encoder_.rules().prompt_text(example), answer = encoder_.rules().response_text(example, *example.response);
-    special_.look_at(prompt);
-    special_.look_at(answer);
-    if (!encoder_.prompt(prompt, example.place, sample.tokens, counts)) return {};
-    if (!encoder_.response(answer, sample.tokens, example.place, response, counts)) return {};
-    if (example.is_text && sample.tokens.size() == 1 && response.front() == sample.tokens.front())
-      response.erase(response.begin());  // a text that begins with BOS itself
-    sample.prompt = std::move(prompt.text);
-    sample.response = std::move(answer.text);
-    sample.mask.assign(sample.tokens.size(), 0);
-    sample.mask.resize(sample.tokens.size() + response.size(), 1);
-    sample.tokens.insert(sample.tokens.end(), response.begin(), response.end());
-    require(sample.tokens.size() > 1, "{}: a sample of one token has nothing to learn; take it out or let a BOS be added", example.place);
-    return {std::move(sample)};
-  }
-
-  PreferenceGroup preference(const std::vector<Example>& examples, LengthCounts& counts) const {
-    PreferenceGroup group;
-    TemplateText prompt = encoder_.rules().prompt_text(examples.front());
-    special_.look_at(prompt);
-    if (!encoder_.prompt(prompt, examples.front().place, group.prompt, counts)) return {};
-    for (const Example& example : examples) {
-      PreferencePair pair;
-      TemplateText chosen = encoder_.rules().response_text(example, *example.chosen);
-      TemplateText rejected = encoder_.rules().response_text(example, *example.rejected);
-      special_.look_at(chosen);
-      special_.look_at(rejected);
-      pair.margin = example.margin;
-      pair.category = example.category;
-      require(chosen.text != rejected.text, "{}: 'chosen' and 'rejected' are equal; take the record out", example.place);
-      if (!encoder_.response(chosen, group.prompt, example.place, pair.chosen, counts)) continue;
-      if (!encoder_.response(rejected, group.prompt, example.place, pair.rejected, counts)) continue;
-      if (pair.chosen == pair.rejected) {  // what told them apart was cut off
-        ++counts.dropped;
-        continue;
-      }
-      pair.chosen_text = std::move(chosen.text);
-      pair.rejected_text = std::move(rejected.text);
-      group.pairs.push_back(std::move(pair));
-    }
-    group.text = std::move(prompt.text);
-    return group;
-  }
-
-  PromptSample prompt(const Example& example, LengthCounts& counts) const {
-    PromptSample sample;
-    TemplateText text = encoder_.rules().prompt_text(example);
-    special_.look_at(text);
-    sample.answer = example.answer.value_or("");
-    if (!encoder_.prompt(text, example.place, sample.tokens, counts)) return {};
-    require(!sample.tokens.empty(), "{}: the prompt has no token; take it out or let a BOS be added", example.place);
-    sample.text = std::move(text.text);
-    return sample;
-  }
-
- private:
-  /// Consecutive samples of plain text. Each starts with the token before it (BOS, or the text's first token, in the first one), which
-  /// is not learned again, so every later token is learned exactly once.
-  std::vector<SupervisedSample> windows(const Example& example, LengthCounts& counts) const {
-    const Tokenizer& tokenizer = encoder_.tokenizer();
-    TemplateText text = encoder_.rules().response_text(example, *example.response);
-    special_.look_at(text);
-    std::vector<std::int32_t> tokens = tokenizer.encode(text.text, text.own);
-    counts.unknown += encoder_.count_unknown(tokens);
-    if (encoder_.rules().add_bos && (tokens.empty() || tokens.front() != tokenizer.bos())) tokens.insert(tokens.begin(), *tokenizer.bos());
-    if (encoder_.rules().add_eos && (tokens.empty() || tokens.back() != tokenizer.eos())) tokens.push_back(*tokenizer.eos());
-    std::vector<SupervisedSample> samples;
-    const std::size_t step = static_cast<std::size_t>(text_window_) - 1;
-    for (std::size_t first = 0; first + 1 < tokens.size(); first += step) {
-      const auto all = std::span<const std::int32_t>(tokens), window = all.subspan(first, std::min(step + 1, all.size() - first));
-      SupervisedSample& sample = samples.emplace_back();
-      sample.tokens.assign(window.begin(), window.end());
-      sample.mask.assign(window.size(), 1);
-      sample.mask[0] = 0;
-      sample.prompt = tokenizer.decode_after(all.first(first), window.first(1));
-      sample.response = tokenizer.decode_after(all.first(first + 1), window.subspan(1));
-    }
-    require(!samples.empty(), "{}: a text of one token has nothing to learn; take it out", example.place);
-    return samples;
-  }
-  const TemplateEncoder& encoder_;
-  SpecialTexts& special_;
-  std::int64_t text_window_;
-};
-
 void check(const PrepareOptions& options) {
+  options.names.check();
   require(!options.inputs.empty(), "no input file is given");
   require(!options.output.empty(), "no output file is given");
   require(options.like.empty() || options.train_bpe == 0, "a tokenizer is either taken from '{}' or trained, not both", options.like);
@@ -276,6 +207,13 @@ void check(const PrepareOptions& options) {
     require(!same_file(input, options.output) && !same_file(input, options.held_out_output),
             "'{}' is an input and an output; name another output", input);
   require(!held_out || !same_file(options.output, options.held_out_output), "'{}' is named for both outputs", options.output);
+}
+
+/// Tokens that a plain-text sample may have: of the model, else of the template, else of most models.
+std::int64_t text_limit(const PrepareOptions& options, const Template& rules) {
+  if (options.context > 0) return options.context;
+  const bool limited = rules.max_prompt_tokens > 0 && rules.max_response_tokens > 0;
+  return limited ? rules.max_prompt_tokens + rules.max_response_tokens : long_text;
 }
 
 /// Which examples go to the held-out part: a share of all of them, of pairs a share of the prompts.
@@ -317,8 +255,10 @@ void require_samples(const DatasetWriter& out, const std::string& path, const Pr
   if (report.bad > 0) remedies.push_back("correct the bad ones");
   if (report.lengths.dropped > 0) remedies.push_back("raise --max-prompt-tokens and --max-response-tokens where the template is made");
   if (held_out) remedies.push_back("hold out another share");
-  fail("nothing is left for '{}': {} records are bad{}, and {} were dropped as too long or equal once cut; {}", path, report.bad,
-       report.complaints.empty() ? "" : fmt::format(" (the first: {})", report.complaints.front()), report.lengths.dropped,
+  std::string others;
+  for (const auto& [why, count] : report.left_out) others += fmt::format(", {} were left out ({})", count, why);
+  fail("nothing is left for '{}': {} records are bad{}{}, and {} were dropped as too long or equal once cut; {}", path, report.bad,
+       report.complaints.empty() ? "" : fmt::format(" (the first: {})", report.complaints.front()), others, report.lengths.dropped,
        remedies.empty() ? "give more records" : join(remedies, ", or "));
 }
 
@@ -347,6 +287,7 @@ PrepareReport prepare(const PrepareOptions& options) {
     }
   }
   report.rules.add_eos = report.rules.add_eos && tokenizer->eos();
+  report.text_limit = text_limit(options, report.rules);
   report.vocabulary = tokenizer->vocabulary();
   report.wanted_vocabulary = options.train_bpe;
   report.tokenizer_fingerprint = tokenizer->fingerprint();
@@ -371,7 +312,10 @@ PrepareReport prepare(const PrepareOptions& options) {
       if (report.kind == DatasetKind::preference) pairs = maker.preference(group, report.lengths);
       if (report.kind == DatasetKind::prompts) prompt = maker.prompt(group.front(), report.lengths);
     });
-    for (const SupervisedSample& sample : samples) out.add(sample);
+    for (const SupervisedSample& sample : samples) {
+      if (group.front().is_text) report.count_text(std::ssize(sample.tokens));
+      out.add(sample);
+    }
     if (!pairs.pairs.empty()) out.add(pairs);
     if (!prompt.tokens.empty()) out.add(prompt);
   });
@@ -380,6 +324,7 @@ PrepareReport prepare(const PrepareOptions& options) {
   report.bad = source.bad;
   report.complaints = source.complaints;
   report.unused = source.unused;
+  report.left_out = source.left_out;
   require_samples(train, options.output, report, rest.has_value());
   if (rest) require_samples(*rest, options.held_out_output, report, true);
   const auto counts = [](const DatasetWriter& out) { return std::tuple(out.samples(), out.tokens(), out.targets()); };
@@ -394,6 +339,11 @@ PrepareReport prepare(const PrepareOptions& options) {
   return report;
 }
 
+void PrepareReport::count_text(std::int64_t tokens) {
+  long_texts += tokens > text_limit;
+  longest_text = std::max(longest_text, tokens);
+}
+
 std::string PrepareReport::vocabulary_text() const {
   if (vocabulary >= wanted_vocabulary) return "";
   return fmt::format("the trained tokenizer has {} tokens instead of {}: the text holds no more pairs to merge\n", vocabulary,
@@ -405,10 +355,16 @@ std::string PrepareReport::text() const {
   std::string out = fmt::format("{} records read, {} skipped, {} dropped as too long or equal once cut, {} prompts and {} responses cut\n", records, bad,
                                 lengths.dropped, lengths.cut_prompts, lengths.cut_responses);
   for (const std::string& complaint : complaints) out += fmt::format("  skipped: {}\n", complaint);
+  for (const auto& [why, count] : left_out) out += fmt::format("{} records left out: {}\n", count, why);
   std::vector<std::string> names;
   for (const auto& [name, count] : unused) names.push_back(fmt::format("{} ({}{})", name, count, names.empty() ? " records" : ""));
   if (!names.empty()) out += fmt::format("fields that the format does not use: {}\n", join(names, ", "));
   for (const std::string& note : notes) out += note + "\n";
+  if (long_texts)
+    out += fmt::format(
+        "warning: {} of the samples of plain text have more than {} tokens, the longest {}: no model with a shorter context can learn from them. "
+        "Cut them with --text-window, or say with --text-unit what one record is\n",
+        long_texts, text_limit, longest_text);
   out += letters;
   if (lengths.prompt_had_bos) out += fmt::format("{} prompts began with BOS already; it was not added again\n", lengths.prompt_had_bos);
   out += special;

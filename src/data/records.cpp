@@ -5,126 +5,23 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "collimate/base/error.hpp"
+#include "collimate/base/text.hpp"
+#include "collimate/base/utf8.hpp"
+#include "data/delimiter.hpp"
+#include "data/json_text.hpp"
+#include "data/messages.hpp"
 #include "data/text_stream.hpp"
 
 namespace collimate {
 namespace {
 
-using nlohmann::json;
 constexpr std::size_t most_complaints = 5;
-constexpr int deepest = 100;  // the JSON library writes nested values by recursion
-
-/// A record that cannot be used; the parser stands behind it and can go on.
-struct BadRecord {
-  std::int64_t line;
-  std::string reason;
-};
 
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 bool is_blank(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return is_blank(c); });
-}
-
-void require_utf8(std::string_view text, std::int64_t line) {
-  const std::size_t at = find_invalid_utf8(text);
-  if (at == std::string_view::npos) return;
-  const auto before = text.substr(0, at);
-  const auto lines = std::count(before.begin(), before.end(), '\n');
-  const std::size_t column = at - (lines ? before.rfind('\n') + 1 : 0) + 1;
-  throw BadRecord{line + lines, fmt::format("byte {} of the line (0x{:02x}) is not UTF-8; convert the file, for example with iconv", column,
-                                            static_cast<unsigned char>(text[at]))};
-}
-
-/// What is wrong with a JSON text, and where.
-std::string parse_reason(const json::parse_error& error, std::string_view text) {
-  const auto says = [&](const char* words) { return std::string_view(error.what()).find(words) != std::string_view::npos; };
-  if (error.byte > text.size() || says("missing closing quote"))
-    return fmt::format("the JSON text is cut off at byte {}; complete it or take it out", error.byte);
-  if (says("backslash")) return fmt::format("the backslash before byte {} of the JSON text begins no escape; write it twice", error.byte);
-  if (says("control character")) return fmt::format("byte {} of the JSON text is a control character; escape it, as in \\n", error.byte);
-  std::size_t from = error.byte > 10 ? error.byte - 10 : 0, end = std::min(from + 20, text.size());
-  const auto inside = [&](std::size_t i) { return i < text.size() && (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80; };
-  while (inside(from)) ++from;  // whole characters
-  while (inside(end)) ++end;
-  return fmt::format("not JSON at byte {}, near '{}'; correct it or take it out", error.byte, text.substr(from, end - from));
-}
-
-Field field_of(const json& value) {
-  if (value.is_string()) return {value.get<std::string>()};
-  return {value.dump(), true};
-}
-
-/// Of a JSON text: how many brackets are open at once, and how many keys there are, that is colons, outside of strings.
-struct Outline {
-  int depth = 0;
-  std::int64_t keys = 0;
-};
-
-Outline outline_of(std::string_view text) {
-  Outline out;
-  int depth = 0;
-  bool in_string = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      else if (c == '"') in_string = false;
-      continue;
-    }
-    if (c == '"') in_string = true;
-    else if (c == ':') ++out.keys;
-    else if (c == '{' || c == '[') out.depth = std::max(out.depth, ++depth);
-    else if (c == '}' || c == ']') --depth;
-  }
-  return out;
-}
-
-std::int64_t keys_in(const json& value) {
-  std::int64_t keys = value.is_object() ? std::ssize(value) : 0;
-  if (value.is_structured())
-    for (const json& part : value) keys += keys_in(part);
-  return keys;
-}
-
-/// The first key that stands twice in one object.
-std::string doubled_key(std::string_view text) {
-  std::string doubled;
-  std::vector<std::set<std::string>> keys;  // of the objects that are open
-  [[maybe_unused]] const json whole = json::parse(text, [&](int, json::parse_event_t event, json& parsed) {
-    if (event == json::parse_event_t::object_start) keys.emplace_back();
-    if (event == json::parse_event_t::object_end) keys.pop_back();
-    if (event == json::parse_event_t::key && !keys.back().insert(parsed).second && doubled.empty()) doubled = parsed;
-    return true;
-  });
-  return doubled;
-}
-
-Record object_record(std::string_view text, std::int64_t line) {
-  require_utf8(text, line);
-  const Outline outline = outline_of(text);
-  if (outline.depth > deepest) throw BadRecord{line, fmt::format("the JSON text is nested deeper than {} levels", deepest)};
-  json value;
-  try {
-    value = json::parse(text);
-  } catch (const json::parse_error& error) {
-    throw BadRecord{line, parse_reason(error, text)};
-  } catch (const json::out_of_range&) {
-    throw BadRecord{line, "the JSON text has a number beyond the range of JSON readers; correct it or take it out"};
-  }
-  if (keys_in(value) != outline.keys)
-    throw BadRecord{line, fmt::format("the key '{}' stands twice in one object; take one of them out", doubled_key(text))};
-  if (!value.is_object()) throw BadRecord{line, fmt::format("a JSON object is expected, not {}", value.type_name())};
-  Record record;
-  record.line = line;
-  for (const auto& [key, field] : value.items())
-    if (field.is_null())
-      record.nulls.insert(key);
-    else
-      record.fields[key] = field_of(field);
-  return record;
 }
 
 }  // namespace
@@ -217,9 +114,11 @@ struct JsonArray : RecordReader::Parser {
   bool started = false, finished = false;
 };
 
-/// Comma-separated values (RFC 4180) with a header row.
-struct Csv : RecordReader::Parser {
-  using Parser::Parser;
+/// A table with a header row: RFC 4180, with any delimiter. A quote opens a quoted field where it is the field's first character; elsewhere
+/// it is a letter.
+struct Table : RecordReader::Parser {
+  Table(const std::string& path, const RecordOptions& options)
+      : Parser(path, options), delimiter(options.delimiter ? options.delimiter : delimiter_of(path, stream.head())) {}
   FileFormat format() const override { return FileFormat::csv; }
   std::optional<Record> next() override {
     if (header.empty()) read_header();
@@ -231,8 +130,9 @@ struct Csv : RecordReader::Parser {
       row = read_row(line);
     } while (row.size() == 1 && row[0].empty());
     if (row.size() != header.size())
-      throw BadRecord{line, fmt::format("the row has {} column(s), the header has {} ({}); put fields with commas in double quotes",
-                                        row.size(), header.size(), fmt::join(header, ", "))};
+      throw BadRecord{line,
+                      fmt::format("the row has {} column(s), the header has {} ({}); put fields with {} in double quotes", row.size(),
+                                  header.size(), fmt::join(header, ", "), delimiter == ',' ? "commas" : fmt::format("{:?}", delimiter))};
     Record record;
     record.line = line;
     for (std::size_t i = 0; i < row.size(); ++i) {
@@ -246,11 +146,18 @@ struct Csv : RecordReader::Parser {
     if (stream.peek() == TextStream::end) return;
     header = read_row(1);
     for (std::size_t i = 0; i < header.size(); ++i) {
-      require(!header[i].empty(), "'{}', line 1: column {} of the header has no name; the first row must name the columns", stream.path(),
-              i + 1);
+      require_header_utf8(header[i]);
+      if (is_blank(header[i])) header[i] = fmt::format("(column {}, without a name)", i + 1);  // no format uses it
       require(std::count(header.begin(), header.end(), header[i]) == 1, "'{}', line 1: the header names the column '{}' twice",
               stream.path(), header[i]);
     }
+  }
+  void require_header_utf8(const std::string& name) const {
+    const std::size_t at = find_invalid_utf8(name);
+    require(at == std::string::npos,
+            "'{}', line 1: the header is not UTF-8; convert the file, if it is in a Western European encoding with `iconv -f WINDOWS-1252 "
+            "-t UTF-8`",
+            stream.path());
   }
 
   std::vector<std::string> read_row(std::int64_t line) {
@@ -258,7 +165,7 @@ struct Csv : RecordReader::Parser {
     for (std::size_t bytes = 0; true; limit(++bytes, line)) {
       const int c = stream.get();
       if (c == TextStream::end || c == '\n') return row;
-      if (c == ',') {
+      if (c == static_cast<unsigned char>(delimiter)) {
         row.emplace_back();
       } else if (c == '"' && row.back().empty()) {
         read_quoted(row.back(), line);
@@ -278,11 +185,12 @@ struct Csv : RecordReader::Parser {
       limit(field.size(), line);
     }
     const int after = stream.peek();
-    if (after == ',' || after == '\n' || after == '\r' || after == TextStream::end) return;
+    if (after == static_cast<unsigned char>(delimiter) || after == '\n' || after == '\r' || after == TextStream::end) return;
     std::string rest;
     stream.get_line(rest, longest);
     throw BadRecord{line, "there is text behind a closing double quote; write a quote inside a field twice"};
   }
+  char delimiter;
   std::vector<std::string> header;
 };
 
@@ -321,14 +229,32 @@ struct PlainText : RecordReader::Parser {
   TextUnit unit;
 };
 
+/// By the name's ending, else by the first bytes. What stands in the file must not contradict the name: pages and JSON are no plain text.
 FileFormat format_of(const std::string& path) {
   std::filesystem::path name(path);
   if (name.extension() == ".gz") name.replace_extension();
   const std::string ending = name.extension().string();
-  if (ending == ".csv") return FileFormat::csv;
-  if (ending == ".txt" || ending == ".text" || ending == ".md") return FileFormat::text;
-  if (ending == ".jsonl" || ending == ".ndjson") return FileFormat::jsonl;
   TextStream stream(path);
+  require(stream.kind() != FileKind::page,
+          "'{}' is a page in HTML or XML, where JSONL, JSON, CSV or text is expected: if it was downloaded, take the address of the file "
+          "itself "
+          "(on huggingface.co /resolve/ instead of /blob/); --file-format text learns it as it is",
+          path);
+  const bool text = ending == ".txt" || ending == ".text" || ending == ".md",
+             table = ending == ".csv" || ending == ".tsv" || ending == ".tab";
+  require(stream.kind() != FileKind::json || !(text || table),
+          "'{}' begins as JSON does, although its name says that it is {}: say --file-format jsonl or json, or {}", path,
+          text ? "text" : "a table", text ? "--file-format text to learn it as it is" : "--file-format csv");
+  if (table) return FileFormat::csv;
+  if (ending == ".jsonl" || ending == ".ndjson") return FileFormat::jsonl;
+  if (stream.kind() != FileKind::json && ending != ".json") {
+    const std::string columns = columns_of(stream.head());
+    require(
+        columns.empty(),
+        "'{}' looks like a table with the columns {}: say --file-format csv to read it as one, or --file-format text to learn it as it is",
+        path, columns);
+  }
+  if (text) return FileFormat::text;
   int c = stream.get();
   while (c != TextStream::end && is_blank(static_cast<char>(c))) c = stream.get();
   if (c == '[') return FileFormat::json;
@@ -339,7 +265,7 @@ std::unique_ptr<RecordReader::Parser> make_parser(const std::string& path, const
   switch (options.format == FileFormat::automatic ? format_of(path) : options.format) {
     case FileFormat::jsonl: return std::make_unique<JsonLines>(path, options);
     case FileFormat::json: return std::make_unique<JsonArray>(path, options);
-    case FileFormat::csv: return std::make_unique<Csv>(path, options);
+    case FileFormat::csv: return std::make_unique<Table>(path, options);
     default: return std::make_unique<PlainText>(path, options);
   }
 }
@@ -374,41 +300,35 @@ std::optional<Record> RecordReader::next() {
 
 std::string Record::place() const { return fmt::format("'{}', line {}", file, line); }
 
-namespace {
-const Field& field_named(const Record& record, std::string_view name) {
-  const auto found = record.fields.find(name);
-  if (found != record.fields.end()) {
+const Field& Record::field(std::string_view name) const {
+  const auto found = fields.find(name);
+  if (found != fields.end()) {
     found->second.used = true;
     return found->second;
   }
-  require(!record.nulls.contains(name), "{}: the field '{}' is null; give it a value or take the record out", record.place(), name);
+  require(!nulls.contains(name), "{}: the field '{}' is null; give it a value or take the record out", place(), name);
   std::vector<std::string> names;
-  for (const auto& [key, field] : record.fields) names.push_back(key);
-  fail("{}: the field '{}' is missing; the record has {}", record.place(), name, fmt::join(names, ", "));
+  for (const auto& [key, field] : fields) names.push_back(key);
+  fail("{}: the field '{}' is missing; the record has {}", place(), name, fmt::join(names, ", "));
 }
-
-std::string role_named(const std::string& name) {
-  if (name == "user" || name == "human" || name == "prompter") return "human";
-  if (name == "gpt" || name == "assistant" || name == "bot" || name == "model" || name == "chatgpt") return "assistant";
-  return name;
-}
-}  // namespace
 
 std::vector<std::string> Record::unused() const {
   std::vector<std::string> names;
   for (const auto& [name, field] : fields)
-    if (!field.used && !is_blank(field.text) && field.text != "[]" && field.text != "{}") names.push_back(name);
+    if (!field.used && !is_blank(field.text) && field.text != "[]" && field.text != "{}")
+      names.push_back(name.empty() ? "(a column without a name)" : name);
+  names.insert(names.end(), unused_keys.begin(), unused_keys.end());
   return names;
 }
 
 const std::string& Record::text(std::string_view name) const {
-  const Field& field = field_named(*this, name);
-  require(!field.is_json, "{}: the field '{}' must be a text, not {}", place(), name, field.text.substr(0, 40));
-  return field.text;
+  const Field& found = field(name);
+  require(!found.is_list() && !found.is_object(), "{}: the field '{}' must be a text, not {}", place(), name, found.text.substr(0, 40));
+  return found.text;
 }
 
 double Record::number(std::string_view name) const {
-  const std::string& text = field_named(*this, name).text;
+  const std::string& text = field(name).text;
   double value = 0;
   const auto [stop, code] = std::from_chars(text.data(), text.data() + text.size(), value);
   require(code == std::errc() && stop == text.data() + text.size(), "{}: the field '{}' must be a number, not '{}'", place(), name,
@@ -416,39 +336,7 @@ double Record::number(std::string_view name) const {
   return value;
 }
 
-std::vector<Turn> Record::turns(std::string_view name) const {
-  const Field& field = field_named(*this, name);
-  const json value = field.is_json ? json::parse(field.text) : json(field.text);
-  const json list = value.is_object() ? json::array({value}) : value;
-  const auto good = [](const json& turn, const char* role, const char* text) {
-    return turn.is_object() && turn.contains(role) && turn[role].is_string() && turn.contains(text) && turn[text].is_string();
-  };
-  std::vector<Turn> turns;
-  require(list.is_array(), "{}: the field '{}' must be a list of messages", place(), name);
-  for (const json& turn : list) {
-    const bool share = good(turn, "from", "value");
-    require(share || good(turn, "role", "content"), "{}: message {} of '{}' needs the texts 'from' and 'value', or 'role' and 'content'",
-            place(), turns.size() + 1, name);
-    turns.push_back({role_named(turn[share ? "from" : "role"].get<std::string>()), turn[share ? "value" : "content"].get<std::string>()});
-  }
-  return turns;
-}
-
-std::size_t find_invalid_utf8(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  for (std::size_t i = 0; i < text.size();) {
-    const unsigned c = byte(i);
-    const std::size_t length = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
-    if (length == 0) return i;
-    for (std::size_t k = 1; k < length; ++k)
-      if ((byte(i + k) & 0xC0) != 0x80) return i;
-    const unsigned second = byte(i + 1);  // overlong forms, surrogates and beyond U+10FFFF
-    if ((c == 0xE0 && second < 0xA0) || (c == 0xED && second > 0x9F) || (c == 0xF0 && second < 0x90) || (c == 0xF4 && second > 0x8F))
-      return i;
-    i += length;
-  }
-  return std::string_view::npos;
-}
+std::vector<Turn> Record::turns(std::string_view name) const { return messages_of(*this, name, field(name)); }
 
 namespace {
 template <class Enum, std::size_t N>

@@ -259,24 +259,36 @@ std::span<const TextRange> TemplateEncoder::special_in(const TemplateText& text)
   return rules_.special_tokens ? std::span<const TextRange>(text.own) : std::span<const TextRange>();
 }
 
+std::vector<std::int32_t> TemplateEncoder::prompt_tokens(const TemplateText& text, LengthCounts& counts) const {
+  std::vector<std::int32_t> tokens = tokenizer_->encode(text.text, special_in(text));
+  counts.unknown += count_unknown(tokens);
+  if (!rules_.add_bos) return tokens;
+  const std::int32_t bos = *tokenizer_->bos();
+  const bool had_bos = !tokens.empty() && tokens.front() == bos;
+  counts.prompt_had_bos += had_bos;
+  if (!had_bos) tokens.insert(tokens.begin(), bos);
+  return tokens;
+}
+
+std::vector<std::int32_t> TemplateEncoder::tokens_after(std::span<const std::int32_t> before, const TemplateText& text, LengthCounts& counts) const {
+  std::vector<std::int32_t> tokens = tokenizer_->encode_after(before, text.text, special_in(text));
+  counts.unknown += count_unknown(tokens);
+  return tokens;
+}
+
+bool TemplateEncoder::fit_prompt(std::vector<std::int32_t>& tokens, std::string_view place, LengthCounts& counts) const {
+  return fit(tokens, rules_.max_prompt_tokens, rules_.add_bos, true, rules_.prompt_rule, "prompt", place, counts.cut_prompts, counts.dropped);
+}
+
 bool TemplateEncoder::prompt(const TemplateText& text, std::string_view place, std::vector<std::int32_t>& tokens,
                              LengthCounts& counts) const {
-  tokens = tokenizer_->encode(text.text, special_in(text));
-  counts.unknown += count_unknown(tokens);
-  if (rules_.add_bos) {
-    const std::int32_t bos = *tokenizer_->bos();
-    const bool had_bos = !tokens.empty() && tokens.front() == bos;
-    counts.prompt_had_bos += had_bos;
-    if (!had_bos) tokens.insert(tokens.begin(), bos);
-  }
-  return fit(tokens, rules_.max_prompt_tokens, rules_.add_bos, true, rules_.prompt_rule, "prompt", place, counts.cut_prompts,
-             counts.dropped);
+  tokens = prompt_tokens(text, counts);
+  return fit_prompt(tokens, place, counts);
 }
 
 bool TemplateEncoder::response(const TemplateText& text, std::span<const std::int32_t> prompt, std::string_view place,
                                std::vector<std::int32_t>& tokens, LengthCounts& counts) const {
-  tokens = tokenizer_->encode_after(prompt, text.text, special_in(text));
-  counts.unknown += count_unknown(tokens);
+  tokens = tokens_after(prompt, text, counts);
   const bool had_eos = !tokens.empty() && tokens.back() == tokenizer_->eos();
   if (rules_.add_eos && !had_eos) tokens.push_back(*tokenizer_->eos());
   require(!tokens.empty(), "{}: the response is empty and the template adds no end-of-text token; take the record out", place);

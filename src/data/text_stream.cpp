@@ -19,10 +19,21 @@ TextStream::TextStream(const std::string& path) : path_(path), buffer_(1 << 16) 
   require(file_ != nullptr, "cannot read '{}': {}", path, std::strerror(errno));
   gzbuffer(static_cast<gzFile>(file_), 1 << 17);
   const bool filled = fill();
+  look();
   require(!path.ends_with(".gz") || !gzdirect(static_cast<gzFile>(file_)),
           "'{}' is not gzipped, although its name says so: copy the file again, or take .gz off its name", path);
   if (!filled || filled_ < 3) return;
   if (std::memcmp(buffer_.data(), "\xEF\xBB\xBF", 3) == 0) position_ = 3;
+}
+
+/// What the file is, or what is in the gzipped file.
+void TextStream::look() {
+  FileLook look = look_at(head().substr(0, file_head_bytes), filled_, path_);
+  kind_ = look.kind;
+  if (!gzdirect(static_cast<gzFile>(file_))) look.is = "gzipped, and in it is " + look.is;
+  const bool text = kind_ == FileKind::text || kind_ == FileKind::json || kind_ == FileKind::page;
+  require(text || kind_ == FileKind::empty || kind_ == FileKind::other_encoding, "'{}' is {}, where JSONL, JSON, CSV or text is expected: {}", path_,
+          look.is, look.advice);
 }
 
 TextStream::~TextStream() {

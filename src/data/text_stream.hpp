@@ -1,7 +1,10 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "collimate/base/file_kind.hpp"
 
 namespace collimate {
 
@@ -27,11 +30,16 @@ class TextStream {
   bool get_line(std::string& line, std::size_t longest);
   std::int64_t line() const { return line_; }  ///< of the next byte, from 1
   const std::string& path() const { return path_; }
+  FileKind kind() const { return kind_; }  ///< text, JSON, a page, text in another encoding, or empty; other kinds are refused
+  /// The first bytes of the file, as long as nothing was taken.
+  std::string_view head() const { return std::string_view(buffer_.data(), filled_).substr(position_); }
 
  private:
   bool fill();
+  void look();
   std::string path_;
   void* file_ = nullptr;
+  FileKind kind_ = FileKind::empty;
   std::vector<char> buffer_;
   std::size_t position_ = 0, filled_ = 0;
   std::int64_t line_ = 1;

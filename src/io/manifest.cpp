@@ -7,6 +7,7 @@
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/checksum.hpp"
 #include "collimate/base/error.hpp"
+#include "collimate/base/file_kind.hpp"
 
 namespace collimate {
 
@@ -162,6 +163,7 @@ std::string manifest_to_json(const Manifest& manifest) {
 
 Manifest read_manifest(const std::string& folder) {
   const std::string path = (fs::path(folder) / "manifest.json").string();
+  require_file_kind(folder, {FileKind::empty, FileKind::text, FileKind::json, FileKind::other_encoding}, "a checkpoint, which is a folder,");
   require(!fs::is_regular_file(folder), "'{}' is a file, but a checkpoint is a folder with a manifest.json: name that", folder);
   require(fs::is_directory(folder), "the checkpoint folder '{}' does not exist; check the path", folder);
   require(fs::exists(path), "'{}' is not a complete checkpoint: it has no manifest.json; name another folder{}", folder,

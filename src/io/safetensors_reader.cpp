@@ -8,6 +8,7 @@
 
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
+#include "collimate/base/file_kind.hpp"
 #include "collimate/io/safetensors.hpp"
 #include "io/file.hpp"
 #include "io/half.hpp"
@@ -119,6 +120,7 @@ struct SafetensorsReader::Content {
 /// Opens one file, checks its header and takes up its tensors; returns their names.
 std::vector<std::string> SafetensorsReader::Content::add_file(const std::string& file_path) {
   require(fs::exists(file_path), "the file '{}' does not exist; check the path", file_path);
+  require_file_kind(file_path, {FileKind::safetensors, FileKind::other_encoding}, "a safetensors file");
   files.emplace_back(file_path, File::Mode::read);
   const File& file = files.back();
   const std::uint64_t size = file.size();

@@ -7,7 +7,16 @@ namespace collimate::rlhf {
 
 std::int64_t Sequence::learned() const {
   const auto n = static_cast<std::int64_t>(tokens.size());
+  if (!mask.empty()) return std::count(mask.begin() + 1, mask.end(), 1);
   return prompt ? n - prompt : std::max<std::int64_t>(0, n - 1);
+}
+
+std::vector<float> Sequence::learned_of(std::span<const float> rows) const {
+  if (mask.empty()) return {rows.begin() + first_row(), rows.begin() + first_row() + learned()};
+  std::vector<float> out;
+  for (std::size_t t = 1; t < mask.size(); ++t)
+    if (mask[t]) out.push_back(rows[t - 1]);
+  return out;
 }
 
 Batch::Batch(std::vector<Sequence> sequences, std::int64_t grain_tokens, const Division& division, std::span<const std::int64_t> groups)
@@ -40,8 +49,8 @@ PackedGrain Batch::pack(std::int64_t grain) const {
   masks.reserve(grains_[grain].size());
   for (const std::int64_t i : grains_[grain]) {
     const Sequence& sequence = sequences_[i];
-    auto& mask = masks.emplace_back(sequence.tokens.size(), std::uint8_t{1});
-    std::fill_n(mask.begin(), std::max<std::int64_t>(sequence.prompt, 1), std::uint8_t{0});
+    auto& mask = masks.emplace_back(sequence.mask.empty() ? std::vector<std::uint8_t>(sequence.tokens.size(), 1) : sequence.mask);
+    if (sequence.mask.empty()) std::fill_n(mask.begin(), std::max<std::int64_t>(sequence.prompt, 1), std::uint8_t{0});
     samples.push_back({sequence.id, sequence.tokens, mask});
   }
   return pack_grain(samples);
@@ -139,7 +148,7 @@ std::vector<float> gather_rows(const Batch& batch, const Division& division, con
 std::vector<float> per_token(const Batch& batch, const Division& division, const Forward& forward) {
   return gather_rows(
       batch, division, forward, [](const Sequence& sequence) { return sequence.learned(); },
-      [](const Sequence& sequence, std::span<const float> values) { return values.subspan(sequence.first_row(), sequence.learned()); });
+      [](const Sequence& sequence, std::span<const float> values) { return sequence.learned_of(values); });
 }
 
 std::vector<float> per_sequence(const Batch& batch, const Division& division, const Forward& forward) {

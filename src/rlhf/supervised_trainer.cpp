@@ -23,8 +23,10 @@ Batch SupervisedTrainer::load(const Session& session, const Dataset& data, std::
   std::vector<Sequence> sequences;
   for (const std::int64_t i : samples) {
     SupervisedSample sample = data.supervised(i);
-    const auto prompt = std::find(sample.mask.begin(), sample.mask.end(), 1) - sample.mask.begin();
-    sequences.push_back({i, std::move(sample.tokens), prompt});
+    const auto first = std::find(sample.mask.begin(), sample.mask.end(), 1);
+    const std::int64_t prompt = first - sample.mask.begin();
+    const bool whole = std::find(first, sample.mask.end(), 0) == sample.mask.end();  // one answer, to the end
+    sequences.push_back({i, std::move(sample.tokens), prompt, whole ? std::vector<std::uint8_t>() : std::move(sample.mask)});
   }
   return session.batch(std::move(sequences));
 }
@@ -52,6 +54,23 @@ void SupervisedTrainer::learn(std::int64_t step) {
   report(step, line, batch.tokens(), fmt::format("loss {:.4f}", totals.loss));
 }
 
+namespace {
+/// Bytes of the text that the learned tokens are, run by run.
+std::int64_t learned_bytes(const Sequence& sequence, const Tokenizer& tokenizer) {
+  const std::span<const std::int32_t> tokens(sequence.tokens);
+  const auto learned = [&](std::size_t t) {
+    return sequence.mask.empty() ? static_cast<std::int64_t>(t) >= std::max<std::int64_t>(1, sequence.prompt) : sequence.mask[t] != 0;
+  };
+  std::int64_t bytes = 0;
+  for (std::size_t t = 1, end = 0; t < tokens.size(); t = end + 1) {
+    end = t;
+    while (end < tokens.size() && learned(end)) ++end;
+    if (end > t) bytes += static_cast<std::int64_t>(tokenizer.decode_after(tokens.first(t), tokens.subspan(t, end - t)).size());
+  }
+  return bytes;
+}
+}  // namespace
+
 void SupervisedTrainer::evaluate(std::int64_t step) {
   double nats = 0;
   std::int64_t tokens = 0, bytes = 0;  // of what is learned; a response may be cut, so its bytes are those of its tokens
@@ -60,11 +79,7 @@ void SupervisedTrainer::evaluate(std::int64_t step) {
     std::vector<std::int64_t> samples(std::min<std::int64_t>(1024, heldout_->size() - begin));
     std::iota(samples.begin(), samples.end(), begin);
     const Batch batch = load(session_, *heldout_, samples);
-    for (const Sequence& sequence : batch.sequences()) {
-      const std::span<const std::int32_t> tokens(sequence.tokens);
-      const std::size_t first = tokens.size() - static_cast<std::size_t>(sequence.learned());
-      bytes += static_cast<std::int64_t>(tokenizer->decode_after(tokens.first(first), tokens.subspan(first)).size());
-    }
+    for (const Sequence& sequence : batch.sequences()) bytes += learned_bytes(sequence, *tokenizer);
     for (const float logprob : token_logprobs(session_, *model_.engine, batch, 1.0f)) {
       nats -= logprob;
       ++tokens;

@@ -161,7 +161,14 @@ TEST(Prepare, RefusesBadInput) {
   refused("silent.csv", "prompt,response\na,b\nc,\n", {}, {"line 3", "the response is empty"});
   refused("plain.jsonl.gz", good, {}, {"plain.jsonl.gz", "is not gzipped"});
   refused("array.json", "[{\"prompt\": \"a\", \"response\": \"b\"},", {}, {});
-  refused("number.jsonl", "{\"prompt\": 3, \"response\": \"b\"}\n", {}, {"line 1", "prompt"});
+  refused("list.jsonl", "{\"prompt\": [3], \"response\": \"b\"}\n", {}, {"line 1", "prompt"});
+  refused("kto.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"label\": false}\n", {}, {"line 1", "good or bad", "--label-field label"});
+  refused("ranked.jsonl", "{\"prompt\": \"a\", \"response_a\": \"b\", \"response_b\": \"c\"}\n", {}, {"line 1", "'response_a'", "--kind prompts"});
+  refused("tree.jsonl", "{\"prompt\": {\"text\": \"a\", \"role\": \"prompter\", \"replies\": []}}\n", {}, {"line 1", "--kind supervised"});
+  refused("parquet.jsonl", std::string("PAR1\x15\0\x80\xff", 8), {"--skip-bad"}, {"Parquet", "to_json"});
+  refused("pointer.csv", "version https://git-lfs.github.com/spec/v1\n", {"--skip-bad"}, {"Git LFS", "git lfs pull"});
+  refused("wrong.jsonl", good + "no\nno\n", {"--skip-bad"}, {"2 of the 3 records"});
+  refused("fields.csv", "a,b\nc,d\n", {"--prompt-field", "x"}, {"no field 'x'", "it has a, b"});
   refused("other.jsonl", "{\"chosen\": \"a\"}\n", {}, {"line 1"});
   refused("long.jsonl", good, {"--max-prompt-tokens", "2"}, {"line 1", "3 tokens"});
   refused("equal.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"b\"}\n", {}, {"line 1", "chosen"});
@@ -190,6 +197,24 @@ TEST(Prepare, RefusesBadInput) {
   const std::string said = printed({"prepare", folder / "cut.jsonl", "--output", out, "--skip-bad"});
   EXPECT_NE(said.find("1 skipped"), std::string::npos) << said;
   EXPECT_EQ(Dataset(out).size(), 1);
+}
+
+TEST(Prepare, ReadsColumnsThatOptionsName) {
+  const Scratch folder;
+  put(folder / "in.csv", "input;output_1;output_2;label\nq;a;b;2\np;a;b;1\nr;a;b;tie\n");
+  const std::string said = printed({"prepare", folder / "in.csv", "--output", folder / "out.h5", "--prompt-field", "input", "--answer-fields", "output_1",
+                                    "--answer-fields=output_2", "--label-field", "label", "--label-values", "1", "--label-values=2"});
+  const Dataset pairs(folder / "out.h5");
+  EXPECT_EQ(pairs.preference(0).pairs.at(0).chosen_text, "b");
+  EXPECT_EQ(pairs.preference(1).pairs.at(0).chosen_text, "a");
+  EXPECT_NE(said.find("1 records left out: the label is none of 1, 2"), std::string::npos) << said;
+  put(folder / "sst.tsv", "sentence\tlabel\n\"a fine film\"\t1\n5\" screen\t0\n");
+  printed({"prepare", folder / "sst.tsv", "--output", folder / "sst.h5", "--prompt-field", "sentence", "--response-field", "label"});
+  EXPECT_EQ(Dataset(folder / "sst.h5").supervised(1).prompt, "5\" screen\n");
+  put(folder / "long.txt", std::string(40000, 'x'));
+  const std::string warned = printed({"prepare", folder / "long.txt", "--output", folder / "long.h5"});
+  EXPECT_NE(warned.find("warning: 1 of the samples of plain text have more than 32768 tokens, the longest 40002"), std::string::npos) << warned;
+  EXPECT_EQ(printed({"prepare", folder / "long.txt", "--output", folder / "long.h5", "--text-window", "1000"}).find("warning"), std::string::npos);
 }
 
 TEST(Prepare, ReadsRealFiles) {

@@ -241,7 +241,7 @@ TEST_F(Prepare, WhereNothingIsLeftItSaysWhy) {
   asked.reading.skip_bad = true;
   asked.kind = DatasetKind::supervised;
   EXPECT_THAT(refusal([&] { prepare(asked); }),
-              AllOf(HasSubstr("out.h5': 2 records are bad (the first: "), HasSubstr("line"), HasSubstr("; correct the bad ones")));
+              AllOf(HasSubstr("2 of the 2 records of "), HasSubstr("a.jsonl' are bad"), HasSubstr("the first: "), HasSubstr("line")));
   const std::string good = "{\"prompt\": \"abc\", \"response\": \"d\"}\n{\"prompt\": \"e\", \"response\": \"f\"}\n";
   asked = options(file("b.jsonl", good));
   asked.rules.prompt_rule = TooLong::drop;
@@ -272,11 +272,11 @@ TEST_F(Prepare, ADamagedTokenizerOfAnotherDatasetIsNamed) {
 }
 
 TEST_F(Prepare, ABadFirstRecordDoesNotDecideTheFormat) {
-  PrepareOptions asked = options(file("a.jsonl", "{\"x\": \"y\"}\n{\"prompt\": \"a\"}\n{\"instruction\": \"c\", \"output\": \"d\"}\n"));
+  PrepareOptions asked = options(file("a.jsonl", "{\"x\": \"y\"}\n{\"prompt\": \"a\"}\n{\"instruction\": \"c\", \"output\": \"d\"}\n{\"instruction\": \"e\", \"output\": \"f\"}\n"));
   asked.reading.skip_bad = true;
   asked.kind = DatasetKind::supervised;
   const auto report = prepare(asked);
-  EXPECT_TRUE(report.bad == 2 && report.samples == 1);
+  EXPECT_TRUE(report.bad == 2 && report.samples == 2);
   asked.kind.reset();
   EXPECT_EQ(prepare(asked).kind, DatasetKind::prompts);
   asked.inputs = {file("b.jsonl", "{\"x\": \"y\"}\n")};

@@ -166,8 +166,10 @@ TEST(Safetensors, RefusesDamagedFilesInASentence) {
   const auto one = [&](const std::string& dtype, const std::string& shape, const std::string& offsets) {
     return with_header("{" + tensor("x", dtype, shape, offsets) + "}", std::string(8, 'd'));
   };
-  expect("", "has 0 bytes");
-  expect("1234567", "too few");
+  expect("", "is empty");
+  expect("1234567", "is a text file, where a safetensors file is expected");
+  expect(std::string("\x02\0\0", 3), "too few");
+  expect("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "Git LFS pointer");
   expect(std::string(8, '\0'), "header of 0 bytes");
   expect(std::string(8, '\xff') + "{}", "header of 18446744073709551615 bytes");
   expect(with_header("{}", "").substr(0, 9), "it was cut off");

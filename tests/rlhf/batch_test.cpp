@@ -34,6 +34,21 @@ TEST(Batch, LearnsWhatIsBehindThePromptAndAllButTheFirstTokenWithoutOne) {
   EXPECT_EQ(per_sequence(batch, {}, places), (std::vector<float>{4, 8, 11}));
 }
 
+// A mask says token by token what is learned.
+TEST(Batch, LearnsWhatAMaskNames) {
+  const Batch batch(std::vector<Sequence>{{7, count_from(10, 6), 2, {0, 0, 1, 0, 0, 1}}, {8, count_from(20, 3), 1}, {9, count_from(30, 4), 0, {1, 1, 0, 1}}}, 64, {});
+  EXPECT_EQ(batch.learned_lengths(), (std::vector<std::int64_t>{2, 2, 2}));
+  const PackedGrain grain = batch.pack(0);
+  const std::vector<std::int32_t> targets(grain.targets.begin(), grain.targets.begin() + 13);
+  EXPECT_EQ(targets, (std::vector<std::int32_t>{-1, 12, -1, -1, 15, -1, 21, 22, -1, 31, -1, 33, -1}));
+  const auto places = [](std::span<const Grain> grains, const EachValued& each) {
+    std::vector<float> rows(grains[0].tokens.size());
+    std::iota(rows.begin(), rows.end(), 0.0f);
+    each(0, rows);
+  };
+  EXPECT_EQ(per_token(batch, {}, places), (std::vector<float>{1, 4, 6, 7, 9, 11}));
+}
+
 TEST(Batch, GroupsStayTogetherAndGrainsCoverAllInOrder) {
   std::vector<Sequence> sequences;
   for (int i = 0; i < 7; ++i) sequences.push_back({i, count_from(i, 6), 2});

@@ -81,6 +81,10 @@ class TemplateEncoder {
   /// record is to be dropped.
   bool response(const TemplateText& text, std::span<const std::int32_t> prompt, std::string_view place, std::vector<std::int32_t>& tokens,
                 LengthCounts& counts) const;
+  // The steps of prompt(), for dialogues of which several answers are learned.
+  std::vector<std::int32_t> prompt_tokens(const TemplateText& text, LengthCounts& counts) const;  ///< [BOS] prompt, however long
+  std::vector<std::int32_t> tokens_after(std::span<const std::int32_t> before, const TemplateText& text, LengthCounts& counts) const;
+  bool fit_prompt(std::vector<std::int32_t>& tokens, std::string_view place, LengthCounts& counts) const;  ///< false: to be dropped
   std::int64_t count_unknown(std::span<const std::int32_t> tokens) const;
 
  private:

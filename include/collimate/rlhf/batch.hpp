@@ -16,7 +16,9 @@ struct Sequence {
   std::int64_t id = 0;                                                ///< global number of the sample
   std::vector<std::int32_t> tokens;                                   ///< prompt, then response
   std::int64_t prompt = 0;                                            ///< tokens of the prompt; 0: every token but the first is learned
-  std::int64_t learned() const;                                       ///< tokens with a log-probability: the response's
+  std::vector<std::uint8_t> mask = {};                                ///< 1 for each token that is learned; empty: the whole response is
+  std::int64_t learned() const;                                       ///< tokens with a log-probability: the response's, or the mask's
+  std::vector<float> learned_of(std::span<const float> rows) const;   ///< of a number for every row those that predict learned tokens
   std::int64_t first_row() const { return prompt ? prompt - 1 : 0; }  ///< the row that predicts the first learned token
 };
 

@@ -30,6 +30,21 @@ struct OracleBench : Bench {
       prepare(name, DatasetKind::preference);
     });
   }
+  /// The supervised data once more, with responses of which some tokens are not learned, as dialogues have them.
+  void punch_holes() {
+    agree_on(world.ranks(), [&] {
+      if (world.rank() != 0) return;
+      const Dataset whole(options.sft.data);
+      DatasetWriter out(file("holes.h5"), DatasetKind::supervised, whole.rules(), *deserialize_tokenizer(whole.tokenizer()));
+      for (std::int64_t i = 0; i < whole.size(); ++i) {
+        SupervisedSample sample = whole.supervised(i);
+        for (std::size_t t = 0; t + 1 < sample.mask.size(); ++t) sample.mask[t] &= (t + static_cast<std::size_t>(i)) % 3 != 0;
+        out.add(sample);
+      }
+      out.finish();
+    });
+    options.sft.data = file("holes.h5");
+  }
   std::vector<nlohmann::json> lines(const std::string& key) const {
     std::vector<nlohmann::json> out;
     for (const auto& line : metrics())
@@ -38,8 +53,9 @@ struct OracleBench : Bench {
   }
 };
 
-void compare_supervised(bool shuffle, double dropout, std::int64_t samples = 12) {
+void compare_supervised(bool shuffle, double dropout, std::int64_t samples = 12, bool holes = false) {
   OracleBench bench("sft");
+  if (holes) bench.punch_holes();
   bench.options.sft.shuffle = shuffle;
   bench.options.model.dropout = dropout;
   bench.options.sft.heldout = bench.options.sft.data;
@@ -52,7 +68,7 @@ void compare_supervised(bool shuffle, double dropout, std::int64_t samples = 12)
   const Dataset data(bench.options.sft.data);
   const auto load = [&](std::int64_t i) {
     const SupervisedSample sample = data.supervised(i);
-    return Sequence{i, sample.tokens, std::find(sample.mask.begin(), sample.mask.end(), 1) - sample.mask.begin()};
+    return Sequence{i, sample.tokens, std::find(sample.mask.begin(), sample.mask.end(), 1) - sample.mask.begin(), sample.mask};
   };
   Twin twin(session, bench.options.model.config(data.vocabulary()), Head::policy, bench.options.sft.optimizer, 4);
   std::vector<double> losses, norms;
@@ -62,12 +78,14 @@ void compare_supervised(bool shuffle, double dropout, std::int64_t samples = 12)
     std::int64_t tokens = 0;
     for (const std::int64_t i : take(data.size(), 9, (step - 1) * samples, samples, shuffle)) {
       batch.push_back(load(i));
-      tokens += static_cast<std::int64_t>(batch.back().tokens.size()) - batch.back().prompt;
+      tokens += std::count(batch.back().mask.begin(), batch.back().mask.end(), 1);
     }
     twin.dropout = {dropout, 9, step};
     norms.push_back(twin.step(batch, 1, [&](std::size_t i) {
       const std::size_t n = batch[i].tokens.size() - static_cast<std::size_t>(batch[i].prompt);
-      return Twin::Scored{std::vector<double>(n, -1.0 / static_cast<double>(tokens)), std::vector<double>(n)};
+      Twin::Scored out{std::vector<double>(n), std::vector<double>(n)};
+      for (std::size_t t = 0; t < n; ++t) out.logprob[t] = batch[i].mask[batch[i].mask.size() - n + t] ? -1.0 / static_cast<double>(tokens) : 0;
+      return out;
     }));
     losses.push_back(-twin.sum_logprob / static_cast<double>(tokens)), counts.push_back(tokens);
   }
@@ -83,8 +101,12 @@ void compare_supervised(bool shuffle, double dropout, std::int64_t samples = 12)
   }
   double nats = 0;
   std::int64_t tokens = 0;
-  for (std::int64_t i = 0; i < data.size(); ++i)
-    for (const double l : twin.score(load(i)).logprob) nats -= l, ++tokens;
+  for (std::int64_t i = 0; i < data.size(); ++i) {
+    const Sequence sequence = load(i);
+    const std::vector<double> logprob = twin.score(sequence).logprob;
+    for (std::size_t t = 0; t < logprob.size(); ++t)
+      if (sequence.mask[sequence.mask.size() - logprob.size() + t]) nats -= logprob[t], ++tokens;
+  }
   const auto line = bench.lines("eval_loss").back();
   expect_close(line, "eval_loss", nats / static_cast<double>(tokens));
   EXPECT_EQ(line["eval_tokens"], tokens);
@@ -94,6 +116,7 @@ TEST(Oracle, SupervisedTraining) {
   compare_supervised(true, 0.1);
   compare_supervised(false, 0);
   compare_supervised(true, 0, 60);  // grains of several blocks of 256 rows
+  compare_supervised(true, 0, 12, true);
 }
 
 TEST(Oracle, RewardTraining) {

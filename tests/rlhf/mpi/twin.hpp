@@ -35,7 +35,7 @@ class Twin {
   }
   Engine& engine() { return *engine_; }
   Dropout dropout;         ///< of the next step
-  double sum_logprob = 0;  ///< of the tokens behind the prompts, as the last step saw them
+  double sum_logprob = 0;  ///< of the learned tokens behind the prompts, as the last step saw them
   void load(const std::string& stage, const std::string& model) { SavedModels(session_.checkpoint(stage)).load(model, engine_->store()); }
 
   /// Log-probabilities of the tokens behind the prompt, and their entropies.
@@ -69,7 +69,8 @@ class Twin {
                                   for (std::size_t r = 0; r < logprob.size(); ++r) {
                                     const std::int64_t t = first + static_cast<std::int64_t>(r) - begin;
                                     const bool learned = t >= 0 && t < static_cast<std::int64_t>(wanted.logprob.size());
-                                    if (learned) sum_logprob += logprob[r];
+                                    const auto& mask = sequences[i].mask;
+                                    if (learned && (mask.empty() || mask[begin + 1 + t])) sum_logprob += logprob[r];
                                     dlogprob[r] = learned ? static_cast<float>(wanted.logprob[t]) : 0;
                                     dentropy[r] = learned ? static_cast<float>(wanted.entropy[t]) : 0;
                                   }
