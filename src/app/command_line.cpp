@@ -53,12 +53,19 @@ bool is_link(const fs::path& path) {
 
 }  // namespace
 
+bool show_help(const OptionTable& table, std::string_view usage, const std::vector<std::string>& arguments) {
+  const auto asked = std::find_if(arguments.begin(), arguments.end(),
+                                  [](const std::string& word) { return word == "--help" || word == "-h" || word.starts_with("--help="); });
+  if (asked == arguments.end()) return false;
+  std::string section = asked->starts_with("--help=") ? asked->substr(7) : "";
+  if (asked + 1 != arguments.end() && asked->find('=') == std::string::npos && !asked[1].starts_with("-")) section = asked[1];
+  const std::string text = section.empty() ? fmt::format("{}\n\nOptions\n{}", usage, table.help_text()) : table.help_text(section);
+  std::fputs(text.c_str(), stdout);
+  return true;
+}
+
 bool read_command_line(OptionTable& table, std::string_view usage, const std::vector<std::string>& arguments) {
-  if (std::find(arguments.begin(), arguments.end(), "--help") != arguments.end()) {
-    const std::string text = fmt::format("{}\n\nOptions\n{}", usage, table.help_text());
-    std::fputs(text.c_str(), stdout);
-    return false;
-  }
+  if (show_help(table, usage, arguments)) return false;
   table.read_arguments(arguments);
   return true;
 }

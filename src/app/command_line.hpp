@@ -8,7 +8,10 @@
 
 namespace collimate {
 
-/// Reads the words of a command. With --help among them it prints the usage and all options instead and returns false.
+/// With --help among the words: prints the usage and all options, with --help SECTION those of one section, and returns true.
+bool show_help(const OptionTable& table, std::string_view usage, const std::vector<std::string>& arguments);
+
+/// Reads the words of a command; false after show_help().
 bool read_command_line(OptionTable& table, std::string_view usage, const std::vector<std::string>& arguments);
 
 /// Throws where the option was left empty.

@@ -50,7 +50,8 @@ const Command& command_named(const std::string& name) {
     if (name == command.name) return command;
     names.emplace_back(command.name);
   }
-  fail("there is no command '{}'; the nearest is {}, and collimate --help lists them", name, nearest_name(name, names));
+  const std::string suggestion = did_you_mean(name, names);
+  fail("there is no command '{}'; {}", name, suggestion.empty() ? "the commands are " + join(names, ", ") : suggestion);
 }
 
 /// Two processes of one mpirun would write the same files.
@@ -67,6 +68,7 @@ int dispatch(const std::vector<std::string>& words) {
     std::fputs(help().c_str(), stderr);
     return static_cast<int>(ExitCode::input_error);
   }
+  if (words[0] == "help" && words.size() > 1) return command_named(words[1]).run({"--help"});
   if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
     std::fputs(help().c_str(), stdout);
     return 0;

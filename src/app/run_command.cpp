@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/build_info.hpp"
+#include "app/command_line.hpp"
 #include "collimate/app/commands.hpp"
 #include "collimate/base/text.hpp"
 #include "collimate/comm/placement.hpp"
@@ -250,16 +251,19 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   return static_cast<int>(ExitCode::done);
 }
 
+constexpr const char* usage =
+    "collimate run DECK [--section.key=value ...]: runs the stages of a deck, under mpirun or srun on many ranks. For example\n"
+    "  mpirun -np 2 collimate run inputs/quickstart/quickstart.ini --run.folder=/tmp/mine --ppo.iterations=5\n"
+    "--help SECTION shows the options of one section: --help ppo";
+
 }  // namespace
 
 int run_command(const std::vector<std::string>& arguments) {
-  for (const std::string& word : arguments)
-    if (word == "--help" || word == "-h") {
-      Options options;
-      std::string deck;
-      fmt::print("Usage: collimate run DECK [--section.key=value ...]\n\n{}", table_of(options, deck).help_text());
-      return 0;
-    }
+  {
+    Options options;
+    std::string deck;
+    if (show_help(table_of(options, deck), usage, arguments)) return 0;
+  }
   const auto process = start_process_scorer(arguments);
   const std::string lonely = missing_ranks([](const char* name) { return std::getenv(name); });
   World world;

@@ -18,6 +18,10 @@ namespace po = boost::program_options;
 
 namespace collimate {
 
+namespace {
+std::string or_see_help(const std::string& suggestion) { return suggestion.empty() ? "--help lists all of them" : suggestion; }
+}  // namespace
+
 Range any() { return {}; }
 Range at_least(double low) { return {.low = low}; }
 Range more_than(double low) { return {.low = low, .low_included = false}; }
@@ -29,10 +33,11 @@ Range path_to_write() { return {.to_write = true}; }
 
 std::string Range::text() const {
   if (!words.empty()) return "one of " + join(words, ", ");
+  if (low && high && low_included && high_included) return fmt::format("{}..{}", *low, *high);
   std::string out;
-  if (low) out = fmt::format("{} {}", low_included ? "at least" : "more than", *low);
-  if (high) out += fmt::format("{}{} {}", low ? " and " : "", high_included ? "at most" : "below", *high);
-  return or_zero ? "0, or " + out : out;
+  if (low) out = fmt::format("{} {}", low_included ? ">=" : ">", *low);
+  if (high) out += fmt::format("{}{} {}", low ? " and " : "", high_included ? "<=" : "<", *high);
+  return out;
 }
 
 struct OptionTable::Option {
@@ -74,24 +79,26 @@ std::string OptionTable::Option::text() const {
 }
 
 std::string OptionTable::Option::wanted() const {
+  if (!range.words.empty()) return range.text();
   std::string kind = std::visit(
       [](auto* variable) -> std::string {
         using T = std::remove_pointer_t<decltype(variable)>;
         if constexpr (std::is_same_v<T, bool>) return "true or false";
-        else if constexpr (std::is_same_v<T, std::int64_t>) return "a whole number";
-        else if constexpr (std::is_same_v<T, double>) return "a number";
+        else if constexpr (std::is_same_v<T, std::int64_t>) return "integer";
+        else if constexpr (std::is_same_v<T, double>) return "number";
         else if constexpr (std::is_same_v<T, std::string>) return "text";
-        else return "a list";
+        else return "list";
       },
       target);
-  if (unit == "bytes") kind = "a size such as 512MiB";
-  if (range.to_write) kind = "a path";
-  if (!range.text().empty()) kind = range.words.empty() ? kind + ", " + range.text() : range.text();
-  return unit.empty() ? kind : fmt::format("{} ({})", kind, unit);
+  if (unit == "bytes") kind = "size such as 512MiB";
+  if (range.to_write) kind = "path";
+  if (const std::string bounds = range.text(); !bounds.empty()) kind += " " + bounds;
+  if (range.or_zero) kind = "0 or " + kind;
+  return unit.empty() || unit == "bytes" ? kind : fmt::format("{} ({})", kind, unit);
 }
 
 void OptionTable::Option::refuse(const std::string& given, const std::string& why) const {
-  fail("{}: {} = {} {}; give {}", place, name, given, why, wanted());
+  fail("{}: {} = {} {}; expected: {}", place, name, given, why, wanted());
 }
 
 void OptionTable::Option::check(const std::string& given, double number) const {
@@ -103,8 +110,9 @@ void OptionTable::Option::check(const std::string& given, double number) const {
 
 void OptionTable::Option::check_word(const std::string& word) const {
   const auto& words = range.words;
-  if (!words.empty() && std::find(words.begin(), words.end(), word) == words.end())
-    refuse(word, fmt::format("is unknown (nearest: {})", nearest_name(word, words)));
+  if (words.empty() || std::find(words.begin(), words.end(), word) != words.end()) return;
+  const std::string suggestion = did_you_mean(word, words);
+  refuse(word, suggestion.empty() ? "is unknown" : fmt::format("is unknown ({})", suggestion));
 }
 
 void OptionTable::Option::check_path(const std::string& path) const {
@@ -116,11 +124,11 @@ void OptionTable::Option::check_path(const std::string& path) const {
 void OptionTable::Option::assign(const std::vector<std::string>& given) const {
   const std::string& word = given.back();
   if (auto* const* flag = std::get_if<bool*>(&target)) {
-    if (!read_bool(word, **flag)) refuse(word, "is not a truth value");
+    if (!read_bool(word, **flag)) refuse(word, "is neither true nor false");
   } else if (auto* const* whole = std::get_if<std::int64_t*>(&target)) {
     std::int64_t number = 0;
     if (!(unit == "bytes" ? read_bytes(word, number) : read_whole(word, number)))
-      refuse(word, unit == "bytes" ? "is not a size" : "is not a whole number");
+      refuse(word, unit == "bytes" ? "is not a size" : "is not an integer");
     check(word, static_cast<double>(number));
     **whole = number;
   } else if (auto* const* real = std::get_if<double*>(&target)) {
@@ -153,12 +161,8 @@ void OptionTable::add_target(std::string name, Target target, std::string help, 
   ensure(!state_->by_name.contains(name), "the option {} was declared twice", name);
   auto option = std::make_unique<Option>(Option{name, std::move(help), std::move(unit), target, std::move(range), "", "", true});
   option->initial = option->text();
-  const bool list = std::holds_alternative<std::vector<std::string>*>(target);
   // Boost gets text and gives text: the checks and their sentences are ours.
-  po::value_semantic* semantic = nullptr;
-  if (list) semantic = po::value<std::vector<std::string>>();
-  else semantic = po::value<std::string>();
-  state_->description.add_options()(name.c_str(), semantic);
+  state_->description.add_options()(name.c_str(), po::value<std::vector<std::string>>());
   state_->by_name[name] = option.get();
   state_->options.push_back(std::move(option));
 }
@@ -239,11 +243,9 @@ void OptionTable::read_arguments(const std::vector<std::string>& arguments) {
     const std::string typed = error.get_option_name();
     const std::size_t begin = std::min(typed.find_first_not_of('-'), typed.size());
     const std::string name = typed.substr(begin, typed.find('=') - begin);
-    fail("command line: there is no option --{}; the nearest is --{}", name, nearest_name(name, names()));
+    fail("command line: there is no option --{}; {}", name, or_see_help(did_you_mean(name, names(), "--")));
   } catch (const po::too_many_positional_options_error&) {
     refuse_stray_word(words);
-  } catch (const po::multiple_occurrences& error) {
-    fail("command line: --{} is given more than once; keep one", error.get_option_name().substr(2));
   } catch (const po::error_with_option_name& error) {
     const std::string name = error.get_option_name();
     fail("command line: {} has no value; give it as {}=value", name, name);
@@ -269,8 +271,8 @@ void OptionTable::read_deck(std::string_view text, const std::string& file) {
   for (DeckLine& line : read_deck_lines(text, file)) {
     const std::string name = line.section.empty() ? line.key : line.section + "." + line.key;
     const auto found = state_->by_name.find(name);
-    require(found != state_->by_name.end(), "{}:{}: there is no option {}; the nearest is {}", file, line.line, name,
-            nearest_name(name, names()));
+    require(found != state_->by_name.end(), "{}:{}: there is no option {}; {}", file, line.line, name,
+            or_see_help(did_you_mean(name, names())));
     Option& option = *found->second;
     require(option.in_deck, "{}:{}: {} belongs to the command line, not into a deck", file, line.line, name);
     const auto [first, fresh] = seen.emplace(name, line.line);
@@ -288,8 +290,7 @@ void OptionTable::assign_all() {
   for (const auto& option : state_->options) {
     const po::variable_value& value = state_->values[option->name];
     if (value.empty()) continue;
-    const auto* text = boost::any_cast<std::string>(&value.value());
-    option->assign(text ? std::vector<std::string>{*text} : value.as<std::vector<std::string>>());
+    option->assign(value.as<std::vector<std::string>>());
   }
 }
 
@@ -318,12 +319,16 @@ std::vector<std::string> sections_of(const Options& options) {
 
 }  // namespace
 
-std::string OptionTable::help_text() const {
+std::string OptionTable::help_text(const std::string& wanted_section) const {
   const auto as_given = [](const Option& option) {  // in a deck, or on a command line
     return option.section().empty() ? shell_word(option.initial) : deck_value(option.initial);
   };
   std::string out;
-  for (const std::string& section : sections_of(state_->options)) {
+  const std::vector<std::string> sections = sections_of(state_->options);
+  require(wanted_section.empty() || std::find(sections.begin(), sections.end(), wanted_section) != sections.end(),
+          "there is no section [{}]; the sections are {}", wanted_section, join({sections.begin() + 1, sections.end()}, ", "));
+  for (const std::string& section : sections) {
+    if (!wanted_section.empty() && section != wanted_section) continue;
     if (!section.empty()) out += fmt::format("\n[{}]\n", section);
     for (const auto& option : state_->options) {
       if (option->section() != section) continue;

@@ -118,10 +118,18 @@ int edit_distance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
-std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates) {
-  const auto nearer = [&](const std::string& a, const std::string& b) { return edit_distance(name, a) < edit_distance(name, b); };
+std::string did_you_mean(std::string_view name, const std::vector<std::string>& candidates, std::string_view dashes) {
+  const auto last_part = [](std::string_view text) { return text.substr(text.rfind('.') + 1); };
+  // A name without its section, or the beginning of a name, is as near as a slip of one letter.
+  const auto distance = [&](const std::string& candidate) {
+    const bool part = last_part(candidate) == name || (name.size() > 2 && candidate.starts_with(name));
+    return part ? 1 : edit_distance(name, candidate);
+  };
+  const auto nearer = [&](const std::string& a, const std::string& b) { return distance(a) < distance(b); };
   const auto found = std::min_element(candidates.begin(), candidates.end(), nearer);
-  return found == candidates.end() ? std::string() : *found;
+  const int most = name.size() > 4 ? 2 : 1;
+  if (found == candidates.end() || distance(*found) > most) return "";
+  return fmt::format("did you mean {}{}?", dashes, *found);
 }
 
 std::uint64_t hash_of(std::string_view text) {

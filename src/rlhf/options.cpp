@@ -15,72 +15,74 @@ constexpr double most_steps = 1e9, most_epochs = 1e6, most_tokens = 2147483647;
 }  // namespace
 
 void RunOptions::declare(OptionTable& t) {
-  t.add("run.folder", folder, "where the run writes: deck, log, metrics, samples, checkpoints, summary", path_to_write());
-  t.add("run.stages", stages, "stages in order: prepare (makes the quickstart's data), sft, reward, ppo, evaluate",
+  t.add("run.folder", folder, "folder the run writes to: deck, log, metrics, samples, checkpoints, summary", path_to_write());
+  t.add("run.stages", stages,
+        "stages, in order: prepare (makes the quickstart's data), sft, reward, ppo, evaluate (a finished model; PPO evaluates by itself)",
         one_of({"prepare", "sft", "reward", "ppo", "evaluate"}));
-  t.add("run.seed", seed, "seed of every random number of the run", at_least(0));
+  t.add("run.seed", seed, "random seed of the run", at_least(0));
   t.add("run.hash_every", hash_every,
-        "gradient and values of every tensor are hashed, and replicas compared, every so many steps and PPO iterations (0: at the end only)",
+        "steps (PPO: iterations) between hashes of every gradient and parameter; replicas are compared too (0: at the end only)",
         at_least(0), "steps");
   t.add("restart", restart,
-        "auto: go on from the last checkpoint in run.folder; replace: start over; none: refuse a folder that holds a run",
+        "auto: continue from the last checkpoint in run.folder; replace: delete the old run and start over; none: refuse a folder that "
+        "holds a run",
         one_of({"none", "auto", "replace"}));
   t.add("run.stop_after", stop_after,
-        "save, and end with exit code 75, after so many optimizer steps or PPO iterations of this start (0: never)", at_least(0), "steps");
-  t.add("run.sample_ids", sample_ids, "samples.jsonl, and what a scorer's program reads, have the token ids of prompts and responses too");
-  t.add("run.keep_last", keep_last, "checkpoints of each stage that stay, the one of its end included; while a stage runs it has at least two",
+        "optimizer steps (PPO: iterations) of this start after which the run saves and exits with code 75 (0: never)", at_least(0),
+        "steps");
+  t.add("run.sample_ids", sample_ids, "write the token ids of prompts and responses to samples.jsonl and to the scorer program");
+  t.add("run.keep_last", keep_last, "checkpoints kept of each stage, its final one included; a running stage keeps at least two",
         between(1, 1 << 30));
-  t.add("run.keep_every", keep_every, "a checkpoint of every so many-th step or PPO iteration is written and stays (0: none)", at_least(0), "steps");
+  t.add("run.keep_every", keep_every, "write and keep a checkpoint every n steps (PPO: iterations) (0: off)", at_least(0), "steps");
   t.add("run.keep_best", keep_best,
-        "the checkpoint of the best evaluation of each stage stays: by held-out loss (sft), accuracy (reward) or reward (ppo)");
-  t.add("allow-new-bits", allow_new_bits, "restart on another instruction set although the numbers will differ in their last bits");
-  t.add("check", check, "check deck, files, tokenizers and memory, print them and exit");
+        "keep the best checkpoint of each stage: by held-out loss (sft), accuracy (reward) or reward (ppo)");
+  t.add("allow-new-bits", allow_new_bits, "allow a restart on another instruction set; results then differ in their last bits");
+  t.add("check", check, "check the deck, files, tokenizers and memory, print the plan and exit");
   t.command_line_only({"restart", "allow-new-bits", "check"});
 }
 
 void MachineOptions::declare(OptionTable& t) {
-  t.add("grid.tensor", tensor, "ranks that share each layer; divides numerics.tensor_shards", between(1, 1 << 20), "ranks");
-  t.add("grid.data", data, "replicas that share each batch (0: all ranks)", between(0, 1 << 20), "ranks");
-  t.add("grid.pipeline", pipeline, "stages into which the blocks of each model are divided", between(1, 1 << 20), "ranks");
-  t.add("grid.order", order, "the axes in the order in which they vary from rank to rank, the fastest first",
-        one_of({"tensor", "data", "pipeline"}));
-  t.add("params.zero", zero,
-        "what each replica holds only its share of: 0 nothing, 1 optimizer state, 2 gradients too, 3 values too (ZeRO)", between(0, 3));
+  t.add("grid.tensor", tensor, "tensor-parallel ranks; must divide numerics.tensor_shards", between(1, 1 << 20), "ranks");
+  t.add("grid.data", data, "data-parallel replicas (0: all remaining ranks)", between(0, 1 << 20), "ranks");
+  t.add("grid.pipeline", pipeline, "pipeline stages", between(1, 1 << 20), "ranks");
+  t.add("grid.order", order, "order of the axes over the ranks, fastest first", one_of({"tensor", "data", "pipeline"}));
+  t.add("params.zero", zero, "ZeRO stage: 0 off, 1 shards the optimizer state, 2 also gradients, 3 also parameters", between(0, 3));
   t.add("engine.recompute", recompute,
-        "computed again in the backward instead of kept: nothing, the inputs of attention and activation, or all of a block",
+        "activation checkpointing: none, selective (inputs of attention and activation), full (whole blocks)",
         one_of({"none", "selective", "full"}));
-  t.add("engine.recompute_every", recompute_every, "only every so many-th block computes again", between(1, 4096), "blocks");
+  t.add("engine.recompute_every", recompute_every, "recompute only every n-th block", between(1, 4096), "blocks");
   t.add("numerics.mode", mode,
-        "exact: the same bits on every grid; fast: sums in whatever order is quickest, so that numbers depend on the ranks",
+        "exact: the same bits on every grid; fast: sums in the quickest order, so results depend on the number of ranks",
         one_of({"exact", "fast"}));
-  t.add("numerics.tensor_shards", tensor_shards, "virtual shards V of each layer, a power of two: a part of the numbers' definition",
+  t.add("numerics.tensor_shards", tensor_shards,
+        "the largest tensor-parallel degree you will ever use, a power of two; changing it changes results in the last bits",
         between(1, 64));
-  t.add("batch.grain_tokens", grain_tokens, "tokens computed at once by one replica: a part of the numbers' definition", between(16, 1e12),
-        "tokens");
-  t.add("device.memory", device_memory, "most memory to use per rank (0: no limit)", at_least(0), "bytes");
+  t.add("batch.grain_tokens", grain_tokens, "tokens of one grain (micro-batch); changing it changes results in the last bits",
+        between(16, 1e12), "tokens");
+  t.add("device.memory", device_memory, "memory limit per rank (0: no limit)", at_least(0), "bytes");
 }
 
 void ModelOptions::declare(OptionTable& t) {
-  t.add("model.family", family, "architecture of a model that starts from random numbers", one_of(family_names()));
+  t.add("model.family", family, "architecture of a model that starts from random weights", one_of(family_names()));
   t.add("model.layers", layers, "blocks", at_least(1));
   t.add("model.width", width, "width of the residual stream", at_least(1));
   t.add("model.heads", heads, "query heads", at_least(1));
   t.add("model.kv_heads", kv_heads, "key/value heads (0: as many as query heads)", at_least(0));
-  t.add("model.head_size", head_size, "columns of a head (0: width / heads)", at_least(0));
+  t.add("model.head_size", head_size, "head dimension (0: width / heads)", at_least(0));
   t.add("model.mlp", mlp, "inner width of the MLP (0: 4 x width for gpt2, 8/3 x width down to a multiple of 8 for the others)", at_least(0));
-  t.add("model.context", context, "most tokens of a sequence", at_least(2), "tokens");
-  t.add("model.tied", tied, "the head is the embedding");
-  t.add("model.rope_theta", rope_theta, "base of the rotary positions", more_than(1));
-  t.add("model.rope_scaling", rope_scaling, "how rotary positions are slowed down for long contexts: not at all, linear, or as LLaMA 3.1 does",
+  t.add("model.context", context, "longest sequence", at_least(2), "tokens");
+  t.add("model.tied", tied, "tie the output head to the embedding");
+  t.add("model.rope_theta", rope_theta, "base of the rotary position embedding", more_than(1));
+  t.add("model.rope_scaling", rope_scaling, "scaling of the rotary positions for long contexts: none, linear, or llama3 (as LLaMA 3.1)",
         one_of({"none", "linear", "llama3"}));
-  t.add("model.rope_factor", rope.factor, "by how much", at_least(1));
+  t.add("model.rope_factor", rope.factor, "factor of the rotary scaling", at_least(1));
   t.add("model.rope_low_frequency", rope.low_frequency,
-        "llama3: turns of more than model.rope_original_context / this many tokens are slowed by the whole factor", more_than(0));
+        "llama3: wavelengths above rope_original_context / this many tokens are scaled by the whole factor", more_than(0));
   t.add("model.rope_high_frequency", rope.high_frequency,
-        "llama3: turns of fewer than model.rope_original_context / this many tokens are not slowed", more_than(0));
-  t.add("model.rope_original_context", rope.original_context, "llama3: the context before the slowing", at_least(1), "tokens");
+        "llama3: wavelengths below rope_original_context / this many tokens are not scaled", more_than(0));
+  t.add("model.rope_original_context", rope.original_context, "llama3: the context before scaling", at_least(1), "tokens");
   t.add("model.dropout", dropout,
-        "dropout of embedding and residual branches, not of attention probabilities, in supervised and reward training (0 in PPO)",
+        "dropout on embedding and residual branches, not on attention probabilities, in SFT and reward training (PPO uses none)",
         between(0, 0.9));
   t.add("model.init_std", init_std,
         "standard deviation of random weights; of output and down, / sqrt(2 x layers); transformers: 0.02 (0: 1 / sqrt(inputs) of each matrix)",
@@ -113,14 +115,14 @@ ModelConfig ModelOptions::config(std::int64_t vocabulary) const {
 }
 
 void LoraOptions::declare(OptionTable& t) {
-  t.add("lora.rank", rank, "rank of the low-rank adapters that learn instead of a model's own, then frozen parameters (0: none)",
+  t.add("lora.rank", rank, "rank of the LoRA adapters; the model's own parameters are then frozen (0: no adapters)",
         at_least(0));
-  t.add("lora.alpha", alpha, "an adapter's product counts alpha / rank times", more_than(0));
-  t.add("lora.dropout", dropout, "dropout of an adapter's input in supervised and reward training (0 in PPO)", between(0, 0.9));
-  t.add("lora.targets", targets, "the matrices of a block that get an adapter", one_of(adapter_targets()));
-  t.add("lora.stages", stages, "the stages in which adapters learn; in the others whole models do", one_of({"sft", "reward", "ppo"}));
+  t.add("lora.alpha", alpha, "LoRA scaling: adapters are scaled by alpha / rank", more_than(0));
+  t.add("lora.dropout", dropout, "dropout on the input of an adapter in SFT and reward training (PPO uses none)", between(0, 0.9));
+  t.add("lora.targets", targets, "matrices of each block that get an adapter", one_of(adapter_targets()));
+  t.add("lora.stages", stages, "stages that train adapters; the others train whole models", one_of({"sft", "reward", "ppo"}));
   t.add("lora.base", base,
-        "where to look for the base of a checkpoint with adapters that is not where the checkpoint says (empty: nowhere)");
+        "base model of a checkpoint with adapters, where it is no longer where the checkpoint says");
 }
 
 LoraConfig LoraOptions::of(const std::string& stage) const {
@@ -131,14 +133,14 @@ void OptimizerOptions::declare(OptionTable& t, const std::string& p) {
   t.add(p + "rate", rate, "peak learning rate of AdamW", at_least(0));
   t.add(p + "warmup", warmup, "steps of linear warm-up", between(0, most_steps), "steps");
   t.add(p + "schedule", schedule, "shape of the rate after the warm-up", one_of({"constant", "linear", "cosine"}));
-  t.add(p + "final_share", final_share, "what the rate falls to, as a share of the peak; the step after the last would have it", between(0, 1));
-  t.add(p + "clip", clip, "largest global gradient norm (0: no clipping)", at_least(0));
-  t.add(p + "beta1", adamw.beta1, "AdamW's first decay", at_least_below(0, 1));
-  t.add(p + "beta2", adamw.beta2, "AdamW's second decay", at_least_below(0, 1));
-  t.add(p + "epsilon", adamw.epsilon, "AdamW's epsilon", more_than(0));
+  t.add(p + "final_share", final_share, "final rate as a share of the peak, reached one step after the last", between(0, 1));
+  t.add(p + "clip", clip, "gradient clipping: largest global norm (0: off)", at_least(0));
+  t.add(p + "beta1", adamw.beta1, "AdamW beta1", at_least_below(0, 1));
+  t.add(p + "beta2", adamw.beta2, "AdamW beta2", at_least_below(0, 1));
+  t.add(p + "epsilon", adamw.epsilon, "AdamW epsilon", more_than(0));
   t.add(p + "epsilon_form", epsilon_form, "where epsilon is added: after the bias correction (torch) or before (tf)",
         one_of({"torch", "tf"}));
-  t.add(p + "weight_decay", adamw.decay, "decoupled weight decay; never on norms and biases", at_least(0));
+  t.add(p + "weight_decay", adamw.decay, "decoupled weight decay; not applied to norms and biases", at_least(0));
 }
 
 kernels::AdamW OptimizerOptions::how() const {
@@ -151,18 +153,20 @@ LearningRate OptimizerOptions::learning_rate(std::int64_t steps) const { return 
 
 namespace {
 
-const char* const init_help = "where the weights start: random, a stage of this run (sft, reward, ppo) or a checkpoint folder";
+const char* const init_help = "initial weights: random, a stage of this run (sft, reward, ppo) or a checkpoint folder";
 
 void declare_length(OptionTable& t, const std::string& p, TrainingOptions& o, const std::string& unit) {
-  t.add(p + "steps", o.steps, "optimizer steps (0: as many as the epochs need); with a constant rate a restart may raise them", between(0, most_steps), "steps");
-  t.add(p + "epochs", o.epochs, "passes over the data where steps is 0, each over all of it; the last step goes on into the next pass", {.low = 0, .high = most_epochs, .low_included = false});
-  t.add(p + "batch", o.batch, unit + " of one optimizer step, over all ranks", between(1, most_samples), unit);
+  t.add(p + "steps", o.steps, "optimizer steps (0: as many as `epochs` needs); with a constant rate a restart may raise them",
+        between(0, most_steps), "steps");
+  t.add(p + "epochs", o.epochs, "passes over the data where steps is 0; the last step reaches into the next pass",
+        {.low = 0, .high = most_epochs, .low_included = false});
+  t.add(p + "batch", o.batch, unit + " per optimizer step, over all ranks", between(1, most_samples), unit);
 }
 
 void declare_schedule(OptionTable& t, const std::string& p, TrainingOptions& o) {
   t.add(p + "evaluate_every", o.evaluate_every, "steps between evaluations (0: at the end only)", at_least(0), "steps");
   t.add(p + "checkpoint_every", o.checkpoint_every, "steps between checkpoints (0: at the end only)", at_least(0), "steps");
-  t.add(p + "log_every", o.log_every, "steps between lines of the log", at_least(1), "steps");
+  t.add(p + "log_every", o.log_every, "steps between log lines", at_least(1), "steps");
 }
 
 }  // namespace
@@ -172,7 +176,7 @@ void SupervisedOptions::declare(OptionTable& t) {
   t.add("sft.data", data, "dataset made by `collimate prepare`; {run} stands for run.folder");
   t.add("sft.heldout", heldout, "dataset for the evaluation loss (empty: none)");
   declare_length(t, "sft.", *this, "samples");
-  t.add("sft.shuffle", shuffle, "new order each epoch, from the seed");
+  t.add("sft.shuffle", shuffle, "shuffle the data in each epoch");
   optimizer.declare(t, "sft.");
   declare_schedule(t, "sft.", *this);
 }
@@ -187,7 +191,7 @@ void RewardOptions::declare(OptionTable& t) {
 }
 
 void ScorerOptions::declare(OptionTable& t) {
-  t.add("ppo.scorer", kind, "what gives the reward: a reward model or a built-in scorer",
+  t.add("ppo.scorer", kind, "source of the reward: a reward model or a built-in scorer",
         one_of({"model", "lexicon", "regex", "length", "exact", "process"}));
   t.add("ppo.scorer_lexicon", lexicon, "file of lines word, tab, value (AFINN's format), or of more columns");
   t.add("ppo.scorer_word_column", word_column, "column of ppo.scorer_lexicon that holds the words", between(1, 1 << 20));
@@ -198,52 +202,52 @@ void ScorerOptions::declare(OptionTable& t) {
         "where the scorer exact looks for a response's number: behind its last mark #### alone, or, where no mark has one, its last number",
         one_of({"marked", "last_number"}));
   t.add("ppo.scorer_command", command,
-        "command that reads one JSON line per sample and answers each at once with one score on a line, until its input ends");
-  t.add("ppo.scorer_deadline", deadline, "longest wait for the command to score one batch", more_than(0), "seconds");
-  t.add("ppo.scorer_sign", sign, "factor on the score of a scorer that is no model");
+        "program that scores samples: it reads one JSON line per sample and answers each at once with a score on a line");
+  t.add("ppo.scorer_deadline", deadline, "time limit of the program for one batch", more_than(0), "seconds");
+  t.add("ppo.scorer_sign", sign, "factor on the score of a built-in scorer");
 }
 
 void PpoOptions::declare(OptionTable& t) {
-  t.add("ppo.actor", actor, "policy to improve: a stage of this run or a checkpoint folder");
-  t.add("ppo.critic", critic, "where the critic starts: a reward model (its normalised head included) or a policy (head from zero)");
-  t.add("ppo.reference", reference, "frozen policy that the KL penalty refers to");
-  t.add("ppo.reward", reward, "reward model, where ppo.scorer is model");
+  t.add("ppo.actor", actor, "policy to train: a stage of this run or a checkpoint folder");
+  t.add("ppo.critic", critic, "initial critic: a reward model (with its head) or a policy (value head from zero)");
+  t.add("ppo.reference", reference, "frozen reference policy of the KL penalty");
+  t.add("ppo.reward", reward, "reward model, used with ppo.scorer = model");
   t.add("ppo.prompts", prompts, "dataset of prompts");
-  t.add("ppo.iterations", iterations, "rollouts, each followed by its updates (0: the actor is evaluated and stays as it is)",
+  t.add("ppo.iterations", iterations, "PPO iterations: a rollout and its updates (0: evaluate only)",
         between(0, most_steps));
-  t.add("ppo.batch", batch, "prompts of one iteration, over all ranks", between(1, most_samples), "samples");
-  t.add("ppo.minibatch", minibatch, "samples of one optimizer step", between(1, most_samples), "samples");
-  t.add("ppo.epochs", epochs, "passes over a rollout", between(1, most_epochs));
-  t.add("ppo.max_new", max_new, "most tokens of a response", between(1, most_tokens), "tokens");
-  t.add("ppo.slots", slots, "sequences generated at once per rank; changes no number", between(1, most_samples), "samples");
-  t.add("ppo.temperature", temperature, "temperature of sampling; the loss divides the logits by it too",
+  t.add("ppo.batch", batch, "prompts per iteration, over all ranks", between(1, most_samples), "samples");
+  t.add("ppo.minibatch", minibatch, "samples per optimizer step", between(1, most_samples), "samples");
+  t.add("ppo.epochs", epochs, "passes over each rollout", between(1, most_epochs));
+  t.add("ppo.max_new", max_new, "longest response", between(1, most_tokens), "tokens");
+  t.add("ppo.slots", slots, "sequences generated at once per rank; does not change results", between(1, most_samples), "samples");
+  t.add("ppo.temperature", temperature, "sampling temperature; the loss uses it too",
         between(kernels::lowest_temperature, kernels::highest_temperature));
-  t.add("ppo.gamma", gamma, "discount", between(0, 1));
-  t.add("ppo.lambda", lambda, "GAE's lambda", between(0, 1));
+  t.add("ppo.gamma", gamma, "discount factor", between(0, 1));
+  t.add("ppo.lambda", lambda, "lambda of GAE", between(0, 1));
   t.add("ppo.kl", kl.beta, "coefficient of the KL penalty in the reward", between(0, 1e6));
-  t.add("ppo.kl_target", kl.target, "KL per sample that the coefficient adapts to (0: fixed)", at_least(0), "nats");
-  t.add("ppo.kl_horizon", kl.horizon, "horizon of the adaptive coefficient", more_than(0), "samples");
-  t.add("ppo.kl_estimator", kl_estimator, "estimator of the KL in the reward", one_of({"k1", "k2", "k3"}));
-  t.add("ppo.kl_loss", policy.kl_coefficient, "coefficient of a KL term in the loss (k2; 0: none)", between(0, 1e6));
-  t.add("ppo.clip_low", policy.clip_low, "ratio is clipped to 1 - clip_low", between(0, 1));
-  t.add("ppo.clip_high", policy.clip_high, "ratio is clipped to 1 + clip_high", at_least(0));
-  t.add("ppo.dual_clip", policy.dual_clip, "bound c of the loss of negative advantages (0: off)", at_least(0));
+  t.add("ppo.kl_target", kl.target, "adaptive KL: target KL per sample (0: fixed coefficient)", at_least(0), "nats");
+  t.add("ppo.kl_horizon", kl.horizon, "adaptive KL: horizon", more_than(0), "samples");
+  t.add("ppo.kl_estimator", kl_estimator, "KL estimator of the penalty", one_of({"k1", "k2", "k3"}));
+  t.add("ppo.kl_loss", policy.kl_coefficient, "coefficient of a KL term in the loss (k2 estimator; 0: none)", between(0, 1e6));
+  t.add("ppo.clip_low", policy.clip_low, "lower clip range of the ratio: 1 - clip_low", between(0, 1));
+  t.add("ppo.clip_high", policy.clip_high, "upper clip range of the ratio: 1 + clip_high", at_least(0));
+  t.add("ppo.dual_clip", policy.dual_clip, "dual-clip PPO: bound c on the loss where the advantage is negative (0: off)", at_least(0));
   t.add("ppo.entropy", policy.entropy_coefficient, "coefficient of the entropy bonus", between(0, 1e6));
-  t.add("ppo.value_clip", value.clip, "how far a value may move from the old one (0: off)", at_least(0));
-  t.add("ppo.value_coefficient", value.coefficient, "coefficient of the value loss, beside its 0.5", between(0, 1e6));
-  t.add("ppo.aggregation", aggregation, "what the losses average over",
+  t.add("ppo.value_clip", value.clip, "clip range of the value loss (0: off)", at_least(0));
+  t.add("ppo.value_coefficient", value.coefficient, "coefficient of the value loss, on top of its factor 0.5", between(0, 1e6));
+  t.add("ppo.aggregation", aggregation, "how losses are averaged",
         one_of({"token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"}));
-  t.add("ppo.reward_clip", score.clip, "scores are clipped to this before the KL penalty (0: off)", at_least(0));
-  t.add("ppo.missing_eos", missing_eos, "a response without end-of-text: ignore, subtract from or replace its score",
+  t.add("ppo.reward_clip", score.clip, "clip scores to this magnitude before the KL penalty (0: off)", at_least(0));
+  t.add("ppo.missing_eos", missing_eos, "score of a response that was cut at max_new: ignore (keep), subtract or replace",
         one_of({"ignore", "subtract", "replace"}));
-  t.add("ppo.missing_eos_value", score.missing_eos_value, "by or with this");
-  t.add("ppo.whiten", whiten, "advantages get mean 0 and variance 1 over the tokens of the batch");
-  t.add("ppo.whiten_rewards", whiten_rewards, "per-token rewards get variance 1, their mean kept");
-  t.add("ppo.target_kl", target_kl, "an iteration's updates stop where the KL from the old policy exceeds this (0: never)", at_least(0),
+  t.add("ppo.missing_eos_value", score.missing_eos_value, "the amount subtracted, or the replacement");
+  t.add("ppo.whiten", whiten, "whiten advantages: mean 0 and variance 1 over the tokens of the batch");
+  t.add("ppo.whiten_rewards", whiten_rewards, "whiten per-token rewards: variance 1, mean kept");
+  t.add("ppo.target_kl", target_kl, "early stop of an iteration's updates above this KL from the old policy (0: off)", at_least(0),
         "nats");
-  t.add("ppo.freeze_actor", freeze_actor, "iterations in which only the critic learns", at_least(0));
+  t.add("ppo.freeze_actor", freeze_actor, "first iterations in which only the critic is trained", at_least(0));
   t.add("ppo.normalise_samples", normalise_samples,
-        "scores get mean 0 and std 1 over this many samples of the actor's first policy (0: as the reward model says)",
+        "samples of the initial policy used to normalise scores to mean 0 and std 1 (0: keep the reward model's normalisation)",
         zero_or_between(2, most_samples),
         "samples");
   actor_optimizer.declare(t, "ppo.actor_");
@@ -256,18 +260,19 @@ void PpoOptions::declare(OptionTable& t) {
 
 void EvaluateOptions::declare(OptionTable& t) {
   t.add("evaluate.prompts", prompts, "held-out prompts (empty: no evaluation)");
-  t.add("evaluate.model", model, "what a stage `evaluate` evaluates: a stage of this run or a checkpoint folder");
-  t.add("evaluate.reference", reference, "policy that the KL of a stage `evaluate` refers to (empty: no KL); PPO's own is ppo.reference");
-  t.add("evaluate.temperature", temperature, "temperature of evaluation samples; 0: always the most probable token",
+  t.add("evaluate.model", model, "model of the stage `evaluate`: a stage of this run or a checkpoint folder");
+  t.add("evaluate.reference", reference, "reference policy for the KL of the stage `evaluate` (empty: no KL)");
+  t.add("evaluate.temperature", temperature, "sampling temperature of evaluations (0: greedy)",
         zero_or_between(kernels::lowest_temperature, kernels::highest_temperature));
   t.add("evaluate.samples", samples, "samples per prompt", between(1, most_samples), "samples");
-  t.add("evaluate.max_new", max_new, "most tokens of a response (0: ppo.max_new)", between(0, most_tokens), "tokens");
-  t.add("evaluate.preferred", preferred, "also count the responses that have the quickstart's preferred form; only for its prompts");
-  t.add("evaluate.shown", shown, "samples in the table at the end", at_least(0), "samples");
+  t.add("evaluate.max_new", max_new, "longest response (0: ppo.max_new)", between(0, most_tokens), "tokens");
+  t.add("evaluate.preferred", preferred, "count responses in the quickstart's preferred form; only for its prompts");
+  t.add("evaluate.shown", shown, "samples shown at the end of the run", at_least(0), "samples");
 }
 
 void PrepareStageOptions::declare(OptionTable& t) {
-  t.add("prepare.vocabulary", vocabulary, "tokens of the byte-level BPE that the stage prepare trains", between(257, most_tokens), "tokens");
+  t.add("prepare.vocabulary", vocabulary, "vocabulary size of the BPE tokenizer that the stage prepare trains", between(257, most_tokens),
+        "tokens");
   t.add("prepare.seed", seed, "seed of the quickstart's data", at_least(0));
 }
 

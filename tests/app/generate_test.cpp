@@ -87,10 +87,10 @@ TEST_F(Generate, RefusesBadInput) {
   refused({"--prompt-ids", ""}, {"--prompt-ids"});
   refused({"--prompt-ids"}, {"--prompt-ids needs a value"});
   refused({"--prompt-ids", "1", "--prompt", "a"}, {"not both"});
-  refused({"--prompt-ids", "1", "--temperature=-1"}, {"temperature", "0, or at least 1e-06"});
+  refused({"--prompt-ids", "1", "--temperature=-1"}, {"temperature", "0 or number 1e-06..1000000"});
   for (const std::string absurd : {"1e-300", "1e-30", "1e38", "nan", "inf"})
-    refused({"--prompt-ids", "1", "--temperature=" + absurd}, {"temperature = " + absurd, "give a number, 0, or at least 1e-06 and at most 1000000"});
-  refused({"--prompt-ids", "1", "--samples=1000000000"}, {"samples", "at most 1000000"});
+    refused({"--prompt-ids", "1", "--temperature=" + absurd}, {"temperature = " + absurd, "expected: 0 or number 1e-06..1000000"});
+  refused({"--prompt-ids", "1", "--samples=1000000000"}, {"samples", "1..1000000"});
   refused({"--prompt-ids", "1", "--top-p=0"}, {"top-p"});
   refused({"--prompt-ids", "1", "--max-new=0"}, {"max-new"});
   refused({"--prompt-ids", "1", "--model", "reward"}, {"reward", "policy"});

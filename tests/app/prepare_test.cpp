@@ -179,8 +179,8 @@ TEST(Prepare, RefusesBadInput) {
   put(folder / "good.jsonl", good);
   expect_refusal({"prepare", folder / "good.jsonl", "--output", folder / "good.jsonl"}, {"good.jsonl", "input and an output"});
   expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--heldout", "0.3"}, {"held-out"});
-  expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--heldout", "1.5"}, {"heldout", "below 1"});
-  expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--heldout", "1"}, {"heldout = 1", "below 1"});
+  expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--heldout", "1.5"}, {"heldout", ">= 0 and < 1"});
+  expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--heldout", "1"}, {"heldout = 1", ">= 0 and < 1"});
   expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--kind", "preferences"}, {"preferences", "preference"});
   expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--tokenizer", folder / "tok.json"}, {"tok.json"});
   expect_refusal({"prepare", folder / "good.jsonl", "--output", out, "--like", folder / "like.h5"}, {"like.h5"});

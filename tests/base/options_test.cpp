@@ -166,10 +166,10 @@ TEST(Options, DeckErrorsNameFileLineAndRemedy) {
       table_of(v).read_deck(text, "my.ini");
     });
   };
-  EXPECT_THAT(deck("[sft]\n\nrat = 1\n"), AllOf(HasSubstr("my.ini:3"), HasSubstr("sft.rat"), HasSubstr("nearest is sft.rate")));
-  EXPECT_THAT(deck("[sft]\nrate = 0\n"), AllOf(HasSubstr("my.ini:2: sft.rate = 0"), HasSubstr("more than 0")));
-  EXPECT_THAT(deck("[sft]\nsteps = -1\n"), AllOf(HasSubstr("my.ini:2: sft.steps = -1"), HasSubstr("at least 0"), HasSubstr("(steps)")));
-  EXPECT_THAT(deck("[sft]\nsteps = 1.5\n"), HasSubstr("not a whole number"));
+  EXPECT_THAT(deck("[sft]\n\nrat = 1\n"), AllOf(HasSubstr("my.ini:3"), HasSubstr("sft.rat"), HasSubstr("did you mean sft.rate?")));
+  EXPECT_THAT(deck("[sft]\nrate = 0\n"), AllOf(HasSubstr("my.ini:2: sft.rate = 0"), HasSubstr("expected: number > 0")));
+  EXPECT_THAT(deck("[sft]\nsteps = -1\n"), AllOf(HasSubstr("my.ini:2: sft.steps = -1"), HasSubstr("expected: integer >= 0 (steps)")));
+  EXPECT_THAT(deck("[sft]\nsteps = 1.5\n"), HasSubstr("not an integer"));
   EXPECT_THAT(deck("[sft]\nrate = nan\n"), HasSubstr("not a number"));
   for (const char* commented : {"rate = 1 # fast", "rate = 1\t#fast", "template = a #b", "template = # none", "template = \"a\" # b"})
     EXPECT_THAT(deck(fmt::format("[sft]\n{}\n", commented)),
@@ -180,8 +180,8 @@ TEST(Options, DeckErrorsNameFileLineAndRemedy) {
   EXPECT_THAT(deck(std::string("\xff\xfe[\0r\0]\0", 8)), HasSubstr("'my.ini' is no text in UTF-8"));
   EXPECT_THAT(deck("[sft]\nrate =\n"), HasSubstr("not a number"));
   EXPECT_THAT(deck("[sft]\nrate = 1\nrate = 2\n"), AllOf(HasSubstr("my.ini:3"), HasSubstr("line 2")));
-  EXPECT_THAT(deck("ppo.scorer = lexikon\n"), AllOf(HasSubstr("nearest: lexicon"), HasSubstr("one of model, lexicon, length")));
-  EXPECT_THAT(deck("stages = sft, rewart\n"), AllOf(HasSubstr("stages = rewart"), HasSubstr("nearest: reward")));
+  EXPECT_THAT(deck("ppo.scorer = lexikon\n"), AllOf(HasSubstr("is unknown (did you mean lexicon?)"), HasSubstr("one of model, lexicon, length")));
+  EXPECT_THAT(deck("stages = sft, rewart\n"), AllOf(HasSubstr("stages = rewart"), HasSubstr("did you mean reward?")));
   EXPECT_THAT(deck("device.memory = 2Gb\n"), AllOf(HasSubstr("not a size"), HasSubstr("512MiB")));
   EXPECT_THAT(deck("ppo.whiten = maybe\n"), HasSubstr("true or false"));
   EXPECT_THAT(deck("[sft\n"), AllOf(HasSubstr("my.ini:1"), HasSubstr("[name]")));
@@ -199,12 +199,26 @@ TEST(Options, CommandLineErrors) {
       table_of(v).read_arguments(words);
     });
   };
-  EXPECT_THAT(line({"--sft.rat=1"}), AllOf(HasSubstr("--sft.rat;"), HasSubstr("nearest is --sft.rate")));
-  EXPECT_THAT(line({"--sft.ra=1"}), HasSubstr("nearest is --sft.rate"));  // a prefix is no option
+  EXPECT_THAT(line({"--sft.rat=1"}), AllOf(HasSubstr("--sft.rat;"), HasSubstr("did you mean --sft.rate?")));
+  EXPECT_THAT(line({"--sft.ra=1"}), HasSubstr("did you mean --sft.rate?"));  // the beginning of a name is no option
+  EXPECT_THAT(line({"--rate=1"}), HasSubstr("did you mean --sft.rate?"));
+  EXPECT_THAT(line({"--gpu"}), HasSubstr("there is no option --gpu; --help lists all of them"));  // nothing is near
   EXPECT_THAT(line({"--sft.rate"}), HasSubstr("sft.rate"));
-  EXPECT_THAT(line({"--sft.rate=1", "--sft.rate=2"}), HasSubstr("more than once"));
   EXPECT_THAT(line({"--sft.rate", "1", "a.ini", "--sft.rate=2", "b c"}), HasSubstr("'b c' has no option in front of it; values are"));
-  EXPECT_THAT(line({"--sft.rate=-1"}), AllOf(HasSubstr("command line: sft.rate = -1"), HasSubstr("more than 0")));
+  EXPECT_THAT(line({"--sft.rate=-1"}), AllOf(HasSubstr("command line: sft.rate = -1"), HasSubstr("expected: number > 0")));
+}
+
+TEST(Options, TheLastOneOnTheCommandLineCounts) {
+  Values v;
+  table_of(v).read_arguments({"--sft.rate=1", "--sft.rate", "2"});
+  EXPECT_EQ(v.rate, 2);
+}
+
+TEST(Options, HelpOfOneSection) {
+  Values v;
+  const OptionTable table = table_of(v);
+  EXPECT_THAT(table.help_text("sft"), AllOf(HasSubstr("--sft.rate"), Not(HasSubstr("--ppo."))));
+  EXPECT_THAT(message_of([&] { table.help_text("stf"); }), HasSubstr("the sections are"));
 }
 
 TEST(Options, AWordWithoutAnOptionIsToldWhichOneItIsMeantFor) {
@@ -228,10 +242,10 @@ TEST(Options, RangesSayWhatTheyTake) {
     table.read_arguments({"--x=" + given});
     return value;
   };
-  EXPECT_EQ(at_least_below(0, 1).text(), "at least 0 and below 1");
+  EXPECT_EQ(at_least_below(0, 1).text(), ">= 0 and < 1");
   EXPECT_EQ(with(at_least_below(0, 1), "0"), 0);
-  EXPECT_THAT(message_of([&] { with(at_least_below(0, 1), "1"); }), HasSubstr("x = 1 is out of range; give a number, at least 0 and below 1"));
-  EXPECT_EQ(zero_or_between(2, 4).text(), "0, or at least 2 and at most 4");
+  EXPECT_THAT(message_of([&] { with(at_least_below(0, 1), "1"); }), HasSubstr("x = 1 is out of range; expected: number >= 0 and < 1"));
+  EXPECT_THAT(message_of([&] { with(zero_or_between(2, 4), "1"); }), HasSubstr("expected: 0 or number 2..4"));
   for (const double good : {0.0, 2.0, 4.0}) EXPECT_EQ(with(zero_or_between(2, 4), fmt::format("{}", good)), good);
   for (const std::string bad : {"1", "5", "-1"}) EXPECT_THAT(message_of([&] { with(zero_or_between(2, 4), bad); }), HasSubstr("out of range"));
 }
@@ -241,7 +255,7 @@ TEST(Options, HelpShowsEveryOption) {
   OptionTable table = table_of(v);
   const std::string help = table.help_text();
   for (const std::string& name : table.names()) EXPECT_THAT(help, HasSubstr("--" + name));
-  EXPECT_THAT(help, HasSubstr("a whole number, at least 0 (steps); default 100"));
+  EXPECT_THAT(help, HasSubstr("integer >= 0 (steps); default 100"));
   EXPECT_THAT(help, HasSubstr("[ppo]"));
   OptionTable words;
   std::string text = "\\n\\nHuman: ", plain = "auto";

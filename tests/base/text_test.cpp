@@ -54,8 +54,12 @@ TEST(Text, ShellWordsReadBack) {
 TEST(Text, NearestName) {
   EXPECT_EQ(edit_distance("kitten", "sitting"), 3);
   EXPECT_EQ(edit_distance("", "abc"), 3);
-  EXPECT_EQ(nearest_name("sft.rat", {"ppo.rate", "sft.rate", "run.folder"}), "sft.rate");
-  EXPECT_EQ(nearest_name("x", {}), "");
+  const std::vector<std::string> names = {"ppo.rate", "sft.rate", "run.folder", "check"};
+  EXPECT_EQ(did_you_mean("sft.rat", names, "--"), "did you mean --sft.rate?");
+  EXPECT_EQ(did_you_mean("folder", names), "did you mean run.folder?");  // without its section
+  EXPECT_EQ(did_you_mean("sft.r", names), "did you mean sft.rate?");     // the beginning of a name
+  EXPECT_EQ(did_you_mean("gpu", names), "");
+  EXPECT_EQ(did_you_mean("x", {}), "");
   EXPECT_EQ(hash_of(""), 0xcbf29ce484222325u);
   EXPECT_EQ(hash_of("a"), 0xaf63dc4c8601ec8cu);  // published FNV-1a vectors
   EXPECT_EQ(hash_of("foobar"), 0x85944171f73967e8u);

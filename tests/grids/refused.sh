@@ -22,7 +22,7 @@ train 3 no --grid.pipeline=3
 refused "grid.pipeline = 3" "2 blocks" "at most 2 stages" "with 3 ranks 1 x 3 x 1"
 none_written
 train 2 no --params.zero=4
-refused "params.zero = 4" "at least 0 and at most 3"
+refused "params.zero = 4" "integer 0..3"
 none_written
 train 2 no --grid.order=tensor,data
 refused "grid.order" "pipeline"

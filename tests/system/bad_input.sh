@@ -18,25 +18,25 @@ bad() {
 # The deck.
 counts="1 2"
 bad --sft.rat=1 -- sft.rat sft.rate
-bad --sft.rate=-1 -- sft.rate "at least 0"
+bad --sft.rate=-1 -- sft.rate "number >= 0"
 bad --sft.rate=fast -- sft.rate fast
-bad --ppo.clip_low=1.5 -- ppo.clip_low "at most 1"
+bad --ppo.clip_low=1.5 -- ppo.clip_low "0..1"
 run 1 run "$here/small.ini" '--run.folder=~/bad'
 refused "run.folder = ~/bad" "write it out"
 bad --run.stages=sft,pretrain -- run.stages pretrain
-bad --evaluate.temperature=1e-30 -- evaluate.temperature "0, or at least 1e-06"
+bad --evaluate.temperature=1e-30 -- evaluate.temperature "0 or number 1e-06"
 counts=2
-bad --ppo.max_new=9223372036854775807 -- ppo.max_new "at most 2147483647"
-bad --sft.beta1=1 -- sft.beta1 "at least 0 and below 1"
-bad --ppo.kl=1e300 -- ppo.kl "at most 1000000"
-bad --ppo.normalise_samples=1 -- ppo.normalise_samples "0, or at least 2"
+bad --ppo.max_new=9223372036854775807 -- ppo.max_new "1..2147483647"
+bad --sft.beta1=1 -- sft.beta1 ">= 0 and < 1"
+bad --ppo.kl=1e300 -- ppo.kl "0..1000000"
+bad --ppo.normalise_samples=1 -- ppo.normalise_samples "0 or integer 2.."
 bad --evaluate.samples=10000000 -- evaluate.samples "60 prompts" "lower it"
 bad --run.stages=sft,sft -- run.stages twice
 bad --model.family=bert -- model.family llama
 bad --model.heads=5 -- model.width model.heads
 bad --grid.tensor=2 -- grid.tensor numerics.tensor_shards
 bad --grid.pipeline=3 -- grid
-bad --sft.batch=1000000000000 -- sft.batch "at most"
+bad --sft.batch=1000000000000 -- sft.batch "1..16777216"
 bad --grid.data=7 -- "1 x 7 x 1" "needs 7 ranks, but 2 run"
 bad --numerics.tensor_shards=3 -- numerics.tensor_shards "power of two"
 printf '[sft]\nrate = 1\n[sfd]\nrate = 1\n' >wrong.ini

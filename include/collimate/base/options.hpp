@@ -18,7 +18,7 @@ struct Range {
   bool or_zero = false;  ///< 0 is in range, too
   bool high_included = true;
   bool to_write = false;  ///< a path at which something is written
-  std::string text() const;  ///< "at least 0", "more than 0 and at most 1", "one of model, lexicon"; empty: anything
+  std::string text() const;  ///< ">= 0", "> 0 and <= 1", "1..64", "one of model, lexicon"; empty: anything
 };
 Range any();
 Range at_least(double low);
@@ -36,7 +36,7 @@ Range path_to_write();
 /// comment only as the first character of a line; a value with a # first or behind a blank is refused, since a comment was probably meant. A
 /// value with such a #, with blanks at its ends or several lines is written in double quotes with the escapes \n, \t, \", \\. Lists are separated by commas. With the unit "bytes" a whole number
 /// may be written 2GiB or 512MiB. The command line (`--section.key=value`, `--section.key value`, `--flag`) wins over the deck.
-/// Neither may give an option twice, but for lists on the command line, whose elements add up.
+/// A deck gives an option once. On the command line the last one counts, so that a wrapper script can be overridden; the elements of lists add up.
 ///
 /// Every error is an input error that names the option, the value, its range and the file and line it came from.
 class OptionTable {
@@ -66,7 +66,7 @@ class OptionTable {
   bool changed(const std::string& name) const;      ///< given, and other than its default
   std::vector<std::string> names() const;           ///< in order of declaration
   std::string value(const std::string& name) const; ///< as text
-  std::string help_text() const;                    ///< every option by section with range, unit and default
+  std::string help_text(const std::string& section = "") const;  ///< every option (of one section) with range, unit and default
   /// All values as a deck that reads back to exactly the same ones, without the options whose names start so.
   std::string resolved_deck(const std::vector<std::string>& excluded_prefixes = {}) const;
 

@@ -23,8 +23,8 @@ bool read_bytes(std::string_view text, std::int64_t& bytes);
 
 /// Levenshtein's distance: how many characters must be inserted, removed or replaced.
 int edit_distance(std::string_view a, std::string_view b);
-/// The candidate with the smallest edit distance; empty if there is none.
-std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
+/// "did you mean --sft.rate?": the candidate that differs in one or two letters, begins so, or lacks only its section; empty if there is none.
+std::string did_you_mean(std::string_view name, const std::vector<std::string>& candidates, std::string_view dashes = "");
 
 /// FNV-1a, 64 bits: to compare texts, not to protect them.
 std::uint64_t hash_of(std::string_view text);
