@@ -7,6 +7,7 @@
 
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
+#include "collimate/base/utf8.hpp"
 
 namespace collimate {
 namespace {
@@ -28,20 +29,6 @@ std::string escaped(std::string_view text) {
     else if (c == '\t') out += "\\t";
     else if (c == '\\') out += "\\\\";
     else out += c;
-  }
-  return out;
-}
-
-std::string unescaped(std::string_view text) {
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char next = text[i] == '\\' && i + 1 < text.size() ? text[i + 1] : '\0';
-    if (next != 'n' && next != 't' && next != '\\') {
-      out += text[i];
-      continue;
-    }
-    out += next == 'n' ? '\n' : next == 't' ? '\t' : '\\';
-    ++i;
   }
   return out;
 }
@@ -68,6 +55,25 @@ bool read_command_line(OptionTable& table, std::string_view usage, const std::ve
   if (show_help(table, usage, arguments)) return false;
   table.read_arguments(arguments);
   return true;
+}
+
+std::string unescaped(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char next = text[i] == '\\' && i + 1 < text.size() ? text[i + 1] : '\0';
+    if (next != 'n' && next != 't' && next != '\\') {
+      out += text[i];
+      continue;
+    }
+    out += next == 'n' ? '\n' : next == 't' ? '\t' : '\\';
+    ++i;
+  }
+  return out;
+}
+
+void print_text(std::string_view text) {
+  const std::string shown = as_utf8(text);
+  std::fwrite(shown.data(), 1, shown.size(), stdout);
 }
 
 void require_option(const OptionTable& table, const std::string& name) {
@@ -127,6 +133,11 @@ Template TemplateOptions::rules() const {
   rules.response_rule = too_long_named(response_rule_);
   rules.check();
   return rules;
+}
+
+bool TemplateOptions::turns_given(const OptionTable& table) const {
+  constexpr const char* names[] = {"response-prefix", "response-suffix", "human", "assistant", "system", "turn-suffix"};
+  return std::any_of(std::begin(names), std::end(names), [&](const char* name) { return table.given(name); });
 }
 
 bool TemplateOptions::given(const OptionTable& table) const {

@@ -14,6 +14,12 @@ bool show_help(const OptionTable& table, std::string_view usage, const std::vect
 /// Reads the words of a command; false after show_help().
 bool read_command_line(OptionTable& table, std::string_view usage, const std::vector<std::string>& arguments);
 
+/// A text of the command line, in which \n and \t stand for a line end and a tab, \\ for a backslash.
+std::string unescaped(std::string_view text);
+
+/// Writes a text to standard output; a byte that is no part of a character becomes U+FFFD.
+void print_text(std::string_view text);
+
 /// Throws where the option was left empty.
 void require_option(const OptionTable& table, const std::string& name);
 
@@ -32,7 +38,8 @@ class TemplateOptions {
   explicit TemplateOptions(Template defaults);
   void declare(OptionTable& table);  ///< this object must outlive the table's reading
   Template rules() const;
-  bool given(const OptionTable& table) const;  ///< any of them
+  bool given(const OptionTable& table) const;        ///< any of them
+  bool turns_given(const OptionTable& table) const;  ///< words around turns or responses
 
  private:
   Template rules_;

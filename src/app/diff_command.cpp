@@ -40,7 +40,7 @@ int diff_command(const std::vector<std::string>& arguments) {
   require(form == form_of(b), "'{}' and '{}' are a run and a checkpoint: give two runs or two checkpoints", a, b);
   const Verdict verdict = form == Form::run ? diff_runs(a, b) : diff_checkpoints(a, b);
   const std::string text = fmt::format("A  {}\nB  {}\n{}\n", a, b, verdict.text);
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  print_text(text);
   return verdict.equal ? 0 : 1;
 }
 

@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <functional>
 
+#include "app/chat_rules.hpp"
 #include "app/command_line.hpp"
 #include "app/export_weights.hpp"
 #include "app/peft.hpp"
@@ -30,6 +31,7 @@ void write_folder(const std::string& folder, const ExportedModel& model, const r
   if (tokenizer) save_tokenizer(*tokenizer, folder, text.rules.add_bos);
   write_model(folder, model, {}, {});
   write_text_files(folder, text, tokenizer.get());
+  write_chat_template(folder, text);
 }
 
 /// Reads a folder that was just written and compares it with the model: configuration, tokenizer, names, shapes and every bit.
@@ -132,11 +134,7 @@ int export_command(const std::vector<std::string>& arguments) {
         "a score is the head's number, with the gain of the normalisation in it; the constant {} is left out, which transformers' head has no "
         "place for: differences and rankings stay the same\n",
         constant);
-  Example example;
-  example.prompt = "x";
-  if (text.has_tokenizer() && text.rules.prompt_text(example).text != example.prompt)
-    fmt::print("its prompts were made with the template {:?}, which is no part of such a folder: who uses it must do the same\n",
-               text.rules.prompt);
+  fmt::print("{}", tell_of_template(text));
   return 0;
 }
 

@@ -9,14 +9,14 @@
 #include <numeric>
 
 #include "app/command_line.hpp"
+#include "app/generator.hpp"
 #include "collimate/app/commands.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
 #include "collimate/base/threads.hpp"
-#include "collimate/engine/engine.hpp"
+#include "collimate/io/json_lines.hpp"
 #include "collimate/kernels/head.hpp"
 #include "collimate/kernels/rows.hpp"
-#include "collimate/rlhf/model_card.hpp"
 
 namespace collimate {
 namespace {
@@ -24,13 +24,13 @@ namespace {
 constexpr const char* usage =
     "collimate generate --checkpoint CHECKPOINT [--prompt TEXT ... | --prompt-ids 1,2,3 ...] [OPTIONS]: continues prompts. Without one\n"
     "on the command line, each line of standard input that is not blank is a prompt. The checkpoint's template is applied to texts, not\n"
-    "to ids. A sample depends on the model, its prompt, its number and the seed, not on what else is generated with it.";
+    "to ids; with a chat template a prompt is a user's question. A sample depends on the model, its prompt, its number and the seed, not on what else is generated with it.";
 
 struct Words {
-  std::string checkpoint, base, model, prompt, prompt_ids, stop = "eos";
+  std::string checkpoint, base, model, prompt, prompt_ids, system, stop = "eos";
   std::int64_t max_new = 100, top_k = 0, seed = 1, samples = 1, slots = 32;
   double temperature = 1, top_p = 1;
-  bool raw = false, logprobs = false;
+  bool raw = false, logprobs = false, json = false;
 };
 
 void declare(OptionTable& table, Words& words) {
@@ -39,6 +39,7 @@ void declare(OptionTable& table, Words& words) {
   table.add("model", words.model, "which of its models; empty: its language model");
   table.add("prompt", words.prompt, "a text to continue; may be given several times");
   table.add("prompt-ids", words.prompt_ids, "token ids to continue, separated by commas; may be given several times");
+  table.add("system", words.system, "the system message in front of every prompt, for models with a chat template");
   table.add("max-new", words.max_new, "most new tokens; where it is not given, the context may set a lower limit", at_least(1), "tokens");
   table.add("temperature", words.temperature, "divides the logits; 0: always the most probable token", 
             zero_or_between(kernels::lowest_temperature, kernels::highest_temperature));
@@ -51,6 +52,9 @@ void declare(OptionTable& table, Words& words) {
   table.add("logprobs", words.logprobs,
             "also prints each new token, its text and its log-probability in the distribution that it was drawn from; with --temperature 0 "
             "in the model's own (temperature 1)");
+  table.add("json", words.json,
+            "prints one JSON object per sample and line: prompt, sample, text, finish_reason (stop or length), tokens, prompt_tokens, and with "
+            "--logprobs logprobs; bytes that are not UTF-8 are U+FFFD in its texts");
   table.add("slots", words.slots, "sequences computed at once; changes speed and memory, not results", between(1, 4096));
   table.words_are_for("checkpoint");
 }
@@ -103,11 +107,12 @@ std::vector<std::string> read_lines() {
   return lines;
 }
 
-std::vector<std::int32_t> encode(const std::string& text, const std::string& place, const rlhf::TextRules& rules,
-                                 const Tokenizer& tokenizer, bool raw) {
+std::vector<std::int32_t> encode(const std::string& text, const std::string& place, const rlhf::TextRules& rules, const Tokenizer& tokenizer,
+                                 const Words& words, bool with_system) {
   Example example;
   example.prompt = text;
-  example.complete = raw;
+  example.complete = words.raw;
+  if (with_system) example.turns = {{"system", words.system}, {"human", text}};
   LengthCounts counts;
   std::vector<std::int32_t> tokens;
   const TemplateEncoder encoder(rules.rules, tokenizer);
@@ -118,21 +123,6 @@ std::vector<std::int32_t> encode(const std::string& text, const std::string& pla
   require(!tokens.empty(), "{} is empty, and the template adds no beginning-of-text token; give some text", place);
   return tokens;
 }
-
-/// An engine with a model's weights, and memory for so many sequences.
-struct Generator {
-  std::unique_ptr<Device> device = make_cpu_device();
-  MemoryPlan plan{*device};
-  Workspace workspace{plan};
-  Engine engine;
-  Generator(const rlhf::SavedModels& saved, const std::string& model, const EngineUse& use)
-      : engine(model, saved.card(model).config, Head::policy, Division{.shards = saved.card(model).shards}, use, workspace) {
-    workspace.reserve();
-    plan.commit();
-    engine.prepare();
-    saved.load(model, engine.store());
-  }
-};
 
 /// How many tokens each prompt may get: max_new, or what the context leaves where that was not asked for in so many words. The last
 /// token is never computed with, so a prompt and its continuation may have one token more than the context.
@@ -174,15 +164,26 @@ std::string shown(const Tokenizer& tokenizer, const std::vector<std::int32_t>& b
   return fmt::format("{:?}", tokenizer.is_special(token) ? tokenizer.piece(token) : tokenizer.decode_after(before, one));
 }
 
+std::string text_of(const Input& input, const Continuation& sample, const Tokenizer* tokenizer) {
+  return tokenizer == nullptr ? "" : tokenizer->decode_after(input.tokens, sample.tokens);
+}
+
+void print_json(const Input& input, const Continuation& sample, std::int64_t number, const Tokenizer* tokenizer, bool logprobs) {
+  const auto ids = [](const std::vector<std::int32_t>& tokens) { return fmt::format("[{}]", list(tokens)); };
+  JsonLine line;
+  line.add("prompt", input.shown).add("sample", number).add("text", text_of(input, sample, tokenizer));
+  line.add("finish_reason", sample.finish == Finish::end_of_text ? "stop" : "length");
+  line.add_raw("tokens", ids(sample.tokens)).add_raw("prompt_tokens", ids(input.tokens));
+  if (logprobs) line.add("logprobs", std::vector<double>(sample.logprobs.begin(), sample.logprobs.end()));
+  fmt::print("{}\n", line.text());
+}
+
 void print(const Input& input, const Continuation& sample, const std::string& heading, const Tokenizer* tokenizer, bool ids,
            bool logprobs) {
-  fmt::print("{}: {}\n", heading, input.shown);
+  print_text(fmt::format("{}: {}\n", heading, input.shown));
   if (ids) fmt::print("tokens: {}\n", list(sample.tokens));
   if (tokenizer != nullptr) {
-    const std::string text = tokenizer->decode_after(input.tokens, sample.tokens);
-    std::fputs("text: ", stdout);
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fputc('\n', stdout);
+    print_text("text: " + text_of(input, sample, tokenizer) + "\n");
   }
   if (logprobs) {
     std::fputs("   token  log-probability  text\n", stdout);
@@ -197,6 +198,23 @@ void print(const Input& input, const Continuation& sample, const std::string& he
   fmt::print("[{} tokens, ended by {}]\n\n", sample.tokens.size(), sample.finish == Finish::end_of_text ? "end of text" : "length");
 }
 
+/// What is to be continued: ids as they are given, or texts by the checkpoint's rules.
+std::vector<Input> inputs_of(std::vector<std::string> texts, const std::vector<std::string>& ids, const rlhf::TextRules& rules,
+                             const Tokenizer* tokenizer, const Words& words, bool with_system, std::int64_t vocabulary) {
+  require(texts.empty() || ids.empty(), "command line: give --prompt or --prompt-ids, not both");
+  require(!with_system || (ids.empty() && !words.raw), "command line: --system goes into the chat template, which {} leaves out",
+          words.raw ? "--raw" : "--prompt-ids");
+  std::vector<Input> inputs;
+  for (const std::string& text : ids) inputs.push_back({text, read_ids(text, vocabulary)});
+  if (!ids.empty()) return inputs;
+  require(tokenizer != nullptr, "the checkpoint '{}' has no tokenizer; give token ids with --prompt-ids", words.checkpoint);
+  if (with_system) require_chat_template(rules.rules, words.checkpoint, "--system");
+  if (texts.empty()) texts = read_lines();
+  for (std::size_t i = 0; i < texts.size(); ++i)
+    inputs.push_back({texts[i], encode(texts[i], fmt::format("prompt {}", i + 1), rules, *tokenizer, words, with_system)});
+  return inputs;
+}
+
 }  // namespace
 
 int generate_command(const std::vector<std::string>& arguments) {
@@ -208,24 +226,13 @@ int generate_command(const std::vector<std::string>& arguments) {
   declare(table, words);
   if (!read_command_line(table, usage, rest)) return 0;
   require_option(table, "checkpoint");
-  require(texts.empty() || ids.empty(), "command line: give --prompt or --prompt-ids, not both");
-
   require_one_checkpoint(words.checkpoint);
   const rlhf::SavedModels saved(words.checkpoint, words.base);
-  if (words.model.empty()) words.model = rlhf::main_model_of(saved, Head::policy);
-  const rlhf::ModelCard card = saved.card(words.model);
-  require(card.head == Head::policy, "the model '{}' of '{}' has a value head and generates nothing", words.model, words.checkpoint);
+  const rlhf::ModelCard card = generating_model(saved, words.model);
   const rlhf::TextRules rules = saved.text_rules();
   const auto tokenizer = rules.has_tokenizer() ? rules.make_tokenizer() : nullptr;
-
-  std::vector<Input> inputs;
-  for (const std::string& text : ids) inputs.push_back({text, read_ids(text, card.config.vocabulary)});
-  if (ids.empty()) {
-    require(tokenizer != nullptr, "the checkpoint '{}' has no tokenizer; give token ids with --prompt-ids", words.checkpoint);
-    if (texts.empty()) texts = read_lines();
-    for (std::size_t i = 0; i < texts.size(); ++i)
-      inputs.push_back({texts[i], encode(texts[i], fmt::format("prompt {}", i + 1), rules, *tokenizer, words.raw)});
-  }
+  const std::vector<Input> inputs =
+      inputs_of(std::move(texts), ids, rules, tokenizer.get(), words, table.given("system"), card.config.vocabulary);
   const std::vector<std::int64_t> max_new = limits(inputs, words.max_new, table.given("max-new"), card.config.context);
 
   std::int64_t longest = 0, capacity = 0, total = 0;
@@ -250,6 +257,10 @@ int generate_command(const std::vector<std::string>& arguments) {
 
   for (std::int64_t i = 0; i < sequences; ++i) {
     const std::int64_t number = i / words.samples;
+    if (words.json) {
+      print_json(inputs[static_cast<std::size_t>(number)], samples[static_cast<std::size_t>(i)], i % words.samples, tokenizer.get(), words.logprobs);
+      continue;
+    }
     std::string heading = "prompt";
     if (inputs.size() > 1) heading += fmt::format(" {}", number + 1);
     if (words.samples > 1) heading += fmt::format(", sample {} of {}", i % words.samples + 1, words.samples);

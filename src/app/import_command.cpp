@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/build_info.hpp"
+#include "app/chat_rules.hpp"
 #include "app/command_line.hpp"
 #include "app/import_weights.hpp"
 #include "app/peft.hpp"
@@ -55,6 +56,21 @@ std::string save_model(const std::string& output, const ModelConfig& config, con
                      layout.parameters().size());
 }
 
+/// Only what import made can be made again.
+void require_import(const std::string& output) {
+  if (!std::filesystem::exists(output + "/manifest.json")) return;
+  const std::string stage = nlohmann::json::parse(CheckpointReader(output).meta()).value("stage", "");
+  require(stage == "import", "'{}' holds what the stage {} has learned; name another folder, or remove it", output, stage);
+}
+
+void tell_of_dropout(const ModelFolder& source) {
+  if (const double dropout = attention_dropout_from_hugging_face(source.config_text, source.config_path); dropout != 0)
+    fmt::print(
+        "{} asks for a dropout of {} on attention probabilities, which is not applied; in training {} is, on embedding and residual "
+        "branches\n",
+        source.config_path, dropout, source.config.dropout);
+}
+
 int import_adapters(const std::string& folder, const std::string& base, const std::string& output) {
   const PeftAdapters adapters = read_peft(folder, base, output);
   rlhf::CheckpointNotes notes;
@@ -85,15 +101,14 @@ int import_command(const std::vector<std::string>& arguments) {
   table.add("tokenizer-pattern", pattern, "how a tiktoken file cuts texts into words, where it does not show it; empty: it does",
             one_of({"", "r50k", "p50k", "cl100k", "o200k", "llama3", "qwen"}));
   text.declare(table);
+  ChatOptions chat;
+  chat.declare(table);
   table.words_are_for("model");
   if (!read_command_line(table, usage, arguments)) return 0;
   require_option(table, "model");
   require_option(table, "output");
   require_checkpoint_place(output);
-  if (std::filesystem::exists(output + "/manifest.json")) {  // only what import made can be made again
-    const std::string stage = nlohmann::json::parse(CheckpointReader(output).meta()).value("stage", "");
-    require(stage == "import", "'{}' holds what the stage {} has learned; name another folder, or remove it", output, stage);
-  }
+  require_import(output);
 
   if (is_peft_folder(model)) return import_adapters(model, base, output);
   require(base.empty(), "command line: --base is for a folder with adapters of PEFT, and '{}' holds none", model);
@@ -104,16 +119,15 @@ int import_command(const std::vector<std::string>& arguments) {
   notes.stage = "import";
   notes.complete = true;
   notes.build = to_json(build_info());
-  notes.text.rules = text.rules();
-  notes.text.settled = text.given(table);
+  const ModelFiles files = tokenizer_name == "auto" || tokenizer_name == "none" ? of_model : read_model_files(tokenizer_name);
+  const std::string chat_line = chat.choose(notes.text, text, table, files, tokenizer.get());
   for (const auto& [name, add, id] : {std::tuple("bos", &notes.text.rules.add_bos, tokenizer ? tokenizer->bos() : std::nullopt),
                                       std::tuple("eos", &notes.text.rules.add_eos, tokenizer ? tokenizer->eos() : std::nullopt)}) {
     require(id || !*add || !table.given(std::string("add-") + name), "command line: --add-{} needs a tokenizer with such a token", name);
     *add = *add && id;
   }
   std::string bos;
-  if (tokenizer && !table.given("add-bos")) {
-    const ModelFiles files = tokenizer_name == "auto" ? of_model : read_model_files(tokenizer_name);
+  if (tokenizer && !table.given("add-bos") && notes.text.rules.chat.name.empty()) {
     notes.text.rules.add_bos = adds_bos(*tokenizer, files);
     bos = bos_told(*tokenizer, files, notes.text.rules.add_bos);
   }
@@ -125,7 +139,8 @@ int import_command(const std::vector<std::string>& arguments) {
       letters += fmt::format("the model has no row for {}, which only pads: it is never fed here\n", join(unfed, ", "));
     notes.text.tokenizer = tokenizer->serialize();
   }
-  const std::string ends = take_text_files(notes.text, tokenizer.get(), of_model, source.config.vocabulary);
+  std::string ends = take_text_files(notes.text, tokenizer.get(), of_model, source.config.vocabulary);
+  ends += add_end_of_answer(notes.text, tokenizer.get());
   const WeightFiles weights(source);
   source.config.stored = weights.stored();
   fmt::print("{}: {}; {}\n", output, save_model(output, source.config, weights, notes),
@@ -140,12 +155,8 @@ int import_command(const std::vector<std::string>& arguments) {
   if (tokenizer && tokenizer_name != "auto") said.insert(said.end(), of_model.notes.begin(), of_model.notes.end());
   for (const std::string& note : said) fmt::print("{}\n", note);
   for (const std::string& note : weights.notes()) fmt::print("{}\n", note);
-  fmt::print("{}{}{}", bos, ends, letters);
-  if (const double dropout = attention_dropout_from_hugging_face(source.config_text, source.config_path); dropout != 0)
-    fmt::print(
-        "{} asks for a dropout of {} on attention probabilities, which is not applied; in training {} is, on embedding and residual "
-        "branches\n",
-        source.config_path, dropout, source.config.dropout);
+  fmt::print("{}{}{}{}", chat_line, bos, ends, letters);
+  tell_of_dropout(source);
   return 0;
 }
 

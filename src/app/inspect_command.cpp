@@ -22,7 +22,7 @@ int inspect_command(const std::vector<std::string>& arguments) {
   if (!text.ends_with('\n')) text += '\n';
   const bool dataset = std::filesystem::is_regular_file(path) && text.find("format = collimate-dataset") != std::string::npos;
   if (dataset) text += describe(Dataset(path), samples);
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  print_text(text);
   return 0;
 }
 

@@ -30,6 +30,7 @@ constexpr Command commands[] = {
     {"import", "reads a Hugging Face model folder into a checkpoint", import_command, false},
     {"export", "writes a model of a checkpoint as a Hugging Face folder", export_command, false},
     {"generate", "continues prompts with a model of a checkpoint", generate_command, false},
+    {"chat", "holds a dialogue with a model that has a chat template", chat_command, false},
     {"inspect", "shows what is in a dataset, checkpoint or run folder", inspect_command, false},
     {"diff", "finds the first difference of two runs or checkpoints: step, tensor, element", diff_command, false},
 };

@@ -143,7 +143,7 @@ int prepare_command(const std::vector<std::string>& arguments) {
   options.seed = static_cast<std::uint64_t>(words.seed);
   std::string report = prepare(options).text();
   report += describe(Dataset(words.output, false), words.show);
-  std::fwrite(report.data(), 1, report.size(), stdout);
+  print_text(report);
   if (!words.held_out_output.empty()) fmt::print("{}: the held-out part\n", words.held_out_output);
   return 0;
 }

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "collimate/base/error.hpp"
+#include "collimate/base/utf8.hpp"
 
 namespace collimate {
 
@@ -15,7 +16,7 @@ void Log::open(const std::string& path, bool append) {
 
 void Log::write(LogLevel level, std::string_view text) {
   constexpr const char* marks[] = {"", "warning: ", "error: "};
-  const std::string line = fmt::format("{}{}\n", marks[static_cast<int>(level)], text);
+  const std::string line = fmt::format("{}{}\n", marks[static_cast<int>(level)], as_utf8(text));
   const std::lock_guard lock(mutex_);
   std::FILE* const screen = level == LogLevel::error ? errors_ : output_;
   // One call per line, so that lines of ranks that share a terminal stay whole.

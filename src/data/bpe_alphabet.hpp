@@ -4,6 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "collimate/base/utf8.hpp"
+
 namespace collimate {
 
 // GPT-2 files write each byte as one printable character: bytes that print stand for themselves, the other 68 are
@@ -14,9 +16,6 @@ std::string bytes_to_alphabet(std::string_view bytes);
 std::optional<std::string> alphabet_to_bytes(std::string_view text);
 /// The 256 bytes in the order of their ids in GPT-2: first those that print, then the others.
 std::array<unsigned char, 256> alphabet_order();
-
-/// Length of the UTF-8 sequence that `text` begins with, 0 where it is invalid or incomplete (Unicode 15, table 3-7).
-std::size_t utf8_length(std::string_view text);
 /// Appends a code point below U+0800.
 void append_utf8(std::string& out, char32_t code);
 

@@ -1,17 +1,16 @@
 #include "collimate/data/template.hpp"
 
 #include <algorithm>
-#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
+#include "data/template_text.hpp"
 
 namespace collimate {
 namespace {
 
 using nlohmann::json;
-using Lookup = std::function<std::string(std::string_view field)>;
 
 constexpr std::pair<std::string_view, TooLong> rule_names[] = {{"refuse", TooLong::refuse}, {"drop", TooLong::drop}, {"cut", TooLong::cut}};
 
@@ -29,42 +28,43 @@ std::vector<std::string> special_looking(std::string_view words) {
   return found;
 }
 
-/// Renders a template text. `{{` and `}}` are braces; a part in [[ ]] vanishes with an empty field in it.
-TemplateText render(std::string_view text, const Lookup& lookup) {
-  TemplateText out;
-  std::optional<TemplateText> before_part;
-  bool part_empty = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const std::string_view rest = text.substr(i);
-    if (rest.starts_with("{{") || rest.starts_with("}}")) {
-      out.add_own(text.substr(i++, 1));
-    } else if (rest.starts_with("[[")) {
-      require(!before_part, "the template '{}' opens [[ inside [[", text);
-      before_part = out;
-      part_empty = false;
-      ++i;
-    } else if (rest.starts_with("]]") && before_part) {
-      if (part_empty) out = *before_part;
-      before_part.reset();
-      ++i;
-    } else if (text[i] == '{') {
-      const std::size_t end = text.find('}', i);
-      require(end != std::string_view::npos, "the template '{}' opens a {{ that it does not close; write {{{{ for a brace", text);
-      const std::string value = lookup(text.substr(i + 1, end - i - 1));
-      part_empty = part_empty || value.empty();
-      out.add_data(value);
-      i = end;
-    } else {
-      out.add_own(text.substr(i, 1));
-    }
-  }
-  require(!before_part, "the template '{}' opens a [[ that it does not close", text);
+constexpr std::pair<std::string_view, ChatForm::System> place_names[] = {
+    {"turn", ChatForm::System::turn},
+    {"in_question", ChatForm::System::in_question},
+    {"in_last_question", ChatForm::System::in_last_question},
+    {"refused", ChatForm::System::refused}};
+
+json as_json(const ChatForm& chat) {
+  json out = {{"name", chat.name},
+              {"human_suffix", chat.human_suffix},
+              {"assistant_suffix", chat.assistant_suffix},
+              {"system_suffix", chat.system_suffix},
+              {"first_system", chat.first_system},
+              {"cue_keeps_blanks", chat.cue_keeps_blanks},
+              {"alternates", chat.alternates},
+              {"skips_empty_system", chat.skips_empty_system},
+              {"trims", chat.trims}};
+  for (const auto& [word, value] : place_names)
+    if (value == chat.system_place) out["system_place"] = word;
+  if (chat.default_system) out["default_system"] = *chat.default_system;
   return out;
 }
 
-std::string_view trailing_blanks(std::string_view text) {
-  const std::size_t last = text.find_last_not_of(" \t\n");
-  return last == std::string_view::npos ? text : text.substr(last + 1);
+ChatForm chat_from(const json& value) {
+  ChatForm chat;
+  chat.name = value.at("name");
+  chat.human_suffix = value.at("human_suffix");
+  chat.assistant_suffix = value.at("assistant_suffix");
+  chat.system_suffix = value.at("system_suffix");
+  chat.first_system = value.at("first_system");
+  chat.cue_keeps_blanks = value.at("cue_keeps_blanks");
+  chat.alternates = value.at("alternates");
+  chat.skips_empty_system = value.at("skips_empty_system");
+  chat.trims = value.at("trims");
+  for (const auto& [word, place] : place_names)
+    if (value.at("system_place") == word) chat.system_place = place;
+  if (value.contains("default_system")) chat.default_system = value["default_system"];
+  return chat;
 }
 
 json as_json(const Template& rules) {
@@ -81,7 +81,8 @@ json as_json(const Template& rules) {
           {"max_response_tokens", rules.max_response_tokens},
           {"prompt_rule", name_of(rules.prompt_rule)},
           {"response_rule", name_of(rules.response_rule)},
-          {"special_tokens", rules.special_tokens}};
+          {"special_tokens", rules.special_tokens},
+          {"chat", as_json(rules.chat)}};
 }
 
 }  // namespace
@@ -115,6 +116,7 @@ std::string Template::to_json() const {
   json out = as_json(*this);
   if (turn_suffix.empty()) out.erase("turn_suffix");  // left out where they change nothing, as older versions did
   if (!special_tokens) out.erase("special_tokens");
+  if (chat == ChatForm()) out.erase("chat");
   return out.dump();
 }
 
@@ -132,6 +134,7 @@ Template Template::from_json(const std::string& text) {
     rules.system = value.at("system");
     rules.turn_suffix = value.value("turn_suffix", "");
     rules.special_tokens = value.value("special_tokens", false);
+    if (value.contains("chat")) rules.chat = chat_from(value["chat"]);
     rules.add_bos = value.at("add_bos");
     rules.add_eos = value.at("add_eos");
     rules.max_prompt_tokens = value.at("max_prompt_tokens");
@@ -147,6 +150,10 @@ Template Template::from_json(const std::string& text) {
 
 std::string Template::difference(const Template& other) const {
   const json here = as_json(*this), there = as_json(other);
+  if (chat.name != other.chat.name) {
+    const auto form = [](const std::string& name) { return name.empty() ? "none" : "'" + name + "'"; };
+    return fmt::format("the chat template is {} here and {} there", form(chat.name), form(other.chat.name));
+  }
   if (special_tokens != other.special_tokens)
     return fmt::format("special tokens in the template are {} here and {} there", special_tokens ? "tokens" : "letters",
                        other.special_tokens ? "tokens" : "letters");
@@ -155,23 +162,11 @@ std::string Template::difference(const Template& other) const {
   return "";
 }
 
-TemplateText& TemplateText::add_own(std::string_view words) {
-  if (words.empty()) return *this;
-  if (own.empty() || own.back().end < text.size()) own.push_back({text.size(), text.size()});
-  text += words;
-  own.back().end = text.size();
-  return *this;
-}
-
-TemplateText& TemplateText::add_data(std::string_view words) {
-  text += words;
-  return *this;
-}
-
 std::string Template::look_for_special(const Tokenizer& tokenizer) {
   Example one, dialogue;
   one.prompt = one.input = " ";
-  dialogue.turns = {{"system", " "}, {"human", " "}};
+  dialogue.turns = {{"human", " "}};
+  if (chat.system_place != ChatForm::System::refused) dialogue.turns.insert(dialogue.turns.begin(), {"system", " "});
   const TemplateText texts[] = {prompt_text(one), prompt_text(dialogue), response_text(dialogue, " ")};
   for (std::int32_t id = 0; id < tokenizer.vocabulary() && !special_tokens; ++id)
     special_tokens = tokenizer.is_special(id) && std::any_of(std::begin(texts), std::end(texts), [&](const TemplateText& words) {
@@ -186,24 +181,6 @@ std::string Template::look_for_special(const Tokenizer& tokenizer) {
   return fmt::format(
       "the template's {} stay letters, because the tokenizer has no such token: name tokens that it has, or take another one\n",
       join(letters, ", "));
-}
-
-TemplateText Template::prompt_text(const Example& example) const {
-  TemplateText out;
-  if (example.is_text) return out;
-  if (example.complete) return out.add_data(example.prompt);
-  if (example.turns.empty())
-    return render(prompt, [&](std::string_view field) { return field == "input" ? example.input : example.prompt; });
-  for (const Turn& turn : example.turns)
-    out.add_own(turn.role == "human" ? human : turn.role == "system" ? system : assistant).add_data(turn.text).add_own(turn_suffix);
-  return out.add_own(std::string_view(assistant).substr(0, assistant.size() - trailing_blanks(assistant).size()));
-}
-
-TemplateText Template::response_text(const Example& example, std::string_view answer) const {
-  TemplateText out;
-  if (example.is_text) return out.add_data(answer);
-  if (!example.turns.empty()) out.add_own(trailing_blanks(assistant));
-  return out.add_own(response_prefix).add_data(answer).add_own(response_suffix);
 }
 
 LengthCounts& LengthCounts::operator+=(const LengthCounts& other) {

@@ -67,6 +67,7 @@ class Engine::Group {
     for (std::size_t i = 0; i < work.size(); ++i) {
       Active& a = work[i];
       a.last = tokens[i];
+      if (how.each) how.each(a.index, a.last);
       Continuation& c = out[a.index];
       c.tokens.push_back(a.last);
       const bool ended = std::find(how.stop.begin(), how.stop.end(), a.last) != how.stop.end();

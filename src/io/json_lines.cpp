@@ -5,25 +5,12 @@
 #include <cmath>
 
 #include "collimate/base/error.hpp"
+#include "collimate/base/utf8.hpp"
 #include "io/file.hpp"
 
 namespace collimate {
 
 namespace {
-
-/// Bytes of the UTF-8 sequence at the beginning of `text` (RFC 3629: shortest form, no surrogates), 0 if it is none.
-std::size_t sequence_length(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  const unsigned first = byte(0);
-  if (first < 0x80) return 1;
-  const std::size_t length = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
-  for (std::size_t i = 1; i < length; ++i)
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  const unsigned second = byte(1);
-  const bool overlong = (first == 0xe0 && second < 0xa0) || (first == 0xf0 && second < 0x90);
-  const bool no_character = (first == 0xed && second > 0x9f) || (first == 0xf4 && second > 0x8f);
-  return overlong || no_character ? 0 : length;
-}
 
 template <class Values, class Write>
 std::string json_list(const Values& values, Write write) {
@@ -41,7 +28,7 @@ std::string json_list(const Values& values, Write write) {
 std::string json_text(std::string_view text) {
   std::string out = "\"";
   while (!text.empty()) {
-    const std::size_t length = sequence_length(text);
+    const std::size_t length = utf8_length(text);
     const auto first = static_cast<unsigned char>(text[0]);
     if (length == 0)
       out += "\xef\xbf\xbd";

@@ -95,6 +95,7 @@ TextRules SavedModels::text_rules() const {
   text.ends = meta.value("ends", std::vector<std::int32_t>());
   if (meta.contains("bos")) text.bos = meta["bos"].get<std::int32_t>();
   if (meta.contains("generation")) text.generation = meta["generation"].dump();
+  text.chat_template = meta.value("chat_template", "");
   return text;
 }
 
@@ -299,6 +300,7 @@ std::string meta_of(const std::vector<ModelToSave>& models, const CheckpointNote
   if (!notes.text.ends.empty()) meta["ends"] = notes.text.ends;
   if (notes.text.bos) meta["bos"] = *notes.text.bos;
   if (!notes.text.generation.empty()) meta["generation"] = json::parse(notes.text.generation);
+  if (!notes.text.chat_template.empty()) meta["chat_template"] = notes.text.chat_template;
   return meta.dump();
 }
 

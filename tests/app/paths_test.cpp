@@ -32,8 +32,8 @@ std::vector<Option> all_options() {
     const std::string help = collimate({command, "--help"}).out;
     for (const std::string& name : words_of(help, "  --")) {
       const std::size_t here = help.find("  --" + name + " "), next = std::min(help.find("\n  --", here), help.size());
-      const std::string lines = help.substr(here, next - here);
-      all.push_back({command, name, lines.find(" a path\n") != std::string::npos || lines.find(" a path;") != std::string::npos});
+      const std::string lines = help.substr(here, next - here) + "\n";
+      all.push_back({command, name, lines.find("  path\n") != std::string::npos || lines.find("  path;") != std::string::npos});
     }
   }
   return all;

@@ -161,7 +161,7 @@ TEST(Prepare, RefusesBadInput) {
   refused("silent.csv", "prompt,response\na,b\nc,\n", {}, {"line 3", "the response is empty"});
   refused("plain.jsonl.gz", good, {}, {"plain.jsonl.gz", "is not gzipped"});
   refused("array.json", "[{\"prompt\": \"a\", \"response\": \"b\"},", {}, {});
-  refused("list.jsonl", "{\"prompt\": [3], \"response\": \"b\"}\n", {}, {"line 1", "prompt"});
+  refused("list.jsonl", "{\"prompt\": [\"a\", \"c\"], \"response\": \"b\"}\n", {}, {"line 1", "'prompt' holds 2 texts where one is expected"});
   refused("kto.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"label\": false}\n", {}, {"line 1", "good or bad", "--label-field label"});
   refused("ranked.jsonl", "{\"prompt\": \"a\", \"response_a\": \"b\", \"response_b\": \"c\"}\n", {}, {"line 1", "'response_a'", "--kind prompts"});
   refused("tree.jsonl", "{\"prompt\": {\"text\": \"a\", \"role\": \"prompter\", \"replies\": []}}\n", {}, {"line 1", "--kind supervised"});

@@ -17,6 +17,8 @@ int import_command(const std::vector<std::string>& arguments);
 int export_command(const std::vector<std::string>& arguments);
 /// Continues prompts with a model of a checkpoint.
 int generate_command(const std::vector<std::string>& arguments);
+/// A dialogue with a model that has a chat template.
+int chat_command(const std::vector<std::string>& arguments);
 /// Shows what is in a dataset, checkpoint, run folder or safetensors file.
 int inspect_command(const std::vector<std::string>& arguments);
 /// The first difference of two runs or of two checkpoints.

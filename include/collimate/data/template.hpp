@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,6 +26,33 @@ struct TemplateText {
   std::vector<TextRange> own = {};  ///< ascending, apart from each other
   TemplateText& add_own(std::string_view words);
   TemplateText& add_data(std::string_view words);
+  TemplateText& add(const TemplateText& other);
+  TemplateText& trim();  ///< without the blanks at both ends
+};
+
+/// A text without blanks at both ends: all that Unicode calls white space, as Python's str.strip() and Jinja's trim have it.
+std::string_view strip(std::string_view text);
+
+/// What a chat model does with a dialogue beyond the words in front of its turns and behind them; src/data/chat_templates.cpp has a table.
+struct ChatForm {
+  enum class System {
+    turn,              ///< a turn of its own, wherever it stands
+    in_question,       ///< the first turn's text goes into the first question, between Template::system and system_suffix
+    in_last_question,  ///< or into the last one
+    refused,           ///< such a model has no place for it
+  };
+  std::string name;  ///< of a row of the table, or "custom"; empty: no chat model, and a prompt that is no dialogue is no user's turn
+  std::string human_suffix, assistant_suffix, system_suffix;  ///< behind a turn of each role, in front of Template::turn_suffix
+  std::string first_system;  ///< instead of Template::system in front of a system turn that begins a dialogue; empty: no other words
+  std::optional<std::string> default_system;  ///< the text of the system turn of dialogues that begin with none; nothing: no such turn
+  System system_place = System::turn;
+  bool cue_keeps_blanks = false;  ///< the blanks that end Template::assistant belong to the prompt, not to the response
+  bool alternates = false;        ///< turns are human, assistant, human ...; anything else is refused
+  bool skips_empty_system = false;
+  /// Whose texts lose the blanks at both ends: "human", "assistant", "system"; "question": the first question with a system text in it.
+  std::vector<std::string> trims = {};
+  bool operator==(const ChatForm&) const = default;
+  bool trims_text_of(std::string_view role) const;
 };
 
 /// How a record becomes tokens: set once by `prepare`, stored in datasets and checkpoints, compared by every stage.
@@ -43,6 +71,7 @@ struct Template {
   /// A special token that stands in the template's own words (`<|im_start|>`) is that token; else it is letters, as what stands in a record
   /// always is. Set by look_for_special(); templates that older versions stored lack it.
   bool special_tokens = false;
+  ChatForm chat = {};
 
   bool operator==(const Template&) const = default;
   /// Sets special_tokens if a special token of the tokenizer is in the words. Gives a line on those that only look like one, or "".
@@ -56,6 +85,11 @@ struct Template {
   /// The text of the prompt, and of an answer to it.
   TemplateText prompt_text(const Example& example) const;
   TemplateText response_text(const Example& example, std::string_view answer) const;
+
+ private:
+  std::vector<Turn> turns_of(const Example& example) const;
+  TemplateText question(const Turn& turn, const Turn* first) const;  // the text of a user's turn, perhaps with the system turn in it
+  bool is_dialogue(const Example& example) const { return !example.turns.empty() || (!chat.name.empty() && !example.complete); }
 };
 
 /// How often the limits of a template, and of its tokenizer, were met.

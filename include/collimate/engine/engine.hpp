@@ -74,6 +74,7 @@ struct GenerateOptions {
   std::vector<std::int32_t> stop;  ///< end-of-text tokens
   RandomKey key{0, Purpose::sampling};
   std::uint32_t round = 0;  ///< third part of the key: the PPO iteration
+  std::function<void(std::size_t prompt, std::int32_t token)> each = {};  ///< told of every token as it is drawn, if there is one
 };
 
 /// The loss of a grain (its index in the list given): see TokenLoss.

@@ -44,6 +44,7 @@ struct TextRules {
   std::vector<std::int32_t> ends = {};  ///< all ids that the imported folder named as ends of text; what is learned ends with the tokenizer's EOS
   std::optional<std::int32_t> bos = {};  ///< where there is no tokenizer to name it
   std::string generation = {};           ///< what generation_config.json says beside token ids, JSON or "": kept for the export
+  std::string chat_template = {};  ///< the Jinja text that the imported folder had, or "": kept for the export
   bool has_tokenizer() const { return !tokenizer.empty(); }
   /// What ends a response that is sampled: `ends`, and the EOS of the tokenizer, if there is one.
   std::vector<std::int32_t> stops(const Tokenizer* tokenizer) const;
@@ -53,7 +54,7 @@ struct TextRules {
 /// A published checkpoint with models in it, opened for reading.
 ///
 /// Tensors are named <model>/value/<parameter> and, where a run can go on from it, <model>/first_moment/... and <model>/second_moment/....
-/// The manifest's meta is {"models": {name: card}, "tokenizer", "template", "settled", "ends", "generation", "stage", "complete", "progress", "build"}.
+/// The manifest's meta is {"models": {name: card}, "tokenizer", "template", "settled", "ends", "generation", "chat_template", "stage", "complete", "progress", "build"}.
 class SavedModels {
  public:
   /// base: where to look for the base of a model with adapters that is not where the checkpoint says.
