@@ -39,7 +39,7 @@ def texts(count=1000):
 
 
 def run(*arguments):
-    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True)
+    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(arguments[:3])}: {done.stderr.strip()}")
     return done.stdout
