@@ -43,7 +43,7 @@ ordered_json normalizer_of(const SentencePieceModel& model, BlankBefore blank) {
   ordered_json steps = ordered_json::array();
   if (!model.charsmap.empty()) steps.push_back({{"type", "Precompiled"}, {"precompiled_charsmap", to_base64(model.charsmap)}});
   if (model.remove_extra_blanks) {
-    steps.push_back({{"type", "Strip"}, {"strip_left", true}, {"strip_right", true}});
+    steps.push_back(replace("Regex", "\\A +| +\\z", ""));  // blanks alone: Strip would take tabs and line ends, too
     steps.push_back(replace("Regex", " {2,}", " "));
   }
   if (blank == BlankBefore::every_part) {

@@ -176,7 +176,7 @@ def compare(name, make):
     assert theirs.eos_token_id is not None or name == "llama2c", "the exported folder names no end of text"
     specials = [str(t) for t in theirs.added_tokens_decoder.values() if t.special]
     wrong, shown = [0, 0, 0], ""
-    every = texts()
+    every = [t for t in texts() if not theirs.unk_token or theirs.unk_token not in t or theirs.unk_token == theirs.eos_token]
     plain = [t for t in every if not any(s in t for s in specials)]
     jobs = [("plain", plain, ["--like", folder + "/c"], lambda t: t), ("special", every, ["--like", folder + "/c", "--special-in-text"], lambda t: t)]
     if special is not None:
