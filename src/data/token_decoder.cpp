@@ -96,7 +96,7 @@ class WordPiece : public TokenDecoder {
       std::string& text = tokens[i].text;
       if (i > 0 || !leading) {
         if (text.starts_with(prefix_)) text.erase(0, prefix_.size());
-        else text.insert(0, " ");
+        else text.insert(text.begin(), ' ');
       }
       if (tidy_)
         for (const auto& [from, to] : shorter) text = replace_all(std::move(text), from, to);
@@ -124,7 +124,7 @@ class WordEnds : public TokenDecoder {
 class Words : public TokenDecoder {
  public:
   void apply(Tokens& tokens, bool leading) const override {
-    for (std::size_t i = leading ? 1 : 0; i < tokens.size(); ++i) tokens[i].text.insert(0, " ");
+    for (std::size_t i = leading ? 1 : 0; i < tokens.size(); ++i) tokens[i].text.insert(tokens[i].text.begin(), ' ');
   }
 };
 

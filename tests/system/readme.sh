@@ -41,9 +41,9 @@ must_say "what the stage ppo has learned"
 run 1 import --model path/to/model --output checkpoints/base
 must_end_with 0
 
-# An end-of-text token that is not the tokenizer's is said.
-! grep -q "ends a text" out.txt || wrong "the model's own end is called another one"
+# Ends of text that are not the tokenizer's are said, and end a response too.
+! grep -q "ends a response" out.txt || wrong "the model's own end is called another one"
 sed -i 's/"eos_token_id": *[0-9]*/"eos_token_id": [5, 6]/' path/to/model/config.json
 run 1 import --model path/to/model --output checkpoints/base
 must_end_with 0
-must_print "ends a text with the token 5 and 1 more"
+must_print "each of these tokens ends a response: 1 (<|endoftext|>), 5"
