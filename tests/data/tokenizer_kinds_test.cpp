@@ -17,7 +17,7 @@ using testing::HasSubstr;
 /// The FNV-1a hash of the ids, written with a blank between them.
 std::string hash_of_ids(const Ids& ids) {
   std::string text;
-  for (const std::int32_t id : ids) text += (text.empty() ? "" : " ") + std::to_string(id);
+  for (const std::int32_t id : ids) text += fmt::format("{}{}", text.empty() ? "" : " ", id);
   std::uint32_t hash = 0x811c9dc5;
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x01000193;
   return fmt::format("{:08x}", hash);
@@ -101,7 +101,10 @@ TEST_F(TokenizerKinds, GiveTheIdsOfTheReference) {
 TEST_F(TokenizerKinds, ALongTextHasTheIdsOfItsParts) {
   std::string words;
   std::mt19937 random(5);
-  for (int i = 0; i < 20000; ++i) words += " " + std::to_string(random() % 3000) + (random() % 2 ? "ab" : "é the");
+  for (int i = 0; i < 20000; ++i) {
+    const auto number = random() % 3000;
+    words += fmt::format(" {}{}", number, random() % 2 ? "ab" : "é the");
+  }
   for (const char* name : {"gpt2", "qwen2", "unigram_metaspace"}) {
     const auto tokenizer = load(file(name));
     Ids parts;
