@@ -10,7 +10,7 @@ train 4 no --grid.data=3
 refused "1 x 3 x 1" "needs 3 ranks, but 4 run: start 3" "1 x 4 x 1"
 none_written
 train 4 no --grid.pipeline=4294967297
-refused "grid.pipeline = 4294967297" "at most"
+refused "grid.pipeline = 4294967297" "1..1048576"
 none_written
 train 2 no --grid.tensor=2
 refused "grid.tensor = 2 does not divide numerics.tensor_shards = 1" "1 x 2 x 1"
