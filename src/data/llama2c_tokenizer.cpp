@@ -5,10 +5,13 @@
 #include <cmath>
 #include <cstring>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "collimate/base/error.hpp"
 #include "data/bpe_merges.hpp"
+#include "data/sentencepiece_json.hpp"
 #include "data/tokenizer_added.hpp"
+#include "data/unicode.hpp"
 
 namespace collimate {
 namespace {
@@ -20,6 +23,12 @@ struct ScoredPiece {
 
 constexpr std::int32_t unknown_id = 0, bos_id = 1, eos_id = 2, first_byte_id = 3;  // fixed by run.c
 
+bool has_byte_pieces(const std::vector<ScoredPiece>& pieces) {
+  bool all = pieces.size() >= first_byte_id + 256;
+  for (std::size_t byte = 0; byte < 256 && all; ++byte) all = pieces[first_byte_id + byte].text == fmt::format("<0x{:02X}>", byte);
+  return all;
+}
+
 /// The algorithm of run.c (karpathy/llama2.c, functions encode and decode): a space is put before every text, even before a space;
 /// then the neighbouring pair whose concatenation has the highest score is merged, of equal ones the leftmost.
 class Llama2cTokenizer : public Tokenizer {
@@ -27,8 +36,7 @@ class Llama2cTokenizer : public Tokenizer {
   Llama2cTokenizer(std::string bytes, std::vector<ScoredPiece> pieces)
       : Tokenizer({bos_id, eos_id, std::nullopt, unknown_id}, Rule::continuing), bytes_(std::move(bytes)), pieces_(std::move(pieces)) {
     for (std::size_t id = 0; id < pieces_.size(); ++id) id_of_.emplace(pieces_[id].text, static_cast<std::int32_t>(id));
-    byte_fallback_ = pieces_.size() >= first_byte_id + 256;
-    for (int b = 0; b < 256 && byte_fallback_; ++b) byte_fallback_ = pieces_[first_byte_id + b].text == fmt::format("<0x{:02X}>", b);
+    byte_fallback_ = has_byte_pieces(pieces_);
     for (const std::int32_t id : {bos_id, eos_id}) special_.add(piece(id), id, true);
     find_merges();
   }
@@ -136,15 +144,15 @@ std::string Llama2cTokenizer::decode_ids(std::span<const std::int32_t> ids, Plac
     std::string_view part = pieces_[id].text;
     if (first && part.starts_with(' ')) part.remove_prefix(1);
     first = false;
-    if (byte) text += static_cast<char>(id - first_byte_id);
-    else text += part;
+    if (byte)
+      text += static_cast<char>(id - first_byte_id);
+    else
+      text += part;
   }
   return text;
 }
 
-}  // namespace
-
-std::unique_ptr<Tokenizer> parse_llama2c(const std::string& bytes, const std::string& name) {
+std::vector<ScoredPiece> read_pieces(const std::string& bytes, const std::string& name) {
   std::size_t at = 0;
   const auto take = [&](auto& value) {
     if (bytes.size() - at < sizeof value) return false;
@@ -167,7 +175,39 @@ std::unique_ptr<Tokenizer> parse_llama2c(const std::string& bytes, const std::st
     pieces.push_back(std::move(piece));
   }
   require(pieces.size() > 3, "{}: only {} tokens; llama2.c needs <unk>, <s>, </s> and at least one more", name, pieces.size());
-  return std::make_unique<Llama2cTokenizer>(bytes, std::move(pieces));
+  return pieces;
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> parse_llama2c(const std::string& bytes, const std::string& name) {
+  return std::make_unique<Llama2cTokenizer>(bytes, read_pieces(bytes, name));
+}
+
+std::optional<std::string> llama2c_to_json(const std::string& bytes, const std::string& name) {
+  const std::vector<ScoredPiece> pieces = read_pieces(bytes, name);
+  SentencePieceModel model;
+  model.bpe = true;
+  model.byte_fallback = has_byte_pieces(pieces);
+  model.joins_unknown = model.escape_blanks = model.remove_extra_blanks = false;
+  std::unordered_set<std::string> known;
+  for (std::int32_t id = 0; id < std::ssize(pieces); ++id) {
+    SentencePieceModel::Piece piece{pieces[static_cast<std::size_t>(id)].text, pieces[static_cast<std::size_t>(id)].score,
+                                    PieceType::normal};
+    if (id == unknown_id) piece.type = PieceType::unknown;
+    if (id == bos_id || id == eos_id) {
+      piece.type = PieceType::control;
+      std::erase(piece.text, '\n');
+    }
+    if (model.byte_fallback && id >= first_byte_id && id < first_byte_id + 256) piece.type = PieceType::byte;
+    bool characters = true;
+    for_each_run(piece.text, [&](std::string_view, bool valid) { characters = characters && valid; });
+    if (!characters) return std::nullopt;
+    // A text that an earlier piece has, too: no text gets this id.
+    if (piece.text.empty() || !known.insert(piece.text).second) piece = {fmt::format("<|unused_{}|>", id), 0, PieceType::unused};
+    model.pieces.push_back(std::move(piece));
+  }
+  return sentencepiece_to_json(std::move(model), BlankBefore::every_part, {}, name);
 }
 
 }  // namespace collimate

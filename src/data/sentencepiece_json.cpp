@@ -50,15 +50,19 @@ ordered_json normalizer_of(const SentencePieceModel& model, BlankBefore blank) {
     std::vector<std::string> whole;  // user-defined pieces are found behind this step, and have no blank before themselves
     for (const auto& piece : model.pieces)
       if (piece.type == PieceType::user_defined) whole.push_back(escaped_for_regex(piece.text));
-    if (whole.empty()) steps.push_back({{"type", "Prepend"}, {"prepend", metaspace}});
-    else steps.push_back(replace("Regex", fmt::format("\\A(?!(?:{})\\z)", join(whole, "|")), metaspace));
-    steps.push_back(replace("String", " ", metaspace));
+    const char* first = model.escape_blanks ? metaspace : " ";
+    if (whole.empty())
+      steps.push_back({{"type", "Prepend"}, {"prepend", first}});
+    else
+      steps.push_back(replace("Regex", fmt::format("\\A(?!(?:{})\\z)", join(whole, "|")), first));
+    if (model.escape_blanks) steps.push_back(replace("String", " ", metaspace));
   }
   return steps.empty() ? ordered_json() : ordered_json{{"type", "Sequence"}, {"normalizers", steps}};
 }
 
-ordered_json decoder_of(BlankBefore blank) {
-  ordered_json steps = ordered_json::array({replace("String", metaspace, " ")});
+ordered_json decoder_of(const SentencePieceModel& model, BlankBefore blank) {
+  ordered_json steps = ordered_json::array();
+  if (model.escape_blanks) steps.push_back(replace("String", metaspace, " "));
   for (const char* type : {"ByteFallback", "Fuse"}) steps.push_back(ordered_json::object({{"type", type}}));
   if (blank != BlankBefore::never) steps.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   return {{"type", "Sequence"}, {"decoders", steps}};
@@ -75,8 +79,14 @@ ordered_json model_of(const SentencePieceModel& model) {
     out["byte_fallback"] = model.byte_fallback;
     return out;
   }
-  out = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr},
-         {"end_of_word_suffix", nullptr}, {"fuse_unk", true}, {"byte_fallback", model.byte_fallback}, {"ignore_merges", false}};
+  out = {{"type", "BPE"},
+         {"dropout", nullptr},
+         {"unk_token", nullptr},
+         {"continuing_subword_prefix", nullptr},
+         {"end_of_word_suffix", nullptr},
+         {"fuse_unk", model.joins_unknown},
+         {"byte_fallback", model.byte_fallback},
+         {"ignore_merges", false}};
   if (has_unknown) out["unk_token"] = unknown->text;
   out["vocab"] = ordered_json::object();
   auto& entries = out["vocab"].get_ref<ordered_json::object_t&>();  // filled directly: inserting by key would search the whole list
@@ -100,6 +110,11 @@ std::optional<std::string> sentencepiece_to_json(const std::string& bytes, Blank
                                                  const std::string& name) {
   SentencePieceModel model = read_sentencepiece(bytes);
   if (model.words || model.blank_behind || !model.escape_blanks) return std::nullopt;
+  return sentencepiece_to_json(std::move(model), blank, added, name);
+}
+
+std::string sentencepiece_to_json(SentencePieceModel model, BlankBefore blank, const std::vector<AddedTokenEntry>& added,
+                                  const std::string& name) {
   rename_pieces(model, added);
   const bool prefixed = model.dummy_prefix && blank != BlankBefore::never;
   if (!prefixed) blank = BlankBefore::never;
@@ -112,7 +127,7 @@ std::optional<std::string> sentencepiece_to_json(const std::string& bytes, Blank
                              {"prepend_scheme", blank == BlankBefore::start ? "first" : "never"},
                              {"split", false}};
   file["post_processor"] = nullptr;
-  file["decoder"] = decoder_of(blank);
+  file["decoder"] = decoder_of(model, blank);
   file["model"] = model_of(model);
   std::vector<AddedTokenEntry> tokens;
   for (std::size_t id = 0; id < model.pieces.size(); ++id) {

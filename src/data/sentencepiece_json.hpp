@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "collimate/data/model_files.hpp"
+#include "data/sentencepiece_proto.hpp"
 
 namespace collimate {
 
@@ -14,5 +15,8 @@ enum class BlankBefore { every_part, start, never };
 /// Nothing where the model asks for what a tokenizer.json cannot say.
 std::optional<std::string> sentencepiece_to_json(const std::string& bytes, BlankBefore blank, const std::vector<AddedTokenEntry>& added,
                                                  const std::string& name);
+/// The same for a model that was read from another file. Where `escape_blanks` is false, blanks stand in its pieces as blanks.
+std::string sentencepiece_to_json(SentencePieceModel model, BlankBefore blank, const std::vector<AddedTokenEntry>& added,
+                                  const std::string& name);
 
 }  // namespace collimate

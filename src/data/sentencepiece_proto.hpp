@@ -29,6 +29,7 @@ struct SentencePieceModel {
   bool bpe = false;  ///< else Unigram, unless `words`
   bool words = false;  ///< models of words or characters
   bool byte_fallback = false;
+  bool joins_unknown = true;  ///< neighbouring characters without a piece are one unknown token, else one each
   std::string charsmap;  ///< of the normalizer; "": none
   bool dummy_prefix = true, remove_extra_blanks = true, escape_blanks = true, blank_behind = false;
 };

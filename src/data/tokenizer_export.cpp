@@ -5,6 +5,7 @@
 #include "collimate/data/model_files.hpp"
 #include "collimate/data/surround.hpp"
 #include "data/json_tokens.hpp"
+#include "data/llama2c_tokenizer.hpp"
 #include "data/sentencepiece_json.hpp"
 
 namespace collimate {
@@ -16,6 +17,7 @@ using nlohmann::ordered_json;
 /// The text of a tokenizer.json that gives this tokenizer's ids; nothing where there can be none.
 std::optional<std::string> as_json_file(const Tokenizer& tokenizer) {
   if (tokenizer.file_name() == "tokenizer.json") return tokenizer.file_bytes();
+  if (tokenizer.kind() == "llama2c") return llama2c_to_json(tokenizer.file_bytes(), "the tokenizer");
   if (tokenizer.kind() != "sentencepiece") return std::nullopt;
   return sentencepiece_to_json(tokenizer.file_bytes(), BlankBefore::every_part, {}, "the tokenizer");
 }

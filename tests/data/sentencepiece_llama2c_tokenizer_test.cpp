@@ -71,6 +71,24 @@ TEST(TokenizerLlama2c, ByteFallbackGivesAnyBytesBack) {
   }
 }
 
+TEST(TokenizerLlama2c, AnExportHasATokenizerJsonThatGivesTheSameIds) {
+  std::vector<Piece> bytes = {{"<unk>", 0}, {"\n<s>\n", 0}, {"\n</s>\n", 0}};
+  for (int b = 0; b < 256; ++b) bytes.push_back({fmt::format("<0x{:02X}>", b), 0});
+  bytes.insert(bytes.end(), {{" ", -9}, {"a", -8}, {"b", -7}, {"ab", -1}, {" ab", -2}, {"ba", -3}, {"  ", -4}, {"ab", -5}});
+  const auto with_bytes = parse_llama2c(llama2c_file(bytes), "test"), without = llama2c();
+  for (const auto* tokenizer : {with_bytes.get(), without.get()}) {
+    const TokenizerFolder out;
+    save_tokenizer(*tokenizer, out.path());
+    EXPECT_EQ(load_tokenizer(out.path())->kind(), "llama2c");  // its own file goes before
+    const auto other = load_tokenizer(out.path() + "/tokenizer.json");
+    EXPECT_EQ(other->vocabulary(), tokenizer->vocabulary());
+    EXPECT_EQ(other->special_ids(), tokenizer->special_ids());
+    for (const char* text : {"", " ", "ab", " ab", "bab", "a b  é", "abba ab", "zaz\n", "\u2581ab", "<s>ab</s> a b</s>é漢"})
+      EXPECT_EQ(encode_special(*other, text), encode_special(*tokenizer, text)) << text;
+    EXPECT_EQ(other->decode(tokenizer->encode(" a b ab")), " a b ab");
+  }
+}
+
 TEST(TokenizerLlama2c, DamagedFilesAreRefused) {
   const std::string good = llama2c_file(pieces(" "));
   std::vector<std::size_t> edges = {4};  // the format does not say how many tokens it has: after four any whole one may be the last
@@ -191,9 +209,9 @@ TEST(TokenizerSentencePiece, FilesAreKeptByteForByte) {
     save_tokenizer(*tokenizer, saved.path());
     EXPECT_EQ(read_file(saved.path() + "/" + tokenizer->file_name()), bytes);
     EXPECT_EQ(load_tokenizer(saved.path())->fingerprint(), tokenizer->fingerprint());
-    // Beside a .model stands a tokenizer.json, which this class of transformers reads; it makes one without tokens where the file is missing.
+    // Beside it stands a tokenizer.json, which this class of transformers reads; it makes one without tokens where the file is missing.
     const std::string config = read_file(saved.path() + "/tokenizer_config.json");
-    EXPECT_EQ(config.find("PreTrainedTokenizerFast") != std::string::npos, name == "tokenizer.model");
+    EXPECT_NE(config.find("PreTrainedTokenizerFast"), std::string::npos);
     EXPECT_EQ(config.find("\"legacy\": true") != std::string::npos, name == "tokenizer.model");
   }
   EXPECT_EQ(load_tokenizer(folder.path())->kind(), "sentencepiece");  // of both, the model

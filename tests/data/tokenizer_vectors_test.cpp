@@ -177,6 +177,10 @@ TEST_F(TokenizerVectors, Tok512EncodesAll239) {
   EXPECT_EQ(tokenizer->kind(), "llama2c");
   EXPECT_EQ(tokenizer->vocabulary(), 512);
   EXPECT_EQ(tokenizer->special_ids(), (SpecialIds{1, 2, std::nullopt, 0}));
+  const fs::path folder = fs::path(testing::TempDir()) / "collimate_tok512_export";
+  save_tokenizer(*tokenizer, folder.string());
+  const auto exported = load_tokenizer((folder / "tokenizer.json").string());
+  fs::remove_all(folder);
   int compared = 0;
   for (const json& vector : vectors("vectors_tok512_llama2c.json")) {
     const std::string text = vector["text"];
@@ -185,6 +189,7 @@ TEST_F(TokenizerVectors, Tok512EncodesAll239) {
     expected.erase(expected.begin());  // run.c puts <s> first; encode() adds nothing
     const auto ids = tokenizer->encode(text);
     EXPECT_EQ(ids, expected) << vector;
+    EXPECT_EQ(exported->encode(text), expected) << vector;
     EXPECT_EQ(tokenizer->decode(ids), text);
     ++compared;
   }

@@ -136,7 +136,8 @@ def kinds():
         found["sentencepiece-no-blank"] = pieces({**llama, "add_prefix_space": False})
         found["sentencepiece-added"] = pieces({**llama, "legacy": True}, 32002, {"<|im_start|>": 32000, "<|im_end|>": 32001}, "<|im_end|>")
         found["sentencepiece-without-bytes"] = lambda folder: (shutil.copy(DATA + "/models/babyllama105/tok105.model", folder + "/tokenizer.model"), (105, "</s>"))[1]
-        found["llama2c"] = lambda folder: (shutil.copy(DATA + "/models/stories260K/tok512.bin", folder + "/tok512.bin"), (512, None))[1]
+        found["llama2c"] = lambda folder: (shutil.copy(DATA + "/models/stories260K/tok512.bin", folder + "/tok512.bin"), (512, "</s>"))[1]
+        found["llama2c-without-bytes"] = lambda folder: (shutil.copy(DATA + "/models/babyllama105/tok105.bin", folder + "/tok105.bin"), (105, "</s>"))[1]
 
         def tiktoken(folder):
             names = {v: k for k, v in byte_alphabet().items()}
@@ -169,18 +170,17 @@ def compare(name, make):
     os.makedirs(folder + "/hf")
     rows, special = make(folder + "/hf")
     model(folder + "/hf", rows)
-    template = [] if special is None else ["--prompt-template", "hi " + special + "\\n<|user|>\\n{prompt} you" + special + "me"]
+    template = ["--prompt-template", "hi " + special + "\\n<|user|>\\n{prompt} you" + special + "me"]
     said = run("import", "--model", folder + "/hf", "--output", folder + "/c", *template)
     run("export", "--checkpoint", folder + "/c", "--output", folder + "/e")
     theirs = AutoTokenizer.from_pretrained(folder + "/e")
-    assert theirs.eos_token_id is not None or name == "llama2c", "the exported folder names no end of text"
+    assert theirs.eos_token_id is not None, "the exported folder names no end of text"
     specials = [str(t) for t in theirs.added_tokens_decoder.values() if t.special]
     wrong, shown = [0, 0, 0], ""
     every = [t for t in texts() if not theirs.unk_token or theirs.unk_token not in t or theirs.unk_token == theirs.eos_token]
     plain = [t for t in every if not any(s in t for s in specials)]
     jobs = [("plain", plain, ["--like", folder + "/c"], lambda t: t), ("special", every, ["--like", folder + "/c", "--special-in-text"], lambda t: t)]
-    if special is not None:
-        jobs.append(("template", plain, ["--like", folder + "/c"], lambda t: "hi " + special + "\n<|user|>\n" + t + " you" + special + "me"))
+    jobs.append(("template", plain, ["--like", folder + "/c"], lambda t: "hi " + special + "\n<|user|>\n" + t + " you" + special + "me"))
     for number, (job, which, options, wrapped) in enumerate(jobs):
         field = (lambda t: {"prompt": t, "response": "x"}) if job == "template" else (lambda t: {"text": t})
         with open(folder + f"/{job}.jsonl", "w", encoding="utf-8") as file:
