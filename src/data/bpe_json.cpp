@@ -5,7 +5,7 @@
 
 #include "collimate/base/error.hpp"
 #include "data/bpe_alphabet.hpp"
-#include "data/tokenizer_keys.hpp"
+#include "data/file_keys.hpp"
 
 namespace collimate {
 

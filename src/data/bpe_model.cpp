@@ -5,7 +5,7 @@
 #include "data/bpe_alphabet.hpp"
 #include "data/bpe_json.hpp"
 #include "data/token_model.hpp"
-#include "data/tokenizer_keys.hpp"
+#include "data/file_keys.hpp"
 
 namespace collimate {
 namespace {

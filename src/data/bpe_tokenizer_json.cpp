@@ -8,7 +8,7 @@
 #include "data/bpe_tokenizer.hpp"
 #include "data/json_step.hpp"
 #include "data/split.hpp"
-#include "data/tokenizer_keys.hpp"
+#include "data/file_keys.hpp"
 
 namespace collimate {
 namespace {

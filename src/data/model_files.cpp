@@ -7,7 +7,7 @@
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/data/surround.hpp"
-#include "data/model_file_keys.hpp"
+#include "data/file_keys.hpp"
 
 namespace collimate {
 namespace {
@@ -138,6 +138,14 @@ void read_chat_templates(ModelFiles& files, const json& content, const std::stri
   std::stable_partition(files.chat_templates.begin(), files.chat_templates.end(), [](const auto& one) { return one.name == "default"; });
 }
 
+/// The models whose expression transformers mends by "fix_mistral_regex": Mistral's, saved by a version before 5.
+bool is_old_mistral(const std::string& model_type, const json& config) {
+  const json version = config.value("transformers_version", json());
+  const bool old = !version.is_string() || std::atoi(version.get_ref<const std::string&>().c_str()) < 5;
+  constexpr std::string_view types[] = {"", "mistral", "mistral3", "voxtral", "ministral", "pixtral"};
+  return old && std::find(std::begin(types), std::end(types), model_type) != std::end(types);
+}
+
 /// Files of their own go before tokenizer_config.json, as in transformers.
 void read_chat_files(ModelFiles& files) {
   const fs::path folder(files.folder);
@@ -169,9 +177,11 @@ ModelFiles read_model_files(const std::string& path) {
   const json config = read_object(at("tokenizer_config.json")), map = read_object(at("special_tokens_map.json")),
              model = read_object(at("config.json"));
   json generation = read_object(at("generation_config.json"));
-  for (const auto& [name, content] : {std::pair("tokenizer_config.json", &config), std::pair("special_tokens_map.json", &map),
-                                      std::pair("generation_config.json", const_cast<const json*>(&generation))})
-    for (std::string& note : look_at_keys(name, at(name), *content)) files.notes.push_back(std::move(note));
+  for (const auto& [name, kind, content] :
+       {std::tuple("tokenizer_config.json", KeysOf::tokenizer_config, &config),
+        std::tuple("special_tokens_map.json", KeysOf::special_tokens_map, &map),
+        std::tuple("generation_config.json", KeysOf::generation_config, static_cast<const json*>(&generation))})
+    for (std::string& note : check_keys(*content, kind, at(name))) files.notes.push_back(std::move(note));
 
   const std::string config_path = at("tokenizer_config.json");
   const auto token = [&](const char* key) {
@@ -181,9 +191,10 @@ ModelFiles read_model_files(const std::string& path) {
   files.bos = token("bos_token"), files.eos = token("eos_token"), files.pad = token("pad_token"), files.unknown = token("unk_token");
   files.denies_bos = config.contains("bos_token") && config["bos_token"].is_null() && !files.bos;
   files.add_bos = flag(config, "add_bos_token", config_path);
-  files.add_eos = flag(config, "add_eos_token", config_path);
   files.legacy = flag(config, "legacy", config_path);
   files.add_prefix_space = flag(config, "add_prefix_space", config_path);
+  files.model_type = text_of(model, "model_type", at("config.json"));
+  files.fix_mistral_regex = flag(config, "fix_mistral_regex", config_path).value_or(false) && is_old_mistral(files.model_type, model);
   files.own_file = text_of(config, "collimate_file", config_path);
   files.tokenizer_class = text_of(config, "tokenizer_class", config_path);
   if (files.tokenizer_class.empty()) files.tokenizer_class = text_of(model, "tokenizer_class", at("config.json"));

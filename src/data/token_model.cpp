@@ -5,41 +5,22 @@
 #include "data/bpe_alphabet.hpp"
 #include "data/bpe_json.hpp"
 #include "data/json_step.hpp"
-#include "data/tokenizer_keys.hpp"
+#include "data/file_keys.hpp"
 
 namespace collimate {
 namespace {
 
 using Reader = std::unique_ptr<TokenModel> (*)(const json&, const TokenNames&, const std::string&);
 
-constexpr KeyRow bpe_keys[] = {
-    {"type", KeyUse::used},           {"vocab", KeyUse::used},
-    {"merges", KeyUse::used},         {"unk_token", KeyUse::used},
-    {"fuse_unk", KeyUse::used},       {"byte_fallback", KeyUse::used},
-    {"ignore_merges", KeyUse::used},  {"continuing_subword_prefix", KeyUse::used},
-    {"end_of_word_suffix", KeyUse::used}, {"dropout", KeyUse::refused, "it would give other ids every time; set it to null"},
-};
-constexpr KeyRow unigram_keys[] = {
-    {"type", KeyUse::used}, {"vocab", KeyUse::used}, {"unk_id", KeyUse::used}, {"byte_fallback", KeyUse::used},
-    {"alpha", KeyUse::refused, "sampling would give other ids every time; set it to null"},
-    {"nbest_size", KeyUse::refused, "sampling would give other ids every time; set it to null"},
-};
-constexpr KeyRow wordpiece_keys[] = {{"type", KeyUse::used},
-                                     {"vocab", KeyUse::used},
-                                     {"unk_token", KeyUse::used},
-                                     {"continuing_subword_prefix", KeyUse::used},
-                                     {"max_input_chars_per_word", KeyUse::used}};
-constexpr KeyRow wordlevel_keys[] = {{"type", KeyUse::used}, {"vocab", KeyUse::used}, {"unk_token", KeyUse::used}};
-
 struct ModelRow {
   std::string_view type;
   Reader read;
-  std::span<const KeyRow> keys;
+  KeysOf keys;
 };
-constexpr ModelRow rows[] = {{"BPE", read_bpe_model, bpe_keys},
-                             {"Unigram", read_unigram_model, unigram_keys},
-                             {"WordPiece", read_wordpiece_model, wordpiece_keys},
-                             {"WordLevel", read_wordlevel_model, wordlevel_keys}};
+constexpr ModelRow rows[] = {{"BPE", read_bpe_model, KeysOf::bpe_model},
+                             {"Unigram", read_unigram_model, KeysOf::unigram_model},
+                             {"WordPiece", read_wordpiece_model, KeysOf::wordpiece_model},
+                             {"WordLevel", read_wordlevel_model, KeysOf::wordlevel_model}};
 
 /// Old files have no "type": the keys tell.
 std::string type_of(const json& model) {
@@ -90,8 +71,7 @@ std::unique_ptr<TokenModel> read_model(const json& model, const TokenNames& name
   const std::string type = type_of(model);
   const auto row = std::ranges::find(rows, std::string_view(type), &ModelRow::type);
   require(row != std::end(rows), "{}: the model type {} is not supported (BPE, Unigram, WordPiece and WordLevel are)", name, type);
-  Notes notes;
-  check_keys(model, row->keys, OtherKeys::refused, name, notes);
+  check_keys(model, row->keys, name);
   return row->read(model, names, name);
 }
 

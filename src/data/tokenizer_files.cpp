@@ -8,6 +8,7 @@
 #include "collimate/data/tokenizer.hpp"
 #include "data/bpe_tokenizer.hpp"
 #include "data/byte_level_files.hpp"
+#include "data/folder_rules.hpp"
 #include "data/llama2c_tokenizer.hpp"
 #include "data/pipeline_tokenizer.hpp"
 #include "data/sentencepiece_json.hpp"
@@ -78,7 +79,10 @@ std::unique_ptr<Tokenizer> load_file(const fs::path& file, const std::string& pa
   if (name.ends_with(".bin")) return parse_llama2c(read_file(full), full);
   if (const auto pair = pair_of(file)) return with_class_rules(load_pair(*pair), files, pair->vocab.string());
   require(name.ends_with(".json"), "{} is not a tokenizer file that is known, or its partner is missing. Known: {}", full, looked_for);
-  return parse_tokenizer_json(read_file(full), full);
+  Notes notes;
+  auto tokenizer = parse_tokenizer_json(with_folder_rules(read_file(full), files, full, notes), full);
+  tokenizer->add_notes(notes);
+  return tokenizer;
 }
 
 /// The only candidate, or the one with the usual name; several others are an error.
@@ -163,10 +167,16 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path, const std::st
   require(fs::exists(given), "{} does not exist; a tokenizer is a file or a folder with one of: {}", path, looked_for);
   const bool folder = fs::is_directory(given);
   require(folder || fs::is_regular_file(given), "{} is neither a file nor a folder", path);
-  const ModelFiles files = read_model_files(path);
+  ModelFiles files = read_model_files(path);
   const auto file = folder ? find_in_folder(given, files.own_file) : given;
   require(file.has_value(), "{} holds no tokenizer. Looked for: {}", path, looked_for);
   auto tokenizer = load_file(*file, pattern, files);
+  const bool whole = file->extension() == ".json" && !pair_of(*file);  // with_folder_rules() has added its tokens
+  if (!whole && add_extra_special(*tokenizer, files)) {
+    require(tokenizer->kind() != "llama2c", "{}: the files beside it add the special token \"{}\", which a llama2.c tokenizer cannot have",
+            file->string(), files.added_tokens.back().content);
+    tokenizer = load_file(*file, pattern, files);
+  }
   tokenizer->add_notes(files.notes);
   const SpecialIds ids = find_special_ids(*tokenizer, *file, files);
   return with_special_ids(std::move(tokenizer), ids);

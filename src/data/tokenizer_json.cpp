@@ -4,17 +4,17 @@
 #include "data/bpe_json.hpp"
 #include "data/bpe_tokenizer.hpp"
 #include "data/pipeline_tokenizer.hpp"
-#include "data/tokenizer_keys.hpp"
+#include "data/file_keys.hpp"
 
 namespace collimate {
 namespace {
 
 /// An added token is looked for before the normalizer, or behind it by what it makes of the name. A special one that no normalizer touches
 /// may be looked for before it: its own ranges of the text are known there only.
-void read_added_tokens(const json& file, Pipeline& pipeline, const std::string& name, Notes& notes) {
+void read_added_tokens(const json& file, Pipeline& pipeline, const std::string& name) {
   for (const json& token : file.value("added_tokens", json::array())) {
     const std::string content = token.at("content");
-    check_keys(token, tokenizer_json_token_keys, OtherKeys::refused, fmt::format("{}, added token '{}'", name, content), notes);
+    check_keys(token, KeysOf::added_token, fmt::format("{}, added token '{}'", name, content));
     const std::int32_t id = id_in(token.at("id"), content, name);
     const bool special = token.value("special", false);
     pipeline.names->add(content, id, special, name);
@@ -37,13 +37,13 @@ void read_added_tokens(const json& file, Pipeline& pipeline, const std::string& 
 
 Pipeline read_pipeline(const json& file, const std::string& name, Notes& notes) {
   require(file.is_object() && file.contains("model") && file["model"].is_object(), "{}: not a tokenizer.json: it has no \"model\"", name);
-  check_keys(file, tokenizer_json_keys, OtherKeys::refused, name, notes);
+  notes = check_keys(file, KeysOf::tokenizer_json, name);
   Pipeline pipeline;
   pipeline.names = std::make_unique<TokenNames>();
   read_model_names(file["model"], *pipeline.names, name);
   pipeline.normalizer = read_normalizer(file.value("normalizer", json()), name);
   pipeline.pretokenizer = read_pretokenizer(file.value("pre_tokenizer", json()), name);
-  if (is_set(file, "added_tokens")) read_added_tokens(file, pipeline, name, notes);
+  if (is_set(file, "added_tokens")) read_added_tokens(file, pipeline, name);
   pipeline.model = read_model(file["model"], *pipeline.names, name);
   const bool byte_tokens = pipeline.model->has_byte_tokens();
   const DefaultDecoder absent = pipeline.pretokenizer.spells_bytes()                       ? DefaultDecoder::byte_level

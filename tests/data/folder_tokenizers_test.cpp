@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "collimate/data/model_files.hpp"
@@ -163,6 +164,96 @@ TEST(FolderTokenizers, ThePairsClassDecidesTheExpression) {
   EXPECT_EQ(qwen->encode("12"), (Ids{'1', '2'}));
   EXPECT_EQ(qwen->encode("e\u0301"), qwen->encode("\u00e9"));  // NFC
   EXPECT_THAT(refusal([&] { load(R"({"tokenizer_class": "CLIPTokenizer"})"); }), HasSubstr("belongs to a CLIPTokenizer"));
+}
+
+/// A tokenizer.json with the bytes as its vocabulary, or small_model()'s.
+json whole_file(bool byte_level, bool blank) {
+  if (byte_level) {
+    json file = json::parse(byte_tokenizer()->file_bytes());
+    file["pre_tokenizer"]["add_prefix_space"] = blank;
+    return file;
+  }
+  const TokenizerFolder folder;
+  folder.write("tokenizer.model", small_model());
+  folder.write("tokenizer_config.json", blank ? "{}" : R"({"add_prefix_space": false})");
+  save_tokenizer(*load_tokenizer(folder.path()), folder.path() + "/out");
+  return json::parse(read_file(folder.path() + "/out/tokenizer.json"));
+}
+
+// What transformers 5.24 does with add_prefix_space of tokenizer_config.json beside a tokenizer.json that says otherwise.
+TEST(FolderTokenizers, AddPrefixSpaceChangesATokenizerJsonWhereTheClassHeedsIt) {
+  struct Row {
+    const char *tokenizer_class, *model_type;
+    bool of_bytes, of_pieces;  // heeded
+  };
+  for (const Row& row : {Row{"GPT2Tokenizer", "gpt2", true, false}, Row{"GPT2TokenizerFast", "llama", true, false},
+                         Row{"Qwen2Tokenizer", "qwen2", true, false}, Row{"GPTNeoXTokenizerFast", "llama", true, false},
+                         Row{"Qwen2Tokenizer", "mistral", false, false}, Row{"PreTrainedTokenizerFast", "llama", false, false},
+                         Row{"BloomTokenizerFast", "llama", false, false}, Row{"LlamaTokenizerFast", "llama", false, true},
+                         Row{"LlamaTokenizer", "mistral", false, false}})
+    for (const bool bytes : {true, false})
+      for (const bool in_file : {true, false}) {
+        const TokenizerFolder folder;
+        folder.write("tokenizer.json", whole_file(bytes, in_file).dump());
+        folder.write("config.json", json{{"model_type", row.model_type}}.dump());
+        folder.write("tokenizer_config.json", json{{"tokenizer_class", row.tokenizer_class}, {"add_prefix_space", !in_file}}.dump());
+        const auto tokenizer = load_tokenizer(folder.path());
+        const bool heeded = bytes ? row.of_bytes : row.of_pieces, blank_first = heeded ? !in_file : in_file;
+        const std::string where = fmt::format("{} {} {} {}", row.tokenizer_class, row.model_type, bytes, in_file);
+        EXPECT_EQ(tokenizer->encode("ab"), bytes ? (blank_first ? Ids{' ', 'a', 'b'} : Ids{'a', 'b'}) : Ids{blank_first ? blank_ab : ab}) << where;
+        EXPECT_EQ(tokenizer->decode(tokenizer->encode("ab")), bytes && blank_first ? " ab" : "ab") << where;
+        const bool named = std::ranges::any_of(tokenizer->notes(), [](const auto& note) { return note.find("add_prefix_space") != std::string::npos; });
+        EXPECT_EQ(named, !heeded) << where;
+      }
+}
+
+TEST(FolderTokenizers, LegacyChangesATokenizerJsonOfLlamasClass) {
+  const TokenizerFolder folder;
+  folder.write("tokenizer.json", whole_file(false, true).dump());
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "legacy": true})");
+  EXPECT_EQ(encode_special(*load_tokenizer(folder.path()), "ab</s>ab"), (Ids{blank_ab, 2, blank_ab}));
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "legacy": false})");
+  EXPECT_EQ(encode_special(*load_tokenizer(folder.path()), "ab</s>ab"), (Ids{blank_ab, 2, ab}));
+}
+
+// As AutoTokenizer of transformers 5.24 does: known texts keep their ids, new ones get the next, and flags are the folder's.
+TEST(FolderTokenizers, TokensBesideATokenizerJsonAreAdded) {
+  const TokenizerFolder folder;
+  folder.write("tokenizer.json", whole_file(true, false).dump());
+  folder.write("tokenizer_config.json", R"({"added_tokens_decoder": {"256": {"content": "<|endoftext|>", "lstrip": true, "special": true},
+    "300": {"content": "<new>", "special": true}}, "additional_special_tokens": ["<more>", "a"]})");
+  const auto tokenizer = load_tokenizer(folder.path());
+  EXPECT_EQ(tokenizer->vocabulary(), 259);
+  EXPECT_EQ(encode_special(*tokenizer, "b <|endoftext|>a<more><new>"), (Ids{'b', 256, 'a', 258, 257}));
+  EXPECT_TRUE(tokenizer->is_special('a'));
+}
+
+TEST(FolderTokenizers, TheExpressionOfAnOldMistralIsMendedWhereItsFolderAsksForIt) {
+  json file = whole_file(true, false);
+  file["added_tokens"] = json::array();
+  file["model"]["vocab"]["12"] = 256;
+  file["model"]["merges"] = {"1 2"};
+  for (int id = 257; id <= 100000; ++id) file["model"]["vocab"][fmt::format("{}{}", "unused", id)] = id;
+  const TokenizerFolder folder;
+  folder.write("tokenizer.json", file.dump());
+  const auto load = [&](const char* config, const char* model) {
+    folder.write("tokenizer_config.json", config);
+    folder.write("config.json", model);
+    return load_tokenizer(folder.path());
+  };
+  const char *asked = R"({"fix_mistral_regex": true})", *mistral = R"({"model_type": "mistral", "transformers_version": "4.50.0"})";
+  EXPECT_EQ(load(asked, mistral)->encode("12"), (Ids{'1', '2'}));
+  EXPECT_EQ(load("{}", mistral)->encode("12"), Ids{256});
+  EXPECT_EQ(load(asked, R"({"model_type": "llama"})")->encode("12"), Ids{256});
+  EXPECT_EQ(load(asked, R"({"model_type": "mistral", "transformers_version": "5.1.0"})")->encode("12"), Ids{256});
+}
+
+TEST(FolderTokenizers, FurtherSpecialTokensAreAddedToOtherFiles) {
+  const TokenizerFolder folder;
+  folder.write("tokenizer.model", small_model());
+  folder.write("special_tokens_map.json", R"({"additional_special_tokens": ["<|end|>", "</s>"]})");
+  const auto tokenizer = load_tokenizer(folder.path());
+  EXPECT_EQ(encode_special(*tokenizer, "ab<|end|>ab</s>"), (Ids{blank_ab, 266, blank_ab, 2}));
 }
 
 TEST(FolderTokenizers, OptAndRobertaEndWithTheirOwnTokenWhereNoFileNamesIt) {

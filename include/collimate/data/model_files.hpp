@@ -28,13 +28,15 @@ struct ChatTemplateText {
 
 /// What stands beside a model's weights and its tokenizer: tokenizer_config.json, special_tokens_map.json, added_tokens.json,
 /// generation_config.json, chat_template.jinja or .json, and the token ids of config.json. Files that are absent say nothing. An empty text
-/// names nothing, as if its key were absent. What each key does is written in one table, src/data/model_file_keys.cpp.
+/// names nothing, as if its key were absent. What each key does is written in one table, src/data/file_keys.cpp.
 struct ModelFiles {
   std::string folder;
   std::string tokenizer_class;                            ///< without the ending "Fast"; "" where no file names one
   std::optional<TokenName> bos, eos, pad, unknown;
   bool denies_bos = false;                                ///< "bos_token": null, and no other file names one
-  std::optional<bool> add_bos, add_eos, legacy, add_prefix_space;
+  std::string model_type;                                 ///< of config.json
+  std::optional<bool> add_bos, legacy, add_prefix_space;
+  bool fix_mistral_regex = false;                         ///< and the model is one of those for which transformers heeds it
   std::vector<AddedTokenEntry> added_tokens;              ///< by id
   std::vector<std::string> extra_special;                 ///< texts of further special tokens
   std::vector<ChatTemplateText> chat_templates;           ///< "default" first, if there is one
