@@ -12,7 +12,7 @@
 namespace collimate {
 namespace {
 
-using nlohmann::ordered_json;
+using nlohmann::json;  // sorted keys: in an ordered_json each key of a vocabulary would be looked for in the whole list
 
 // Classes of transformers 5 that do not take a tokenizer.json's pre-tokenizer but make their own, by add_prefix_space and legacy. The
 // others take it as it is.
@@ -33,14 +33,14 @@ bool lists(const char* classes, const std::string& one) {
 }
 
 /// Calls `use` with each step of a part, a {"type": "Sequence"} or one step; one for which it says false is taken out.
-void keep_steps(ordered_json& part, const char* list_key, const std::function<bool(ordered_json&)>& use) {
+void keep_steps(json& part, const char* list_key, const std::function<bool(json&)>& use) {
   if (!part.is_object()) return;
   if (part.value("type", "") != "Sequence") {
     if (!use(part)) part = nullptr;
     return;
   }
-  ordered_json kept = ordered_json::array();
-  for (ordered_json step : part.at(list_key)) {
+  json kept = json::array();
+  for (json step : part.at(list_key)) {
     keep_steps(step, list_key, use);
     if (!step.is_null()) kept.push_back(std::move(step));
   }
@@ -49,19 +49,19 @@ void keep_steps(ordered_json& part, const char* list_key, const std::function<bo
 
 /// Where a tokenizer.json puts a blank of its own, and in which way.
 struct BlankSteps {
-  ordered_json *byte_level = nullptr, *metaspace = nullptr;
+  json *byte_level = nullptr, *metaspace = nullptr;
   bool prepended = false;  ///< by the normalizer
   std::string scheme = "never";
 };
 
-BlankSteps blank_steps(ordered_json& file) {
+BlankSteps blank_steps(json& file) {
   BlankSteps found;
-  keep_steps(file["normalizer"], "normalizers", [&](ordered_json& step) {
+  keep_steps(file["normalizer"], "normalizers", [&](json& step) {
     found.prepended = found.prepended || step.value("type", "") == "Prepend";
     return true;
   });
   if (found.prepended) found.scheme = "always";
-  const auto look = [&](ordered_json& step) {
+  const auto look = [&](json& step) {
     if (step.value("type", "") == "ByteLevel") {
       found.byte_level = &step;
       if (step.value("add_prefix_space", false)) found.scheme = "always";
@@ -71,30 +71,30 @@ BlankSteps blank_steps(ordered_json& file) {
     }
     return true;
   };
-  ordered_json& part = file["pre_tokenizer"];
+  json& part = file["pre_tokenizer"];
   if (part.is_object() && part.value("type", "") == "Sequence")
-    for (ordered_json& step : part.at("pretokenizers")) look(step);
+    for (json& step : part.at("pretokenizers")) look(step);
   else if (part.is_object())
     look(part);
   return found;
 }
 
 /// The pipeline that LlamaTokenizer makes: a Metaspace step alone puts blanks, and the decoder takes one away.
-void set_metaspace(ordered_json& file, const std::string& scheme) {
+void set_metaspace(json& file, const std::string& scheme) {
   const std::string blank = "\u2581";
-  keep_steps(file["normalizer"], "normalizers", [&](ordered_json& step) {
+  keep_steps(file["normalizer"], "normalizers", [&](json& step) {
     const std::string type = step.value("type", "");
     return type != "Prepend" && !(type == "Replace" && step.value("content", "") == blank);
   });
   file["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", blank}, {"prepend_scheme", scheme}, {"split", false}};
-  ordered_json steps = ordered_json::array();
-  steps.push_back({{"type", "Replace"}, {"pattern", ordered_json::object({{"String", blank}})}, {"content", " "}});
-  for (const char* type : {"ByteFallback", "Fuse"}) steps.push_back(ordered_json::object({{"type", type}}));
+  json steps = json::array();
+  steps.push_back({{"type", "Replace"}, {"pattern", json::object({{"String", blank}})}, {"content", " "}});
+  for (const char* type : {"ByteFallback", "Fuse"}) steps.push_back(json::object({{"type", type}}));
   if (scheme != "never") steps.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   file["decoder"] = {{"type", "Sequence"}, {"decoders", steps}};
 }
 
-bool set_blanks(ordered_json& file, const ModelFiles& files, const std::string& name, Notes& notes) {
+bool set_blanks(json& file, const ModelFiles& files, const std::string& name, Notes& notes) {
   if (!files.add_prefix_space && !files.legacy) return false;
   BlankSteps now = blank_steps(file);
   const bool heeded = files.model_type != taken_as_it_is;
@@ -119,43 +119,43 @@ bool set_blanks(ordered_json& file, const ModelFiles& files, const std::string& 
   return false;
 }
 
-bool mend_expression(ordered_json& file, const ModelFiles& files) {
-  ordered_json& part = file["pre_tokenizer"];
-  const std::size_t tokens = file["model"].at("vocab").size() + file.value("added_tokens", ordered_json::array()).size();
+bool mend_expression(json& file, const ModelFiles& files) {
+  json& part = file["pre_tokenizer"];
+  const std::size_t tokens = file["model"].at("vocab").size() + file.value("added_tokens", json::array()).size();
   if (!files.fix_mistral_regex || !part.is_object() || tokens <= mistral_tokens) return false;
-  const ordered_json split = {
-      {"type", "Split"}, {"pattern", ordered_json::object({{"Regex", mistral_expression}})}, {"behavior", "Isolated"}, {"invert", false}};
+  const json split = {
+      {"type", "Split"}, {"pattern", json::object({{"Regex", mistral_expression}})}, {"behavior", "Isolated"}, {"invert", false}};
   const bool sequence = part.value("type", "") == "Sequence" && !part.at("pretokenizers").empty();
   if (sequence && part["pretokenizers"][0] == split) return false;
   if (sequence) {
     part["pretokenizers"][0] = split;
     return true;
   }
-  ordered_json bytes = part;
+  json bytes = part;
   if (part.value("type", "") == "Metaspace")
     bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
-  part = {{"type", "Sequence"}, {"pretokenizers", ordered_json::array({split, bytes})}};
+  part = {{"type", "Sequence"}, {"pretokenizers", json::array({split, bytes})}};
   return true;
 }
 
-bool same(const ordered_json& token, const AddedTokenEntry& entry) {
+bool same(const json& token, const AddedTokenEntry& entry) {
   return token.value("special", false) == entry.special && token.value("lstrip", false) == entry.lstrip &&
          token.value("rstrip", false) == entry.rstrip && token.value("single_word", false) == entry.single_word &&
          token.value("normalized", !entry.special) == entry.normalized;
 }
 
 /// Tokens of the files beside it go before those of the tokenizer.json. One that the vocabulary has keeps its id, a new one gets the next.
-bool add_folder_tokens(ordered_json& file, const ModelFiles& files, const std::string& name) {
+bool add_folder_tokens(json& file, const ModelFiles& files, const std::string& name) {
   std::map<std::string, std::int32_t> ids;
-  const ordered_json& vocabulary = file["model"].at("vocab");
+  const json& vocabulary = file["model"].at("vocab");
   std::int32_t next = 0;
   for (const auto& [key, entry] : vocabulary.items()) {
     const std::int32_t id = vocabulary.is_array() ? next : entry.get<std::int32_t>();
     ids.emplace(vocabulary.is_array() ? entry.at(0).get<std::string>() : key, id);
     next = std::max(next, id + 1);
   }
-  std::map<std::string, ordered_json> known;
-  for (const ordered_json& token : file.value("added_tokens", ordered_json::array())) {
+  std::map<std::string, json> known;
+  for (const json& token : file.value("added_tokens", json::array())) {
     known.emplace(token.at("content"), token);
     ids.emplace(token.at("content"), token.at("id"));
     next = std::max(next, token.at("id").get<std::int32_t>() + 1);
@@ -180,7 +180,7 @@ bool add_folder_tokens(ordered_json& file, const ModelFiles& files, const std::s
 std::string with_folder_rules(const std::string& text, const ModelFiles& files, const std::string& name, Notes& notes) {
   if (!files.add_prefix_space && !files.legacy && !files.fix_mistral_regex && files.added_tokens.empty() && files.extra_special.empty())
     return text;
-  ordered_json file = ordered_json::parse(text, nullptr, false);
+  json file = json::parse(text, nullptr, false);
   if (!file.is_object() || !file.contains("model") || !file["model"].is_object() || !file["model"].contains("vocab"))
     return text;  // refused by its reader
   try {

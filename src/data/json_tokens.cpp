@@ -14,32 +14,37 @@ using nlohmann::ordered_json;
 constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 ordered_json as_json(const AddedTokenEntry& token) {
-  return {{"id", token.id},          {"content", token.content},       {"single_word", token.single_word}, {"lstrip", token.lstrip},
+  return {{"id", token.id},         {"content", token.content},       {"single_word", token.single_word}, {"lstrip", token.lstrip},
           {"rstrip", token.rstrip}, {"normalized", token.normalized}, {"special", token.special}};
 }
 
 /// The entries of a vocabulary, by id: of BPE an object, of Unigram a list.
-std::map<std::int32_t, std::string> names_of(const ordered_json& model) {
+template <class Json>
+std::map<std::int32_t, std::string> names_of(const Json& model) {
   std::map<std::int32_t, std::string> names;
-  const ordered_json& vocabulary = model.at("vocab");
+  const Json& vocabulary = model.at("vocab");
   std::int32_t next = 0;
   for (const auto& [name, entry] : vocabulary.items()) {
-    if (vocabulary.is_array()) names.emplace(next++, entry.at(0).get<std::string>());
-    else names.emplace(entry.get<std::int32_t>(), name);
+    if (vocabulary.is_array())
+      names.emplace(next++, entry.at(0).template get<std::string>());
+    else
+      names.emplace(entry.template get<std::int32_t>(), name);
   }
   return names;
 }
 
 }  // namespace
 
-void add_tokens(ordered_json& file, const std::vector<AddedTokenEntry>& tokens, const std::string& name) {
+template <class Json>
+void add_tokens(Json& file, const std::vector<AddedTokenEntry>& tokens, const std::string& name) {
   const std::map<std::int32_t, std::string> names = names_of(file.at("model"));
-  std::map<std::int32_t, ordered_json> added;
-  for (const ordered_json& token : file.value("added_tokens", ordered_json::array())) added[token.at("id").get<std::int32_t>()] = token;
+  std::map<std::int32_t, Json> added;
+  for (const Json& token : file.value("added_tokens", Json::array())) added[token.at("id").template get<std::int32_t>()] = token;
   for (const AddedTokenEntry& token : tokens) {
     const auto known = names.find(token.id);
-    require(known == names.end() || known->second == token.content, "{}: the added token '{}' has id {}, but that is '{}' in the vocabulary",
-            name, token.content, token.id, known == names.end() ? "" : known->second);
+    require(known == names.end() || known->second == token.content,
+            "{}: the added token '{}' has id {}, but that is '{}' in the vocabulary", name, token.content, token.id,
+            known == names.end() ? "" : known->second);
     added[token.id] = as_json(token);
   }
   const std::int32_t last = std::max(names.empty() ? -1 : names.rbegin()->first, added.empty() ? -1 : added.rbegin()->first);
@@ -50,9 +55,11 @@ void add_tokens(ordered_json& file, const std::vector<AddedTokenEntry>& tokens, 
       filler.content = fmt::format("<|unused_{}|>", id);
       added[id] = as_json(filler);
     }
-  file["added_tokens"] = ordered_json::array();
+  file["added_tokens"] = Json::array();
   for (auto& [id, token] : added) file["added_tokens"].push_back(std::move(token));
 }
+template void add_tokens(nlohmann::json&, const std::vector<AddedTokenEntry>&, const std::string&);
+template void add_tokens(ordered_json&, const std::vector<AddedTokenEntry>&, const std::string&);
 
 ordered_json token_before(const std::string& token, std::int32_t id) {
   const auto part = [](const char* kind, const std::string& name, int type) {

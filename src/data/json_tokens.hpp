@@ -12,7 +12,8 @@ namespace collimate {
 
 /// Puts tokens into "added_tokens", in place of what it says of the same ids. A token beyond the vocabulary gets a row; rows that no
 /// token names in between are filled, because other programs count on. `name` goes into messages.
-void add_tokens(nlohmann::ordered_json& file, const std::vector<AddedTokenEntry>& tokens, const std::string& name);
+template <class Json>  // json or ordered_json
+void add_tokens(Json& file, const std::vector<AddedTokenEntry>& tokens, const std::string& name);
 
 /// A "post_processor" that puts one token before a text, and nothing behind it.
 nlohmann::ordered_json token_before(const std::string& token, std::int32_t id);

@@ -24,11 +24,12 @@ std::optional<std::string> as_json_file(const Tokenizer& tokenizer) {
 
 /// With a post_processor that puts BOS alone before a text, or nothing; as it is where it does that already.
 std::string with_surroundings(const std::string& text, const Tokenizer& tokenizer, bool add_bos) {
-  ordered_json file = ordered_json::parse(text);
+  nlohmann::json file = nlohmann::json::parse(text);  // in an ordered one each key of a vocabulary would be looked for in the list
   const Surround now = surround_of(tokenizer);
   const std::vector<std::int32_t> before = add_bos ? std::vector<std::int32_t>{*tokenizer.bos()} : std::vector<std::int32_t>();
   if (now.before == before && now.behind.empty()) return text;
-  file["post_processor"] = add_bos ? token_before(tokenizer.piece(*tokenizer.bos()), *tokenizer.bos()) : ordered_json();
+  file["post_processor"] = nullptr;
+  if (add_bos) file["post_processor"] = token_before(tokenizer.piece(*tokenizer.bos()), *tokenizer.bos());
   return file.dump(1) + "\n";
 }
 

@@ -231,6 +231,7 @@ TEST(FolderTokenizers, TokensBesideATokenizerJsonAreAdded) {
 TEST(FolderTokenizers, TheExpressionOfAnOldMistralIsMendedWhereItsFolderAsksForIt) {
   json file = whole_file(true, false);
   file["added_tokens"] = json::array();
+  file["model"]["vocab"] = bytes_vocabulary();
   file["model"]["vocab"]["12"] = 256;
   file["model"]["merges"] = {"1 2"};
   for (int id = 257; id <= 100000; ++id) file["model"]["vocab"][fmt::format("{}{}", "unused", id)] = id;
