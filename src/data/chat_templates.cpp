@@ -44,14 +44,16 @@ Template alternating(Template rules, System place) {
   return rules;
 }
 
-/// Every turn is <|im_start|>role, the text, <|im_end|>.
-Template chatml() {
-  Template rules = words("<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_start|>system\n");
-  rules.turn_suffix = "<|im_end|>\n";
-  rules.response_suffix = "<|im_end|>";
+/// Every turn begins with its words and ends with `end`, behind which `between` stands.
+Template marked(std::string human, std::string assistant, std::string system, std::string end, std::string_view between) {
+  Template rules = words(std::move(human), std::move(assistant), std::move(system));
+  rules.turn_suffix = fmt::format("{}{}", end, between);
+  rules.response_suffix = std::move(end);
   rules.chat.cue_keeps_blanks = true;
   return rules;
 }
+
+Template chatml() { return marked("<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_start|>system\n", "<|im_end|>", "\n"); }
 Template chatml_bos() { return with_bos(chatml()); }
 Template chatml_alternating() { return alternating(chatml(), System::turn); }
 Template smollm2() { return with_system(chatml(), "You are a helpful AI assistant named SmolLM, trained by Hugging Face"); }
@@ -59,19 +61,11 @@ Template qwen2() { return with_system(chatml(), "You are a helpful assistant.");
 Template qwen25() { return with_system(chatml(), "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."); }
 
 /// Also TinyLlama's.
-Template zephyr() {
-  Template rules = words("<|user|>\n", "<|assistant|>\n", "<|system|>\n");
-  rules.turn_suffix = "{eos}\n";
-  rules.response_suffix = "{eos}";
-  rules.chat.cue_keeps_blanks = true;
-  return rules;
-}
+Template zephyr() { return marked("<|user|>\n", "<|assistant|>\n", "<|system|>\n", "{eos}", "\n"); }
 
 Template llama3() {
-  Template rules = words("<|start_header_id|>user<|end_header_id|>\n\n", "<|start_header_id|>assistant<|end_header_id|>\n\n",
-                         "<|start_header_id|>system<|end_header_id|>\n\n");
-  rules.turn_suffix = rules.response_suffix = "<|eot_id|>";
-  rules.chat.cue_keeps_blanks = true;
+  Template rules = marked("<|start_header_id|>user<|end_header_id|>\n\n", "<|start_header_id|>assistant<|end_header_id|>\n\n",
+                          "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>", "");
   return with_bos(trimmed(std::move(rules), {"human", "assistant", "system"}));
 }
 
@@ -106,10 +100,7 @@ Template mistral_v3() { return trimmed(mistral("[INST] ", "[/INST]", " ", "{eos}
 Template mistral_tekken() { return mistral("[INST]", "[/INST]", "", "{eos}", System::in_last_question); }
 
 Template gemma() {
-  Template rules = words("<start_of_turn>user\n", "<start_of_turn>model\n", "");
-  rules.turn_suffix = "<end_of_turn>\n";
-  rules.response_suffix = "<end_of_turn>";
-  rules.chat.cue_keeps_blanks = true;
+  Template rules = marked("<start_of_turn>user\n", "<start_of_turn>model\n", "", "<end_of_turn>", "\n");
   return with_bos(trimmed(alternating(std::move(rules), System::refused), {"human", "assistant"}));
 }
 Template gemma3() {
@@ -119,47 +110,29 @@ Template gemma3() {
   return rules;
 }
 
-Template vicuna() {
-  Template rules = words("USER: ", "ASSISTANT: ", "");
+/// Turns that begin with plain words: behind a question stands `gap`, behind an answer its end and then `between`.
+Template plain_words(std::string human, std::string assistant, std::string gap, std::string end, std::string_view between) {
+  Template rules = words(std::move(human), std::move(assistant), "");
   rules.chat.system_suffix = "\n\n";
-  rules.chat.human_suffix = "\n";
-  rules.chat.assistant_suffix = "{eos}\n";
-  rules.response_suffix = "{eos}";
-  return with_bos(trimmed(alternating(std::move(rules), System::turn), {"human", "assistant", "system"}));
-}
-Template vicuna_bare() {  // no BOS, and </s> whatever the tokenizer's EOS
-  Template rules = words("USER: ", "ASSISTANT: ", "");
-  rules.chat.system_suffix = "\n\n";
-  rules.chat.human_suffix = "\n";
-  rules.chat.assistant_suffix = "</s>\n";
-  rules.response_suffix = "</s>";
+  rules.chat.human_suffix = std::move(gap);
+  rules.chat.assistant_suffix = fmt::format("{}{}", end, between);
+  rules.response_suffix = std::move(end);
   return rules;
 }
+Template strict_words(Template rules) { return with_bos(trimmed(alternating(std::move(rules), System::turn), {"human", "assistant", "system"})); }
+
+Template vicuna() { return strict_words(plain_words("USER: ", "ASSISTANT: ", "\n", "{eos}", "\n")); }
+Template vicuna_bare() { return plain_words("USER: ", "ASSISTANT: ", "\n", "</s>", "\n"); }  // no BOS, and </s> whatever the tokenizer's EOS
 
 Template alpaca() {
-  Template rules = words("### Instruction:\n", "### Response:\n", "");
-  rules.chat.system_suffix = "\n\n";
-  rules.chat.human_suffix = "\n\n";
-  rules.chat.assistant_suffix = "{eos}\n\n";
-  rules.response_suffix = "{eos}";
-  rules.chat.cue_keeps_blanks = true;
-  return with_bos(trimmed(alternating(std::move(rules), System::turn), {"human", "assistant", "system"}));
-}
-
-Template deepseek() {
-  Template rules = words("User: ", "Assistant: ", "");
-  rules.chat.human_suffix = rules.chat.system_suffix = "\n\n";
-  rules.chat.assistant_suffix = rules.response_suffix = "{eos}";
-  return with_bos(std::move(rules));
-}
-
-Template phi3() {
-  Template rules = words("<|user|>\n", "<|assistant|>\n", "<|system|>\n");
-  rules.turn_suffix = "<|end|>\n";
-  rules.response_suffix = "<|end|>";
+  Template rules = strict_words(plain_words("### Instruction:\n", "### Response:\n", "\n\n", "{eos}", "\n\n"));
   rules.chat.cue_keeps_blanks = true;
   return rules;
 }
+
+Template deepseek() { return with_bos(plain_words("User: ", "Assistant: ", "\n\n", "{eos}", "")); }
+
+Template phi3() { return marked("<|user|>\n", "<|assistant|>\n", "<|system|>\n", "<|end|>", "\n"); }
 Template phi35() {
   Template rules = phi3();
   rules.chat.skips_empty_system = true;

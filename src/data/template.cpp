@@ -34,55 +34,63 @@ constexpr std::pair<std::string_view, ChatForm::System> place_names[] = {
     {"in_last_question", ChatForm::System::in_last_question},
     {"refused", ChatForm::System::refused}};
 
+/// visit(key, value) for what is stored of a chat form as it is.
+template <class Form, class Visit>
+void each_value_of_chat(Form& chat, const Visit& visit) {
+  visit("name", chat.name);
+  visit("human_suffix", chat.human_suffix);
+  visit("assistant_suffix", chat.assistant_suffix);
+  visit("system_suffix", chat.system_suffix);
+  visit("first_system", chat.first_system);
+  visit("cue_keeps_blanks", chat.cue_keeps_blanks);
+  visit("alternates", chat.alternates);
+  visit("skips_empty_system", chat.skips_empty_system);
+  visit("trims", chat.trims);
+}
+
 json as_json(const ChatForm& chat) {
-  json out = {{"name", chat.name},
-              {"human_suffix", chat.human_suffix},
-              {"assistant_suffix", chat.assistant_suffix},
-              {"system_suffix", chat.system_suffix},
-              {"first_system", chat.first_system},
-              {"cue_keeps_blanks", chat.cue_keeps_blanks},
-              {"alternates", chat.alternates},
-              {"skips_empty_system", chat.skips_empty_system},
-              {"trims", chat.trims}};
+  json out;
+  each_value_of_chat(chat, [&](const char* key, const auto& value) { out[key] = value; });
   for (const auto& [word, value] : place_names)
     if (value == chat.system_place) out["system_place"] = word;
   if (chat.default_system) out["default_system"] = *chat.default_system;
   return out;
 }
 
-ChatForm chat_from(const json& value) {
+ChatForm chat_from(const json& stored) {
   ChatForm chat;
-  chat.name = value.at("name");
-  chat.human_suffix = value.at("human_suffix");
-  chat.assistant_suffix = value.at("assistant_suffix");
-  chat.system_suffix = value.at("system_suffix");
-  chat.first_system = value.at("first_system");
-  chat.cue_keeps_blanks = value.at("cue_keeps_blanks");
-  chat.alternates = value.at("alternates");
-  chat.skips_empty_system = value.at("skips_empty_system");
-  chat.trims = value.at("trims");
+  each_value_of_chat(chat, [&](const char* key, auto& value) { stored.at(key).get_to(value); });
   for (const auto& [word, place] : place_names)
-    if (value.at("system_place") == word) chat.system_place = place;
-  if (value.contains("default_system")) chat.default_system = value["default_system"];
+    if (stored.at("system_place") == word) chat.system_place = place;
+  if (stored.contains("default_system")) chat.default_system = stored["default_system"];
   return chat;
 }
 
+/// The same for a template; `optional`: where older versions did not store it.
+template <class Rules, class Visit>
+void each_value(Rules& rules, const Visit& visit) {
+  constexpr bool optional = true;
+  visit("prompt", rules.prompt, !optional);
+  visit("response_prefix", rules.response_prefix, !optional);
+  visit("response_suffix", rules.response_suffix, !optional);
+  visit("human", rules.human, !optional);
+  visit("assistant", rules.assistant, !optional);
+  visit("system", rules.system, !optional);
+  visit("turn_suffix", rules.turn_suffix, optional);
+  visit("add_bos", rules.add_bos, !optional);
+  visit("add_eos", rules.add_eos, !optional);
+  visit("max_prompt_tokens", rules.max_prompt_tokens, !optional);
+  visit("max_response_tokens", rules.max_response_tokens, !optional);
+  visit("special_tokens", rules.special_tokens, optional);
+}
+
 json as_json(const Template& rules) {
-  return {{"prompt", rules.prompt},
-          {"response_prefix", rules.response_prefix},
-          {"response_suffix", rules.response_suffix},
-          {"human", rules.human},
-          {"assistant", rules.assistant},
-          {"system", rules.system},
-          {"turn_suffix", rules.turn_suffix},
-          {"add_bos", rules.add_bos},
-          {"add_eos", rules.add_eos},
-          {"max_prompt_tokens", rules.max_prompt_tokens},
-          {"max_response_tokens", rules.max_response_tokens},
-          {"prompt_rule", name_of(rules.prompt_rule)},
-          {"response_rule", name_of(rules.response_rule)},
-          {"special_tokens", rules.special_tokens},
-          {"chat", as_json(rules.chat)}};
+  json out;
+  each_value(rules, [&](const char* key, const auto& value, bool) { out[key] = value; });
+  out["prompt_rule"] = name_of(rules.prompt_rule);
+  out["response_rule"] = name_of(rules.response_rule);
+  out["chat"] = as_json(rules.chat);
+  return out;
 }
 
 }  // namespace
@@ -126,19 +134,10 @@ Template Template::from_json(const std::string& text) {
     const json value = json::parse(text);
     const json known = as_json(rules);
     for (const auto& [key, entry] : value.items()) require(known.contains(key), "a prompt template has no entry '{}'", key);
-    rules.prompt = value.at("prompt");
-    rules.response_prefix = value.at("response_prefix");
-    rules.response_suffix = value.at("response_suffix");
-    rules.human = value.at("human");
-    rules.assistant = value.at("assistant");
-    rules.system = value.at("system");
-    rules.turn_suffix = value.value("turn_suffix", "");
-    rules.special_tokens = value.value("special_tokens", false);
+    each_value(rules, [&](const char* key, auto& member, bool optional) {
+      if (!optional || value.contains(key)) value.at(key).get_to(member);
+    });
     if (value.contains("chat")) rules.chat = chat_from(value["chat"]);
-    rules.add_bos = value.at("add_bos");
-    rules.add_eos = value.at("add_eos");
-    rules.max_prompt_tokens = value.at("max_prompt_tokens");
-    rules.max_response_tokens = value.at("max_response_tokens");
     rules.prompt_rule = too_long_named(value.at("prompt_rule").get<std::string>());
     rules.response_rule = too_long_named(value.at("response_rule").get<std::string>());
   } catch (const json::exception&) {
