@@ -3,6 +3,7 @@
 
 #include "collimate/base/hdf5_file.hpp"
 #include "collimate/base/text.hpp"
+#include "collimate/data/chat_templates.hpp"
 #include "collimate/data/prepare.hpp"
 #include "data/testing.hpp"
 
@@ -71,6 +72,43 @@ TEST_F(Learned, ChatMlIsWhatTransformersLearns) {
   EXPECT_EQ(marked(last, special),
             replace_all(replace_all(ours.substr(0, ours.size() - 1), "assistant{\ngood", "assistant\ngood"), "é$}", "é$"));
   EXPECT_TRUE(last.prompt == all.prompt && last.response == all.response);
+}
+
+/// What apply_chat_template of transformers 5.24 prints for a dialogue with these templates, whose system text is part of a question. In braces
+/// what it prints for each answer: the dialogue up to it, less the prompt that asks for it.
+TEST_F(Learned, SystemTextsInQuestionsAreWhereTransformersHasThem) {
+  const SpecialNames special{.all = {"<s>", "</s>", "<start_of_turn>", "<end_of_turn>"}, .bos = "<s>", .eos = "</s>", .pad = ""};
+  const std::string with_system = two_answers, without = "[" + with_system.substr(with_system.find("}, ") + 3);
+  struct Row {
+    const char* name;
+    const std::string& messages;
+    std::string theirs;
+  };
+  const Row rows[] = {
+      {"llama-2", with_system, "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nA? [/INST]{ good é </s>}<s>[INST] B? [/INST]{ bad </s>}"},
+      {"llama-2", without, "<s>[INST] A? [/INST]{ good é </s>}<s>[INST] B? [/INST]{ bad </s>}"},
+      {"mistral-v0.2", without, "<s>[INST] A? [/INST]{good é</s>}[INST] B? [/INST]{bad</s>}"},
+      {"mistral-v1", with_system, "<s> [INST] Be kind.\n\nA? [/INST]{ good é</s>} [INST] B? [/INST]{ bad</s>}"},
+      {"mistral-v3", without, "<s>[INST] A?[/INST]{ good é</s>}[INST] B?[/INST]{ bad</s>}"},
+      {"mistral-tekken", without, "<s>[INST]A?[/INST]{good é</s>}[INST]B?[/INST]{bad</s>}"},
+      {"gemma", without,
+       "<s><start_of_turn>user\nA?<end_of_turn>\n<start_of_turn>model\n{good é<end_of_turn>\n}<start_of_turn>user\nB?<end_of_turn>\n"
+       "<start_of_turn>model\n{bad<end_of_turn>\n}"},
+      {"gemma-3", with_system,
+       "<s><start_of_turn>user\nBe kind.\n\nA?<end_of_turn>\n<start_of_turn>model\n{good é<end_of_turn>\n}<start_of_turn>user\n"
+       "B?<end_of_turn>\n<start_of_turn>model\n{bad<end_of_turn>\n}"}};
+  const auto rules = [&](const char* name) { return chat_template_rules({name, std::nullopt}, *byte_tokenizer(special)); };
+  for (const Row& row : rows) {
+    // Here an answer ends with its token, so the line feed behind it is not learned, and the last one is not there.
+    std::string ours = replace_all(row.theirs, "\n}", "}\n");
+    if (ours.ends_with('\n')) ours.pop_back();
+    ours = replace_all(replace_all(ours, "<s>", "^"), "</s>", "$");
+    EXPECT_EQ(marked(sample(row.messages, rules(row.name), Learn::all, special), special), ours) << row.name;
+  }
+  // These put the system text into the last question, so that it moves from answer to answer.
+  for (const char* name : {"mistral-v3", "mistral-tekken"})
+    EXPECT_THAT(test::refusal([&] { sample(with_system, rules(name), Learn::all, special); }), HasSubstr("--learn all cannot be used")) << name;
+  EXPECT_THAT(test::refusal([&] { sample(with_system, rules("gemma"), Learn::all, special); }), HasSubstr("no system turn"));
 }
 
 /// Where nothing but the end of text ends an answer, every one has it.
