@@ -95,9 +95,12 @@ std::string file_of(const std::string& path) {
   if (!fs::is_directory(path)) return path;
   for (const char* name : {"model.safetensors", "model.safetensors.index.json"})
     if (fs::exists(fs::path(path) / name)) return (fs::path(path) / name).string();
-  const bool torch = fs::exists(fs::path(path) / "pytorch_model.bin") || fs::exists(fs::path(path) / "pytorch_model.bin.index.json");
-  fail("the folder '{}' holds neither model.safetensors nor model.safetensors.index.json{}", path,
-       torch ? "; save the model with save_pretrained(folder, safe_serialization=True) of transformers first" : "");
+  require(!fs::exists(fs::path(path) / "pytorch_model.bin") && !fs::exists(fs::path(path) / "pytorch_model.bin.index.json"),
+          "the folder '{0}' holds its weights as pytorch_model*.bin, which are Python pickles and can run programs when they are read. Write them "
+          "as model.safetensors first: python3 -c \"import glob, torch, safetensors.torch as s; s.save_file({{k: v.contiguous().clone() for f in "
+          "glob.glob('{0}/pytorch_model*.bin') for k, v in torch.load(f, weights_only=True).items()}}, '{0}/model.safetensors')\"",
+          path);
+  fail("the folder '{}' holds neither model.safetensors nor model.safetensors.index.json", path);
 }
 
 }  // namespace
