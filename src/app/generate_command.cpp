@@ -13,6 +13,7 @@
 #include "collimate/app/commands.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
+#include "collimate/base/utf8.hpp"
 #include "collimate/base/threads.hpp"
 #include "collimate/io/json_lines.hpp"
 #include "collimate/kernels/head.hpp"
@@ -158,10 +159,11 @@ std::vector<Continuation> generate(Engine& engine, const std::vector<Input>& inp
 
 std::string list(const std::vector<std::int32_t>& ids) { return fmt::format("{}", fmt::join(ids, ",")); }
 
-/// The quoted text that a token adds behind those before it; a special one, which adds none, shows its name.
+/// The quoted text that a token adds behind those before it, with U+FFFD for a part of a character; a special one, which adds none, shows its
+/// name.
 std::string shown(const Tokenizer& tokenizer, const std::vector<std::int32_t>& before, std::int32_t token) {
   const std::int32_t one[] = {token};
-  return fmt::format("{:?}", tokenizer.is_special(token) ? tokenizer.piece(token) : tokenizer.decode_after(before, one));
+  return fmt::format("{:?}", as_utf8(tokenizer.is_special(token) ? tokenizer.piece(token) : tokenizer.decode_after(before, one)));
 }
 
 std::string text_of(const Input& input, const Continuation& sample, const Tokenizer* tokenizer) {

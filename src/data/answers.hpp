@@ -13,6 +13,8 @@ std::string_view ranking_field(const Record& record);  ///< a list of several an
 
 /// chosen and rejected, which may be several each, to a prompt of text or messages, or whole dialogues that begin alike.
 Reading read_pairs(const Record& record);
+/// Two dialogues of hh-rlhf in a text each: the prompt as it stands there, or turns where the template is a chat template.
+Reading read_hh(const Record& record, const ReadRules& rules);
 /// Several answers with scores or ranks: a pair of every two that differ, whose margin is the difference of the scores (of ranks 0).
 Reading read_ranking(const Record& record);
 /// Several answers in columns that the user named, of which the label names the best: a pair with each of the others.

@@ -48,27 +48,6 @@ bool is_empty(const std::optional<std::string>& text) { return text && trim(*tex
 
 std::string optional_text(const Record& record, std::string_view name) { return record.has(name) ? record.text(name) : std::string(); }
 
-/// Anthropic's pairs: the prompt reaches to the last "\n\nAssistant:" of what both dialogues share.
-Example read_hh(const Record& record) {
-  constexpr std::string_view cue = "\n\nAssistant:";
-  const std::string& chosen = record.text("chosen");
-  const std::string& rejected = record.text("rejected");
-  std::size_t shared = 0;
-  while (shared < chosen.size() && shared < rejected.size() && chosen[shared] == rejected[shared]) ++shared;
-  const std::size_t at = chosen.substr(0, shared).rfind(cue);
-  require(at != std::string::npos,
-          "{}: 'chosen' and 'rejected' share no text that ends in an unanswered 'Assistant:' turn; name the format if "
-          "these are not dialogues of hh-rlhf",
-          record.place());
-  const std::size_t start = at + cue.size();
-  Example example;
-  example.prompt = chosen.substr(0, start);
-  example.complete = true;
-  example.chosen = chosen.substr(start);
-  example.rejected = rejected.substr(start);
-  return example;
-}
-
 /// Puts the answers that are learned into a dialogue whose last turn may be an answer. Empty: what is left out, and why.
 std::string take_response(std::vector<Turn> turns, Learn learn, bool learns, const std::string& place, Example& example) {
   const auto answers = [&](const Turn& turn) { return turn.role == "assistant"; };
@@ -174,7 +153,7 @@ Reading read_as(const Record& record, SampleFormat format, const ReadRules& rule
     case SampleFormat::prompt_response: return read_prompt_response(record, rules);
     case SampleFormat::preference:
     case SampleFormat::dialogue_preference: return read_pairs(record);
-    case SampleFormat::hh: return {{read_hh(record)}, ""};
+    case SampleFormat::hh: return read_hh(record, rules);
     case SampleFormat::ranking: return read_ranking(record);
     case SampleFormat::dialogue: return read_dialogue(record, rules);
     case SampleFormat::prompts: return {{read_prompt(record)}, ""};

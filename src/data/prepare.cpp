@@ -11,6 +11,7 @@
 #include "collimate/base/checksum.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
+#include "collimate/base/utf8.hpp"
 #include "collimate/data/model_files.hpp"
 #include "collimate/data/order.hpp"
 #include "data/sample_maker.hpp"
@@ -32,7 +33,8 @@ SpecialNames own_special() { return {.all = {"<|bos|>", "<|endoftext|>"}, .bos =
 /// Streams the examples of all inputs; skips and counts bad ones where that is allowed.
 class ExampleSource {
  public:
-  explicit ExampleSource(const PrepareOptions& options) : options_(options) {
+  /// `chat`: of the template that the examples are for.
+  ExampleSource(const PrepareOptions& options, ChatForm chat) : options_(options), chat_(std::move(chat)) {
     for (const std::string& path : options.inputs) readable(path);
   }
 
@@ -49,7 +51,7 @@ class ExampleSource {
   /// Calls visit(group) with the examples of each record, or of consecutive preference records that form one group. An input error
   /// that `visit` throws stops the stream; use `guarded` for those of a single record.
   void for_each_group(DatasetKind kind, const std::function<void(std::vector<Example>&)>& visit) {
-    records = bad = 0;
+    records = bad = hh_turns = 0;
     complaints.clear();
     unused.clear();
     left_out.clear();
@@ -92,7 +94,7 @@ class ExampleSource {
     }
   }
 
-  std::int64_t records = 0, bad = 0;
+  std::int64_t records = 0, bad = 0, hh_turns = 0;  // hh_turns: texts of hh-rlhf that became turns
   std::vector<std::string> complaints;
   std::map<std::string, std::int64_t> unused, left_out;
 
@@ -110,9 +112,10 @@ class ExampleSource {
     require(options_.kind || found != SampleFormat::oasst,
             "{}: a tree of OpenAssistant holds dialogues, ranked answers and prompts; say which with --kind supervised, preference or prompts",
             record.place());
-    Reading reading = read_examples(record, found, {options_.names, options_.learn, kind});
+    Reading reading = read_examples(record, found, {options_.names, options_.learn, kind, &chat_});
     if (found == SampleFormat::prompts && shown && !options_.kind) require_no_answers(record);
     for (Example& example : reading.examples) example = as_kind(std::move(example), kind);
+    if (found == SampleFormat::hh && !chat_.name.empty()) hh_turns += std::ssize(reading.examples);
     format = found;  // a bad first record does not decide
     if (!reading.left_out.empty()) ++left_out[reading.left_out];
     for (const std::string& name : record.unused())
@@ -143,6 +146,7 @@ class ExampleSource {
     if (complaints.size() < most_complaints) complaints.push_back(sentence);
   }
   const PrepareOptions& options_;
+  const ChatForm chat_;
 };
 
 /// Every answer that a record holds.
@@ -272,12 +276,12 @@ PairGroups pair_groups_named(std::string_view name) {
 
 PrepareReport prepare(const PrepareOptions& options) {
   check(options);
-  ExampleSource source(options);
   PrepareReport report;
+  report.rules = options.like.empty() ? options.rules : Dataset(options.like, false).rules();
+  ExampleSource source(options, report.rules.chat);
   report.kind = source.kind();
   const auto tokenizer = tokenizer_of(options, source, report.kind);
   report.notes = tokenizer->notes();
-  report.rules = options.like.empty() ? options.rules : Dataset(options.like, false).rules();
   if (options.like.empty() && options.serialized_tokenizer.empty()) report.letters = report.rules.look_for_special(*tokenizer);
   report.rules.add_bos = report.rules.add_bos && tokenizer->bos();
   if (const auto files = files_beside(options)) {
@@ -325,6 +329,9 @@ PrepareReport prepare(const PrepareOptions& options) {
   report.complaints = source.complaints;
   report.unused = source.unused;
   report.left_out = source.left_out;
+  if (source.hh_turns > 0)
+    report.notes.push_back(
+        fmt::format("{} dialogues of hh-rlhf were read as turns for the chat template '{}'", source.hh_turns, report.rules.chat.name));
   require_samples(train, options.output, report, rest.has_value());
   if (rest) require_samples(*rest, options.held_out_output, report, true);
   const auto counts = [](const DatasetWriter& out) { return std::tuple(out.samples(), out.tokens(), out.targets()); };
@@ -388,7 +395,7 @@ std::string describe(const Dataset& dataset, std::int64_t samples) {
                      dataset.tokenizer_fingerprint(), dataset.vocabulary(), dataset.rules().to_json());
   const auto show = [&](std::string_view name, std::string_view text) {
     constexpr std::size_t most = 400;  // bytes
-    out += fmt::format("    {:<10}{:?}{}\n", name, text.substr(0, most), text.size() > most ? " ..." : "");
+    out += fmt::format("    {:<10}{:?}{}\n", name, as_utf8(text.substr(0, most)), text.size() > most ? " ..." : "");
   };
   for (std::int64_t i = 0; i < std::min(samples, dataset.size()); ++i) {
     out += fmt::format("  sample {}, {} rows\n", i, dataset.rows(i));

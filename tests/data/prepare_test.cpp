@@ -5,6 +5,8 @@
 #include <csignal>
 #include <set>
 
+#include "collimate/base/text.hpp"
+#include "collimate/data/chat_templates.hpp"
 #include "collimate/data/example.hpp"
 #include "data/testing.hpp"
 
@@ -392,6 +394,42 @@ TEST_F(Prepare, RealFilesOfEveryFormat) {
   const auto wild = run("instructwild_v2_user_2.jsonl", true);
   EXPECT_TRUE(wild.samples == 246 && wild.bad == 2 && wild.kind == DatasetKind::prompts);
   EXPECT_GT(run("fastchat_dummy_conversation.json").samples, 100);
+}
+
+TEST_F(Prepare, DialoguesOfHhBecomeTurnsWhereTheTemplateIsAChatTemplate) {
+  const auto pair = [](const std::string& prompt, const std::string& chosen, const std::string& rejected) {
+    const std::string asked = replace_all(replace_all(prompt, "/H:", "\\n\\nHuman:"), "/A:", "\\n\\nAssistant:");
+    return fmt::format("{{\"chosen\": \"{0}{1}\", \"rejected\": \"{0}{2}\"}}\n", asked, chosen, rejected);
+  };
+  const std::string text = pair("/H: a/A: b/H: c/A:", " yes ", " no") + pair("/A: hello/H: c/A:", " x", "") + pair("/H: a/H: b/A:", " x", " y") +
+                           pair("/H: a/A:", " x", "  x") + pair("/H: a/A:", " x\\n\\nHuman: c\\n\\nAssistant: d", " y");
+  const SpecialNames special{.all = {"<s>", "</s>"}, .bos = "<s>", .eos = "</s>", .pad = ""};
+  const auto tokenizer = byte_tokenizer(special);
+  const auto made = [&](const char* name) {
+    PrepareOptions asked = options(file("hh.jsonl", text));
+    asked.serialized_tokenizer = tokenizer->serialize();
+    if (name != nullptr) asked.rules = chat_template_rules({name, std::nullopt}, *tokenizer);
+    return prepare(asked);
+  };
+  EXPECT_EQ(made(nullptr).targets, 5);  // a plain template leaves them as they are
+  EXPECT_EQ(Dataset(at("out.h5")).preference(0).text, "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:");
+
+  auto report = made("chatml");
+  EXPECT_EQ(report.samples, 3);
+  EXPECT_THAT(report.left_out, ElementsAre(std::pair(std::string("the answers of hh-rlhf differ in blanks alone"), 1),
+                                           std::pair(std::string("the dialogues of hh-rlhf differ in more than the last answer"), 1)));
+  EXPECT_THAT(report.text(), HasSubstr("3 dialogues of hh-rlhf were read as turns for the chat template 'chatml'"));
+  PreferenceGroup group = Dataset(at("out.h5")).preference(0);
+  EXPECT_EQ(group.text, "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(group.pairs[0].chosen_text, "yes<|im_end|>");
+  EXPECT_EQ(group.pairs[0].rejected_text, "no<|im_end|>");
+  group = Dataset(at("out.h5")).preference(1);
+  EXPECT_EQ(group.text, "<|im_start|>assistant\nhello<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n");
+
+  report = made("llama-2");
+  EXPECT_EQ(report.samples, 1);
+  EXPECT_EQ(report.left_out["the turns of the dialogue of hh-rlhf do not alternate, as the chat template asks"], 2);
+  EXPECT_EQ(Dataset(at("out.h5")).preference(0).text, "<s>[INST] a [/INST] b </s><s>[INST] c [/INST]");
 }
 
 TEST_F(Prepare, RealPreferencePairsSplitAsTheProjectMeasuresThem) {

@@ -19,7 +19,8 @@ enum class SampleFormat {
   alpaca,               ///< instruction, input, output
   prompt_response,      ///< prompt and response (or question and answer, or completion)
   preference,           ///< prompt, chosen, rejected, perhaps margin and kind; or chosen and rejected, whole dialogues of messages
-  hh,                   ///< chosen and rejected: two dialogues "\n\nHuman: ...\n\nAssistant: ..." that differ in the last answer
+  hh,                   ///< chosen and rejected: two dialogues "\n\nHuman: ...\n\nAssistant: ..." that differ in the last answer; they
+                        ///< stay text, or become turns where the template is a chat template
   dialogue,             ///< conversations (ShareGPT) or messages: a list of turns; the last answer is the response
   dialogue_preference,  ///< conversations or messages, chosen, rejected: the dialogue and two answers to it
   ranking,              ///< a prompt and several answers with scores or ranks
@@ -56,12 +57,14 @@ struct FieldNames {
   void check() const;
 };
 
+struct ChatForm;  // of template.hpp
 enum class Learn { last, all };  ///< which answers of a dialogue are learned
 
 struct ReadRules {
   FieldNames names = {};
   Learn learn = Learn::last;
   std::optional<DatasetKind> kind = {};  ///< what is made of the record; unset: what its format holds
+  const ChatForm* chat = nullptr;        ///< of the template; with a chat template hh-rlhf's dialogues become turns
 };
 
 /// What is in a record: several pairs of one prompt, one example, or none, and then why.
