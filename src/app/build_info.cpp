@@ -57,6 +57,10 @@ std::string describe(const BuildInfo& info) {
   return fmt::format("{} on {} [{}] with {}", info.program, info.processor, info.instruction_set, info.libraries);
 }
 
+std::string headline(const BuildInfo& info) {
+  return fmt::format("{}, {}\non {}", info.program, info.libraries, info.processor);
+}
+
 std::string to_json(const BuildInfo& info) {
   const nlohmann::json json{
       {"program", info.program}, {"processor", info.processor}, {"instruction_set", info.instruction_set}, {"libraries", info.libraries}};

@@ -14,8 +14,8 @@ struct BuildInfo {
 /// Asks the libraries and the system; may be called before MPI_Init.
 BuildInfo build_info();
 
-/// The same on one line, for logs.
-std::string describe(const BuildInfo& info);
+std::string describe(const BuildInfo& info);  ///< all of it on one line
+std::string headline(const BuildInfo& info);  ///< without the extensions, for logs
 
 /// The same as a JSON object, for checkpoints: CheckpointNotes::build.
 std::string to_json(const BuildInfo& info);

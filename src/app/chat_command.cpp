@@ -76,7 +76,7 @@ class Chat {
     } else if (words == "/system" || words.starts_with("/system ")) {
       set_system(std::string(trim(words.substr(7))));
     } else if (words.starts_with('/') && !words.starts_with("//")) {
-      tell(fmt::format("'{}' is no command: /reset, /system TEXT, /quit; write // for a question that begins with /", as_utf8(words)));
+      tell(fmt::format("unknown command '{}'; there are /reset, /system TEXT, /quit; write // for a question that begins with /", as_utf8(words)));
     } else {
       answer(words.starts_with("//") ? std::string(words.substr(1)) : std::move(line));
     }
@@ -180,7 +180,7 @@ int chat_command(const std::vector<std::string>& arguments) {
   require_one_checkpoint(words.checkpoint);
   const rlhf::SavedModels saved(words.checkpoint, words.base);
   const rlhf::ModelCard card = generating_model(saved, words.model);
-  require(saved.text_rules().has_tokenizer(), "the checkpoint '{}' has no tokenizer, so there are no words to chat in", words.checkpoint);
+  require(saved.text_rules().has_tokenizer(), "the checkpoint '{}' has no tokenizer, so it cannot chat", words.checkpoint);
   require_chat_template(saved.text_rules().rules, words.checkpoint, "collimate chat");
   require(!table.given("context") || words.context <= card.config.context, "command line: --context={} is more than the model's context of {}",
           words.context, card.config.context);

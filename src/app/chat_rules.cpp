@@ -43,7 +43,7 @@ void ChatOptions::declare(OptionTable& table) {
 
 Template ChatOptions::named(const std::string& name, const TemplateOptions& words, const OptionTable& table, const Tokenizer* tokenizer) const {
   require(tokenizer != nullptr, "command line: --chat-template={} needs a tokenizer, and the folder has none", name);
-  require(!words.turns_given(table), "command line: --chat-template={} has words of its own; leave --human, --assistant and the like out", name);
+  require(!words.turns_given(table), "command line: --chat-template={} has its own words; leave out --human, --assistant and the like", name);
   KnownChatTemplate known{name, std::nullopt};
   if (table.given("default-system")) known.default_system = unescaped(default_system_);
   return with_limits(chat_template_rules(known, *tokenizer), words.rules(), table);
@@ -130,7 +130,7 @@ std::string tell_of_template(const rlhf::TextRules& text) {
   Example example;
   example.prompt = "x";
   if (text.rules.prompt_text(example).text == example.prompt) return "";
-  return fmt::format("its prompts were made with the template {:?}, which is no part of such a folder{}: who uses it must do the same\n",
+  return fmt::format("note: format prompts with the template {:?}; it cannot be stored in this folder{}\n",
                      text.rules.prompt, text.chat_template.empty() ? "" : " (its chat template is the imported one)");
 }
 

@@ -88,7 +88,7 @@ void require_one_checkpoint(const std::string& path) {
   for (const auto& entry : fs::directory_iterator(folder, error))
     if (fs::exists(entry.path() / "manifest.json", error)) found.push_back(entry.path().string());
   std::sort(found.begin(), found.end());
-  require(found.empty(), "'{}' is not a checkpoint, but a folder with checkpoints; name one of {}", path, join(found, ", "));
+  require(found.empty(), "'{}' is not a checkpoint, but a folder of checkpoints; name one of {}", path, join(found, ", "));
 }
 
 void require_checkpoint_place(const std::string& path) {
@@ -101,7 +101,7 @@ void require_new_folder(const std::string& path) {
   std::error_code error;
   const bool there = fs::exists(path, error), empty = there && fs::is_directory(path, error) && fs::is_empty(path, error);
   require(!error, "cannot look at '{}': {}", path, error.message());
-  require(!there || empty, "'{}' is there already; name another folder or remove it", path);
+  require(!there || empty, "'{}' already exists; name another folder or remove it", path);
 }
 
 TemplateOptions::TemplateOptions(Template defaults)

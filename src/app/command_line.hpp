@@ -26,7 +26,7 @@ void require_option(const OptionTable& table, const std::string& name);
 /// Throws where `path` is a folder with checkpoints in it, such as a run folder, naming them. Opening tells what else is wrong.
 void require_one_checkpoint(const std::string& path);
 
-/// Throws where `path` holds something else than a checkpoint, which writing a checkpoint there would remove.
+/// Throws where `path` does not hold a checkpoint, which writing a checkpoint there would remove.
 void require_checkpoint_place(const std::string& path);
 
 /// Throws where `path` is there already and is no empty folder.

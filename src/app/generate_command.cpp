@@ -88,7 +88,7 @@ std::vector<std::int32_t> read_ids(const std::string& text, std::int64_t vocabul
     std::int32_t id = -1;
     const auto [end, problem] = std::from_chars(word.data(), word.data() + word.size(), id);
     require(problem == std::errc() && end == word.data() + word.size() && id >= 0 && id < vocabulary,
-            "command line: --prompt-ids={}: '{}' is no token id of this model; give whole numbers from 0 to {}, separated by commas", text,
+            "command line: --prompt-ids={}: '{}' is not a token id of this model; give whole numbers from 0 to {}, separated by commas", text,
             word, vocabulary - 1);
     ids.push_back(id);
   }

@@ -90,7 +90,7 @@ void find_modules(PeftFile& file) {
       continue;
     }
     require(name == "score.weight" || name == "score.modules_to_save.weight" || name == "modules_to_save.score.weight",
-            "{} holds the tensor {}, which is neither a factor of LoRA nor a reward model's score: it cannot be taken over; merge the "
+            "{} holds the tensor {}, which is neither a factor of LoRA nor a reward model's score: it cannot be imported; merge the "
             "adapters into "
             "their base with PEFT",
             file.reader.path(), entry.name);
@@ -101,7 +101,7 @@ void find_modules(PeftFile& file) {
     const auto tensor =
         std::ranges::find_if(file.tensors, [&](const HuggingFaceTensor& each) { return plain(each.name) == name + ".weight"; });
     require(tensor != file.tensors.end() && tensor->parts[0].starts_with("block."),
-            "{} has an adapter of {}, which is no matrix of the base's blocks: merge it into its base with PEFT", file.reader.path(), name);
+            "{} has an adapter of {}, which is not a matrix of the base's blocks: merge it into its base with PEFT", file.reader.path(), name);
     require(!module.a.empty() && !module.b.empty(), "{} has only one of the two factors of {}: is it complete?", file.reader.path(), name);
     module.tensor = &*tensor;
     file.modules.push_back(module);

@@ -15,7 +15,7 @@ ModelFolder open_model_folder(const std::string& folder) {
           "there is no folder '{}'; if it is a name on the Hugging Face Hub: no command of this program uses the network, so first do "
           "`huggingface-cli download {} --local-dir FOLDER` where there is one, then name that folder",
           folder, folder);
-  require(std::filesystem::is_directory(folder), "'{}' is no folder; --model takes one with config.json and model.safetensors", folder);
+  require(std::filesystem::is_directory(folder), "'{}' is not a folder; --model takes one with config.json and model.safetensors", folder);
   ModelFolder source{folder, (std::filesystem::path(folder) / "config.json").string(), "", {}};
   require(std::filesystem::is_regular_file(source.config_path), "'{}' holds no config.json; is it a Hugging Face model?", folder);
   source.config_text = read_file(source.config_path);

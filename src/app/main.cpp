@@ -42,7 +42,7 @@ std::string help() {
   return text +
          "\ncollimate COMMAND --help shows all options of a command, collimate --version how the program was built.\n\n"
          "Exit codes: 0 done, 1 failure (diff: different), 2 error in the input (command line, deck, file), 3 does not fit into memory,\n"
-         "75 stopped before the end, start it again to go on.\n";
+         "75 stopped early, restart to continue.\n";
 }
 
 const Command& command_named(const std::string& name) {
@@ -89,7 +89,7 @@ constexpr const char* lost = "standard output cannot be written; is its disk ful
 
 int report(ExitCode code, const char* sentence) {
   std::fflush(stdout);
-  fmt::print(stderr, "collimate: {}\n", sentence);
+  fmt::print(stderr, "error: {}\n", sentence);
   return static_cast<int>(code);
 }
 

@@ -54,7 +54,7 @@ const std::vector<std::string> free_options = {"run.folder",
 
 std::unique_ptr<rlhf::Scorer> make_scorer(const Session& session) {
   const rlhf::ScorerOptions& o = session.options.ppo.scorer;
-  require(o.kind != "regex" || !o.pattern.empty(), "ppo.scorer = regex needs ppo.scorer_pattern, the expression whose matches are counted");
+  require(o.kind != "regex" || !o.pattern.empty(), "ppo.scorer = regex needs ppo.scorer_pattern, the expression to count matches of");
   require(o.kind != "lexicon" || !o.lexicon.empty(), "ppo.scorer = lexicon needs ppo.scorer_lexicon, a file of lines word<TAB>value");
   if (o.kind == "lexicon") return rlhf::make_lexicon_scorer(session.path(o.lexicon), 1, {o.word_column, o.value_column});
   try {
@@ -116,7 +116,7 @@ void check_combinations(const Options& o, int ranks) {
   require(!o.lora.on() || !o.lora.targets.empty(), "lora.targets is empty: name at least one of the matrices that get an adapter");
   require(!o.lora.on() || !o.lora.stages.empty(), "lora.rank = {} and lora.stages is empty: name the stages in which adapters learn, or leave lora.rank out",
           o.lora.rank);
-  require(o.ppo.kl.target == 0 || o.ppo.kl.beta > 0, "ppo.kl_target = {} cannot steer a coefficient ppo.kl = 0: start it above 0",
+  require(o.ppo.kl.target == 0 || o.ppo.kl.beta > 0, "ppo.kl_target = {} needs a coefficient ppo.kl above 0, which it multiplies",
           o.ppo.kl.target);
 }
 
@@ -133,7 +133,7 @@ std::string model_without_use(const OptionTable& table, const Options& options) 
   if (rlhf::starts_from_random(options)) return "";
   const std::string idle = join_changed(table, [](const std::string& name) { return name.starts_with("model."); });
   if (idle.empty()) return "";
-  return fmt::format("no stage starts from random numbers, and models of checkpoints are what they are, so without effect: {}", idle);
+  return fmt::format("every model comes from a checkpoint, so these options have no effect: {}", idle);
 }
 
 // What is said of adapters where there are none.
@@ -141,7 +141,7 @@ std::string adapters_without_use(const OptionTable& table, const Options& option
   if (options.lora.on()) return "";
   const std::string idle = join_changed(
       table, [](const std::string& name) { return name.starts_with("lora.") && name != "lora.rank" && name != "lora.base"; });
-  return idle.empty() ? "" : fmt::format("lora.rank is 0, so whole models learn, without regard to {}", idle);
+  return idle.empty() ? "" : fmt::format("lora.rank is 0 (no adapters), so these options have no effect: {}", idle);
 }
 
 // The options of other scorers than the chosen one.
@@ -162,7 +162,7 @@ std::string scorers_without_use(const OptionTable& table, const Options& options
     const auto found = owners.find(name);
     return found != owners.end() && std::find(found->second.begin(), found->second.end(), kind) == found->second.end();
   });
-  return idle.empty() ? "" : fmt::format("ppo.scorer = {} gives the scores, without regard to {}: leave that out, or choose the scorer that is meant", kind, idle);
+  return idle.empty() ? "" : fmt::format("with ppo.scorer = {} these options have no effect: {}; remove them, or choose another scorer", kind, idle);
 }
 
 int run(World& world, const std::vector<std::string>& arguments, const ProcessScorer& process, const std::string& alone) {
@@ -216,8 +216,12 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   if (scorer && !scorer->remark().empty()) warnings.push_back(scorer->remark());
   warnings.insert(warnings.end(), session.warnings.begin(), session.warnings.end());
   if (options.run.check) {
-    log.info("{}\n{}\n{}", describe(build), placement_report(places), found);
+    log.info("{}\n{}\n{}", headline(build), placement_report(places), found);
     for (const std::string& warning : warnings) log.warning("{}", warning);
+    agree_on(world.ranks(), [&] {
+      if (world.rank() == 0) RunFolder::check(options.run.folder, existing);
+    });
+    log.info("OK: deck, files, run folder and memory. Nothing was run.");
     return static_cast<int>(ExitCode::done);
   }
   session.replacing = false;
@@ -233,21 +237,21 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     folder->write_deck(table.resolved_deck());
     log.open(folder->log(), restart == "auto");
   });
-  log.info("{}", describe(build));
+  log.info("{}\nstarted at {}", headline(build), local_time());
   log.info("{}", placement_report(places));
   for (const std::string& warning : warnings) log.warning("{}", warning);
   if (folder && !folder->locked())
-    log.warning("the file system of '{}' has no locks: nothing keeps a second run out of this folder", options.run.folder);
+    log.warning("the file system of '{}' does not support locks: nothing keeps a second run out of this folder", options.run.folder);
   if (folder) {
     std::vector<std::string> left = folder->left();
     if (names_stage(options, "prepare")) std::erase(left, "data");  // which it makes anew
-    if (!left.empty()) log.info("what is no part of a run stays in '{}': {}", options.run.folder, join(left, ", "));
+    if (!left.empty()) log.info("files in '{}' that are not of the run are left alone: {}", options.run.folder, join(left, ", "));
   }
   preparation.finish();
   rlhf::run_stages(session);
   if (session.scorer)
     if (const std::string odd = session.scorer->finish(); !odd.empty()) log.warning("{}", odd);
-  log.info("{}", rlhf::summary_table(session));
+  log.info("{}", rlhf::closing_report(session));
   return static_cast<int>(ExitCode::done);
 }
 

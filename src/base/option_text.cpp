@@ -11,7 +11,7 @@ namespace {
 
 /// A deck has no comment behind a value: it would become a part of the value, or the value's # would be lost.
 void refuse_comment(std::string_view value, const std::string& file, int line) {
-  fail("{}:{}: a comment stands on a line of its own, and '{}' holds # behind a blank; move the comment, or, where # belongs to the value, put "
+  fail("{}:{}: a comment stands on a line of its own, and '{}' has # after a space; move the comment, or, where # belongs to the value, put "
        "the whole value into double quotes",
        file, line, value);
 }
@@ -39,7 +39,7 @@ std::string unquote(std::string_view text, const std::string& file, int line) {
       case 'r': out += '\r'; break;
       case '"':
       case '\\': out += escape; break;
-      default: fail("{}:{}: \\{} is no escape; write \\n, \\t, \\r, \\\" or \\\\ inside double quotes", file, line, escape);
+      default: fail("{}:{}: \\{} is not an escape sequence; write \\n, \\t, \\r, \\\" or \\\\ inside double quotes", file, line, escape);
     }
   }
   if (i + 1 < text.size() && looks_commented(text.substr(i + 1))) refuse_comment(text, file, line);
@@ -58,7 +58,7 @@ bool read_number(std::string_view text, T& value) {
 std::vector<DeckLine> read_deck_lines(std::string_view text, const std::string& file) {
   std::vector<DeckLine> lines;
   std::string section;
-  require(text.find('\0') == std::string_view::npos, "'{}' is no text in UTF-8; save the deck as such", file);
+  require(text.find('\0') == std::string_view::npos, "'{}' is not UTF-8 text; save the deck as UTF-8", file);
   if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // the byte order mark of some editors
   for (int line = 1; !text.empty(); ++line) {
     const std::size_t end = std::min(text.find('\n'), text.size());
@@ -67,7 +67,7 @@ std::vector<DeckLine> read_deck_lines(std::string_view text, const std::string& 
     if (whole.empty() || whole[0] == '#') continue;
     if (whole[0] == '[') {
       if (whole.back() != ']' && looks_commented(whole)) refuse_comment(whole, file, line);
-      require(whole.back() == ']' && whole.size() > 2, "{}:{}: '{}' is no section; write [name]", file, line, whole);
+      require(whole.back() == ']' && whole.size() > 2, "{}:{}: '{}' is not a section; write [name]", file, line, whole);
       section = trim(whole.substr(1, whole.size() - 2));
       continue;
     }

@@ -221,7 +221,7 @@ void OptionTable::refuse_stray_word(const std::vector<std::string>& words) const
   const std::string word = shell_word(words.at(i));
   if (!state_->wordless.empty() && std::none_of(words.begin(), words.end(), is_given))
     fail("command line: {} has no option in front of it; give it as {} {}", word, option, word);
-  fail("command line: {} has no option in front of it; values are given as --name=value, in quotes where they hold blanks", word);
+  fail("command line: {} has no option in front of it; values are given as --name=value, in quotes where they contain spaces", word);
 }
 
 void OptionTable::read_arguments(const std::vector<std::string>& arguments) {
@@ -274,7 +274,7 @@ void OptionTable::read_deck(std::string_view text, const std::string& file) {
     require(found != state_->by_name.end(), "{}:{}: there is no option {}; {}", file, line.line, name,
             or_see_help(did_you_mean(name, names())));
     Option& option = *found->second;
-    require(option.in_deck, "{}:{}: {} belongs to the command line, not into a deck", file, line.line, name);
+    require(option.in_deck, "{}:{}: {} is an option of the command line and cannot stand in a deck", file, line.line, name);
     const auto [first, fresh] = seen.emplace(name, line.line);
     require(fresh, "{}:{}: {} was set on line {} already; keep one", file, line.line, name, first->second);
     if (option.place != "command line") option.place = fmt::format("{}:{}", file, line.line);

@@ -63,9 +63,11 @@ std::string human_bytes(std::int64_t bytes) {
   return fmt::format("{:.1f} {}", value, binary_units[unit]);
 }
 
+std::string counted(std::int64_t n, std::string_view noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); }
+
 std::string human_duration(double seconds) {
-  if (seconds < 9.9995) return fmt::format("{:.3f} s", seconds);
-  if (seconds < 59.95) return fmt::format("{:.1f} s", seconds);
+  if (seconds < 9.95) return fmt::format("{:.1f} s", seconds);
+  if (seconds < 59.5) return fmt::format("{:.0f} s", seconds);
   const auto whole = static_cast<std::int64_t>(std::llround(seconds));
   if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
   const std::int64_t minutes = (whole + 30) / 60;

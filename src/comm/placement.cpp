@@ -6,6 +6,7 @@
 #include <set>
 
 #include "collimate/base/control_group.hpp"
+#include "collimate/base/text.hpp"
 #include "collimate/base/threads.hpp"
 
 namespace collimate {
@@ -23,8 +24,6 @@ bool placed_alike(const RankPlace& a, const RankPlace& b) {
 }
 
 std::string cores_text(double cores) { return fmt::format("{:.4g} {}", cores, cores == 1 ? "core" : "cores"); }
-
-std::string plural(std::size_t n, const char* noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); }
 
 }  // namespace
 
@@ -60,7 +59,7 @@ std::vector<RankPlace> place_threads(World& world) {
 std::string placement_report(const std::vector<RankPlace>& places) {
   std::set<int> nodes;
   for (const RankPlace& place : places) nodes.insert(place.node);
-  std::string out = fmt::format("{} on {}\n", plural(places.size(), "rank"), plural(nodes.size(), "node"));
+  std::string out = fmt::format("{} on {}\n", counted(places.size(), "rank"), counted(nodes.size(), "node"));
   for (const int node : nodes) {
     std::vector<int> ranks;
     for (std::size_t rank = 0; rank < places.size(); ++rank)
@@ -69,13 +68,13 @@ std::string placement_report(const std::vector<RankPlace>& places) {
     for (const int rank : ranks) used.insert(places[rank].cores.begin(), places[rank].cores.end());
     const RankPlace& first = places[ranks[0]];
     // Fewer than all may be another job's share, or a launcher that binds each rank to one core.
-    const std::string cores = first.node_cores ? fmt::format(" may use {} of {}", used.size(), plural(first.node_cores, "core")) : "";
-    out += fmt::format("  node {} ({}): {}{}\n", node, first.host, plural(ranks.size(), "rank"), cores);
+    const std::string cores = first.node_cores ? fmt::format(" may use {} of {}", used.size(), counted(first.node_cores, "core")) : "";
+    out += fmt::format("  node {} ({}): {}{}\n", node, first.host, counted(ranks.size(), "rank"), cores);
     for (std::size_t i = 0; i < ranks.size();) {  // consecutive ranks that are placed alike share a line
       const RankPlace& place = places[ranks[i]];
       std::vector<int> alike;
       for (; i < ranks.size() && placed_alike(places[ranks[i]], place); ++i) alike.push_back(ranks[i]);
-      out += fmt::format("    {} {}: {} on {} {}{}\n", alike.size() > 1 ? "ranks" : "rank", core_list(alike), plural(place.threads, "thread"),
+      out += fmt::format("    {} {}: {} on {} {}{}\n", alike.size() > 1 ? "ranks" : "rank", core_list(alike), counted(place.threads, "thread"),
                          place.cores.size() == 1 ? "core" : "cores", core_list(place.cores),
                          place.quota > 0 ? fmt::format("; the CPU quota of the control group {} is {}", place.group, cores_text(place.quota)) : "");
     }
@@ -105,8 +104,8 @@ std::vector<std::string> placement_warnings(const std::vector<RankPlace>& places
     if (threads <= cores.size()) continue;
     std::sort(group.begin(), group.end());
     sentences.push_back(fmt::format("on {} the {} of {} {} share {} ({}): set OMP_NUM_THREADS lower, start fewer ranks, or bind them apart",
-                                    places[start].host, plural(threads, "thread"), group.size() > 1 ? "ranks" : "rank", core_list(group),
-                                    plural(cores.size(), "core"), core_list({cores.begin(), cores.end()})));
+                                    places[start].host, counted(threads, "thread"), group.size() > 1 ? "ranks" : "rank", core_list(group),
+                                    counted(cores.size(), "core"), core_list({cores.begin(), cores.end()})));
   }
   std::map<std::pair<int, std::string>, std::vector<int>> limited;  // ranks by node and control group
   for (std::size_t rank = 0; rank < places.size(); ++rank)
@@ -118,7 +117,7 @@ std::vector<std::string> placement_warnings(const std::vector<RankPlace>& places
     if (static_cast<double>(threads) > std::max(1.0, first.quota))
       sentences.push_back(fmt::format("on {} the {} of {} {} may use the time of {} together (CPU quota of the control group {}): they will be "
                                       "held up, so ask for more cores, set OMP_NUM_THREADS lower, or start fewer ranks",
-                                      first.host, plural(threads, "thread"), ranks.size() > 1 ? "ranks" : "rank", core_list(ranks),
+                                      first.host, counted(threads, "thread"), ranks.size() > 1 ? "ranks" : "rank", core_list(ranks),
                                       cores_text(first.quota), where.second));
   }
   return sentences;

@@ -77,11 +77,11 @@ GridShape complete(GridShape shape, int ranks, int shards, std::int64_t most_sta
   const auto nearest = [&] { return nearest_shapes(shape, ranks, shards, most_stages); };
   const bool divides = shards == 0 || shards % shape.tensor == 0, has_blocks = most_stages == 0 || shape.pipeline <= most_stages;
   if (shape.ranks() != ranks)
-    fail("the grid {} needs {} ranks, but {} run: {}set grid.* to {}", shape.text(), shape.ranks(), ranks,
+    fail("the grid {} needs {} ranks, but the job has {}: {}set grid.* to {}", shape.text(), shape.ranks(), ranks,
          divides && has_blocks ? fmt::format("start {} (mpirun -np {}), or ", shape.ranks(), shape.ranks()) : "", nearest());
   if (!divides)
     fail("grid.tensor = {} does not divide numerics.tensor_shards = {}, and a rank computes whole shards: legal with {} ranks are {}; or set "
-         "numerics.tensor_shards (a part of the numbers' definition) to a multiple",
+         "numerics.tensor_shards (changing it changes results in the last bits) to a multiple",
          shape.tensor, shards, ranks, nearest());
   if (!has_blocks)
     fail("grid.pipeline = {}, and a model has {} blocks: a stage needs at least one; use at most {} stages, with {} ranks {}", shape.pipeline,

@@ -44,7 +44,7 @@ bool begins_with(const std::vector<Turn>& whole, const std::vector<Turn>& part) 
 void require_asked(const Record& record, const Asked& asked, const std::vector<Turn>& turns) {
   const auto is_asked = [&](const Turn& turn) { return turn.role == "human" && trim(turn.text) == trim(asked.prompt.text); };
   require(!asked.has_prompt() || !asked.prompt.is_text() || std::any_of(turns.begin(), turns.end(), is_asked),
-          "{}: the text in '{}' is no question of the record's dialogue; take one of the two out", record.place(), asked.name);
+          "{}: the text in '{}' is not a question of the record's dialogue; remove one of the two", record.place(), asked.name);
 }
 
 /// The dialogue before two answers that are whole dialogues: what they share. The record's other fields must say the same.

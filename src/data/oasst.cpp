@@ -30,7 +30,7 @@ Node node_of(const Record& record, const Field& field) {
     double value = 0;
     const std::string& digits = rank->second.text;
     const auto [stop, code] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    require(code == std::errc() && stop == digits.data() + digits.size(), "{}: the rank '{}' of a message is no number", record.place(),
+    require(code == std::errc() && stop == digits.data() + digits.size(), "{}: the rank '{}' of a message is not a number", record.place(),
             digits);
     node.rank = value;
   }

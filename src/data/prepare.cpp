@@ -139,7 +139,7 @@ class ExampleSource {
   }
   static void readable(const std::string& path) {
     std::error_code error;
-    require(std::filesystem::is_regular_file(path, error), "the input '{}' is no file; check the path", path);
+    require(std::filesystem::is_regular_file(path, error), "the input '{}' is not a file; check the path", path);
   }
   static bool same_prompt(const Example& a, const Example& b) { return a.prompt == b.prompt && a.input == b.input && a.turns == b.turns; }
   void complain(const std::string& sentence) {
@@ -261,7 +261,7 @@ void require_samples(const DatasetWriter& out, const std::string& path, const Pr
   if (held_out) remedies.push_back("hold out another share");
   std::string others;
   for (const auto& [why, count] : report.left_out) others += fmt::format(", {} were left out ({})", count, why);
-  fail("nothing is left for '{}': {} records are bad{}{}, and {} were dropped as too long or equal once cut; {}", path, report.bad,
+  fail("nothing is left for '{}': {} records are bad{}{}, and {} were dropped (too long, or a pair identical after truncation); {}", path, report.bad,
        report.complaints.empty() ? "" : fmt::format(" (the first: {})", report.complaints.front()), others, report.lengths.dropped,
        remedies.empty() ? "give more records" : join(remedies, ", or "));
 }
@@ -353,33 +353,35 @@ void PrepareReport::count_text(std::int64_t tokens) {
 
 std::string PrepareReport::vocabulary_text() const {
   if (vocabulary >= wanted_vocabulary) return "";
-  return fmt::format("the trained tokenizer has {} tokens instead of {}: the text holds no more pairs to merge\n", vocabulary,
+  return fmt::format("the trained tokenizer has {} tokens instead of {}: there are no more pairs to merge in the text\n", vocabulary,
                      wanted_vocabulary);
 }
 
 std::string PrepareReport::text() const {
   const std::string_view unit = kind == DatasetKind::preference ? "pairs" : "learned tokens";
-  std::string out = fmt::format("{} records read, {} skipped, {} dropped as too long or equal once cut, {} prompts and {} responses cut\n", records, bad,
-                                lengths.dropped, lengths.cut_prompts, lengths.cut_responses);
+  std::string out = fmt::format("{} read: {} skipped as bad, {} dropped (too long, or a pair identical after truncation), {} and {} truncated\n",
+                                counted(records, "record"), bad, lengths.dropped, counted(lengths.cut_prompts, "prompt"),
+                                counted(lengths.cut_responses, "response"));
   for (const std::string& complaint : complaints) out += fmt::format("  skipped: {}\n", complaint);
-  for (const auto& [why, count] : left_out) out += fmt::format("{} records left out: {}\n", count, why);
+  for (const auto& [why, count] : left_out) out += fmt::format("{} left out: {}\n", counted(count, "record"), why);
   std::vector<std::string> names;
-  for (const auto& [name, count] : unused) names.push_back(fmt::format("{} ({}{})", name, count, names.empty() ? " records" : ""));
+  for (const auto& [name, count] : unused) names.push_back(fmt::format("{} ({})", name, names.empty() ? counted(count, "record") : fmt::format("{}", count)));
   if (!names.empty()) out += fmt::format("fields that the format does not use: {}\n", join(names, ", "));
   for (const std::string& note : notes) out += note + "\n";
   if (long_texts)
     out += fmt::format(
-        "warning: {} of the samples of plain text have more than {} tokens, the longest {}: no model with a shorter context can learn from them. "
-        "Cut them with --text-window, or say with --text-unit what one record is\n",
+        "warning: {} of the plain-text samples have more than {} tokens (the longest {}) and need a model with a longer context. "
+        "Cut them with --text-window, or choose with --text-unit what one record is\n",
         long_texts, text_limit, longest_text);
   out += letters;
-  if (lengths.prompt_had_bos) out += fmt::format("{} prompts began with BOS already; it was not added again\n", lengths.prompt_had_bos);
+  if (lengths.prompt_had_bos) out += fmt::format("{} already began with BOS; it was not added again\n", counted(lengths.prompt_had_bos, "prompt"));
   out += special;
   if (lengths.unknown)
-    out += fmt::format("{} tokens are unknown: the tokenizer has no piece for some characters, which are lost\n", lengths.unknown);
-  out += fmt::format("{}: {} samples, {} tokens", name_of(kind), samples, tokens);
+    out += fmt::format("{} for characters that the tokenizer does not know: these are lost\n", counted(lengths.unknown, "unknown token"));
+  const std::string_view noun = kind == DatasetKind::prompts ? "prompt" : kind == DatasetKind::preference ? "prompt group" : "sample";
+  out += fmt::format("{}: {}, {}", name_of(kind), counted(samples, noun), counted(tokens, "token"));
   if (kind != DatasetKind::prompts) out += fmt::format(", {} {}", targets, unit);
-  if (held_out_samples) out += fmt::format("\nheld out: {} samples, {} tokens", held_out_samples, held_out_tokens);
+  if (held_out_samples) out += fmt::format("\nheld out: {}, {}", counted(held_out_samples, noun), counted(held_out_tokens, "token"));
   if (held_out_samples && kind != DatasetKind::prompts) out += fmt::format(", {} {}", held_out_targets, unit);
   out += fmt::format("\ntokenizer: {} tokens, fingerprint {:016x}; BOS {}, EOS {}\n", vocabulary, tokenizer_fingerprint,
                      rules.add_bos ? "added" : "not added", rules.add_eos ? "added" : "not added");
@@ -388,17 +390,17 @@ std::string PrepareReport::text() const {
 
 std::string describe(const Dataset& dataset, std::int64_t samples) {
   std::string out =
-      fmt::format("{}: a {} dataset of {} samples, {} tokens", dataset.path(), name_of(dataset.kind()), dataset.size(), dataset.tokens());
+      fmt::format("{}: {} dataset, {}, {}", dataset.path(), name_of(dataset.kind()), counted(dataset.size(), "sample"), counted(dataset.tokens(), "token"));
   if (dataset.kind() == DatasetKind::supervised) out += fmt::format(", {} learned", dataset.targets());
   if (dataset.kind() == DatasetKind::preference) out += fmt::format(", {} pairs", dataset.targets());
-  out += fmt::format("\n  checksum {}\n  tokenizer {:016x}, vocabulary {}\n  template {}\n", dataset.checksum(),
-                     dataset.tokenizer_fingerprint(), dataset.vocabulary(), dataset.rules().to_json());
+  out += fmt::format("\n  checksum {}\n  tokenizer {:016x}, vocabulary {}\n{}", dataset.checksum(),
+                     dataset.tokenizer_fingerprint(), dataset.vocabulary(), dataset.rules().describe("  "));
   const auto show = [&](std::string_view name, std::string_view text) {
     constexpr std::size_t most = 400;  // bytes
     out += fmt::format("    {:<10}{:?}{}\n", name, as_utf8(text.substr(0, most)), text.size() > most ? " ..." : "");
   };
   for (std::int64_t i = 0; i < std::min(samples, dataset.size()); ++i) {
-    out += fmt::format("  sample {}, {} rows\n", i, dataset.rows(i));
+    out += fmt::format("  sample {}, {}\n", i, counted(dataset.rows(i), "token"));
     if (dataset.kind() == DatasetKind::supervised) {
       const SupervisedSample sample = dataset.supervised(i);
       show("prompt", sample.prompt);

@@ -30,7 +30,7 @@ std::string make_example(const std::string& folder, std::int64_t vocabulary, std
     if (!first) options.like = file("sft.h5");
     options.output = file(name + ".h5");
     const PrepareReport done = prepare(options);
-    report += fmt::format("{}: {} {} samples, {} tokens\n", options.output, done.samples, name_of(done.kind), done.tokens);
+    report += fmt::format("{}: {} dataset, {}, {}\n", options.output, name_of(done.kind), counted(done.samples, "sample"), counted(done.tokens, "token"));
     report += done.vocabulary_text();
   }
   const auto tokenizer = deserialize_tokenizer(Dataset(file("sft.h5"), false).tokenizer());

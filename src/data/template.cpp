@@ -128,6 +128,30 @@ std::string Template::to_json() const {
   return out.dump();
 }
 
+std::string Template::describe(const std::string& indent) const {
+  std::string out;
+  const auto line = [&](const char* option, const std::string& value) { out += fmt::format("{}{:<20} {}\n", indent, option, value); };
+  const auto words = [&](const char* option, const std::string& text) {
+    if (!text.empty()) line(option, fmt::format("{:?}", text));
+  };
+  const auto limit = [&](const char* option, std::int64_t most, TooLong rule) {
+    if (most > 0) line(option, fmt::format("{} ({})", most, name_of(rule)));
+  };
+  if (!chat.name.empty()) line("chat-template", chat.name);
+  if (chat.default_system) words("default-system", *chat.default_system);
+  words("prompt-template", prompt);
+  words("system", system);
+  words("human", human);
+  words("assistant", assistant);
+  words("turn-suffix", turn_suffix);
+  words("response-prefix", response_prefix);
+  words("response-suffix", response_suffix);
+  line("BOS, EOS", fmt::format("{}added, {}added", add_bos ? "" : "not ", add_eos ? "" : "not "));
+  limit("max-prompt-tokens", max_prompt_tokens, prompt_rule);
+  limit("max-response-tokens", max_response_tokens, response_rule);
+  return out;
+}
+
 Template Template::from_json(const std::string& text) {
   Template rules;
   try {

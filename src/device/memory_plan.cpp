@@ -55,8 +55,8 @@ std::string MemoryPlan::report() const {
                        memory_names[static_cast<int>(entry.memory)], lifetime_names[static_cast<int>(entry.lifetime)]);
   for (const Memory memory : memories)
     if (planned_bytes(memory))
-      out += fmt::format("  total {:<38} {:>12.3f} MiB  (rollout and update overlay)\n", memory_names[static_cast<int>(memory)],
-                         mebibytes(planned_bytes(memory)));
+      out += fmt::format("  total {:<38} {:>12.3f} MiB{}\n", memory_names[static_cast<int>(memory)], mebibytes(planned_bytes(memory)),
+                         bytes_of(memory, Lifetime::rollout) && bytes_of(memory, Lifetime::update) ? "  (rollout and update use the same memory)" : "");
   if (committed_) {
     std::size_t planned = 0;
     for (const Memory memory : memories) planned += planned_bytes(memory);

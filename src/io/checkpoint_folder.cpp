@@ -100,7 +100,7 @@ std::vector<std::string> checkpoints_of_stage(const std::string& checkpoints, co
     if (fs::is_symlink(path) || (name != stage && !is_numbered(name, stage + "-"))) continue;
     for (const auto& entry : fs::directory_iterator(path))
       require(is_of_checkpoint(entry.path().filename().string()),
-              "the checkpoint '{}' holds '{}', which is no part of it, so it is not removed: move that, or choose another run.folder", path.string(),
+              "the checkpoint '{}' holds '{}', which does not belong to it, so nothing is removed: move that, or choose another run.folder", path.string(),
               entry.path().filename().string());
     list.push_back(path.string());
   }

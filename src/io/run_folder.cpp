@@ -77,9 +77,11 @@ void check_place(const std::string& path) {
 void check_content(const std::string& path, Existing existing) {
   const bool empty = std::none_of(fs::directory_iterator(path), {}, counts);
   require(existing != Existing::refuse || empty,
-          "the run folder '{}' is not empty: choose another run.folder, or restart the run that it holds", path);
+          "the run folder '{}' {}", path,
+          RunFolder::holds_run(path) ? "already holds a run: continue it with --restart auto, start over with --restart replace, or choose another run.folder"
+                                     : "is not empty: choose another run.folder");
   require(existing != Existing::replace || empty || RunFolder::holds_run(path),
-          "the folder '{}' holds something else than a run, so it is not replaced: choose another run.folder", path);
+          "the folder '{}' does not hold a run, so it is not replaced: choose another run.folder", path);
   if (existing == Existing::replace) checkpoints_of_run(path);
 }
 
@@ -154,7 +156,7 @@ RunFolder::RunFolder(const std::string& path, Existing existing, std::optional<R
       hashes_(file("hashes.jsonl")) {}
 
 void RunFolder::check(const std::string& path, Existing existing) {
-  require(!path.empty(), "run.folder is empty: give the folder that the run shall write");
+  require(!path.empty(), "run.folder is empty: name the folder for the files of the run");
   try {
     check_place(path);
     if (fs::is_directory(path)) check_content(path, existing);

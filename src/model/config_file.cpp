@@ -92,7 +92,7 @@ double rope_number(const Json& rope, const char* name, const std::string& what) 
 /// One of rope_scaling and rope_parameters. original: the context that stands beside them, which goes before; context: for where none is
 /// named, as in transformers 5.
 Rope rope_from(const Json& rope, const std::string& what, std::optional<std::int64_t> original, std::int64_t context) {
-  require(rope.is_object(), "{}, which is no description of rotary positions", what);
+  require(rope.is_object(), "{}, which does not describe rotary positions", what);
   Rope read;
   const Json type = rope.value("rope_type", rope.value("type", Json("default")));
   std::vector<std::string> known{"rope_type", "type", "rope_theta", "partial_rotary_factor"};

@@ -274,7 +274,7 @@ struct Stranger {
 
 constexpr const char *experts = "its MLPs are mixtures of experts", *alibi = "it has ALiBi instead of positions",
                      *geglu = "its MLPs have GELU instead of SiLU gates, its norms multiply by 1 + gain, and its embedding is scaled",
-                     *encoder = "it is no decoder of text alone";
+                     *encoder = "it is not a text-only decoder";
 
 constexpr Stranger strangers[] = {
     {"arcee", "llama", "its MLPs have squared ReLU instead of gates"},
@@ -363,7 +363,7 @@ ModelConfig of_family(const std::string& name) {
 const Family& family_of(const ModelConfig& config) {
   const Family* family = find_family(config.family);
   require(family != nullptr && family->fits(config),
-          "this model is no {}: its norm, activation, positions, heads or biases are not that family's, so Hugging Face has no format for "
+          "this model is not a {}: its norm, activation, positions, heads or biases are not that family's, so Hugging Face has no format for "
           "it: {}",
           config.family, config.to_json());
   return *family;

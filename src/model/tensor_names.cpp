@@ -155,12 +155,12 @@ HuggingFaceMatch match_hugging_face(const std::vector<HuggingFaceTensor>& wanted
     } else {
       require(name == "lm_head.weight" || is_value_head(name), "{} holds the tensor {} of shape {}, which this model does not have", path,
               theirs, found[index].second.text());
-      match.notes.push_back(fmt::format("the tensor {} in {} is passed over: a model here has one head", theirs, path));
+      match.notes.push_back(fmt::format("the tensor {} in {} is ignored: a model here has one head", theirs, path));
     }
   }
   if (!buffers.empty())
     match.notes.push_back(
-        fmt::format("buffers in {} that hold no parameters are passed over: {}", path, join({buffers.begin(), buffers.end()}, ", ")));
+        fmt::format("buffers in {} that hold no parameters are ignored: {}", path, join({buffers.begin(), buffers.end()}, ", ")));
   return match;
 }
 

@@ -19,7 +19,7 @@ const ModelConfig& checked(const ModelConfig& config, const Division& division, 
   require(
       division.shards % tensor == 0,
       "grid.tensor = {} does not divide numerics.tensor_shards = {}: a rank computes whole shards; set grid.tensor to a power of two of at "
-      "most {}, or numerics.tensor_shards to a larger one (it is a part of the numbers' definition)",
+      "most {}, or numerics.tensor_shards to a larger one (changing it changes results in the last bits)",
       tensor, division.shards, division.shards);
   return config;
 }

@@ -16,7 +16,7 @@ void check_span(const Responses& where, std::size_t size, const char* name) {
 
 void check_finite(double x, const char* name, std::int64_t sample, std::int64_t token) {
   if (!std::isfinite(x)) [[unlikely]]
-    fail("the {} of sample {} at response token {} is {}; the run stops before it spreads", name, sample, token, x);
+    fail("the {} of sample {} at response token {} is {}; the run stops here", name, sample, token, x);
 }
 
 /// Calls body(sample, slot) for every valid token, in index order.

@@ -84,10 +84,11 @@ void Evaluator::run() {
   tell("length", e.length);
   if (options.preferred) tell("preferred", e.preferred);
   session_.metrics(line);
+  session_.summary.set("evaluate.reward_error", e.reward_error);
   for (std::int64_t i = 0; i < e.rollout.size(); ++i) write_sample(session_, JsonLine().add("stage", "evaluate"), e, i);
   session_.summary.set("evaluate.state_hash", hash_text(policy_.engine->learning(), "evaluate"));
-  session_.log.info("evaluate  reward {:.3f} (as the scorer gives it, {:.3f}){}  ended {:.2f}  length {:.1f} of {} samples", e.reward,
-                    e.raw_reward, reference_.engine ? fmt::format("  KL {:.3f}", e.kl) : "", e.ended, e.length, e.rollout.size());
+  session_.log.info("evaluate  score {:.3f} (before normalisation and sign {:.3f}){}  ended {:.0f} %  length {:.1f}, {} samples", e.reward,
+                    e.raw_reward, reference_.engine ? fmt::format("  KL {:.3f}", e.kl) : "", 100 * e.ended, e.length, e.rollout.size());
 }
 
 }  // namespace collimate::rlhf

@@ -63,7 +63,7 @@ std::vector<std::string> keeping_warnings(const Session& session, const std::str
                       stage, stage, ppo ? "evaluate.prompts" : stage + ".heldout")};
 }
 
-void save_stage(const Session& session, const StageState& state, const std::vector<ModelToSave>& models, const TextRules& text) {
+void save_stage(Session& session, const StageState& state, const std::vector<ModelToSave>& models, const TextRules& text) {
   const std::string& stage = state.stage;
   nlohmann::json notes = nlohmann::json::parse(state.progress);
   notes["step"] = state.step;
@@ -79,6 +79,7 @@ void save_stage(const Session& session, const StageState& state, const std::vect
   if (session.folder) notes["positions"] = nlohmann::json::parse(session.folder->positions().to_json());
   if (state.complete && !session.before_end.empty()) notes["before_end"] = nlohmann::json::parse(session.before_end);
   const std::string folder = session.checkpoint(state.complete ? stage : fmt::format("{}-{}", stage, state.step));
+  const PhaseTime timing(session, stage, "checkpoint");
   save_models(folder, models, {stage, state.complete, notes.dump(), session.deck, session.build, text}, session.ranks());
   const auto last = static_cast<int>(state.complete ? session.options.run.keep_last - 1 : std::max<std::int64_t>(2, session.options.run.keep_last));
   if (session.first())

@@ -87,7 +87,7 @@ class LexiconScorer final : public Scorer {
     Entry entry;
     const char* end = digits.data() + digits.size();
     const auto [stop, problem] = std::from_chars(digits.data(), end, entry.value);
-    require(problem == std::errc() && stop == end && std::isfinite(entry.value), "line {} of the lexicon '{}': '{}' is no number", number, file_, digits);
+    require(problem == std::errc() && stop == end && std::isfinite(entry.value), "line {} of the lexicon '{}': '{}' is not a number", number, file_, digits);
     const std::string small = folded(spelling);
     entry.small = small == spelling;
     const bool sign = !only_words(spelling);

@@ -50,7 +50,7 @@ void PpoTrainer::report(std::int64_t iteration, const Rollout& rollout, const Ex
   session_.metrics(line);
   write_samples(iteration, rollout, e);
   progress_->end(rollout.tokens(),
-                 fmt::format("score {:.3f}  KL {:.3f}  length {:.1f}  ended {:.2f}", raw.mean, kl.mean, length.mean, ended));
+                 fmt::format("score {:.3f}  KL {:.3f}  length {:.1f}  ended {:.0f} %", raw.mean, kl.mean, length.mean, 100 * ended));
 }
 
 void PpoTrainer::write_samples(std::int64_t iteration, const Rollout& rollout, const Experience& e) const {
@@ -69,8 +69,10 @@ void PpoTrainer::write_samples(std::int64_t iteration, const Rollout& rollout, c
 
 void PpoTrainer::evaluate(std::int64_t iteration, const std::string& when) {
   if (!heldout_) return;
+  const PhaseTime timing(session_, "ppo", "evaluate");
   const Evaluation e = evaluate_policy(session_, *actor_.engine, reference_.get(), actor_source_.text, *heldout_, *scores_);
   session_.summary.set("ppo.reward_" + when, e.reward);
+  session_.summary.set("ppo.reward_error_" + when, e.reward_error);
   session_.summary.set("ppo.raw_reward_" + when, e.raw_reward);
   session_.summary.set(when == "after" ? "ppo.kl" : "ppo.kl_before", e.kl);
   if (session_.options.evaluate.preferred) session_.summary.set("ppo.preferred_" + when, e.preferred);
@@ -91,7 +93,7 @@ void PpoTrainer::evaluate(std::int64_t iteration, const std::string& when) {
     session_.summary.set(fmt::format("ppo.sample{}_prompt", shown + 1), e.rollout.prompts[i].text);
     session_.summary.set(fmt::format("ppo.sample{}_{}", shown + 1, when), e.rollout.responses[i]);
   }
-  session_.log.info("ppo    evaluation {}: reward {:.3f}  KL {:.3f}  ended {:.2f}  length {:.1f}{}", when, e.reward, e.kl, e.ended,
+  session_.log.info("ppo    held-out, {} training: score {:.3f}  KL {:.3f}  ended {:.0f} %  length {:.1f}{}", when == "after" ? fmt::format("after iteration {} of", iteration) : when, e.reward, e.kl, 100 * e.ended,
                     e.length, session_.options.evaluate.preferred ? fmt::format("  preferred {:.3f}", e.preferred) : "");
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "collimate/base/text.hpp"
 #include "collimate/data/order.hpp"
 #include "collimate/rlhf/minibatches.hpp"
 #include "collimate/rlhf/keeping.hpp"
@@ -29,8 +30,8 @@ Aggregation aggregation_named(const std::string& name) {
 
 std::string prompts_text(const PpoOptions& o, std::int64_t prompts) {
   const std::int64_t left = prompts - std::min(prompts, o.iterations * o.batch);
-  if (left > 0) return fmt::format("{} of the prompts are not asked", left);
-  return fmt::format("{:.3g} passes over the prompts", static_cast<double>(o.iterations * o.batch) / static_cast<double>(prompts));
+  if (left > 0) return fmt::format("{} of the prompts are never used", left);
+  return fmt::format("{:.3g} epochs of the prompts", static_cast<double>(o.iterations * o.batch) / static_cast<double>(prompts));
 }
 
 }  // namespace
@@ -71,7 +72,7 @@ PpoTrainer::PpoTrainer(Session& session)
   if (model) {
     reward_source_ = find_source(session, "ppo.reward", options_.reward, Head::value, Accept::exact, prompts_);
     match_text(reward_source_, prompts_, "ppo.reward = " + options_.reward);
-    require(reward_source_.card.head == Head::value, "ppo.reward = {} is no reward model: name one, or choose another ppo.scorer",
+    require(reward_source_.card.head == Head::value, "ppo.reward = {} is not a reward model: name one, or choose another ppo.scorer",
             options_.reward);
   }
   std::int64_t prompt = longest_prompt(prompts_), max_new = options_.max_new;
@@ -125,8 +126,9 @@ void PpoTrainer::make_engines(std::int64_t grains, std::int64_t rows, std::int64
 }
 
 std::string PpoTrainer::describe() const {
-  return fmt::format("ppo: {} prompts, {} iterations of {} samples ({}), minibatches of {}, {} epochs; actor: {}; critic: {}\n{}{}{}",
-                     prompts_.size(), options_.iterations, options_.batch, prompts_text(options_, prompts_.size()), options_.minibatch, options_.epochs, actor_.describe(), critic_.describe(),
+  return fmt::format("ppo: {} prompts, {} of {} samples ({}), minibatches of {}, {}; actor: {}; critic: {}\n{}{}{}", prompts_.size(),
+                     counted(options_.iterations, "iteration"), options_.batch, prompts_text(options_, prompts_.size()), options_.minibatch,
+                     counted(options_.epochs, "update epoch"), actor_.describe(), critic_.describe(),
                      plan_.report(), describe_division(session_, *actor_.engine, grains_), describe_division(session_, *critic_.engine, grains_));
 }
 
@@ -230,7 +232,7 @@ void PpoTrainer::resume(const std::string& folder) {
   critic_.resume(saved, "critic", progress["critic_steps"]);
   kl_.restore(progress["beta"]);
   scores_->set_normalisation({progress["gain"], progress["bias"]});
-  session_.log.info("ppo    goes on after iteration {} of {}", done_, folder);
+  session_.log.info("ppo    resuming after iteration {} from {}", done_, folder);
 }
 
 }  // namespace collimate::rlhf

@@ -107,6 +107,7 @@ std::vector<float> RewardTrainer::scores(const Dataset& data, std::int64_t count
 }
 
 void RewardTrainer::evaluate(std::int64_t step) {
+  const PhaseTime timing(session_, "reward", "evaluate");
   const std::vector<float> all = scores(*heldout_, heldout_->size());
   std::int64_t correct = 0;
   const auto pairs = static_cast<std::int64_t>(all.size() / 2);
@@ -115,7 +116,7 @@ void RewardTrainer::evaluate(std::int64_t step) {
   session_.summary.set("reward.accuracy", accuracy);
   session_.summary.set("reward.pairs", pairs);
   session_.metrics(JsonLine().add("stage", "reward").add("step", step).add("eval_accuracy", accuracy).add("eval_pairs", pairs));
-  session_.log.info("reward held-out accuracy {:.4f} of {} pairs", accuracy, pairs);
+  session_.log.info("reward held-out accuracy {:.4f} on {} pairs", accuracy, pairs);
 }
 
 // Mean 0 and standard deviation 1 over both sides of the held-out pairs (or of the first training pairs where nothing is held out).

@@ -233,6 +233,7 @@ Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* refer
     result.raw_reward += raw / n;
     result.reward += result.scores.back() / n;
   }
+  result.reward_error = standard_error(result.scores, options.samples);
   std::int64_t ended = 0, liked = 0;
   for (std::int64_t i = 0; i < rollout.size(); ++i) {
     ended += rollout.ended(i);

@@ -38,7 +38,7 @@ void Session::sample(const JsonLine& line) const {
 std::int64_t Session::most_rows() const { return kernels::padded_rows(options.machine.grain_tokens); }
 
 void Session::stop() const {
-  throw AgreedError(ExitCode::requeue, fmt::format("stopped after {} steps as run.stop_after asks; go on with --restart auto", steps_done));
+  throw AgreedError(ExitCode::requeue, fmt::format("stopped after {} (run.stop_after); continue with --restart auto", counted(steps_done, "step")));
 }
 
 void Session::check_fits(const MemoryPlan& plan) const {
@@ -58,8 +58,8 @@ void Session::check_fits(const MemoryPlan& plan) const {
 void Session::warn_of_idle_ranks(const std::string& stage, std::int64_t grains) const {
   const int all = data().size();
   if (grains < all)
-    log.warning("{} of {} ranks are idle in {}: a batch has {} grains; lower batch.grain_tokens or raise the batch", all - grains, all,
-                stage, grains);
+    log.warning("{} of {} ranks have no work in {}: a batch has {} (micro-batches of batch.grain_tokens); lower it or raise the batch", all - grains, all,
+                stage, counted(grains, "grain"));
 }
 
 RecomputePlan Session::recompute() const {
@@ -121,7 +121,7 @@ std::string write_hashes(const Session& session, const StepName& name, const Par
 
 namespace {
 
-const char* kind_of(Head head) { return head == Head::policy ? "a language model" : "a model with a value head, such as a reward model"; }
+const char* kind_of(Head head) { return head == Head::policy ? "a language model" : "a reward model (one with a value head)"; }
 
 // A stage of this run that has not run yet: described by what it will start from, and by its data.
 Source pending_source(const Session& session, const std::string& stage, Head head) {
@@ -152,8 +152,7 @@ Source stored_source(const Session& session, const std::string& folder, Head hea
   source.text = saved.text_rules();
   const std::int64_t shards = session.options.machine.tensor_shards;
   require(source.card.shards == shards || saved.stage() == "import",
-          "the checkpoint '{}' was trained with numerics.tensor_shards = {}, and the deck says {}: use the same, it is part of the "
-          "numbers' definition",
+          "the checkpoint '{}' was trained with numerics.tensor_shards = {}, and the deck says {}: use the same, changing it changes results",
           folder, source.card.shards, shards);
   source.card.shards = static_cast<int>(shards);
   return source;
@@ -183,7 +182,7 @@ Source find_source(const Session& session, const std::string& option, const std:
                    const Dataset& data) {
   const Options& o = session.options;
   if (name == "random") {
-    require(accept != Accept::exact, "{} = random: this needs {} that has learned something; name a stage or a checkpoint folder", option,
+    require(accept != Accept::exact, "{} = random: this needs a trained model, {}; name a stage or a checkpoint folder", option,
             kind_of(head));
     Source source;
     source.name = name;
@@ -202,10 +201,10 @@ Source find_source(const Session& session, const std::string& option, const std:
   Source source = stored ? stored_source(session, *stored, head) : pending_source(session, name, head);
   source.name = name;
   require(option != "ppo.reward" || source.model != "critic",
-          "ppo.reward = {} is what PPO has left, and its critic is no reward model: name the checkpoint of a reward stage", name);
+          "ppo.reward = {} is a PPO checkpoint, and its critic is not a reward model: name the checkpoint of a reward stage", name);
   if (stored && (option == "ppo.reward" || option == "ppo.critic")) check_normalised(*stored, option, o);
-  require(accept == Accept::any_or_random || source.card.head == head, "{} = {} is {}, and {} is needed", option, name,
-          kind_of(source.card.head), kind_of(head));
+  require(accept == Accept::any_or_random || source.card.head == head, "{} must be {}; {} is {}", option, kind_of(head), name,
+          kind_of(source.card.head));
   return source;
 }
 
@@ -285,19 +284,25 @@ void Progress::begin(std::int64_t step) {
 void Progress::phase(const std::string& name, std::int64_t tokens) {
   session_->ranks().barrier();
   const double seconds = phase_.restart(), idle = std::min(1.0, (session_->grid.waited() - waited_) / seconds);
+  session_->seconds[stage_ + "." + name] += seconds;
   line_.add(name + "_seconds", seconds).add(name + "_tokens_per_second", static_cast<double>(tokens) / seconds);
   line_.add(name + "_idle", std::span<const double>(gather_all(session_->ranks(), idle)));
   waited_ = session_->grid.waited();
 }
 
 void Progress::end(std::int64_t tokens, const std::string& details) {
-  const double seconds = step_.seconds(), speed = static_cast<double>(tokens) / seconds;
+  const double seconds = step_.seconds();
   if (session_->options.machine.zero == 3) line_.add("gather_wait_seconds", session_->data().transfers_waited() - gathers_waited_);
-  session_->timings(line_.add("seconds", seconds).add("tokens_per_second", speed));
+  session_->timings(line_.add("seconds", seconds).add("tokens_per_second", static_cast<double>(tokens) / seconds));
+  tokens_ += tokens;
+  seconds_ += seconds;
   if (now_ % every_ && now_ != last_) return;
   const double left = total_.seconds() / static_cast<double>(now_ - first_) * static_cast<double>(last_ - now_);
-  session_->log.info("{:<6} {:>5}/{} {:>3.0f} %  {}  {:.0f} tokens/s  {} left", stage_, now_, last_,
-                     100.0 * static_cast<double>(now_) / static_cast<double>(last_), details, speed, human_duration(left));
+  session_->log.info("{:<6} {:>5}/{} {:>3.0f} %  {}  {:.0f} tokens/s  {} elapsed, {} left", stage_, now_, last_,
+                     100.0 * static_cast<double>(now_) / static_cast<double>(last_), details, static_cast<double>(tokens_) / seconds_,
+                     human_duration(session_->clock.seconds()), human_duration(left));
+  tokens_ = 0;
+  seconds_ = 0;
 }
 
 std::int64_t grain_bound(std::int64_t samples, std::int64_t tokens, std::int64_t grain_tokens) {

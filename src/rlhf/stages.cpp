@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <ranges>
 #include <set>
 #include <utility>
 
@@ -36,7 +37,7 @@ bool contains(const std::vector<std::string>& list, const std::string& word) {
 void check_order(const Options& o) {
   const auto& stages = o.run.stages;
   for (auto stage = stages.begin(); stage != stages.end(); ++stage) {
-    require(*stage != "prepare" || stage == stages.begin(), "run.stages: prepare makes the data and must be the first stage");
+    require(*stage != "prepare" || stage == stages.begin(), "run.stages: prepare makes the data, so it must be the first stage");
     require(std::find(stages.begin(), stage, *stage) == stage, "run.stages names the stage {} twice: name it once", *stage);
     for (const StageInput& input : inputs_of(o, *stage)) {
       require(!input.needed || !input.value.empty(), "the stage {} needs {}: name a dataset that `collimate prepare` has made", *stage, input.option);
@@ -75,9 +76,9 @@ void check_shared_memory(const Session& session, const std::string& stage, const
   for (const auto& [where, shared] : all)
     if (shared.planned > shared.bytes)
       throw AgreedError(ExitCode::does_not_fit,
-                        fmt::format("{}: the {} ranks on node {} need {:.1f} MiB together, and {} has {:.1f} MiB: start fewer ranks per node, "
-                                    "shard with params.zero, or lower the model or batch.grain_tokens",
-                                    stage, shared.ranks, where.first, mebibytes(shared.planned), where.second, mebibytes(shared.bytes)));
+                        fmt::format("{}: {} on node {} need {:.1f} MiB in all, and {} has {:.1f} MiB: start fewer ranks per node, "
+                                    "shard with params.zero, or use a smaller model or batch.grain_tokens",
+                                    stage, counted(shared.ranks, "rank"), where.first, mebibytes(shared.planned), where.second, mebibytes(shared.bytes)));
 }
 
 // What a stage would do, and (where stages of a pipeline differ) what each rank would need for it.
@@ -91,6 +92,8 @@ std::string check(Session& session, const std::string& stage) {
   std::string text = trainer->describe();
   const auto planned = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->planned_bytes()));
   check_shared_memory(session, stage, planned);
+  session.planned.resize(planned.size());
+  for (std::size_t rank = 0; rank < planned.size(); ++rank) session.planned[rank] = std::max(session.planned[rank], planned[rank]);
   const auto [least, most] = std::minmax_element(planned.begin(), planned.end());
   if (*least != *most) {
     text += "  planned for each rank, MiB:";
@@ -98,6 +101,18 @@ std::string check(Session& session, const std::string& stage) {
     text += '\n';
   }
   return text;
+}
+
+// What the run needs in its largest stage: of each rank, and of the node that needs most.
+std::string planned_text(const Session& session) {
+  if (session.planned.empty()) return "";
+  const auto [least, most] = std::ranges::minmax(session.planned);
+  const std::vector<int> nodes = gather_all(session.ranks(), session.world.node());
+  std::map<int, std::int64_t> sums;
+  for (std::size_t rank = 0; rank < nodes.size(); ++rank) sums[nodes[rank]] += session.planned[rank];
+  const std::int64_t largest = std::ranges::max(sums | std::views::values);
+  return fmt::format("Memory of the largest stage: {}{} per rank, {} per node\n", least == most ? "" : human_bytes(least) + " to ", human_bytes(most),
+                     human_bytes(largest));
 }
 
 // A step whose errors, of the type E, name files that lie in `prepared` by the names they will have in the run folder.
@@ -191,7 +206,7 @@ void run_stages(Session& session) {
     const auto found =
         stage == "prepare" || stage == "evaluate" ? std::nullopt : agree(session.ranks(), [&] { return find_resume(session, stage); });
     if (found && found->complete) {
-      session.log.info("{:<6} is done: {}", stage, found->folder);
+      session.log.info("{:<6} finished earlier, skipped: {}", stage, found->folder);
       continue;
     }
     agree_on(session.ranks(), [&] {
@@ -200,7 +215,7 @@ void run_stages(Session& session) {
     session.stage_clock.restart();
     const bool alone = std::ranges::min(gather_all(session.ranks(), int{session.peak_memory.restart()})) == 1;
     if (!alone && !std::exchange(said, true))
-      session.log.info("this system does not let a program count its peak memory anew: that of a stage is the one since the program's start");
+      session.log.info("this system cannot reset the peak-memory counter: a stage's peak_memory_bytes counts from the start of the program");
     if (stage == "sft") make<SupervisedTrainer>(session)->run();
     if (stage == "reward") make<RewardTrainer>(session)->run();
     if (stage == "ppo") make<PpoTrainer>(session)->run();
@@ -228,6 +243,8 @@ void run_stages(Session& session) {
       written.set("state_hash", json::parse(session.summary.text())[stage + ".state_hash"].get<std::string>());
       break;
     }
+  const json build = json::parse(session.build);
+  for (const auto& [key, value] : build.items()) written.set("build." + key, value.get<std::string>());
   session.folder->write_summary(written);
 }
 
@@ -241,13 +258,13 @@ Preparation::Preparation(Session& session) : session_(session) {
   agree_on(session.ranks(), [&] {
     if (!session.first()) return;
     for (const std::string& folder : PartialFolder::remove_left(o.run.folder))
-      session.warnings.push_back(fmt::format("'{}' is of a start on another machine, or from before this one was booted: remove it if that start is over",
+      session.warnings.push_back(fmt::format("'{}' was left by a start on another machine, or before this one was rebooted: remove it if that start is over",
                                              folder));
     if (is_prepared(session)) return;
     const std::string data = o.run.folder + "/data";
     require(
         !std::filesystem::is_symlink(data),
-        "'{}' is a symbolic link, and the stage prepare does not write over what lies behind it: remove the link, or take prepare out of run.stages",
+        "'{}' is a symbolic link, and the stage prepare does not write through it: remove the link, or take prepare out of run.stages",
         data);
     place_.emplace(o.run.folder);
     name = place_->path();
@@ -283,7 +300,7 @@ std::string check_stages(Session& session) {
       const bool trains = stage == "sft" || stage == "reward" || stage == "ppo";
       if (const auto found = trains ? agree(session.ranks(), [&] { return find_resume(session, stage); }) : std::nullopt;
           found && found->complete) {
-        out += fmt::format("{}: is done\n", stage);  // and needs its data no more
+        out += fmt::format("{}: finished earlier\n", stage);  // and needs its data no more
         continue;
       }
       if (stage == "sft") out += check<SupervisedTrainer>(session, stage);
@@ -292,47 +309,7 @@ std::string check_stages(Session& session) {
       if (stage == "evaluate") out += check<Evaluator>(session, stage);
     }
   });
-  return out;
-}
-
-std::string summary_table(const Session& session) {
-  const json s = json::parse(session.summary.text());
-  std::string out = "\n";
-  const bool learned = s.contains("ppo.reward_after");  // without an iteration there is no after
-  const auto number = [&](const std::string& key) { return s.contains(key) ? fmt::format("{:.3f}", s[key].get<double>()) : std::string(); };
-  const auto row = [&](const std::string& what, const std::string& before, const std::string& after) {
-    out += fmt::format("{:<44} {:>10}{}\n", what, before, after.empty() ? "" : fmt::format(" {:>10}", after));
-  };
-  if (s.contains("ppo.reward_before")) row("", "before PPO", learned ? "after PPO" : "");
-  if (s.contains("ppo.preferred_before"))
-    row("share of preferred answers, held-out", number("ppo.preferred_before"), number("ppo.preferred_after"));
-  if (s.contains("ppo.reward_before")) row("mean score, held-out", number("ppo.reward_before"), number("ppo.reward_after"));
-  if (s.contains("ppo.raw_reward_before") && session.options.ppo.scorer.kind != "model")
-    row("the same, as the scorer gives it", number("ppo.raw_reward_before"), number("ppo.raw_reward_after"));
-  if (s.contains("ppo.kl")) row("KL to the reference, nats per sample", number("ppo.kl_before"), number("ppo.kl"));
-  if (s.contains("sft.eval_loss")) row("SFT loss, held-out, nats per token", number("sft.eval_loss"), "");
-  if (s.contains("sft.eval_nats_per_byte")) row("SFT loss, held-out, nats per byte", number("sft.eval_nats_per_byte"), "");
-  if (s.contains("reward.accuracy")) row("reward model's pair accuracy, held-out", number("reward.accuracy"), "");
-  if (s.contains("evaluate.reward")) row("evaluated: mean score", number("evaluate.reward"), "");
-  if (s.contains("evaluate.preferred")) row("evaluated: share of preferred answers", number("evaluate.preferred"), "");
-  if (s.contains("evaluate.kl")) row("evaluated: KL to the reference, nats", number("evaluate.kl"), "");
-  for (int i = 1; s.contains(fmt::format("ppo.sample{}_prompt", i)); ++i) {
-    const auto text = [&](const char* what) {  // on one line, and harmless to a terminal
-      std::string shown = s.value(fmt::format("ppo.sample{}_{}", i, what), "");
-      std::replace_if(
-          shown.begin(), shown.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
-      return shown;
-    };
-    out += fmt::format("\n  {}\n    before: {}\n", trim(text("prompt")), trim(text("before")));
-    if (learned) out += fmt::format("    after:  {}\n", trim(text("after")));
-  }
-  const std::string& folder = session.options.run.folder;
-  out += fmt::format("\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, hashes.jsonl, summary.json, checkpoints/\n", folder);
-  for (const std::string stage : {"ppo", "sft"})
-    if (s.contains(stage + ".state_hash"))
-      return out +
-             fmt::format("Talk to it: collimate generate --checkpoint {} --prompt \"...\"\n", shell_word(folder + "/checkpoints/" + stage));
-  return out;
+  return out + planned_text(session);
 }
 
 }  // namespace collimate::rlhf

@@ -18,6 +18,14 @@ MeanStd mean_std(std::span<const double> x) {
   return {mean, std::sqrt(squares / count)};
 }
 
+double standard_error(std::span<const double> x, std::int64_t cluster) {
+  const std::int64_t clusters = std::ssize(x) / cluster;
+  if (clusters < 2) return 0;
+  std::vector<double> means(clusters);
+  for (std::int64_t i = 0; i < clusters * cluster; ++i) means[i / cluster] += x[i] / static_cast<double>(cluster);
+  return mean_std(means).std / std::sqrt(static_cast<double>(clusters - 1));
+}
+
 ScoreNormalisation normalisation_of(std::span<const double> scores) {
   require(scores.size() >= 2, "{} scores are too few to normalise a reward model with; give at least two", scores.size());
   for (std::size_t i = 0; i < scores.size(); ++i) require(std::isfinite(scores[i]), "score {} of the normalisation is {}", i, scores[i]);

@@ -72,6 +72,7 @@ std::int64_t learned_bytes(const Sequence& sequence, const Tokenizer& tokenizer)
 }  // namespace
 
 void SupervisedTrainer::evaluate(std::int64_t step) {
+  const PhaseTime timing(session_, "sft", "evaluate");
   double nats = 0;
   std::int64_t tokens = 0, bytes = 0;  // of what is learned; a response may be cut, so its bytes are those of its tokens
   const auto tokenizer = source_.text.make_tokenizer();

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "collimate/base/text.hpp"
 #include "collimate/data/order.hpp"
 #include "collimate/rlhf/restart.hpp"
 
@@ -41,7 +42,7 @@ void Learner::resume(const SavedModels& saved, const std::string& model, std::in
 std::string Learner::describe() const {
   const std::int64_t own = engine->store().layout().parameter_count(), learn = store().layout().parameter_count();
   if (&engine->learning() == &engine->store()) return fmt::format("{} parameters", own);
-  return fmt::format("{} frozen parameters, {} learn", own, learn);
+  return fmt::format("{} frozen and {} trained parameters", own, learn);
 }
 
 std::int64_t steps_of(const TrainingOptions& o, std::int64_t samples) {
@@ -52,14 +53,14 @@ std::int64_t steps_of(const TrainingOptions& o, std::int64_t samples) {
 }
 
 std::string steps_text(std::int64_t steps, std::int64_t batch, std::int64_t samples, const std::string& noun) {
-  std::string text = fmt::format("{} steps of {} {} ({:.3g} passes)", steps, batch, noun, static_cast<double>(steps * batch) / static_cast<double>(samples));
-  if (const std::int64_t left = samples - steps * batch; left > 0) text += fmt::format(", {} {} are not learned", left, noun);
+  std::string text = fmt::format("{} of {} {} ({:.3g} epochs)", counted(steps, "step"), batch, noun, static_cast<double>(steps * batch) / static_cast<double>(samples));
+  if (const std::int64_t left = samples - steps * batch; left > 0) text += fmt::format(", {} {} are never used", left, noun);
   return text;
 }
 
 std::vector<std::string> warmup_warnings(const std::string& option, const LearningRate& rate) {
   if (rate.warmup <= rate.steps) return {};
-  return {fmt::format("{} = {} is longer than the {} optimizer steps that there are, so the rate never reaches its peak of {}: shorten it",
+  return {fmt::format("{} = {} is longer than the {} optimizer steps of the stage, so the rate never reaches its peak of {}: shorten it",
                       option, rate.warmup, rate.steps, rate.peak)};
 }
 
@@ -150,12 +151,12 @@ std::vector<std::string> BatchTrainer::warnings() const {
   const std::string& stage = kind_.stage;
   std::vector<std::string> all = warmup_warnings(stage + ".warmup", model_.rate);
   if (options_.batch > data_.size())
-    all.push_back(fmt::format("{}.batch = {} is more than the {} {} of '{}', so every step learns some of them more than once", stage,
+    all.push_back(fmt::format("{}.batch = {} is more than the {} {} of '{}', so every step uses some of them more than once", stage,
                               options_.batch, data_.size(), kind_.data == DatasetKind::preference ? "prompt groups" : "samples",
                               data_.path()));
   std::error_code error;
   if (heldout_ && std::filesystem::equivalent(data_.path(), heldout_->path(), error))
-    all.push_back(fmt::format("{0}.heldout is {0}.data, so what it measures was learned", stage));
+    all.push_back(fmt::format("{0}.heldout is {0}.data: held-out figures are measured on the training data", stage));
   for (std::string& one : keeping_warnings(session_, stage, heldout_.has_value() && options_.evaluate_every > 0 && options_.evaluate_every < steps_))
     all.push_back(std::move(one));
   return all;
@@ -198,7 +199,7 @@ void BatchTrainer::report(std::int64_t step, JsonLine line, std::int64_t tokens,
   progress_->phase("update", tokens);
   if (session_.hash_due(step)) line.add("state_hash", model_.state_hash);
   session_.metrics(line);
-  progress_->end(tokens, fmt::format("{}  norm {:.3f}  rate {:.2e}", details, model_.last.gradient_norm, model_.last.rate));
+  progress_->end(tokens, fmt::format("{}  grad norm {:.3f}  rate {:.2e}", details, model_.last.gradient_norm, model_.last.rate));
 }
 
 void BatchTrainer::save(std::int64_t step, bool complete) {
@@ -214,7 +215,7 @@ void BatchTrainer::resume(const std::string& folder) {
   const SavedModels saved(folder);
   done_ = nlohmann::json::parse(saved.progress())["step"];
   model_.resume(saved, kind_.model, done_);
-  session_.log.info("{:<6} goes on after step {} of {}", kind_.stage, done_, folder);
+  session_.log.info("{:<6} resuming after step {} from {}", kind_.stage, done_, folder);
 }
 
 }  // namespace collimate::rlhf

@@ -179,7 +179,7 @@ TEST(ImportExport, RefusesBadModels) {
     EXPECT_FALSE(std::filesystem::exists(folder / "c"));
     EXPECT_FALSE(std::filesystem::exists(folder / "c.partial"));
   };
-  import({"hf", "is no folder"});
+  import({"hf", "is not a folder"});
   std::filesystem::create_directories(folder / "hf");
   import({"hf", "config.json"});
   put_model(folder / "hf", small_gpt2());
@@ -222,7 +222,7 @@ TEST(ImportExport, RefusesBadModels) {
   import({"tokenizer.json"});
   std::filesystem::remove(folder / "hf/tokenizer.json");
   put(folder / "c/notes.txt", "mine");
-  expect_refusal({"import", "--model", folder / "hf", "--output", folder / "c"}, {"/c'", "is there already"});
+  expect_refusal({"import", "--model", folder / "hf", "--output", folder / "c"}, {"/c'", "already exists"});
   EXPECT_EQ(bytes_of(folder / "c/notes.txt"), "mine");
   expect_refusal({"import", "--output", folder / "d"}, {"--model"});
   expect_refusal({"import", "--model", folder / "hf", "--output", folder / "d", "--tokenizer", folder / "x"}, {"/x"});
@@ -352,7 +352,7 @@ TEST(ImportExport, RefusesBadCheckpointsAndPlaces) {
   printed({"import", "--model", folder / "hf", "--output", folder / "c"});
   expect_refusal({"export", "--checkpoint", folder / "x", "--output", folder / "out"}, {"/x"});
   expect_refusal({"export", "--checkpoint", folder / "c", "--output", folder / "out", "--model", "reward"}, {"reward", "policy"});
-  expect_refusal({"export", "--checkpoint", folder / "c", "--output", folder / "hf"}, {"/hf", "is there already"});
+  expect_refusal({"export", "--checkpoint", folder / "c", "--output", folder / "hf"}, {"/hf", "already exists"});
   std::string part;
   for (const auto& entry : std::filesystem::directory_iterator(folder / "c"))
     if (entry.path().extension() == ".h5") part = entry.path().string();

@@ -142,7 +142,7 @@ TEST(ModelFiles, MayHoldOneNameOfTiedTensorsBuffersAndPrefixes) {
       shapes["lm_head.weight"] = shapes[embedding], shapes.erase(embedding);
       tensors["lm_head.weight"] = tensors[embedding];
     });
-    expect("hold no parameters are passed over: cos_cached, inv_freq, masked_bias, position_ids, sin_cached",
+    expect("hold no parameters are ignored: cos_cached, inv_freq, masked_bias, position_ids, sin_cached",
            [&](auto& shapes, auto& tensors) {
              for (const char* name : {"attn.rotary_emb.cos_cached", "attn.rotary_emb.sin_cached", "attn.rotary_emb.inv_freq",
                                       "attn.masked_bias", "position_ids"})
@@ -232,7 +232,7 @@ TEST(ModelFiles, RewardModelsAreSequenceClassifiers) {
     printed({"export", "--checkpoint", folder / "c", "--output", folder / "again"});
     EXPECT_EQ(bytes_of(folder / "again/model.safetensors"), bytes_of(folder / "hf/model.safetensors"));
 
-    // TRL's value head, with a bias: alone it is a reward model; beside a language model's head it is passed over.
+    // TRL's value head, with a bias: alone it is a reward model; beside a language model's head it is ignored.
     rewrite(folder / "hf/model.safetensors", "F32", [&](auto& shapes, auto& tensors) {
       shapes["v_head.summary.weight"] = {1, config.width}, shapes["v_head.summary.bias"] = {1};
       tensors["v_head.summary.weight"] = score, tensors["v_head.summary.bias"] = {0.5f};

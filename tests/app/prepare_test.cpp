@@ -207,13 +207,13 @@ TEST(Prepare, ReadsColumnsThatOptionsName) {
   const Dataset pairs(folder / "out.h5");
   EXPECT_EQ(pairs.preference(0).pairs.at(0).chosen_text, "b");
   EXPECT_EQ(pairs.preference(1).pairs.at(0).chosen_text, "a");
-  EXPECT_NE(said.find("1 records left out: the label is none of 1, 2"), std::string::npos) << said;
+  EXPECT_NE(said.find("1 record left out: the label is none of 1, 2"), std::string::npos) << said;
   put(folder / "sst.tsv", "sentence\tlabel\n\"a fine film\"\t1\n5\" screen\t0\n");
   printed({"prepare", folder / "sst.tsv", "--output", folder / "sst.h5", "--prompt-field", "sentence", "--response-field", "label"});
   EXPECT_EQ(Dataset(folder / "sst.h5").supervised(1).prompt, "5\" screen\n");
   put(folder / "long.txt", std::string(40000, 'x'));
   const std::string warned = printed({"prepare", folder / "long.txt", "--output", folder / "long.h5"});
-  EXPECT_NE(warned.find("warning: 1 of the samples of plain text have more than 32768 tokens, the longest 40002"), std::string::npos) << warned;
+  EXPECT_NE(warned.find("warning: 1 of the plain-text samples have more than 32768 tokens (the longest 40002)"), std::string::npos) << warned;
   EXPECT_EQ(printed({"prepare", folder / "long.txt", "--output", folder / "long.h5", "--text-window", "1000"}).find("warning"), std::string::npos);
 }
 

@@ -231,7 +231,7 @@ TEST(Options, AWordWithoutAnOptionIsToldWhichOneItIsMeantFor) {
     });
   };
   EXPECT_THAT(line({"a.ini", "b c"}), HasSubstr("'b c' has no option in front of it; give it as --run.title 'b c'"));
-  EXPECT_THAT(line({"--run.title=a", "a.ini", "b c"}), HasSubstr("values are given as --name=value, in quotes where they hold blanks"));
+  EXPECT_THAT(line({"--run.title=a", "a.ini", "b c"}), HasSubstr("values are given as --name=value, in quotes where they contain spaces"));
 }
 
 TEST(Options, RangesSayWhatTheyTake) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <ctime>
 #include <thread>
 #include <vector>
 
@@ -72,19 +73,14 @@ TEST(Log, CopiesLinesIntoItsFile) {
   Log(1).open("/no/such/folder/log.txt");  // other ranks write no file
 }
 
-TEST(Timer, PhasesAddUp) {
-  PhaseTimers timers;
-  for (int i = 0; i < 3; ++i) {
-    const auto outer = timers.phase("outer");
-    const auto inner = timers.phase("inner");
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  ASSERT_EQ(timers.totals().size(), 2u);
-  EXPECT_EQ(timers.totals()[1].calls, 3);
-  EXPECT_GE(timers.seconds("inner"), 0.006);
-  EXPECT_GE(timers.seconds("outer"), timers.seconds("inner"));
-  EXPECT_EQ(timers.seconds("never"), 0.0);
-  EXPECT_NE(timers.table().find("inner"), std::string::npos);
+TEST(Timer, TimeHasDateClockAndZone) {
+  const std::time_t before = std::time(nullptr);
+  const std::string text = local_time();
+  std::tm parts{};
+  const char* end = strptime(text.c_str(), "%Y-%m-%d %H:%M:%S %z", &parts);
+  ASSERT_TRUE(end && *end == '\0') << text;
+  const long zone = parts.tm_gmtoff;
+  EXPECT_NEAR(static_cast<double>(timegm(&parts) - zone - before), 0, 2) << text;
   Stopwatch watch;
   EXPECT_GE(watch.restart(), 0.0);
 }

@@ -18,8 +18,8 @@ TEST(Text, HumanNumbers) {
   EXPECT_EQ(human_bytes(1536), "1.5 KiB");
   EXPECT_EQ(human_bytes((1 << 20) - 1), "1.0 MiB");
   EXPECT_EQ(human_bytes(3LL << 30), "3.0 GiB");
-  EXPECT_EQ(human_duration(0.25), "0.250 s");
-  EXPECT_EQ(human_duration(12.34), "12.3 s");
+  EXPECT_EQ(human_duration(0.25), "0.2 s");
+  EXPECT_EQ(human_duration(12.34), "12 s");
   EXPECT_EQ(human_duration(245.4), "4 min 05 s");
   EXPECT_EQ(human_duration(7380.0), "2 h 03 min");
 }

@@ -34,9 +34,9 @@ TEST(Grid, CompletesOrNamesTheNearestShapes) {
   EXPECT_EQ(complete({2, 0, 1}, 8), (GridShape{2, 4, 1}));
   EXPECT_EQ(complete({0, 0, 0}, 3), (GridShape{1, 3, 1}));
   EXPECT_EQ(complete({2, 2, 2}, 8), (GridShape{2, 2, 2}));
-  EXPECT_THAT(refusal({2, 3, 1}, 4), AllOf(HasSubstr("2 x 3 x 1"), HasSubstr("needs 6 ranks, but 4 run"), HasSubstr("2 x 2 x 1")));
+  EXPECT_THAT(refusal({2, 3, 1}, 4), AllOf(HasSubstr("2 x 3 x 1"), HasSubstr("needs 6 ranks, but the job has 4"), HasSubstr("2 x 2 x 1")));
   EXPECT_THAT(refusal({1, 4, 1}, 3), HasSubstr("1 x 3 x 1"));
-  EXPECT_THAT(refusal({2, 0, 1}, 3), HasSubstr("but 3 run"));
+  EXPECT_THAT(refusal({2, 0, 1}, 3), HasSubstr("but the job has 3"));
   EXPECT_THAT(refusal({2, 1, 2}, 7), AllOf(HasSubstr("start 4"), HasSubstr("to 1 x 7 x 1"), Not(HasSubstr(" x 7 (")))) << "no more stages than wished";
   EXPECT_THAT(refusal({1, 1, 5}, 8, 4, 4), AllOf(Not(HasSubstr("start")), HasSubstr("1 x 2 x 4"), Not(HasSubstr(" x 8 ("))));
   EXPECT_THAT(refusal({3, 2, 1}, 4, 4, 4), AllOf(Not(HasSubstr("start")), HasSubstr("2 x 2 x 1")));

@@ -234,7 +234,7 @@ TEST_F(Learned, WhatIsLeftOutIsSaid) {
   options.inputs = {file("a.jsonl", good + zero)};
   const PrepareReport report = prepare(options);
   EXPECT_EQ(report.samples, 1);
-  EXPECT_THAT(report.text(), testing::AllOf(HasSubstr("1 records left out: the last answer of the dialogue is not to be learned"),
+  EXPECT_THAT(report.text(), testing::AllOf(HasSubstr("1 record left out: the last answer of the dialogue is not to be learned"),
                                             HasSubstr("messages[].name (1 records)")));
   options.inputs = {file("b.jsonl", zero + zero)};
   EXPECT_THAT(refusal([&] { prepare(options); }), HasSubstr("2 were left out (the last answer"));

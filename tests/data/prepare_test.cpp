@@ -47,7 +47,7 @@ TEST_F(Prepare, SupervisedByHand) {
   EXPECT_EQ(sample.prompt, "ab\nc\n");
   EXPECT_EQ(sample.response, "d");
   EXPECT_THAT(report.text(),
-              AllOf(HasSubstr("1 records read"), HasSubstr("1 samples, 8 tokens, 2 learned tokens"), HasSubstr("BOS added")));
+              AllOf(HasSubstr("1 record read"), HasSubstr("1 sample, 8 tokens, 2 learned tokens"), HasSubstr("BOS added")));
   EXPECT_THAT(describe(Dataset(at("out.h5"))), AllOf(HasSubstr("supervised dataset of 1 samples"), HasSubstr("\"ab\\nc\\n\"")));
 }
 
@@ -314,7 +314,7 @@ TEST_F(Prepare, FilesOfAnotherKindAreRefusedUnlessTheKindIsSaid) {
   const std::string mixed = file("m.jsonl",
                                  "{\"instruction\": \"a\", \"output\": \"b\"}\n"
                                  "{\"instruction\": \"a\", \"output\": \"b\", \"chosen\": \"c\", \"rejected\": \"d\"}\n");
-  EXPECT_THAT(prepare(options(mixed)).text(), HasSubstr("does not use: chosen (1 records), rejected (1)"));
+  EXPECT_THAT(prepare(options(mixed)).text(), HasSubstr("does not use: chosen (1 record), rejected (1)"));
 }
 
 TEST_F(Prepare, LongRecordsFollowTheRule) {

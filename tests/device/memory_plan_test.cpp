@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 #include "device/cpu/host_memory.hpp"
 
@@ -99,6 +100,18 @@ TEST(HostMemory, LimitsOfControlGroupsAreFound) {
   kernel.put("/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "8192\n");
   kernel.put("/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "9223372036854771712\n");
   EXPECT_EQ(kernel.limits(), (Limits{{"the control group /a/b", 8192}}));
+}
+
+TEST(HostMemory, OfASlurmJob) {
+  const auto limits = [](std::map<std::string, const char*> job) {
+    return host_memory_limits("/nowhere", [&](const char* name) { return job.contains(name) ? job[name] : nullptr; });
+  };
+  EXPECT_EQ(limits({}).size(), 1u);
+  EXPECT_EQ(limits({{"SLURM_MEM_PER_NODE", "0"}, {"SLURM_CPUS_ON_NODE", "4"}}).size(), 1u) << "--mem=0 grants all of the node";
+  ASSERT_EQ(limits({{"SLURM_MEM_PER_NODE", "2000"}, {"SLURM_CPUS_ON_NODE", "4"}}).size(), 2u);
+  EXPECT_EQ(limits({{"SLURM_MEM_PER_NODE", "2000"}, {"SLURM_CPUS_ON_NODE", "4"}})[1].bytes, 2000u << 20);
+  ASSERT_EQ(limits({{"SLURM_MEM_PER_CPU", "500"}, {"SLURM_CPUS_ON_NODE", "4"}}).size(), 2u);
+  EXPECT_EQ(limits({{"SLURM_MEM_PER_CPU", "500"}, {"SLURM_CPUS_ON_NODE", "4"}})[1].bytes, 2000u << 20);
 }
 
 TEST(Tensor, SliceAndReshapeAreViews) {

@@ -4,10 +4,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/../system/support.sh"
 export OMP_NUM_THREADS=1
 none_written() { [ ! -e no ] || wrong "something was written"; }
 train 4 no --grid.tensor=3 --grid.data=2
-refused "3 x 2 x 1" "needs 6 ranks, but 4 run: set grid.* to 1 x 4 x 1"
+refused "3 x 2 x 1" "needs 6 ranks, but the job has 4: set grid.* to 1 x 4 x 1"
 none_written
 train 4 no --grid.data=3
-refused "1 x 3 x 1" "needs 3 ranks, but 4 run: start 3" "1 x 4 x 1"
+refused "1 x 3 x 1" "needs 3 ranks, but the job has 4: start 3" "1 x 4 x 1"
 none_written
 train 4 no --grid.pipeline=4294967297
 refused "grid.pipeline = 4294967297" "1..1048576"

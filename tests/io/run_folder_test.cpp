@@ -279,7 +279,7 @@ TEST(RunFolder, IsCheckedWithoutAChange) {
       EXPECT_SAYS(refusal([&] { RunFolder run(path, existing); }), answer);
     }
   };
-  for (const char* name : {"file", "file/run"}) expect(name, "/file' is no folder; choose another run.folder");
+  for (const char* name : {"file", "file/run"}) expect(name, "/file' is not a folder; choose another run.folder");
   for (const char* name : {"dangling", "dangling/run"}) expect(name, "/dangling' is a symbolic link to a place that does not exist");
   expect("circle", "Too many levels of symbolic links; choose another run.folder");
   for (const std::string above : {"", "new/"}) expect(above + std::string(300, 'x'), "File name too long; choose another run.folder");
@@ -332,7 +332,7 @@ TEST(RunFolder, ARestartCutsThreeFilesAndNoOther) {
 TEST(RunFolder, NeverReplacesWhatIsNoRun) {
   const Scratch scratch;
   put(scratch / "thesis.txt", "x");
-  EXPECT_SAYS(refusal([&] { RunFolder run(scratch / ".", Existing::replace); }), "holds something else than a run");
+  EXPECT_SAYS(refusal([&] { RunFolder run(scratch / ".", Existing::replace); }), "does not hold a run");
   EXPECT_SAYS(refusal([&] { RunFolder run(scratch / "thesis.txt", Existing::replace); }), "cannot create the run folder");
   EXPECT_SAYS(refusal([&] { RunFolder run("", Existing::replace); }), "run.folder is empty");
 }

@@ -250,7 +250,7 @@ TEST_F(Matching, TakesNamesWithoutPrefixAndPassesOverBuffers) {
   const auto& matches = match.places;
   EXPECT_EQ(match.tied_head, found.size() - 2);
   ASSERT_EQ(match.notes.size(), 1u);
-  EXPECT_SAYS(match.notes[0], "passed over: bias, cos_cached, masked_bias");
+  EXPECT_SAYS(match.notes[0], "ignored: bias, cos_cached, masked_bias");
   ASSERT_EQ(matches.size(), wanted.size());
   for (std::size_t i = 0; i < wanted.size(); ++i) EXPECT_EQ("transformer." + found[matches[i]].first, wanted[i].name);
 }

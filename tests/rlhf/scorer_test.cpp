@@ -65,8 +65,8 @@ TEST_F(LexiconTest, BadFilesAreRefusedWithTheirLine) {
     return refusal([&] { make_lexicon_scorer(path); });
   };
   EXPECT_THAT(of_text("good\t3\nbad -3\n"), HasSubstr("line 2"));
-  EXPECT_THAT(of_text("good\tthree\n"), HasSubstr("'three' is no number"));
-  EXPECT_THAT(of_text("good\tnan\n"), HasSubstr("is no number"));
+  EXPECT_THAT(of_text("good\tthree\n"), HasSubstr("'three' is not a number"));
+  EXPECT_THAT(of_text("good\tnan\n"), HasSubstr("is not a number"));
   EXPECT_THAT(of_text("\t3\n"), HasSubstr("line 1"));
   EXPECT_THAT(of_text(" \t3\n"), HasSubstr("line 1"));
   EXPECT_THAT(of_text("good\t1.9\t0.9\t[2, 2]\n"), HasSubstr("line 1 of the lexicon"));

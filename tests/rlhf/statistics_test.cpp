@@ -36,6 +36,12 @@ TEST(Detail21, NormalisedScoresHaveMeanZeroAndDeviationOne) {
   EXPECT_THROW(normalisation_of(std::vector<double>{5, nan}), Error);
 }
 
+TEST(Statistics, StandardErrorOverClusters) {
+  EXPECT_DOUBLE_EQ(standard_error(std::vector<double>{1, 2, 3, 6}, 1), std::sqrt((4 + 1 + 0 + 9) / 3.0 / 4));
+  EXPECT_DOUBLE_EQ(standard_error(std::vector<double>{0, 2, 5, 5, 8, 10}, 2), std::sqrt((16 + 0 + 16) / 2.0 / 3));  // means 1, 5, 9
+  EXPECT_EQ(standard_error(std::vector<double>{3, 9}, 2), 0);
+}
+
 TEST(Statistics, ExplainedVariance) {
   const Offsets offsets{0, 2, 5};
   const Mask mask{1, 1, 1, 0, 1};

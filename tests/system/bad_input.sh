@@ -37,7 +37,7 @@ bad --model.heads=5 -- model.width model.heads
 bad --grid.tensor=2 -- grid.tensor numerics.tensor_shards
 bad --grid.pipeline=3 -- grid
 bad --sft.batch=1000000000000 -- sft.batch "1..16777216"
-bad --grid.data=7 -- "1 x 7 x 1" "needs 7 ranks, but 2 run"
+bad --grid.data=7 -- "1 x 7 x 1" "needs 7 ranks, but the job has 2"
 bad --numerics.tensor_shards=3 -- numerics.tensor_shards "power of two"
 printf '[sft]\nrate = 1\n[sfd]\nrate = 1\n' >wrong.ini
 printf '# fine\n[run]\nfolder = runs/a  # mine\n' >commented.ini

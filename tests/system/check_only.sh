@@ -20,15 +20,15 @@ refusal=3 refused "device.memory"
 # A model that comes from a checkpoint is what it is; the deck's own is said to be without use, in --check and in the run.
 train 1 first --run.stages=sft --sft.steps=1 --ppo.critic=sft --ppo.scorer=length
 must_end_with 0
-! grep -q "without effect" out.txt err.txt || wrong "the model is used"
+! grep -q "no effect" out.txt err.txt || wrong "the model is used"
 for check in --check --reward.steps=1; do
   train 2 next --run.stages=reward --reward.init=first/checkpoints/sft $check
   must_end_with 0
-  cat out.txt err.txt | grep -q "what they are, so without effect: model.layers, model.width, " || wrong "no warning of a model without use ($check)"
+  cat out.txt err.txt | grep -q "every model comes from a checkpoint, so these options have no effect: model.layers, model.width, " || wrong "no warning of a model without use ($check)"
 done
 train 1 first --run.stages=ppo --sft.steps=1 --restart auto --check --ppo.critic=sft --ppo.scorer=length
 must_end_with 0
-! grep -q "without effect" out.txt err.txt || wrong "the SFT model that PPO names started from random numbers"
+! grep -q "no effect" out.txt err.txt || wrong "the SFT model that PPO names started from random numbers"
 
 # What the plan says is what is allocated.
 train 2 done --run.stages=sft --sft.steps=1
@@ -59,12 +59,12 @@ must_end_with 0
 cat out.txt err.txt >said.txt
 [ "$(grep -c warning: said.txt)" = 3 ] || wrong "$(grep -c warning: said.txt) warnings, not 3"
 grep -qF "sft.batch = 361 is more than the 360 samples of 'prepared/data/heldout-sft.h5', so" said.txt || wrong "no warning of a large batch"
-grep -qF "reward.heldout is reward.data, so what it measures was learned" said.txt || wrong "no warning of held-out data that were learned"
+grep -qF "reward.heldout is reward.data: held-out figures are measured on the training data" said.txt || wrong "no warning of held-out data that were learned"
 
 # Adapters' options where no adapter learns.
 train 1 idle --check --lora.alpha=3
 must_end_with 0
-cat out.txt err.txt | grep -q "lora.rank is 0, so whole models learn, without regard to lora.alpha" || wrong "no warning of lora.alpha without use"
+cat out.txt err.txt | grep -q "lora.rank is 0 (no adapters), so these options have no effect: lora.alpha" || wrong "no warning of lora.alpha without use"
 # Options of another scorer than the chosen one, and a warm-up that is longer than its stage: said once, by --check and by the run.
 idle=(--sft.heldout= --reward.heldout= --ppo.scorer=length --ppo.scorer_length=10 --ppo.scorer_lexicon=words.txt --ppo.scorer_sign=-1 --ppo.reward=other)
 for check in --check --sft.steps=6; do
@@ -73,7 +73,7 @@ for check in --check --sft.steps=6; do
   must_end_with 0
   cat out.txt err.txt >said.txt
   [ "$(grep -c warning: said.txt)" = 3 ] || wrong "$(grep -c warning: said.txt) warnings, not 3 ($check)"
-  for text in "ppo.scorer = length gives the scores, without regard to ppo.reward, ppo.scorer_lexicon: leave"     "sft.warmup = 7 is longer than the 6 optimizer steps" "ppo.actor_warmup = 25 is longer than the 24 optimizer steps"; do
+  for text in "with ppo.scorer = length these options have no effect: ppo.reward, ppo.scorer_lexicon; remove"     "sft.warmup = 7 is longer than the 6 optimizer steps of the stage" "ppo.actor_warmup = 25 is longer than the 24 optimizer steps"; do
     grep -qF "$text" said.txt || wrong "no warning says '$text' ($check)"
   done
 done

@@ -54,7 +54,7 @@ must_end_with 75
 rm stopped/checkpoints/sft-5/manifest.json
 train 1 stopped "${only[@]}" --sft.checkpoint_every=2 --restart auto
 must_end_with 0
-must_print "goes on after step 4"
+must_print "resuming after step 4"
 same_run whole stopped
 
 # A checkpoint of an unfinished stage is a model to start from; other shards are other numbers.

@@ -12,7 +12,7 @@ must_end_with 0
 cp -r longer four
 train 3 longer "${constant[@]}" --run.stages=sft --restart auto
 must_end_with 0
-must_print "goes on after step 4"
+must_print "resuming after step 4"
 train 1 longer "${constant[@]}" --run.stages=sft,reward --reward.steps=3 --restart auto
 must_end_with 0
 train 2 longer "${constant[@]}" --run.stages=sft,reward --restart auto --run.stop_after=1  # and is stopped on the way
@@ -23,7 +23,7 @@ train 1 longer "${constant[@]}" --ppo.iterations=2 --restart auto
 must_end_with 0
 train 2 longer "${constant[@]}" --restart auto
 must_end_with 0
-must_print "goes on after iteration 2"
+must_print "resuming after iteration 2"
 same_run whole longer
 [ "$(ls longer/checkpoints | tr '\n' ' ')" = "ppo reward sft " ] || wrong "checkpoints left: $(ls longer/checkpoints)"
 

@@ -41,6 +41,6 @@ must_end_with 0
 same_run whole moved
 train 1 moved "${small[@]}" "${start[@]}" --restart auto
 must_end_with 0
-must_print "reward is done"
+must_print "reward finished earlier"
 train 1 moved "${small[@]}" "${start[@]}" --sft.data=gone.h5 --restart auto
 refused "sft.data" "gone.h5"

@@ -30,7 +30,7 @@ if [ "$1" = stops ]; then
   # What is done is not done again.
   train 2 stopped --restart auto "${options[@]}"
   must_end_with 0
-  must_print "ppo    is done"
+  must_print "ppo    finished earlier"
   same_run whole stopped
   holds "$(value stopped/summary.json sft.seconds) > 0" "sft.seconds of a run that was done"
   # The stages one by one in one folder.

@@ -15,8 +15,9 @@ std::string replace_all(std::string text, std::string_view from, std::string_vie
 /// The text as one word of a shell's command line: in single quotes where it holds more than letters, digits and _-./:=,+@%.
 std::string shell_word(std::string_view text);
 
+std::string counted(std::int64_t n, std::string_view noun);  ///< "1 step", "2 steps"
 std::string human_bytes(std::int64_t bytes);     ///< "1.5 GiB", "12 B"
-std::string human_duration(double seconds);      ///< "0.250 s", "12.3 s", "4 min 05 s", "2 h 03 min"
+std::string human_duration(double seconds);      ///< "0.3 s", "12 s", "4 min 05 s", "2 h 03 min"
 std::string exact_bytes(std::int64_t bytes);     ///< "2GiB" where the unit divides, else "1234"; read_bytes gives it back
 /// "2GiB", "512 MiB", "1.5KiB", "1GB" (powers of 1000) or a plain number; false if it is none of these or not whole.
 bool read_bytes(std::string_view text, std::int64_t& bytes);

@@ -40,8 +40,8 @@ int rank_of(const GridCoord& coord, const GridShape& shape, const AxisOrder& ord
 /// shards: tensor must divide it (0: any). most_stages: blocks of the models, which pipeline must not exceed (0: not known yet).
 GridShape complete(GridShape shape, int ranks, int shards = 0, std::int64_t most_stages = 0);
 
-/// The two shapes of exactly `ranks` ranks that change the wish least: "1 x 4 x 1 (tensor x data x pipeline) or ...". Where most_stages is not
-/// known, none has more stages than the wish.
+/// The two legal shapes of exactly `ranks` ranks closest to the request: "1 x 4 x 1 (tensor x data x pipeline) or ...". Where most_stages
+/// is not known, none has more stages than the request.
 std::string nearest_shapes(const GridShape& wish, int ranks, int shards, std::int64_t most_stages);
 
 /// Who this rank is among tensor x data x pipeline, and with whom it shares each axis.

@@ -78,6 +78,7 @@ struct Template {
   std::string look_for_special(const Tokenizer& tokenizer);
   void check() const;  ///< throws on an unknown field, an unclosed bracket or a negative limit
   std::string to_json() const;
+  std::string describe(const std::string& indent) const;  ///< for people: one line per setting that is not empty
   static Template from_json(const std::string& text);
   /// "" if equal, else the first difference in words: "prompt is 'a' here and 'b' there".
   std::string difference(const Template& other) const;

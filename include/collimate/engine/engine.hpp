@@ -13,14 +13,14 @@
 
 namespace collimate {
 
-/// A grain as it arrives: host arrays of R rows (padding rows last, with token, target and position -1) and S+1 offsets. One without rows
-/// stands for a micro-step in which only other replicas have a grain.
+/// A micro-batch (grain) in host memory: arrays of R rows (padding rows last, with token, target and position -1) and S+1 sample offsets.
+/// An empty grain means that this replica idles in this micro-step while others compute.
 struct Grain {
   std::span<const std::int32_t> tokens, positions, targets, offsets;
   std::span<const std::int64_t> samples;
 };
 
-/// Memory that engines share because they never compute at the same time: reserved once, as large as the neediest asks.
+/// Scratch memory shared by engines that never compute at the same time: reserved once, sized for the largest user.
 class Workspace {
  public:
   explicit Workspace(MemoryPlan& plan) : plan_(&plan) {}
@@ -35,7 +35,7 @@ class Workspace {
   Slot slot_;
 };
 
-/// What an engine will be asked for.
+/// What an engine is used for; determines its buffers.
 struct EngineUse {
   std::int64_t rows = 0;         ///< most rows of a grain, padding included
   std::int64_t most_grains = 0;  ///< most grains of an optimizer step, over all ranks; 0: the model does not learn
@@ -43,7 +43,7 @@ struct EngineUse {
   std::int64_t capacity = 0;     ///< most tokens of a generated sequence, prompt included
   RecomputePlan recompute = {};
   LoraConfig lora = {};            ///< with adapters only they (and a value head) learn
-  ParameterStore* frozen = nullptr;  ///< the parameters of another engine, which do not learn, instead of an own copy of them
+  ParameterStore* frozen = nullptr;  ///< use another engine's frozen parameters instead of an own copy
 };
 
 /// How an optimizer step treats dropout.

@@ -44,7 +44,7 @@ struct RunPositions {
 enum class Existing { refuse, replace, go_on };
 
 /// The folder of one run: deck.ini, log.txt, metrics.jsonl, timings.jsonl, samples.jsonl, hashes.jsonl, summary.json, checkpoints/, lock.
-/// Only rank 0 makes one. A folder that holds something else than a run is never replaced, one that another run uses never touched; what
+/// Only rank 0 makes one. A folder that does not hold a run is never replaced, one that another run uses never touched; what
 /// goes is what runs write: these files, and the checkpoints of the stages.
 class RunFolder {
  public:

@@ -25,6 +25,6 @@ std::vector<std::string> keeping_warnings(const Session& session, const std::str
 
 /// Publishes a checkpoint of a stage: checkpoints/<stage> of a finished one, checkpoints/<stage>-<step> of one that can go on. Older ones go, but
 /// for those that the deck keeps; of a running stage the last two stay. File positions and the summary are added. Collective.
-void save_stage(const Session& session, const StageState& state, const std::vector<ModelToSave>& models, const TextRules& text);
+void save_stage(Session& session, const StageState& state, const std::vector<ModelToSave>& models, const TextRules& text);
 
 }  // namespace collimate::rlhf

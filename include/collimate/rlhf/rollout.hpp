@@ -75,6 +75,7 @@ class ScoreSource {
 /// What a policy does on held-out prompts.
 struct Evaluation {
   double reward = 0, raw_reward = 0, kl = 0, preferred = 0, ended = 0, length = 0;  ///< means over the samples
+  double reward_error = 0;  ///< standard error of reward: samples of one prompt count as one observation; 0 for a single prompt
   Rollout rollout;
   std::vector<double> raw_scores, scores;  ///< of each sample, before and after normalisation
   std::vector<double> kls;                 ///< to the reference, of each sample; empty without one

@@ -27,15 +27,17 @@ struct Session {
   Scorer* scorer = nullptr;                    ///< rank 0 only, where ppo.scorer is not model
   std::string build = "{}";                    ///< JSON, for checkpoints
   std::string prepared_in = {};                ///< where {run}/data lies; empty: in run.folder
-  bool replacing = false;                      ///< what run.folder holds still counts for nothing
+  bool replacing = false;                      ///< true until the old run in run.folder has been deleted (--restart replace)
   std::string deck = {};                       ///< resolved, without what changes no number
   std::string inputs = "{}";                   ///< JSON: checksums of the files that the running stage reads, by option
   std::string before_end = {};                 ///< JSON: positions and summary before an evaluation that only the end of the stage brings; or nothing
   std::vector<std::string> warnings = {};      ///< found before the run, to be said once its log is open
   Summary summary = {};                        ///< equal on every rank
-  std::map<std::string, double> seconds = {};  ///< that each stage took in all starts, the running one before this start
+  std::map<std::string, double> seconds = {};  ///< by stage ("sft") and phase ("sft.update"), over all starts; the running stage: earlier starts only
+  Stopwatch clock = {};                        ///< of this start
   Stopwatch stage_clock = {};                  ///< of the running stage in this start
-  std::map<std::string, std::int64_t> peaks = {};  ///< bytes that each stage's largest rank needed in all starts, the running one before this start
+  std::map<std::string, std::int64_t> peaks = {};  ///< peak bytes by stage, the largest rank's, over all starts; the running stage: earlier starts only
+  std::vector<std::int64_t> planned = {};      ///< bytes that each rank needs in its largest stage; filled by check_stages
   PeakMemory peak_memory = {};                 ///< of this rank in the running stage
 
   Communicator& data() const { return grid.along(Axis::data); }
@@ -48,8 +50,8 @@ struct Session {
   bool first() const { return world.rank() == 0; }
   std::string path(const std::string& text) const;  ///< with {run} replaced by run.folder
   std::string checkpoint(const std::string& stage) const { return options.run.folder + "/checkpoints/" + stage; }
-  void metrics(const JsonLine& line) const;  ///< numbers that the deck defines
-  void timings(const JsonLine& line) const;
+  void metrics(const JsonLine& line) const;  ///< numbers that are the same on every layout
+  void timings(const JsonLine& line) const;  ///< numbers that are not
   void sample(const JsonLine& line) const;
   bool hash_due(std::int64_t step) const { return options.run.hash_every > 0 && step % options.run.hash_every == 0; }
   std::int64_t most_rows() const;  ///< rows of a grain, padding included
@@ -60,10 +62,23 @@ struct Session {
 
   std::int64_t steps_done = 0;  ///< optimizer steps and PPO iterations since this start
   bool stop_due() const { return options.run.stop_after > 0 && steps_done >= options.run.stop_after; }
-  [[noreturn]] void stop() const;  ///< ends the run in order with exit code 75, after a checkpoint
+  [[noreturn]] void stop() const;  ///< ends the run with exit code 75; call it after a checkpoint
+  void check_fits(const MemoryPlan& plan) const;  ///< throws does_not_fit, naming the options that lower the need
   /// Warns, at a stage's first step, of ranks that have no grain to compute.
-  void check_fits(const MemoryPlan& plan) const;  ///< throws, with what of the deck lowers the need, where a rank has no room for it
   void warn_of_idle_ranks(const std::string& stage, std::int64_t grains) const;
+};
+
+/// Adds the time of its scope to Session::seconds as a phase of a stage. Phases do not nest.
+class PhaseTime {
+ public:
+  PhaseTime(Session& session, const std::string& stage, const std::string& phase) : sum_(session.seconds[stage + "." + phase]) {}
+  PhaseTime(const PhaseTime&) = delete;
+  PhaseTime& operator=(const PhaseTime&) = delete;
+  ~PhaseTime() { sum_ += clock_.seconds(); }
+
+ private:
+  double& sum_;
+  Stopwatch clock_;
 };
 
 /// The dataset that an option of the deck names; errors begin with the option.
@@ -120,10 +135,10 @@ std::string hash_text(const ParameterStore& store, const std::string& when);
 /// Writes a line of hashes.jsonl, with a hash of each tensor, and returns the state hash. Collective.
 std::string write_hashes(const Session& session, const StepName& name, const ParameterStore& store, Kind kind);
 
-/// Tells of the steps of a stage: how far, how long still, how fast, and where the time goes.
+/// Reports the steps of a stage: how far, how fast, how long it will take, and where the time goes.
 class Progress {
  public:
-  Progress(const Session& session, std::string stage, std::int64_t first, std::int64_t last, std::int64_t every)
+  Progress(Session& session, std::string stage, std::int64_t first, std::int64_t last, std::int64_t every)
       : session_(&session), stage_(std::move(stage)), first_(first), last_(last), every_(every) {}
   void begin(std::int64_t step);
   /// A phase of the step ends, in which all ranks together computed so many tokens; the next one begins. Collective: it waits for the
@@ -133,9 +148,11 @@ class Progress {
   void end(std::int64_t tokens, const std::string& details);
 
  private:
-  const Session* session_;
+  Session* session_;
   std::string stage_;
   std::int64_t first_, last_, every_, now_ = 0;
+  std::int64_t tokens_ = 0;    // since the last line of the log
+  double seconds_ = 0;         // the same
   double waited_ = 0;          // before this phase
   double gathers_waited_ = 0;  // before this step
   JsonLine line_;

@@ -39,6 +39,6 @@ class Preparation {
 std::string check_stages(Session& session);
 
 /// The table at the end: before and after, samples, where things are.
-std::string summary_table(const Session& session);
+std::string closing_report(const Session& session);
 
 }  // namespace collimate::rlhf

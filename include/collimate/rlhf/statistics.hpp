@@ -40,4 +40,8 @@ struct MeanStd {
 };
 MeanStd mean_std(std::span<const double> x);
 
+/// Standard error of the mean of x, whose values come in clusters of `cluster` that follow each other: s / sqrt(n) over the n means of clusters,
+/// s with n - 1. 0 for fewer than two clusters.
+double standard_error(std::span<const double> x, std::int64_t cluster);
+
 }  // namespace collimate::rlhf

@@ -94,7 +94,8 @@ int run_program(World& world, const std::function<int()>& program) {
   try {
     return program();
   } catch (const AgreedError& error) {
-    if (world.rank() == 0) fmt::print(stderr, "error: {}\n", error.what());
+    const char* const mark = error.code() == ExitCode::requeue ? "" : "error: ";  // a stop that was asked for is no error
+    if (world.rank() == 0) fmt::print(stderr, "{}{}\n", mark, error.what());
     return static_cast<int>(error.code());
   } catch (const Error& error) {
     return alone(error.code(), error.what());

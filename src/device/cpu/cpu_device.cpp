@@ -27,7 +27,7 @@ class CpuDevice final : public Device {
     void* pointer = std::aligned_alloc(page, (bytes + small_page - 1) / small_page * small_page);
     if (!pointer)
       fail_with(ExitCode::does_not_fit,
-                "the host has no {:.1f} MiB to give: lower the model size, batch.grain_tokens or the ranks per node",
+                "the host cannot allocate {:.1f} MiB: lower the model size, batch.grain_tokens or the ranks per node",
                 static_cast<double>(bytes) / 1048576.0);
     // Large pages where the system has them for the asking: weights then stream from memory up to half as fast again.
     if (page == large_page) madvise(pointer, bytes / large_page * large_page, MADV_HUGEPAGE);
