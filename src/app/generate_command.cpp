@@ -197,7 +197,7 @@ void print(const Input& input, const Continuation& sample, const std::string& he
     }
     fmt::print("     sum  {:>15.6f}\n", std::accumulate(sample.logprobs.begin(), sample.logprobs.end(), 0.0));
   }
-  fmt::print("[{} tokens, ended by {}]\n\n", sample.tokens.size(), sample.finish == Finish::end_of_text ? "end of text" : "length");
+  fmt::print("[{}, ended by {}]\n\n", counted(std::ssize(sample.tokens), "token"), sample.finish == Finish::end_of_text ? "end of text" : "length");
 }
 
 /// What is to be continued: ids as they are given, or texts by the checkpoint's rules.

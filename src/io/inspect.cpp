@@ -55,7 +55,7 @@ std::string inspect_checkpoint(const std::string& path, const DescribeMeta& desc
   const CheckpointReader reader(path);
   reader.check_parts();
   const auto attributes = reader.attributes();
-  std::string out = fmt::format("checkpoint {}\n  {} in {} parts, {} tensors\n", path, human_bytes(reader.bytes()), attributes.size(),
+  std::string out = fmt::format("checkpoint {}\n  {} in {}, {} tensors\n", path, human_bytes(reader.bytes()), counted(std::ssize(attributes), "part"),
                                 reader.tensors().size());
   const Sections sections = describe ? describe(reader.meta()) : Sections{{"meta", Json::parse(reader.meta()).dump(2)}};
   for (const auto& [title, lines] : sections) out += title + "\n" + indented(lines);

@@ -133,7 +133,7 @@ refusal=3 bad "${made[@]}" --device.memory=1000000 -- device.memory "engine.reco
 mkdir -p bad/.collimate-0/data  # of a start that was killed, perhaps on another machine
 train 2 bad "${made[@]}" --sft.steps=1 --reward.steps=1 --ppo.iterations=0
 must_end_with 0
-grep -q "warning: '.*bad/.collimate-0' is of a start on another machine" bad/log.txt || wrong "what another start has left is not named"
+grep -q "warning: '.*bad/.collimate-0' was left by a start on another machine" bad/log.txt || wrong "what another start has left is not named"
 [ -s bad/data/heldout-prompts.h5 ] || wrong "the run has no data"
 [ -z "$(find . -maxdepth 2 -name '.collimate-*' ! -name .collimate-0)" ] || wrong "a folder is left"
 rm -r bad

@@ -17,8 +17,10 @@ for ranks in 1 2; do
     train "$ranks" shared "${only[@]}" --restart $restart
     refused "'shared' is in use by another run"
   done
-  train "$ranks" shared "${only[@]}" --check  # only looks
-  must_end_with 0
+  train "$ranks" shared "${only[@]}" --check  # only looks, and says what the run would say
+  must_end_with 2
+  must_print "Memory of the largest stage"
+  must_say "already holds a run"
   [ -e shared/deck.ini ] && [ "$(head -c 15 shared/metrics.jsonl)" = '{"stage":"sft",' ] || wrong "the first run's files have suffered"
   # The ranks first: those that outlive mpirun would hold the lock for a moment.
   # shellcheck disable=SC2046
