@@ -13,7 +13,7 @@ must_print "3 steps of 80 samples (0.667 epochs), 120 samples are never used"
 train 1 exact --check --run.stages=sft --sft.batch=36 --sft.steps=0 --sft.epochs=1.1
 must_print "11 steps of 36 samples (1.1 epochs), "
 train 1 asked --check --run.stages=ppo --ppo.actor=random --ppo.reference=random --ppo.critic=random --ppo.scorer=length --ppo.iterations=2 --ppo.batch=50
-must_print "2 iterations of 50 samples (80 of the prompts are not asked)"
+must_print "2 iterations of 50 samples (80 of the prompts are never used)"
 # What is left out without epochs is said too; all samples of an epoch are learned: 360 samples once, and 90 of them twice.
 train 1 whole --run.stages=sft --sft.batch=150 --sft.steps=0 --sft.epochs=1
 must_end_with 0
