@@ -68,7 +68,7 @@ fs::path nearest_place(const std::string& path) {
 void check_place(const std::string& path) {
   const fs::path place = nearest_place(path);
   require(fs::is_directory(place), "cannot create the run folder '{}': '{}' is {}; choose another run.folder", path, place.string(),
-          fs::exists(place) ? "no folder" : "a symbolic link to a place that does not exist");
+          fs::exists(place) ? "not a folder" : "a symbolic link to a place that does not exist");
   for (const fs::path& name : fs::path(path)) static_cast<void>(fs::symlink_status(place / name));  // throws where it is too long
   require(::access(place.c_str(), W_OK | X_OK) == 0, "cannot write to '{}': {}; choose a run.folder that you may write to", place.string(),
           std::strerror(errno));

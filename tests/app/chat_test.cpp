@@ -147,7 +147,7 @@ TEST_F(Chat, TheCommandLineChooses) {
     expect_refusal(more, parts);
   };
   refused({"--chat-template", "zephir"}, {"'zephir'", "one of chatml"});
-  refused({"--chat-template", "zephyr", "--human", "a"}, {"leave --human"});
+  refused({"--chat-template", "zephyr", "--human", "a"}, {"leave out --human"});
   refused({"--chat-template", "custom", "--human", "a"}, {"--assistant"});
   refused({"--chat-template", "none", "--default-system", "a"}, {"--default-system"});
   refused({"--chat-template", "zephyr", "--tokenizer", "none"}, {"needs a tokenizer"});

@@ -106,7 +106,7 @@ TEST_F(Generate, RefusesBadInput) {
 
 TEST_F(Generate, TakesTextThroughTheTemplate) {
   import_with_tokenizer({"--prompt-template", "<{prompt}>\\n", "--max-prompt-tokens", "9"});
-  EXPECT_NE(printed({"export", "--checkpoint", folder / "t", "--output", folder / "t-out"}).find("the template \"<{prompt}>\\n\","), std::string::npos);
+  EXPECT_NE(printed({"export", "--checkpoint", folder / "t", "--output", folder / "t-out"}).find("the template \"<{prompt}>\\n\";"), std::string::npos);
   const auto ask = [&](std::vector<std::string> more, const std::string& input = "") {
     more.insert(more.begin(), {"generate", "--checkpoint", folder / "t", "--max-new", "9", "--logprobs"});
     return printed(more, input);

@@ -40,7 +40,7 @@ TEST(Prepare, SaysWhatTheTokenizerCannotWrite) {
   const auto prepared = [&](const std::string& model) {
     return printed({"prepare", folder / "sft.jsonl", "--output", folder / "sft.h5", "--tokenizer", data("models/" + model)});
   };
-  EXPECT_NE(prepared("babyllama105").find("2 tokens are unknown"), std::string::npos);  // it has no line breaks
+  EXPECT_NE(prepared("babyllama105").find("2 unknown tokens"), std::string::npos);  // it has no line breaks
   EXPECT_EQ(prepared("stories260K").find("unknown"), std::string::npos);
 }
 
@@ -192,7 +192,7 @@ TEST(Prepare, RefusesBadInput) {
   EXPECT_FALSE(std::filesystem::exists(out));
   for (const auto& entry : std::filesystem::directory_iterator(folder.path()))
     EXPECT_EQ(entry.path().string().find("out.h5"), std::string::npos) << entry.path();  // no temporary file either
-  EXPECT_NE(printed({"prepare", folder / "null.jsonl", "--output", folder / "prompts.h5", "--kind", "prompts"}).find("1 samples"),
+  EXPECT_NE(printed({"prepare", folder / "null.jsonl", "--output", folder / "prompts.h5", "--kind", "prompts"}).find("1 prompt,"),
             std::string::npos);
   const std::string said = printed({"prepare", folder / "cut.jsonl", "--output", out, "--skip-bad"});
   EXPECT_NE(said.find("1 skipped"), std::string::npos) << said;

@@ -84,7 +84,7 @@ inline void expect_refusal(const std::vector<std::string>& arguments, const std:
   const Outcome outcome = collimate(arguments, input);
   EXPECT_EQ(outcome.code, 2) << outcome.err;
   EXPECT_EQ(outcome.out, "");
-  EXPECT_TRUE(outcome.err.starts_with(arguments.at(0) == "run" ? "error: " : "collimate: ")) << outcome.err;
+  EXPECT_TRUE(outcome.err.starts_with("error: ")) << outcome.err;
   EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
   for (const std::string& part : parts) EXPECT_NE(outcome.err.find(part), std::string::npos) << "no '" << part << "' in: " << outcome.err;
 }

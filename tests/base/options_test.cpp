@@ -177,7 +177,7 @@ TEST(Options, DeckErrorsNameFileLineAndRemedy) {
   EXPECT_THAT(deck("[sft] # learns\n"), HasSubstr("my.ini:1: a comment stands on a line of its own"));
   EXPECT_THAT(deck("; a comment\n"), HasSubstr("which starts with #"));
   EXPECT_THAT(deck("[ppo]\nwords = 'a b'\n"), AllOf(HasSubstr("my.ini:2: 'a b' would keep its single quotes"), HasSubstr("double quotes")));
-  EXPECT_THAT(deck(std::string("\xff\xfe[\0r\0]\0", 8)), HasSubstr("'my.ini' is no text in UTF-8"));
+  EXPECT_THAT(deck(std::string("\xff\xfe[\0r\0]\0", 8)), HasSubstr("'my.ini' is not UTF-8 text"));
   EXPECT_THAT(deck("[sft]\nrate =\n"), HasSubstr("not a number"));
   EXPECT_THAT(deck("[sft]\nrate = 1\nrate = 2\n"), AllOf(HasSubstr("my.ini:3"), HasSubstr("line 2")));
   EXPECT_THAT(deck("ppo.scorer = lexikon\n"), AllOf(HasSubstr("is unknown (did you mean lexicon?)"), HasSubstr("one of model, lexicon, length")));

@@ -119,7 +119,7 @@ TEST_F(Formats, PairsOfMessagesAreThoseOfTheLastAnswer) {
   EXPECT_EQ(example(two).turns.size(), 3u);
   EXPECT_THAT(complaint(fmt::format(R"({{"chosen": [{0}, {1}, {0}, {1}], "rejected": [{0}, {2}, {0}, {2}]}})", user, good, bad)),
               HasSubstr("one answer of the assistant"));  // they part at the first answer
-  EXPECT_THAT(complaint(fmt::format(R"({{"prompt": "Another one?", {}}})", whole)), HasSubstr("no question of the record's dialogue"));
+  EXPECT_THAT(complaint(fmt::format(R"({{"prompt": "Another one?", {}}})", whole)), HasSubstr("not a question of the record's dialogue"));
   EXPECT_THAT(complaint(fmt::format(R"({{{}, {}, "messages": [{}, {}]}})", text, whole, user, bad)), HasSubstr("'messages'"));
   EXPECT_THAT(complaint(fmt::format(R"({{"chosen": [{}], "rejected": [{}]}})", good, bad)), HasSubstr("no field holds what was asked"));
   EXPECT_THAT(complaint(fmt::format(R"({{{}, "chosen": "a", "rejected": [{}]}})", text, bad)), HasSubstr("write both alike"));

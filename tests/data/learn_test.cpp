@@ -235,7 +235,7 @@ TEST_F(Learned, WhatIsLeftOutIsSaid) {
   const PrepareReport report = prepare(options);
   EXPECT_EQ(report.samples, 1);
   EXPECT_THAT(report.text(), testing::AllOf(HasSubstr("1 record left out: the last answer of the dialogue is not to be learned"),
-                                            HasSubstr("messages[].name (1 records)")));
+                                            HasSubstr("messages[].name (1 record)")));
   options.inputs = {file("b.jsonl", zero + zero)};
   EXPECT_THAT(refusal([&] { prepare(options); }), HasSubstr("2 were left out (the last answer"));
   options.inputs = {file("c.jsonl", good + tool + tool)};

@@ -48,7 +48,7 @@ TEST_F(Prepare, SupervisedByHand) {
   EXPECT_EQ(sample.response, "d");
   EXPECT_THAT(report.text(),
               AllOf(HasSubstr("1 record read"), HasSubstr("1 sample, 8 tokens, 2 learned tokens"), HasSubstr("BOS added")));
-  EXPECT_THAT(describe(Dataset(at("out.h5"))), AllOf(HasSubstr("supervised dataset of 1 samples"), HasSubstr("\"ab\\nc\\n\"")));
+  EXPECT_THAT(describe(Dataset(at("out.h5"))), AllOf(HasSubstr("supervised dataset, 1 sample"), HasSubstr("\"ab\\nc\\n\"")));
 }
 
 /// A line of JSONL with a preference pair.
@@ -337,7 +337,7 @@ TEST_F(Prepare, BadOptionsAreSentences) {
     return refusal([&] { prepare(asked); });
   };
   EXPECT_THAT(complaint([](auto& o) { o.inputs.clear(); }), HasSubstr("no input"));
-  EXPECT_THAT(complaint([&](auto& o) { o.inputs = {at("none.jsonl")}; }), AllOf(HasSubstr("none.jsonl"), HasSubstr("no file")));
+  EXPECT_THAT(complaint([&](auto& o) { o.inputs = {at("none.jsonl")}; }), AllOf(HasSubstr("none.jsonl"), HasSubstr("is not a file")));
   EXPECT_THAT(complaint([&](auto& o) { o.output = input; }), HasSubstr("an input and an output"));
   EXPECT_THAT(complaint([](auto& o) { o.held_out_fraction = 0.5; }), HasSubstr("held-out"));
   EXPECT_THAT(complaint([](auto& o) { o.text_window = 1; }), HasSubstr("too short"));

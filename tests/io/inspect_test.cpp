@@ -27,7 +27,7 @@ TEST(Inspect, Checkpoint) {
   const Scratch scratch;
   write_checkpoint(scratch / "c");
   const std::string text = inspect(scratch / "c");
-  EXPECT_SAYS(text, "in 1 parts, 1 tensors");
+  EXPECT_SAYS(text, "in 1 part, 1 tensors");
   EXPECT_SAYS(text, "\"step\": 7");
   EXPECT_SAYS(text, "w f32 [2, 3], 24 B");
   EXPECT_SAYS(text, "\nrank 0\n  {\n    \"host\": \"here\"\n  }\ntensors\n");
@@ -60,7 +60,7 @@ TEST(Inspect, CheckpointWithABox) {
   writer.write_box("w", {2, 3}, {0, 2, 1, 2}, std::vector<float>(4, 1.0f));
   writer.close_part();
   writer.publish("{}");
-  EXPECT_SAYS(inspect(scratch / "c"), "in 1 parts, 1 tensors");
+  EXPECT_SAYS(inspect(scratch / "c"), "in 1 part, 1 tensors");
   EXPECT_SAYS(inspect(scratch / "c"), "tensors\n  w f32 [2, 3], 24 B\n");
   EXPECT_SAYS(inspect(scratch / "c/part-00000.h5"), "box_1: f32 [4]\n        columns = 2\n        tensor_shape = [2, 3]\n");
 }

@@ -133,7 +133,7 @@ TEST(RunFolder, HasItsLayoutAndGoesOn) {
   }
   for (const char* name : {"deck.ini", "metrics.jsonl", "timings.jsonl", "samples.jsonl", "checkpoints"})
     EXPECT_TRUE(fs::exists(fs::path(path) / name)) << name;
-  EXPECT_SAYS(refusal([&] { RunFolder run(path, Existing::refuse); }), "is not empty");
+  EXPECT_SAYS(refusal([&] { RunFolder run(path, Existing::refuse); }), "already holds a run");
   {
     RunFolder run(path, Existing::go_on);
     run.restart_at(at);
@@ -180,7 +180,7 @@ TEST(RunFolder, IsForOneRunAtATime) {
     const RunFolder run(path, Existing::replace);
     EXPECT_TRUE(run.locked());
     EXPECT_SAYS(refusal([&] { RunFolder second(path, existing); }),
-                existing == Existing::refuse ? "is not empty" : "in use by another run");
+                existing == Existing::refuse ? "already holds a run" : "in use by another run");
     EXPECT_SAYS(refusal([&] { RunLock second(path); }), "'" + path + "' is in use by another run");
   }
   EXPECT_EQ(refusal([&] { RunFolder next(path, Existing::go_on, RunLock(path)); }), "accepted");

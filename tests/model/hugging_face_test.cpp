@@ -168,8 +168,8 @@ TEST(HuggingFaceConfig, WritesWhatItReads) {
   EXPECT_THROW(ids_from_hugging_face(R"({"eos_token_id": "</s>"})", "x"), Error);
   ModelConfig mixed = read(gpt2_json);
   mixed.positions = Positions::rotary;
-  EXPECT_NE(refusal([&] { config_to_hugging_face(mixed, 0, 0); }).find("this model is no gpt2"), std::string::npos);
-  EXPECT_NE(refusal([&] { hugging_face_tensors(mixed); }).find("this model is no gpt2"), std::string::npos);
+  EXPECT_NE(refusal([&] { config_to_hugging_face(mixed, 0, 0); }).find("this model is not a gpt2"), std::string::npos);
+  EXPECT_NE(refusal([&] { hugging_face_tensors(mixed); }).find("this model is not a gpt2"), std::string::npos);
 }
 
 TEST(HuggingFaceTensors, HoldEveryParameterOnce) {
