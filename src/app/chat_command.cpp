@@ -23,23 +23,16 @@ constexpr const char* usage =
     "(alone: without one), /quit or the end of the input ends it; a question that begins with / is written //. When dialogue and answer do\n"
     "not fit into --context any more, the oldest question and its answer are left out, with a line on standard error.";
 
-struct Words {
-  std::string checkpoint, base, model, system;
-  std::int64_t max_new = 512, top_k = 0, seed = 1, context = 4096;
-  double temperature = 0.7, top_p = 1;
+struct Words : GenerateWords {
+  Words() { max_new = 512, temperature = 0.7; }
+  std::int64_t context = 4096;
 };
 
 void declare(OptionTable& table, Words& words) {
-  table.add("checkpoint", words.checkpoint, "the checkpoint, a folder");
-  table.add("base", words.base, "the base of a checkpoint with adapters, where it is not where the checkpoint says; empty: it is");
-  table.add("model", words.model, "which of its models; empty: its language model");
+  declare_model(table, words);
   table.add("system", words.system, "the system message; where it is not given, the chat template's own, if it has one");
   table.add("max-new", words.max_new, "most tokens of an answer", at_least(1), "tokens");
-  table.add("temperature", words.temperature, "divides the logits; 0: always the most probable token",
-            zero_or_between(kernels::lowest_temperature, kernels::highest_temperature));
-  table.add("top-k", words.top_k, "draws from the k most probable tokens; 0: from all", at_least(0));
-  table.add("top-p", words.top_p, "draws from the fewest tokens whose probabilities reach p", Range{.low = 0, .high = 1, .low_included = false});
-  table.add("seed", words.seed, "of the random numbers", at_least(0));
+  declare_drawing(table, words);
   table.add("context", words.context, "most tokens of a dialogue with its answer; at most the model's context, and memory grows with it",
             at_least(2), "tokens");
   table.words_are_for("checkpoint");

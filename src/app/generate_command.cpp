@@ -27,26 +27,20 @@ constexpr const char* usage =
     "on the command line, each line of standard input that is not blank is a prompt. The checkpoint's template is applied to texts, not\n"
     "to ids; with a chat template a prompt is a user's question. A sample depends on the model, its prompt, its number and the seed, not on what else is generated with it.";
 
-struct Words {
-  std::string checkpoint, base, model, prompt, prompt_ids, system, stop = "eos";
-  std::int64_t max_new = 100, top_k = 0, seed = 1, samples = 1, slots = 32;
-  double temperature = 1, top_p = 1;
+struct Words : GenerateWords {
+  Words() { max_new = 100; }
+  std::string prompt, prompt_ids, stop = "eos";
+  std::int64_t samples = 1, slots = 32;
   bool raw = false, logprobs = false, json = false;
 };
 
 void declare(OptionTable& table, Words& words) {
-  table.add("checkpoint", words.checkpoint, "the checkpoint, a folder");
-  table.add("base", words.base, "the base of a checkpoint with adapters, where it is not where the checkpoint says; empty: it is");
-  table.add("model", words.model, "which of its models; empty: its language model");
+  declare_model(table, words);
   table.add("prompt", words.prompt, "a text to continue; may be given several times");
   table.add("prompt-ids", words.prompt_ids, "token ids to continue, separated by commas; may be given several times");
   table.add("system", words.system, "the system message in front of every prompt, for models with a chat template");
   table.add("max-new", words.max_new, "most new tokens; where it is not given, the context may set a lower limit", at_least(1), "tokens");
-  table.add("temperature", words.temperature, "divides the logits; 0: always the most probable token", 
-            zero_or_between(kernels::lowest_temperature, kernels::highest_temperature));
-  table.add("top-k", words.top_k, "draws from the k most probable tokens; 0: from all", at_least(0));
-  table.add("top-p", words.top_p, "draws from the fewest tokens whose probabilities reach p", Range{.low = 0, .high = 1, .low_included = false});
-  table.add("seed", words.seed, "of the random numbers", at_least(0));
+  declare_drawing(table, words);
   table.add("stop", words.stop, "what ends a sample before --max-new: eos: all ends of text that the imported folder named", one_of({"eos", "none"}));
   table.add("samples", words.samples, "samples of each prompt", between(1, 1000000));
   table.add("raw", words.raw, "texts are continued as they are: without the template, but with its BOS");

@@ -1,6 +1,7 @@
 #include "app/generator.hpp"
 
 #include "collimate/base/error.hpp"
+#include "collimate/kernels/head.hpp"
 
 namespace collimate {
 
@@ -10,6 +11,20 @@ Generator::Generator(const rlhf::SavedModels& saved, const std::string& model, c
   plan.commit();
   engine.prepare();
   saved.load(model, engine.store());
+}
+
+void declare_model(OptionTable& table, GenerateWords& words) {
+  table.add("checkpoint", words.checkpoint, "the checkpoint, a folder");
+  table.add("base", words.base, "the base of a checkpoint with adapters, where it is not where the checkpoint says; empty: it is");
+  table.add("model", words.model, "which of its models; empty: its language model");
+}
+
+void declare_drawing(OptionTable& table, GenerateWords& words) {
+  table.add("temperature", words.temperature, "divides the logits; 0: always the most probable token",
+            zero_or_between(kernels::lowest_temperature, kernels::highest_temperature));
+  table.add("top-k", words.top_k, "draws from the k most probable tokens; 0: from all", at_least(0));
+  table.add("top-p", words.top_p, "draws from the fewest tokens whose probabilities reach p", Range{.low = 0, .high = 1, .low_included = false});
+  table.add("seed", words.seed, "of the random numbers", at_least(0));
 }
 
 rlhf::ModelCard generating_model(const rlhf::SavedModels& saved, std::string& name) {

@@ -1,8 +1,10 @@
 #pragma once
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "app/command_line.hpp"
 #include "collimate/data/template.hpp"
 #include "collimate/engine/engine.hpp"
 #include "collimate/rlhf/model_card.hpp"
@@ -17,6 +19,15 @@ struct Generator {
   Engine engine;
   Generator(const rlhf::SavedModels& saved, const std::string& model, const EngineUse& use);
 };
+
+/// Options of all commands that generate.
+struct GenerateWords {
+  std::string checkpoint, base, model, system;
+  std::int64_t max_new = 0, top_k = 0, seed = 1;
+  double temperature = 1, top_p = 1;
+};
+void declare_model(OptionTable& table, GenerateWords& words);    ///< --checkpoint, --base and --model
+void declare_drawing(OptionTable& table, GenerateWords& words);  ///< --temperature, --top-k, --top-p and --seed
 
 /// The language model that a command generates with: the one named, or the checkpoint's own. Throws where it has a value head.
 rlhf::ModelCard generating_model(const rlhf::SavedModels& saved, std::string& name);
