@@ -57,8 +57,7 @@ ModelFiles read_model_files(const std::string& path);
 /// are cut into words by a tiktoken file that does not show it otherwise: r50k, p50k, cl100k, o200k, llama3 or qwen.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path, const std::string& pattern);
 
-/// save_tokenizer() of tokenizer.hpp, for a tokenizer that other programs are to begin a text with BOS with, or not. Beside a file that is no
-/// tokenizer.json it puts one that gives the same ids, where there can be one.
+/// save_tokenizer() of tokenizer.hpp, which also says whether other programs begin a text with BOS.
 void save_tokenizer(const Tokenizer& tokenizer, const std::string& folder, bool add_bos);
 
 /// Whether other programs put BOS before a text: as the post_processor of tokenizer.json says, where there is one; else as add_bos_token

@@ -55,7 +55,7 @@ struct PrepareReport {
   std::map<std::string, std::int64_t> unused;  ///< in how many of the records a field held something that the format does not use
   std::map<std::string, std::int64_t> left_out;  ///< how many records were left out, by the reason in words
   std::string letters;                         ///< a line on what looks like a special token in the template and is none, else ""
-  Notes notes;                                 ///< of the tokenizer
+  Notes notes;                                 ///< of the tokenizer, and on how dialogues of hh-rlhf were read
   std::string special;                         ///< a line on texts that hold the text of special tokens, else ""
   LengthCounts lengths;
   std::int64_t long_texts = 0, longest_text = 0, text_limit = 0;  ///< plain-text samples above the limit; tokens of the longest; the limit

@@ -33,7 +33,7 @@ class Tokenizer {
 
   /// Token ids of `text`; nothing is added before or after. The text of a special token inside `text` is plain text, unless it lies wholly
   /// in one of the ranges `special_in`, which ascend; of several tokens that begin at one byte the longest counts, and what stands before,
-  /// between and behind them is encoded by itself. A byte-level kind whose vocabulary lacks a byte of the text and has no unknown token
+  /// between and behind them is encoded by itself. A kind that has neither a token for a character or byte of the text nor an unknown one
   /// refuses it.
   std::vector<std::int32_t> encode(std::string_view text, std::span<const TextRange> special_in = {}) const;
   /// The bytes that `ids` stand for. Special tokens stand for nothing, unless `with_special`; an id outside [0, vocabulary) is refused.
@@ -46,7 +46,7 @@ class Tokenizer {
                                          std::span<const TextRange> special_in = {}) const;
   std::string decode_after(std::span<const std::int32_t> before, std::span<const std::int32_t> ids) const;
 
-  virtual std::string kind() const = 0;              ///< "bytes", "bpe", "metaspace", "sentencepiece" or "llama2c"
+  virtual std::string kind() const = 0;              ///< "bytes", "bpe", "metaspace", "unigram", "wordpiece", "wordlevel", "sentencepiece" or "llama2c"
   virtual std::int64_t vocabulary() const = 0;       ///< number of ids; some may be unused
   virtual std::string piece(std::int32_t id) const = 0;  ///< a printable name of one token, "" for an unused id
   virtual std::optional<std::int32_t> id_of(std::string_view piece) const = 0;  ///< the inverse of piece()
@@ -95,11 +95,12 @@ class Tokenizer {
   Notes notes_;
 };
 
-/// Loads the tokenizer of a file or a model folder, in this order: tokenizer.json (byte-level BPE, or SentencePiece BPE converted by
-/// Hugging Face); vocab.json with merges.txt or encoder.json with vocab.bpe, with any prefix such as gpt2_; *.model (SentencePiece);
-/// tok*.bin (llama2.c). Special ids come from tokenizer_config.json, special_tokens_map.json, the file itself, or config.json beside it,
-/// in this order; "bos_token": null in the first says that there is no BOS, unless the second names one. What would change the ids and is
-/// not supported is refused in a sentence.
+/// Loads the tokenizer of a file or a model folder, which may hold several; the first of these counts: tokenizer.json (BPE, Unigram, WordPiece
+/// or WordLevel); vocab.json with merges.txt or encoder.json with vocab.bpe, with any prefix such as gpt2_; *.model (SentencePiece, or a
+/// tiktoken file); *.tiktoken; tok*.bin (llama2.c). In a folder that `export` made, the file that the others were made of. The files beside it
+/// change it as transformers lets them. Special ids come from tokenizer_config.json, special_tokens_map.json, the file itself, or config.json
+/// beside it, in this order; "bos_token": null in the first says that there is no BOS, unless the second names one. What would change the ids
+/// and is not supported is refused in a sentence.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path);
 bool denies_bos(const std::string& path);         ///< whether the files beside a tokenizer, or in its folder, say that it has no BOS
 bool holds_tokenizer(const std::string& folder);  ///< whether load_tokenizer would find one there
@@ -111,7 +112,8 @@ std::unique_ptr<Tokenizer> with_special_ids(std::unique_ptr<Tokenizer> tokenizer
 /// The tokenizer that serialize() wrote.
 std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes);
 
-/// Writes file_name() and a tokenizer_config.json into a folder (made if absent), for other programs and for load_tokenizer().
+/// Writes file_name() and a tokenizer_config.json into a folder (made if absent), for other programs and for load_tokenizer(). Beside a
+/// file that is no tokenizer.json it puts one that gives the same ids, where there can be one.
 void save_tokenizer(const Tokenizer& tokenizer, const std::string& folder);
 
 /// Names of special tokens for a new tokenizer, in id order, and the parts that some of them play ("" for none).
