@@ -4,37 +4,15 @@ Usage: chat.py PROGRAM SCRATCH [templates | answers]. templates: for each text o
 model is imported; prompts of `generate --json` and samples of `prepare` are compared with apply_chat_template for both folders. answers: ten
 dialogues with the model of COLLIMATE_SMOLLM2, greedy, against transformers' generate in fp32.
 """
-import json, os, pathlib, shutil, subprocess, sys
+import json, os, shutil, sys
 
-sys.path.pop(0)  # this folder has files named as packages are
-
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-import h5py
+from oracle import CHAT_TEMPLATES, CHAT_TOKENS, Program, check_dialogues
 import torch
 from tokenizers import Tokenizer, AddedToken, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-PROGRAM, SCRATCH, ONLY = sys.argv[1], sys.argv[2], sys.argv[3:]
-FILE = json.loads((pathlib.Path(__file__).resolve().parent.parent / "data" / "chat_templates.json").read_text())
-SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>",
-           "<end_of_turn>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
-# No words that look like special tokens: those of data stay letters here, and become tokens there.
-DIALOGUES = [[["user", "Hi there"]],
-             [["system", "Be brief."], ["user", "Why?  Naïve 漢字 🙂"], ["assistant", "Because."], ["user", " And\n\nnow? \n"]],
-             [["user", "a"], ["assistant", " b "], ["user", "c"], ["assistant", "d"], ["user", "e"], ["assistant", "f\n"], ["user", "g"]],
-             [["system", ""], ["user", "1 + 1 = ?"]]]
-ANSWER = "It is\n fine."
-
-
-def run(*arguments, text=None):
-    done = subprocess.run([PROGRAM, *arguments], capture_output=True, input=text and text.encode())
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
-def made(*arguments):
-    code, out, problem = run(*arguments)
-    assert code == 0, (arguments, problem)
-    return out
+PROGRAM, SCRATCH, ONLY = Program(sys.argv[1]), sys.argv[2], sys.argv[3:]
+run, made = PROGRAM.run, PROGRAM.made
 
 
 def tiny_folder(folder):
@@ -42,7 +20,7 @@ def tiny_folder(folder):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(["user assistant system the cat sat on the mat Cutting Knowledge Date Instruction Response"] * 5, trainers.BpeTrainer(
-        vocab_size=400, special_tokens=[AddedToken(t, normalized=False, special=True) for t in SPECIAL],
+        vocab_size=400, special_tokens=[AddedToken(t, normalized=False, special=True) for t in ["<s>", "</s>", *CHAT_TOKENS]],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     os.makedirs(folder)
     tokenizer.save(folder + "/tokenizer.json")
@@ -51,20 +29,12 @@ def tiny_folder(folder):
                                  max_position_embeddings=512, bos_token_id=0, eos_token_id=1)).save_pretrained(folder)
 
 
-def ids_of(tokenizer, messages, cue):
-    try:
-        found = tokenizer.apply_chat_template(messages, add_generation_prompt=cue, tokenize=True, return_dict=True, date_string="26 Jul 2024")
-        return list(found["input_ids"])
-    except Exception:
-        return None
-
-
 def templates():
     shutil.rmtree(SCRATCH, ignore_errors=True)
     base = SCRATCH + "/base"
     tiny_folder(base)
     compared = refused = 0
-    for number, entry in enumerate(FILE["texts"]):
+    for number, entry in enumerate(CHAT_TEMPLATES):
         folder, checkpoint, exported = f"{SCRATCH}/{number}", f"{SCRATCH}/{number}.c", f"{SCRATCH}/{number}.out"
         shutil.copytree(base, folder)
         with open(folder + "/tokenizer_config.json", "w") as file:
@@ -74,33 +44,8 @@ def templates():
         assert f"chat template: {entry['row']}" in said, (entry["from"], said)
         made("export", "--checkpoint", checkpoint, "--output", exported)
         there = [AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(exported)]
-        for messages in DIALOGUES:
-            messages = [{"role": role, "content": text} for role, text in messages]
-            expected = [ids_of(tokenizer, messages, True) for tokenizer in there]
-            whole = [ids_of(tokenizer, messages + [{"role": "assistant", "content": ANSWER}], False) for tokenizer in there]
-            assert expected[0] == expected[1] and whole[0] == whole[1], entry["from"]
-            lines, data = f"{SCRATCH}/{number}.jsonl", f"{SCRATCH}/{number}.h5"
-            with open(lines, "w") as file:
-                file.write(json.dumps({"messages": messages + [{"role": "assistant", "content": ANSWER}]}) + "\n")
-            code, _, problem = run("prepare", lines, "--like", checkpoint, "--output", data)
-            if code != 0:
-                assert "chat template" in problem and (expected[0] is None or entry["row"] in ("phi-3-mini", "phi-3-medium")), (entry["from"], problem)
-                refused += 1
-                continue
-            assert expected[0] is not None, entry["from"]
-            with h5py.File(data) as file:
-                tokens, mask = file["tokens/values"][:].tolist(), file["mask"][:].tolist()
-            learned = mask.index(1)
-            assert tokens[:learned] == expected[0], (entry["from"], messages, tokens[:learned], expected[0])
-            if tokens != whole[0][:len(tokens)]:  # the system turn stands elsewhere once there is an answer
-                assert entry["row"] in ("mistral-v3", "mistral-tekken") and messages[0]["role"] == "system", (entry["from"], messages, tokens, whole[0])
-            compared += 1
-            users = [m["content"] for m in messages if m["role"] == "user"]
-            if len(users) > 1:
-                continue
-            system = [f"--system={m['content']}" for m in messages if m["role"] == "system"]
-            line = json.loads(made("generate", "--checkpoint", checkpoint, "--prompt", users[0], *system, "--json", "--max-new=1"))
-            assert line["prompt_tokens"] == expected[0], (entry["from"], line)
+        done = check_dialogues(PROGRAM, checkpoint, there, entry["row"], f"{SCRATCH}/{number}")
+        compared, refused = compared + done[0], refused + done[1]
         for path in (folder, checkpoint, exported):
             shutil.rmtree(path)
     print(f"templates: {len(FILE['texts'])} texts, {compared} dialogues with equal ids, {refused} refused as there")

@@ -4,45 +4,15 @@ Usage: exported_ids.py PROGRAM SCRATCH [NAME ...]. For every kind of tokenizer t
 imported, 1,000 mixed texts are prepared, the checkpoint is exported, and the ids of every text, with BOS and EOS, as it is and in a template
 with a special token in its middle, are compared with those of AutoTokenizer for the exported folder.
 """
-import base64, json, os, random, shutil, subprocess, sys, unicodedata
+import base64, json, os, shutil, sys
 
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-import h5py
+from oracle import Program, byte_alphabet, ids_of_text, rows, texts, without_special, without_unknown
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-PROGRAM, SCRATCH, ONLY = sys.argv[1], sys.argv[2], sys.argv[3:]
+run, SCRATCH, ONLY = Program(sys.argv[1]).made, sys.argv[2], sys.argv[3:]
 DATA = os.environ.get("COLLIMATE_TEST_DATA", "")
 MORE = os.environ.get("COLLIMATE_TOKENIZERS", "")  # a folder with further tokenizer files, one kind a folder
-
-
-def texts(count=1000):
-    draw = random.Random(7)
-    words = ("the of and to in is was that it for Budapest naïve Zürich I'm we'll THEY'RE don't 2024 3.14159 1,000,000 foo_bar x+=1; "
-             "def f(x): return x**2 http://a.b/c?d=e © € 漢字 かな 한국어 Привет שלום مرحبا नमस्ते ไทย 👍🏽 👩‍👩‍👧 e\u0301 ﬁ ½ Ⅷ \u200b ΑΣ").split(" ")
-    blanks = [" "] * 12 + ["  ", "   ", "\n", "\n\n", "\t", " \n", "\r\n", "\u00a0", "\u3000", "        "]
-    out = []
-    while len(out) < count:
-        kind = draw.random()
-        if kind < 0.6:
-            text = "".join(draw.choice(words) + draw.choice(blanks) for _ in range(draw.randrange(1, 30)))
-        elif kind < 0.8:
-            text = "".join(chr(draw.choice([draw.randrange(32, 127), draw.randrange(0xa0, 0x600), draw.randrange(0x3000, 0x3200),
-                                            draw.randrange(0x1f300, 0x1f700)])) for _ in range(draw.randrange(1, 40)))
-        elif kind < 0.9:
-            text = draw.choice(blanks) * draw.randrange(1, 5) + draw.choice(words) + draw.choice(blanks) * draw.randrange(0, 5)
-        else:
-            text = draw.choice(["<s>", "</s>", "<|im_start|>user\n", "<unk>", "[INST] ", "<|endoftext|>"]) + " ".join(draw.sample(words, 3))
-        if text.strip("\x00") and all(unicodedata.category(c) not in ("Cn", "Cs") for c in text):
-            out.append(text)
-    return out
-
-
-def run(*arguments):
-    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, errors="replace")
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(arguments[:3])}: {done.stderr.strip()}")
-    return done.stdout
 
 
 def model(folder, rows, bos=None, eos=None):
@@ -54,14 +24,6 @@ def model(folder, rows, bos=None, eos=None):
 def write(folder, name, content):
     with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
         file.write(content if isinstance(content, str) else json.dumps(content))
-
-
-def byte_alphabet():
-    own = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    names = {b: chr(b) for b in own}
-    for b in range(256):
-        names.setdefault(b, chr(256 + len(names) - len(own)))
-    return names
 
 
 def kinds():
@@ -158,27 +120,20 @@ def kinds():
     return {name: make for name, make in found.items() if not ONLY or name in ONLY}
 
 
-def stored(path):
-    with h5py.File(path) as file:
-        offsets, values = file["tokens/offsets"][:], file["tokens/values"][:]
-    return [values[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:])]
-
-
 def compare(name, make):
     folder = os.path.join(SCRATCH, name)
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder + "/hf")
-    rows, special = make(folder + "/hf")
-    model(folder + "/hf", rows)
+    size, special = make(folder + "/hf")
+    model(folder + "/hf", size)
     template = ["--prompt-template", "hi " + special + "\\n<|user|>\\n{prompt} you" + special + "me"]
     said = run("import", "--model", folder + "/hf", "--output", folder + "/c", *template)
     run("export", "--checkpoint", folder + "/c", "--output", folder + "/e")
     theirs = AutoTokenizer.from_pretrained(folder + "/e")
     assert theirs.eos_token_id is not None, "the exported folder names no end of text"
-    specials = [str(t) for t in theirs.added_tokens_decoder.values() if t.special]
     wrong, shown = [0, 0, 0], ""
-    every = [t for t in texts() if not theirs.unk_token or theirs.unk_token not in t or theirs.unk_token == theirs.eos_token]
-    plain = [t for t in every if not any(s in t for s in specials)]
+    every = without_unknown(theirs, texts())
+    plain = without_special(theirs, every)
     jobs = [("plain", plain, ["--like", folder + "/c"], lambda t: t), ("special", every, ["--like", folder + "/c", "--special-in-text"], lambda t: t)]
     jobs.append(("template", plain, ["--like", folder + "/c"], lambda t: "hi " + special + "\n<|user|>\n" + t + " you" + special + "me"))
     for number, (job, which, options, wrapped) in enumerate(jobs):
@@ -188,17 +143,12 @@ def compare(name, make):
                 file.write(json.dumps(field(text)) + "\n")
         if job == "template":
             run("prepare", folder + "/template.jsonl", "--kind", "prompts", *options, "--output", folder + "/template.h5")
-            with h5py.File(folder + "/template.h5") as data:
-                offsets, values = data["prompt/offsets"][:], data["prompt/values"][:]
-            ours = [values[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:])]
+            ours = rows(folder + "/template.h5", "prompt")
         else:
             run("prepare", folder + f"/{job}.jsonl", "--kind", "supervised", *options, "--output", folder + f"/{job}.h5")
-            ours = stored(folder + f"/{job}.h5")
-        end = [] if job == "template" or theirs.eos_token_id is None else [theirs.eos_token_id]
+            ours = rows(folder + f"/{job}.h5")
         for text, got in zip(which, ours):
-            want = theirs(wrapped(text))["input_ids"]
-            if end and want[-1:] != end:
-                want = want + end
+            want = theirs(wrapped(text))["input_ids"] if job == "template" else ids_of_text(theirs, text)
             if job == "special" and len(want) > 1 and want[0] == want[1] == theirs.bos_token_id:
                 want = want[1:]
             if got != want:
