@@ -119,8 +119,10 @@ int export_command(const std::vector<std::string>& arguments) {
   if (dtype != "imported") card.config.stored = dtype;
   const ExportedModel exported{card.config, card.head, stored.store(), largest};
 
+  std::string told;
   make_folder(output, [&](const std::string& partial) {
     write_folder(partial, exported, text);
+    told = class_told(partial);
     check_folder(partial, exported, text);
   });
   fmt::print("{}: model '{}' of '{}' with {} tensors, {} parameters in {}{}{}; read again and found equal, bit by bit\n", output, model,
@@ -134,7 +136,7 @@ int export_command(const std::vector<std::string>& arguments) {
         "a score is the head's number, with the gain of the normalisation in it; the constant {} is left out, which transformers' head has no "
         "place for: differences and rankings stay the same\n",
         constant);
-  fmt::print("{}", tell_of_template(text));
+  fmt::print("{}{}", told, tell_of_template(text));
   return 0;
 }
 

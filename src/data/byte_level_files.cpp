@@ -177,6 +177,8 @@ std::vector<AddedTokenEntry> special_tokens(const Row& row, std::int64_t ranks, 
 
 }  // namespace
 
+std::string_view qwen_expression() { return one_digit; }
+
 std::string tiktoken_patterns() {
   std::vector<std::string> names;
   for (const Row& row : rows) names.push_back(row.name);

@@ -16,6 +16,8 @@ bool is_tiktoken(std::string_view bytes);  ///< lines of a token in base64 and i
 /// The tokenizer of a tiktoken file. Its words are cut as `pattern` says ("cl100k", ...), else as the class in `files`, the file's name or
 /// its number of tokens does; refused where none of them says it.
 std::unique_ptr<Tokenizer> parse_tiktoken(const std::string& bytes, const std::string& path, const std::string& pattern, const ModelFiles& files);
+/// How Qwen2's tokenizer cuts texts into words, behind NFC.
+std::string_view qwen_expression();
 /// The names of patterns, for messages.
 std::string tiktoken_patterns();
 

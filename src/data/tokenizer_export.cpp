@@ -4,6 +4,7 @@
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/data/model_files.hpp"
 #include "collimate/data/surround.hpp"
+#include "data/byte_level_files.hpp"
 #include "data/json_tokens.hpp"
 #include "data/llama2c_tokenizer.hpp"
 #include "data/sentencepiece_json.hpp"
@@ -33,6 +34,19 @@ std::string with_surroundings(const std::string& text, const Tokenizer& tokenize
   return file.dump(1) + "\n";
 }
 
+/// Whether a tokenizer.json cuts texts as the class Qwen2Tokenizer does, which takes vocabulary and merges alone from it.
+bool cuts_as_qwen2(const ordered_json& file) {
+  const auto part = [&](const char* key) { return file.contains(key) ? file[key] : ordered_json(); };
+  const ordered_json model = part("model"), normalizer = part("normalizer"), words = part("pre_tokenizer");
+  if (model.value("type", "BPE") != "BPE" || model.value("byte_fallback", false) || model.value("ignore_merges", false)) return false;
+  if (!normalizer.is_object() || normalizer.at("type") != "NFC") return false;
+  if (!words.is_object() || words.at("type") != "Sequence" || words.at("pretokenizers").size() != 2) return false;
+  const ordered_json &split = words["pretokenizers"][0], &bytes = words["pretokenizers"][1];
+  return split.at("type") == "Split" && split.at("pattern").value("Regex", "") == qwen_expression() &&
+         split.at("behavior") == "Isolated" && !split.value("invert", false) && bytes.at("type") == "ByteLevel" &&
+         !bytes.value("add_prefix_space", true) && !bytes.value("use_regex", true);
+}
+
 /// `add_bos`: not given: as the tokenizer's file says.
 void save(const Tokenizer& tokenizer, const std::string& folder, std::optional<bool> add_bos) {
   if (add_bos && !tokenizer.bos()) add_bos = false;
@@ -59,6 +73,15 @@ void save(const Tokenizer& tokenizer, const std::string& folder, std::optional<b
 }
 
 }  // namespace
+
+std::string class_told(const std::string& folder) {
+  const fs::path config = fs::path(folder) / "config.json", file = fs::path(folder) / "tokenizer.json";
+  if (!fs::exists(config) || !fs::exists(file)) return "";
+  if (ordered_json::parse(read_file(config.string())).value("model_type", "") != "qwen2") return "";
+  if (cuts_as_qwen2(ordered_json::parse(read_file(file.string())))) return "";
+  return "transformers 5 reads the tokenizer of every Qwen2 model as a Qwen2Tokenizer, which would give other ids than this one: load it "
+         "with PreTrainedTokenizerFast.from_pretrained instead of AutoTokenizer\n";
+}
 
 void save_tokenizer(const Tokenizer& tokenizer, const std::string& folder) { save(tokenizer, folder, std::nullopt); }
 

@@ -94,6 +94,37 @@ TEST(FolderTokenizers, AnExportHasATokenizerJsonThatGivesTheSameIds) {
   EXPECT_FALSE(adds_bos(*tokenizer, read_model_files(out.path())));
 }
 
+TEST(FolderTokenizers, ATokenizerJsonThatTransformersReadsOtherwiseIsTold) {
+  const TokenizerFolder folder;
+  const json qwen2 = json::parse(R"json({"normalizer": {"type": "NFC"},
+    "model": {"type": "BPE", "ignore_merges": false, "vocab": {}, "merges": []},
+    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Split", "behavior": "Isolated", "invert": false, "pattern": {"Regex":
+      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
+      {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false}]}})json");
+  const auto told = [&](const char* family, const json& change) {
+    json file = qwen2;
+    file.merge_patch(change);
+    folder.write("config.json", json{{"model_type", family}}.dump());
+    folder.write("tokenizer.json", file.dump());
+    return class_told(folder.path());
+  };
+  EXPECT_EQ(told("qwen2", json::object()), "");
+  const json words = qwen2["pre_tokenizer"]["pretokenizers"];
+  json other_words = words, whole = words, prefix = words;
+  other_words[0]["pattern"]["Regex"] = "\\s+";
+  whole[1]["use_regex"] = true;
+  prefix[1]["add_prefix_space"] = true;
+  for (const json& change : {json{{"normalizer", nullptr}}, json{{"normalizer", {{"type", "NFKC"}}}},
+                             json{{"model", {{"ignore_merges", true}}}}, json{{"model", {{"type", "WordLevel"}}}}, json{{"pre_tokenizer", nullptr}}, json{{"pre_tokenizer", words[1]}},
+                             json{{"pre_tokenizer", {{"pretokenizers", other_words}}}}, json{{"pre_tokenizer", {{"pretokenizers", whole}}}},
+                             json{{"pre_tokenizer", {{"pretokenizers", prefix}}}}}) {
+    EXPECT_THAT(told("qwen2", change), HasSubstr("Qwen2Tokenizer")) << change;
+    EXPECT_EQ(told("llama", change), "");
+  }
+  folder.remove("tokenizer.json");
+  EXPECT_EQ(class_told(folder.path()), "");
+}
+
 TEST(FolderTokenizers, BosComesFromTheConfigurationThePostProcessorOrTheKind) {
   const TokenizerFolder folder;
   folder.write("tokenizer.model", small_model());

@@ -66,6 +66,10 @@ bool adds_bos(const Tokenizer& tokenizer, const ModelFiles& files);
 /// A line where add_bos_token says another thing than was done, or "".
 std::string bos_told(const Tokenizer& tokenizer, const ModelFiles& files, bool added);
 
+/// Of a folder that was written: a line where transformers does not read its tokenizer.json as it is, whatever tokenizer_config.json says,
+/// or "".
+std::string class_told(const std::string& folder);
+
 /// All ids that end a text: the tokenizer's EOS (of none: nothing) first, then those that the files name and that are below `rows`.
 std::vector<std::int32_t> ends_of_text(const Tokenizer* tokenizer, const ModelFiles& files, std::int64_t rows);
 
