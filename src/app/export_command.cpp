@@ -28,7 +28,7 @@ constexpr const char* usage =
 
 void write_folder(const std::string& folder, const ExportedModel& model, const rlhf::TextRules& text) {
   const auto tokenizer = text.has_tokenizer() ? text.make_tokenizer() : nullptr;
-  if (tokenizer) save_tokenizer(*tokenizer, folder, text.rules.add_bos);
+  if (tokenizer) save_tokenizer(*tokenizer, folder, text.rules.starts_with_bos(true));
   write_model(folder, model, {}, {});
   write_text_files(folder, text, tokenizer.get());
   write_chat_template(folder, text);

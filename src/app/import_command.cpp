@@ -126,10 +126,14 @@ int import_command(const std::vector<std::string>& arguments) {
     require(id || !*add || !table.given(std::string("add-") + name), "command line: --add-{} needs a tokenizer with such a token", name);
     *add = *add && id;
   }
+  ChatForm& form = notes.text.rules.chat;
+  form.text_bos = !form.name.empty() && notes.text.rules.add_bos;
+  form.text_eos = !form.name.empty() && (table.given("add-eos") ? notes.text.rules.add_eos : tokenizer->eos().has_value());
   std::string bos;
-  if (tokenizer && !table.given("add-bos") && notes.text.rules.chat.name.empty()) {
-    notes.text.rules.add_bos = adds_bos(*tokenizer, files);
-    bos = bos_told(*tokenizer, files, notes.text.rules.add_bos);
+  if (tokenizer && !table.given("add-bos")) {
+    bool& of_texts = form.name.empty() ? notes.text.rules.add_bos : form.text_bos;
+    of_texts = adds_bos(*tokenizer, files);
+    bos = bos_told(*tokenizer, files, of_texts);
   }
   std::string letters;
   if (tokenizer) {

@@ -383,8 +383,12 @@ std::string PrepareReport::text() const {
   if (kind != DatasetKind::prompts) out += fmt::format(", {} {}", targets, unit);
   if (held_out_samples) out += fmt::format("\nheld out: {}, {}", counted(held_out_samples, noun), counted(held_out_tokens, "token"));
   if (held_out_samples && kind != DatasetKind::prompts) out += fmt::format(", {} {}", held_out_targets, unit);
-  out += fmt::format("\ntokenizer: {} tokens, fingerprint {:016x}; BOS {}, EOS {}\n", vocabulary, tokenizer_fingerprint,
-                     rules.add_bos ? "added" : "not added", rules.add_eos ? "added" : "not added");
+  const auto added = [&](bool plain) {
+    const auto word = [](bool yes) { return yes ? "added" : "not added"; };
+    return fmt::format("BOS {}, EOS {}", word(rules.starts_with_bos(plain)), word(rules.ends_with_eos(plain)));
+  };
+  out += fmt::format("\ntokenizer: {} tokens, fingerprint {:016x}; {}", vocabulary, tokenizer_fingerprint, added(false));
+  out += added(true) == added(false) ? "\n" : fmt::format("; in plain text {}\n", added(true));
   return out + vocabulary_text();
 }
 

@@ -120,8 +120,9 @@ std::vector<SupervisedSample> SampleMaker::windows(const Example& example, Lengt
   special_.look_at(text);
   std::vector<std::int32_t> tokens = tokenizer.encode(text.text, text.own);
   counts.unknown += encoder_.count_unknown(tokens);
-  if (encoder_.rules().add_bos && (tokens.empty() || tokens.front() != tokenizer.bos())) tokens.insert(tokens.begin(), *tokenizer.bos());
-  if (encoder_.rules().add_eos && (tokens.empty() || tokens.back() != tokenizer.eos())) tokens.push_back(*tokenizer.eos());
+  const Template& rules = encoder_.rules();
+  if (rules.starts_with_bos(true) && (tokens.empty() || tokens.front() != tokenizer.bos())) tokens.insert(tokens.begin(), *tokenizer.bos());
+  if (rules.ends_with_eos(true) && (tokens.empty() || tokens.back() != tokenizer.eos())) tokens.push_back(*tokenizer.eos());
   std::vector<SupervisedSample> samples;
   const std::size_t step = static_cast<std::size_t>(text_window_) - 1;
   for (std::size_t first = 0; first + 1 < tokens.size(); first += step) {
@@ -191,7 +192,7 @@ std::vector<SupervisedSample> SampleMaker::dialogue(const Example& example, Leng
 bool SampleMaker::fit_before(SupervisedSample& sample, std::size_t response, const Example& example, LengthCounts& counts) const {
   const std::size_t before = sample.tokens.size() - response;
   std::vector<std::int32_t> prompt(sample.tokens.begin(), sample.tokens.begin() + static_cast<std::ptrdiff_t>(before));
-  if (!encoder_.fit_prompt(prompt, example.place, counts)) return false;
+  if (!encoder_.fit_prompt(prompt, encoder_.rules().add_bos, example.place, counts)) return false;
   const std::size_t gone = before - prompt.size();
   if (gone == 0) return true;
   const std::size_t keep = std::min<std::size_t>(encoder_.rules().add_bos, prompt.size());

@@ -51,15 +51,20 @@ void each_value_of_chat(Form& chat, const Visit& visit) {
 json as_json(const ChatForm& chat) {
   json out;
   each_value_of_chat(chat, [&](const char* key, const auto& value) { out[key] = value; });
+  out["text_bos"] = chat.text_bos;
+  out["text_eos"] = chat.text_eos;
   for (const auto& [word, value] : place_names)
     if (value == chat.system_place) out["system_place"] = word;
   if (chat.default_system) out["default_system"] = *chat.default_system;
   return out;
 }
 
-ChatForm chat_from(const json& stored) {
+/// rules: the template's own entries. What older versions stored has one rule for dialogues and plain text.
+ChatForm chat_from(const json& stored, const json& rules) {
   ChatForm chat;
   each_value_of_chat(chat, [&](const char* key, auto& value) { stored.at(key).get_to(value); });
+  chat.text_bos = stored.value("text_bos", rules.at("add_bos").get<bool>());
+  chat.text_eos = stored.value("text_eos", rules.at("add_eos").get<bool>());
   for (const auto& [word, place] : place_names)
     if (stored.at("system_place") == word) chat.system_place = place;
   if (stored.contains("default_system")) chat.default_system = stored["default_system"];
@@ -161,7 +166,7 @@ Template Template::from_json(const std::string& text) {
     each_value(rules, [&](const char* key, auto& member, bool optional) {
       if (!optional || value.contains(key)) value.at(key).get_to(member);
     });
-    if (value.contains("chat")) rules.chat = chat_from(value["chat"]);
+    if (value.contains("chat")) rules.chat = chat_from(value["chat"], value);
     rules.prompt_rule = too_long_named(value.at("prompt_rule").get<std::string>());
     rules.response_rule = too_long_named(value.at("response_rule").get<std::string>());
   } catch (const json::exception&) {
@@ -217,9 +222,10 @@ LengthCounts& LengthCounts::operator+=(const LengthCounts& other) {
 
 TemplateEncoder::TemplateEncoder(const Template& rules, const Tokenizer& tokenizer) : rules_(rules), tokenizer_(&tokenizer) {
   rules_.check();
-  require(!rules_.add_bos || tokenizer.bos(),
+  require(!(rules_.add_bos || rules_.starts_with_bos(true)) || tokenizer.bos(),
           "the template adds a beginning-of-text token, but the tokenizer has none; set add_bos = false");
-  require(!rules_.add_eos || tokenizer.eos(), "the template adds an end-of-text token, but the tokenizer has none; set add_eos = false");
+  require(!(rules_.add_eos || rules_.ends_with_eos(true)) || tokenizer.eos(),
+          "the template adds an end-of-text token, but the tokenizer has none; set add_eos = false");
   const TemplateText words = rules_.response_text({}, "");
   const std::vector<std::int32_t> ids = tokenizer.encode(words.text, special_in(words));
   require(
@@ -262,11 +268,20 @@ std::span<const TextRange> TemplateEncoder::special_in(const TemplateText& text)
 std::vector<std::int32_t> TemplateEncoder::prompt_tokens(const TemplateText& text, LengthCounts& counts) const {
   std::vector<std::int32_t> tokens = tokenizer_->encode(text.text, special_in(text));
   counts.unknown += count_unknown(tokens);
-  if (!rules_.add_bos) return tokens;
+  if (!rules_.starts_with_bos(text.plain)) return tokens;
   const std::int32_t bos = *tokenizer_->bos();
   const bool had_bos = !tokens.empty() && tokens.front() == bos;
   counts.prompt_had_bos += had_bos;
-  if (!had_bos) tokens.insert(tokens.begin(), bos);
+  if (had_bos) return tokens;
+  if (!text.plain && !rules_.chat.name.empty()) {  // a chat template writes its BOS itself: the text behind it does not begin there
+    TemplateText whole;
+    const std::string piece = tokenizer_->piece(bos);
+    whole.add_own(piece).add(text);
+    if (!rules_.special_tokens) whole.own.assign(1, {0, piece.size()});
+    std::vector<std::int32_t> behind = tokenizer_->encode(whole.text, whole.own);
+    if (!behind.empty() && behind.front() == bos) return behind;
+  }
+  tokens.insert(tokens.begin(), bos);
   return tokens;
 }
 
@@ -276,21 +291,21 @@ std::vector<std::int32_t> TemplateEncoder::tokens_after(std::span<const std::int
   return tokens;
 }
 
-bool TemplateEncoder::fit_prompt(std::vector<std::int32_t>& tokens, std::string_view place, LengthCounts& counts) const {
-  return fit(tokens, rules_.max_prompt_tokens, rules_.add_bos, true, rules_.prompt_rule, "prompt", place, counts.cut_prompts, counts.dropped);
+bool TemplateEncoder::fit_prompt(std::vector<std::int32_t>& tokens, bool with_bos, std::string_view place, LengthCounts& counts) const {
+  return fit(tokens, rules_.max_prompt_tokens, with_bos, true, rules_.prompt_rule, "prompt", place, counts.cut_prompts, counts.dropped);
 }
 
 bool TemplateEncoder::prompt(const TemplateText& text, std::string_view place, std::vector<std::int32_t>& tokens,
                              LengthCounts& counts) const {
   tokens = prompt_tokens(text, counts);
-  return fit_prompt(tokens, place, counts);
+  return fit_prompt(tokens, rules_.starts_with_bos(text.plain), place, counts);
 }
 
 bool TemplateEncoder::response(const TemplateText& text, std::span<const std::int32_t> prompt, std::string_view place,
                                std::vector<std::int32_t>& tokens, LengthCounts& counts) const {
   tokens = tokens_after(prompt, text, counts);
   const bool had_eos = !tokens.empty() && tokens.back() == tokenizer_->eos();
-  if (rules_.add_eos && !had_eos) tokens.push_back(*tokenizer_->eos());
+  if (rules_.ends_with_eos(text.plain) && !had_eos) tokens.push_back(*tokenizer_->eos());
   require(!tokens.empty(), "{}: the response is empty and the template adds no end-of-text token; take the record out", place);
   return fit(tokens, rules_.max_response_tokens, 0, false, rules_.response_rule, "response", place, counts.cut_responses, counts.dropped);
 }

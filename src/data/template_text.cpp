@@ -132,6 +132,7 @@ TemplateText Template::question(const Turn& turn, const Turn* first) const {
 
 TemplateText Template::prompt_text(const Example& example) const {
   TemplateText out;
+  out.plain = example.is_text || example.complete;
   if (example.is_text) return out;
   if (example.complete) return out.add_data(example.prompt);
   if (!is_dialogue(example))
@@ -155,6 +156,7 @@ TemplateText Template::prompt_text(const Example& example) const {
 
 TemplateText Template::response_text(const Example& example, std::string_view answer) const {
   TemplateText out;
+  out.plain = example.is_text;
   if (example.is_text) return out.add_data(answer);
   if (is_dialogue(example) && !chat.cue_keeps_blanks) out.add_own(trailing_blanks(assistant));
   return out.add_own(response_prefix).add_data(chat.trims_text_of("assistant") ? strip(answer) : answer).add_own(response_suffix);

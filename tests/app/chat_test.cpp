@@ -110,6 +110,50 @@ TEST_F(Chat, AKnownTemplateIsTakenAndExported) {
   EXPECT_EQ(rlhf::SavedModels(folder / "again").text_rules().rules, rlhf::SavedModels(folder / "c").text_rules().rules);
 }
 
+TEST_F(Chat, PlainTextBeginsAndEndsAsTheTokenizersFilesSay) {
+  constexpr std::int32_t bos = 259, eos = 258;
+  json tokenizer = json::parse(bytes_of(folder / "hf/tokenizer.json"));
+  tokenizer["added_tokens"].push_back(tokenizer["added_tokens"].back());
+  tokenizer["added_tokens"].back().update({{"id", bos}, {"content", "<s>"}});
+  put(folder / "hf/tokenizer_config.json",
+      json{{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"tokenizer_class", "PreTrainedTokenizerFast"}}.dump());
+  const json puts_bos = {{"type", "TemplateProcessing"},
+                         {"single", {{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}},
+                         {"pair", json::array()},
+                         {"special_tokens", {{"<s>", {{"id", "<s>"}, {"ids", {bos}}, {"tokens", {"<s>"}}}}}}};
+  for (const bool text_has : {true, false})          // as the post_processor says
+    for (const bool dialogue_has : {true, false}) {  // as the chat template says
+      tokenizer["post_processor"] = text_has ? puts_bos : json();
+      put(folder / "hf/tokenizer.json", tokenizer.dump());
+      printed({"import", "--model", folder / "hf", "--output", folder / "c", "--chat-template", dialogue_has ? "chatml-bos" : "chatml"});
+      const auto ids = rlhf::SavedModels(folder / "c").text_rules().make_tokenizer()->encode("Hi");
+      std::vector<std::int32_t> expected = ids;
+      if (text_has) expected.insert(expected.begin(), bos);
+      EXPECT_EQ(generated({"--prompt", "Hi", "--raw"})["prompt_tokens"].get<std::vector<std::int32_t>>(), expected);
+      EXPECT_EQ(generated({"--prompt", "Hi"})["prompt_tokens"][0], dialogue_has ? bos : start);
+      expected.push_back(eos);
+      put(folder / "a.jsonl", "{\"text\": \"Hi\"}\n");
+      for (const std::string window : {"0", "50"}) {
+        printed({"prepare", folder / "a.jsonl", "--like", folder / "c", "--text-window", window, "--output", folder / "a.h5"});
+        EXPECT_EQ(Dataset(folder / "a.h5").supervised(0).tokens, expected) << window;
+      }
+      put(folder / "b.jsonl", R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Oh"}]})");
+      const std::string said = printed({"prepare", folder / "b.jsonl", "--like", folder / "c", "--output", folder / "b.h5"});
+      const SupervisedSample answer = Dataset(folder / "b.h5").supervised(0);
+      EXPECT_EQ(answer.tokens.front(), dialogue_has ? bos : start);
+      EXPECT_EQ(answer.tokens.back(), end);
+      const std::string in_text = text_has ? "; in plain text BOS added, EOS added" : "; in plain text BOS not added, EOS added";
+      EXPECT_NE(said.find(in_text), std::string::npos) << said;
+      exported();
+      EXPECT_EQ(json::parse(bytes_of(folder / "out/tokenizer.json"))["post_processor"].is_null(), !text_has);
+    }
+  printed({"import", "--model", folder / "hf", "--output", folder / "c", "--chat-template", "chatml", "--add-bos", "true", "--add-eos",
+           "false"});
+  printed({"prepare", folder / "a.jsonl", "--like", folder / "c", "--output", folder / "a.h5"});
+  EXPECT_EQ(Dataset(folder / "a.h5").supervised(0).tokens.front(), bos);
+  EXPECT_NE(Dataset(folder / "a.h5").supervised(0).tokens.back(), eos);
+}
+
 TEST_F(Chat, AnUnknownTemplateIsKeptAndSaid) {
   const std::string said = import(unknown);
   EXPECT_NE(said.find("is not known: it is kept and exported again"), std::string::npos) << said;

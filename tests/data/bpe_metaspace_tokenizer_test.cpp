@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "collimate/data/template.hpp"
 #include "collimate/data/tokenizer.hpp"
 #include "data/tokenizer_helpers.hpp"
 
@@ -41,6 +42,34 @@ std::unique_ptr<Tokenizer> load(const json& file) {
 }
 
 constexpr int space = 259, a = 260, b = 261, ab = 262, space_ab = 263, ba = 264, e_acute = 265, tool = 266;
+
+TEST(BpeMetaspace, BehindTheBosOfAChatTemplateNoTextBegins) {
+  const TokenizerFolder folder;
+  folder.write("tokenizer.json", with_metaspace("first").dump());
+  folder.write("tokenizer_config.json", R"({"bos_token": "<s>", "eos_token": "</s>"})");
+  const auto tokenizer = load_tokenizer(folder.path());
+  Template rules;
+  rules.prompt = "{prompt}";
+  rules.human = rules.assistant = "";
+  rules.chat.name = "custom";
+  rules.chat.text_bos = true;
+  Example example;
+  example.prompt = "ab";
+  const auto ids = [&] {
+    LengthCounts counts;
+    return TemplateEncoder(rules, *tokenizer).prompt_tokens(rules.prompt_text(example), counts);
+  };
+  EXPECT_EQ(ids(), (Ids{1, ab}));  // of "<s>ab"
+  rules.special_tokens = true;
+  EXPECT_EQ(ids(), (Ids{1, ab}));
+  rules.human = "<s>";  // which it has already
+  EXPECT_EQ(ids(), (Ids{1, ab}));
+  example.complete = true;  // the post_processor's
+  EXPECT_EQ(ids(), (Ids{1, space_ab}));
+  example.complete = false;
+  rules.chat = {};
+  EXPECT_EQ(ids(), (Ids{1, space_ab}));
+}
 
 TEST(BpeMetaspace, PrefixesReplacesSpacesAndMerges) {
   const auto tokenizer = load(small_file());

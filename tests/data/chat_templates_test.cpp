@@ -167,6 +167,15 @@ TEST(ChatTemplates, AreStoredWithTheRules) {
     EXPECT_EQ(Template::from_json(rules.to_json()), rules) << name;
     EXPECT_EQ(rules.difference(rules), "");
   }
+  Template rules = chat_template_rules({"chatml-bos", std::nullopt}, *tokenizer());
+  rules.chat.text_eos = true;
+  EXPECT_EQ(Template::from_json(rules.to_json()), rules);
+  json older = json::parse(rules.to_json());  // one rule for dialogues and plain text
+  older["chat"].erase("text_bos");
+  older["chat"].erase("text_eos");
+  const Template read = Template::from_json(older.dump());
+  EXPECT_TRUE(read.starts_with_bos(true) && read.starts_with_bos(false));
+  EXPECT_FALSE(read.ends_with_eos(true) || read.ends_with_eos(false));
   const Template a = chat_template_rules({"qwen2", std::nullopt}, *tokenizer()), b = chat_template_rules({"qwen2", "Hm."}, *tokenizer());
   EXPECT_THAT(a.difference(b), HasSubstr("Hm."));
   EXPECT_THAT(a.difference(Template()), HasSubstr("'qwen2' here and none there"));

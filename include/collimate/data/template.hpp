@@ -24,6 +24,7 @@ TooLong too_long_named(std::string_view name);
 struct TemplateText {
   std::string text;
   std::vector<TextRange> own = {};  ///< ascending, apart from each other
+  bool plain = false;               ///< the template has no part in it: plain text, a prompt that is used as it is
   TemplateText& add_own(std::string_view words);
   TemplateText& add_data(std::string_view words);
   TemplateText& add(const TemplateText& other);
@@ -49,6 +50,8 @@ struct ChatForm {
   bool cue_keeps_blanks = false;  ///< the blanks that end Template::assistant belong to the prompt, not to the response
   bool alternates = false;        ///< turns are human, assistant, human ...; anything else is refused
   bool skips_empty_system = false;
+  /// Whether BOS starts a plain text and EOS ends it; in dialogues Template::add_bos and add_eos say so.
+  bool text_bos = false, text_eos = false;
   /// Whose texts lose the blanks at both ends: "human", "assistant", "system"; "question": the first question with a system text in it.
   std::vector<std::string> trims = {};
   bool operator==(const ChatForm&) const = default;
@@ -63,8 +66,8 @@ struct Template {
   // Before each turn of a dialogue; the last, unanswered turn is the assistant's, its trailing blanks begin the response.
   std::string human = "\n\nHuman: ", assistant = "\n\nAssistant: ", system = "\n\nSystem: ";
   std::string turn_suffix;  ///< behind each turn of a dialogue's prompt; behind the answer stands response_suffix
-  bool add_bos = true;  ///< exactly one beginning-of-text token starts every sample
-  bool add_eos = true;  ///< the end-of-text token is the response's last token
+  bool add_bos = true;  ///< exactly one beginning-of-text token starts every sample; of a chat model's every dialogue
+  bool add_eos = true;  ///< the end-of-text token is the response's last token; likewise
   std::int64_t max_prompt_tokens = 0;    ///< with BOS; 0: no limit
   std::int64_t max_response_tokens = 0;  ///< with EOS; 0: no limit
   TooLong prompt_rule = TooLong::refuse, response_rule = TooLong::refuse;
@@ -83,6 +86,9 @@ struct Template {
   /// "" if equal, else the first difference in words: "prompt is 'a' here and 'b' there".
   std::string difference(const Template& other) const;
 
+  /// add_bos and add_eos for such a text.
+  bool starts_with_bos(bool plain) const { return plain && !chat.name.empty() ? chat.text_bos : add_bos; }
+  bool ends_with_eos(bool plain) const { return plain && !chat.name.empty() ? chat.text_eos : add_eos; }
   /// The text of the prompt, and of an answer to it.
   TemplateText prompt_text(const Example& example) const;
   TemplateText response_text(const Example& example, std::string_view answer) const;
@@ -119,7 +125,8 @@ class TemplateEncoder {
   // The steps of prompt(), for dialogues of which several answers are learned.
   std::vector<std::int32_t> prompt_tokens(const TemplateText& text, LengthCounts& counts) const;  ///< [BOS] prompt, however long
   std::vector<std::int32_t> tokens_after(std::span<const std::int32_t> before, const TemplateText& text, LengthCounts& counts) const;
-  bool fit_prompt(std::vector<std::int32_t>& tokens, std::string_view place, LengthCounts& counts) const;  ///< false: to be dropped
+  /// with_bos: they begin with a BOS that stays. False: to be dropped.
+  bool fit_prompt(std::vector<std::int32_t>& tokens, bool with_bos, std::string_view place, LengthCounts& counts) const;
   std::int64_t count_unknown(std::span<const std::int32_t> tokens) const;
 
  private:
