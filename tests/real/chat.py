@@ -48,7 +48,7 @@ def templates():
         compared, refused = compared + done[0], refused + done[1]
         for path in (folder, checkpoint, exported):
             shutil.rmtree(path)
-    print(f"templates: {len(FILE['texts'])} texts, {compared} dialogues with equal ids, {refused} refused as there")
+    print(f"templates: {len(CHAT_TEMPLATES)} texts, {compared} dialogues with equal ids, {refused} refused as there")
 
 
 QUESTIONS = [["What is the capital of France?"], ["Name three colours.", "And one more?"], ["What is 2 + 3?", "And 4 + 5?", "Add both."],

@@ -11,7 +11,6 @@ With NUMBERs only these folders are made, as they are among all.
 import base64
 import filecmp
 import json
-import math
 import os
 import random
 import shutil
