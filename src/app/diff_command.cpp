@@ -5,6 +5,7 @@
 #include "app/diff.hpp"
 #include "collimate/app/commands.hpp"
 #include "collimate/base/error.hpp"
+#include "collimate/base/file_kind.hpp"
 
 namespace collimate {
 namespace {
@@ -17,6 +18,7 @@ Form form_of(const std::string& path) {
   if (fs::exists(fs::path(path) / "manifest.json", error)) return Form::checkpoint;
   if (fs::exists(fs::path(path) / "metrics.jsonl", error)) return Form::run;
   require(fs::exists(path, error), "'{}' does not exist", path);
+  if (fs::is_regular_file(path, error)) require_file_kind(path, {FileKind::text, FileKind::json}, "a run folder or a checkpoint");
   fail("'{}' is neither a run folder (it has no metrics.jsonl) nor a checkpoint (it has no manifest.json)", path);
 }
 

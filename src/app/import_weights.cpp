@@ -7,6 +7,7 @@
 
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
+#include "collimate/base/file_kind.hpp"
 
 namespace collimate {
 
@@ -15,6 +16,7 @@ ModelFolder open_model_folder(const std::string& folder) {
           "there is no folder '{}'; if it is a name on the Hugging Face Hub: no command of this program uses the network, so first do "
           "`huggingface-cli download {} --local-dir FOLDER` where there is one, then name that folder",
           folder, folder);
+  if (std::filesystem::is_regular_file(folder)) require_file_kind(folder, {FileKind::text, FileKind::json}, "the folder of a Hugging Face model");
   require(std::filesystem::is_directory(folder), "'{}' is not a folder; --model takes one with config.json and model.safetensors", folder);
   ModelFolder source{folder, (std::filesystem::path(folder) / "config.json").string(), "", {}};
   require(std::filesystem::is_regular_file(source.config_path), "'{}' holds no config.json; is it a Hugging Face model?", folder);

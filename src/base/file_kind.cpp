@@ -1,6 +1,7 @@
 #include "collimate/base/file_kind.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -198,11 +199,31 @@ std::string_view without_mark(std::string_view text) {
 }
 
 const Format* page(std::string_view text) {
-  std::string begin(trim(without_mark(text)).substr(0, 16));
+  text = trim(without_mark(text));
+  while (text.starts_with("<!--")) {  // a comment in front of the page
+    const std::size_t end = text.find("-->");
+    if (end == std::string_view::npos) return nullptr;
+    text = trim(text.substr(end + 3));
+  }
+  std::string begin(text.substr(0, 16));
   for (char& c : begin) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   for (const std::string_view tag : {"<!doctype html", "<html", "<head>", "<body"})
     if (begin.starts_with(tag)) return &html;
   return begin.starts_with("<?xml") ? &xml : nullptr;
+}
+
+/// Python's oldest pickles are text: a list, a dictionary, or "cMODULE NAME" on two lines.
+bool begins_as_text_pickle(std::string_view head) {
+  const std::size_t line = head.find('\n');
+  if (line == std::string_view::npos || line < 2) return false;
+  const std::string_view first = head.substr(0, line), rest = head.substr(line + 1);
+  const auto all = [](std::string_view text, auto fits) { return !text.empty() && std::all_of(text.begin(), text.end(), fits); };
+  const auto digit = [](unsigned char c) { return std::isdigit(c) != 0; };
+  const auto name = [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '.'; };
+  if (first.starts_with("(lp") || first.starts_with("(dp")) return all(first.substr(3), digit);
+  const std::size_t second = rest.find('\n');
+  return first[0] == 'c' && all(first.substr(1), name) && second != std::string_view::npos && all(rest.substr(0, second), name) &&
+         second + 1 < rest.size() && std::string_view("(pq").find(rest[second + 1]) != std::string_view::npos;
 }
 
 /// A server's sentence instead of the file.
@@ -225,6 +246,7 @@ const Format* text_kind(std::string_view head, std::uint64_t size) {
   if (broken != std::string_view::npos && !cut) return &latin;
   if (is_refusal(head, size)) return &failed;
   if (const Format* markup = page(head)) return markup;
+  if (begins_as_text_pickle(head)) return &torch;
   const std::string_view text = trim(without_mark(head));
   const auto second = text.size() > 1 ? text.find_first_not_of(" \t\r\n", 1) : std::string_view::npos;
   const char begin = text.empty() ? ' ' : text[0], next = second == std::string_view::npos ? ' ' : text[second];

@@ -20,6 +20,7 @@ constexpr const char* byte_level_classes =
     "GPT2Tokenizer GPTNeoXTokenizer Qwen2Tokenizer RobertaTokenizer BartTokenizer LEDTokenizer LongformerTokenizer DebertaTokenizer "
     "CodeGenTokenizer CohereTokenizer WhisperTokenizer LukeTokenizer BlenderbotTokenizer";
 constexpr const char* metaspace_classes = "LlamaTokenizer CodeLlamaTokenizer";
+constexpr const char* nfc_classes = "Qwen2Tokenizer GPTNeoXTokenizer CohereTokenizer";
 constexpr const char* taken_as_it_is = "mistral";  ///< a model_type whose tokenizer_class is not heeded
 
 constexpr const char* mistral_expression =
@@ -119,6 +120,29 @@ bool set_blanks(json& file, const ModelFiles& files, const std::string& name, No
   return false;
 }
 
+/// Where a folder says nothing, the file decides here. A line where its class would decide otherwise.
+void tell_of_class(json& file, const ModelFiles& files, const std::string& name, Notes& notes) {
+  if (files.model_type == taken_as_it_is) return;
+  const std::string& one = files.tokenizer_class;
+  const BlankSteps now = blank_steps(file);
+  std::vector<std::string> theirs;
+  const bool says_nothing = !files.add_prefix_space && !files.legacy;
+  if (says_nothing && now.byte_level != nullptr && lists(byte_level_classes, one) && now.scheme != "never")
+    theirs.push_back("without a blank before a text");
+  const bool bpe = file["model"].value("type", "BPE") == "BPE" && file["model"].value("byte_fallback", false);
+  if (says_nothing && now.byte_level == nullptr && bpe && lists(metaspace_classes, one) && now.scheme != "first")
+    theirs.push_back("with a blank before the first word of a text only");
+  bool composed = false;
+  keep_steps(file["normalizer"], "normalizers", [&](json& step) {
+    composed = composed || step.value("type", "") == "NFC";
+    return true;
+  });
+  if (lists(nfc_classes, one) && !composed) theirs.push_back("with NFC");
+  if (theirs.empty()) return;
+  notes.push_back(fmt::format("{} decides how texts become ids. transformers 5 takes the class {} instead, {}: some texts get other ids there", name, one,
+                              join(theirs, " and ")));
+}
+
 bool mend_expression(json& file, const ModelFiles& files) {
   json& part = file["pre_tokenizer"];
   const std::size_t tokens = file["model"].at("vocab").size() + file.value("added_tokens", json::array()).size();
@@ -178,12 +202,15 @@ bool add_folder_tokens(json& file, const ModelFiles& files, const std::string& n
 }  // namespace
 
 std::string with_folder_rules(const std::string& text, const ModelFiles& files, const std::string& name, Notes& notes) {
-  if (!files.add_prefix_space && !files.legacy && !files.fix_mistral_regex && files.added_tokens.empty() && files.extra_special.empty())
+  const bool own_rules = lists(byte_level_classes, files.tokenizer_class) || lists(metaspace_classes, files.tokenizer_class);
+  if (!own_rules && !files.add_prefix_space && !files.legacy && !files.fix_mistral_regex && files.added_tokens.empty() &&
+      files.extra_special.empty())
     return text;
   json file = json::parse(text, nullptr, false);
   if (!file.is_object() || !file.contains("model") || !file["model"].is_object() || !file["model"].contains("vocab"))
     return text;  // refused by its reader
   try {
+    tell_of_class(file, files, name, notes);
     const bool blanks = set_blanks(file, files, name, notes), mended = mend_expression(file, files),
                added = add_folder_tokens(file, files, name);
     return blanks || mended || added ? file.dump(1) + "\n" : text;

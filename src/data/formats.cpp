@@ -6,6 +6,7 @@
 
 #include "collimate/base/error.hpp"
 #include "collimate/base/text.hpp"
+#include "collimate/data/template.hpp"
 #include "data/answers.hpp"
 #include "data/messages.hpp"
 
@@ -147,6 +148,24 @@ void read_pair_fields(const Record& record, std::vector<Example>& pairs) {
   }
 }
 
+/// A system text beside a dialogue without one is its first turn; beside a prompt it is one where a chat template makes a turn of the prompt.
+void take_system(const Record& record, const ReadRules& rules, std::vector<Example>& examples) {
+  for (const std::string_view name : {"system", "system_prompt"}) {
+    const auto field = record.fields.find(name);
+    if (field == record.fields.end() || field->second.is_json || trim(field->second.text).empty()) continue;
+    for (Example& example : examples) {
+      if (example.is_text || example.complete) continue;
+      const bool dialogue = !example.turns.empty();
+      if (dialogue ? example.turns.front().role == "system" : rules.chat == nullptr || rules.chat->name.empty()) continue;
+      if (dialogue)
+        example.turns.insert(example.turns.begin(), {"system", record.text(name)});
+      else
+        example.system = record.text(name);
+    }
+    return;
+  }
+}
+
 Reading read_as(const Record& record, SampleFormat format, const ReadRules& rules) {
   switch (format) {
     case SampleFormat::alpaca: return {{read_alpaca(record)}, ""};
@@ -162,6 +181,15 @@ Reading read_as(const Record& record, SampleFormat format, const ReadRules& rule
     case SampleFormat::automatic: break;
   }
   return {};
+}
+
+/// A text with the role of its speaker, or with the message that it answers.
+bool is_one_message(const Record& record) {
+  if (!record.has("text") && !record.has("content")) return false;
+  const auto role = record.fields.find("role");
+  constexpr std::string_view speakers[] = {"prompter", "assistant", "user", "system", "human", "gpt", "bot", "tool"};
+  const bool speaks = role != record.fields.end() && std::ranges::find(speakers, role->second.text) != std::end(speakers);
+  return speaks || record.has("parent_id");
 }
 
 }  // namespace
@@ -180,8 +208,9 @@ std::vector<std::string> sample_format_names() {
 SampleFormat detect_format(const Record& record) {
   const bool pair = record.has("chosen") && record.has("rejected");
   const bool prompt = !prompt_field(record).empty(), turns = !turns_field(record).empty();
-  require(!record.has("parent_id") || !record.has("message_id"),
-          "{}: this is one message of a dialogue of OpenAssistant; take the file of trees instead, one tree of replies in each line",
+  require(!is_one_message(record),
+          "{}: this is one message of a dialogue, and each record here holds a whole one: put the messages of a dialogue into a list "
+          "'messages' (of OpenAssistant's files take the one with a tree of replies in each line)",
           record.place());
   if (is_oasst_tree(record)) return SampleFormat::oasst;
   if (is_choice(record)) return SampleFormat::ranking;
@@ -215,6 +244,7 @@ Reading read_examples(const Record& record, SampleFormat format, const ReadRules
   }
   out = is_choice(record) ? read_choice(record, rules.names) : read_as(record, format, rules);
   if (kind_of(format) == DatasetKind::preference) read_pair_fields(record, out.examples);
+  take_system(record, rules, out.examples);
   for (Example& example : out.examples) example.place = record.place();
   // Of several pairs of one prompt the first has the best answer.
   if (rules.kind.value_or(DatasetKind::preference) != DatasetKind::preference && out.examples.size() > 1) out.examples.resize(1);
@@ -240,6 +270,8 @@ Example as_kind(Example example, DatasetKind kind) {
   }
   if (kind == DatasetKind::supervised) {
     if (!example.response) example.response = example.chosen;
+    require(example.response.has_value() || example.turns.empty(),
+            "{}: the dialogue ends with a question, so there is no answer to learn: add it, or make a dataset of prompts with --kind prompts", example.place);
     require(example.response.has_value(), "{}: a supervised dataset needs a response (response, output, answer or chosen)", example.place);
     require(!is_empty(example.response), "{}: the response is empty; fill it in, or take the record out", example.place);
     for (const Turn& turn : example.turns)

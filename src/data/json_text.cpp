@@ -20,7 +20,8 @@ constexpr int deepest = 100;  // the JSON library reads nested values by recursi
 std::string parse_reason(const json::parse_error& error, std::string_view text) {
   const auto says = [&](const char* words) { return std::string_view(error.what()).find(words) != std::string_view::npos; };
   if (error.byte > text.size() || says("missing closing quote"))
-    return fmt::format("the JSON text is cut off at byte {}; complete it or take it out", error.byte);
+    return fmt::format("the JSON text is cut off at byte {}; complete it or take it out{}", error.byte,
+                       text.size() < 3 ? ". Records over several lines are read from a file whose name ends in .json" : "");
   if (says("backslash")) return fmt::format("the backslash before byte {} of the JSON text begins no escape; write it twice", error.byte);
   if (says("control character")) return fmt::format("byte {} of the JSON text is a control character; escape it, as in \\n", error.byte);
   std::size_t from = error.byte > 10 ? error.byte - 10 : 0, end = std::min(from + 20, text.size());

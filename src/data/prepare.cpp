@@ -117,7 +117,10 @@ class ExampleSource {
     for (Example& example : reading.examples) example = as_kind(std::move(example), kind);
     if (found == SampleFormat::hh && !chat_.name.empty()) hh_turns += std::ssize(reading.examples);
     format = found;  // a bad first record does not decide
-    if (!reading.left_out.empty()) ++left_out[reading.left_out];
+    if (!reading.left_out.empty()) {
+      ++left_out[reading.left_out];
+      return {};
+    }
     for (const std::string& name : record.unused())
       if (unused.contains(name) || unused.size() < most_unused) ++unused[name];
     return std::move(reading.examples);
@@ -141,7 +144,7 @@ class ExampleSource {
     std::error_code error;
     require(std::filesystem::is_regular_file(path, error), "the input '{}' is not a file; check the path", path);
   }
-  static bool same_prompt(const Example& a, const Example& b) { return a.prompt == b.prompt && a.input == b.input && a.turns == b.turns; }
+  static bool same_prompt(const Example& a, const Example& b) { return a.prompt == b.prompt && a.input == b.input && a.system == b.system && a.turns == b.turns; }
   void complain(const std::string& sentence) {
     if (complaints.size() < most_complaints) complaints.push_back(sentence);
   }

@@ -108,6 +108,7 @@ std::vector<Turn> Template::turns_of(const Example& example) const {
   std::vector<Turn> turns = example.turns;
   if (turns.empty())
     turns.push_back({"human", render(prompt, [&](std::string_view field) { return field == "input" ? example.input : example.prompt; }).text});
+  if (!example.system.empty()) turns.insert(turns.begin(), {"system", example.system});
   if (chat.default_system && turns.front().role != "system") turns.insert(turns.begin(), {"system", *chat.default_system});
   if (chat.skips_empty_system) std::erase_if(turns, [](const Turn& turn) { return turn.role == "system" && turn.text.empty(); });
   if (!chat.alternates) return turns;

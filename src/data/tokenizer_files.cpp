@@ -3,6 +3,7 @@
 
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
+#include "collimate/base/file_kind.hpp"
 #include "collimate/base/text.hpp"
 #include "collimate/data/model_files.hpp"
 #include "collimate/data/tokenizer.hpp"
@@ -60,10 +61,19 @@ std::unique_ptr<Tokenizer> load_sentencepiece(const std::string& bytes, const st
   const BlankBefore blank = !files.add_prefix_space.value_or(true) ? BlankBefore::never
                             : files.legacy.value_or(true)          ? BlankBefore::every_part
                                                                    : BlankBefore::start;
-  if (added.empty() && blank == BlankBefore::every_part) return tokenizer;
+  Notes notes;
+  if (!files.legacy && blank == BlankBefore::every_part && files.tokenizer_class == "LlamaTokenizer")
+    notes.push_back(fmt::format("{}: tokenizer_config.json does not say \"legacy\", so a blank goes before every part of a text, as in transformers 4 and "
+                                "SentencePiece; transformers 5 puts one before the first word only (\"legacy\": false)",
+                                full));
+  if (added.empty() && blank == BlankBefore::every_part) {
+    tokenizer->add_notes(notes);
+    return tokenizer;
+  }
   const auto text = sentencepiece_to_json(bytes, blank, added, full);
   require(text.has_value(), "{}: the files beside this SentencePiece model change it, which is supported for BPE and Unigram only", full);
   auto changed = parse_tokenizer_json(*text, full);
+  changed->add_notes(notes);
   SpecialIds ids = tokenizer->special_ids();
   ids.unknown = changed->unknown();
   return with_special_ids(std::move(changed), ids);
@@ -71,6 +81,8 @@ std::unique_ptr<Tokenizer> load_sentencepiece(const std::string& bytes, const st
 
 std::unique_ptr<Tokenizer> load_file(const fs::path& file, const std::string& pattern, const ModelFiles& files) {
   const std::string name = file.filename().string(), full = file.string();
+  if (!name.ends_with(".bin"))  // llama2.c's begin with numbers, in which much can be seen
+    require_file_kind(full, {FileKind::text, FileKind::json, FileKind::empty, FileKind::other_encoding}, "a tokenizer");
   if (name.ends_with(".model") || name.ends_with(".tiktoken")) {
     const std::string bytes = read_file(full);
     if (is_tiktoken(bytes) || name.ends_with(".tiktoken")) return parse_tiktoken(bytes, full, pattern, files);

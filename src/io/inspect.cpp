@@ -8,6 +8,7 @@
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/hdf5_file.hpp"
+#include "collimate/base/file_kind.hpp"
 #include "collimate/base/text.hpp"
 #include "collimate/io/checkpoint.hpp"
 #include "collimate/io/json_lines.hpp"
@@ -193,7 +194,9 @@ std::string inspect(const std::string& path, const DescribeMeta& describe) {
     fail("the folder '{}' is neither a checkpoint, nor a run folder, nor a Hugging Face model; name one of these, or a dataset", path);
   }
   if (starts_like_hdf5(path)) return inspect_hdf5(path);
-  if (path.ends_with(".safetensors") || path.ends_with(".index.json")) return inspect_safetensors(path);
+  if (path.ends_with(".safetensors") || path.ends_with(".index.json") || look_at_file(path).kind == FileKind::safetensors)
+    return inspect_safetensors(path);
+  require_file_kind(path, {FileKind::text, FileKind::json}, "a dataset, a checkpoint, a run folder or a model");
   fail("'{}' is neither an HDF5 file nor a safetensors file; name a dataset, checkpoint, run folder or model", path);
 }
 

@@ -108,7 +108,35 @@ std::size_t minus_at(std::string_view text, std::size_t i) { return length_of({"
 std::size_t plus_or_currency_at(std::string_view text, std::size_t i) { return length_of({"$", "+", "\u20ac", "\u00a3", "\u00a5"}, text, i); }
 std::size_t blank_at(std::string_view text, std::size_t i) { return length_of({" ", "\t", "\u00a0", "\u2009", "\u202f"}, text, i); }
 
-/// Reads [-][$]digits[,digits][.digits] (or [$][-]...) at `at` and moves past it; nothing if there is none.
+/// Moves the point of whole.decimals to the right (to the left: places < 0).
+void shift_point(std::string& whole, std::string& decimals, int places) {
+  for (; places > 0; --places) {
+    whole += decimals.empty() ? '0' : decimals.front();
+    decimals.erase(0, 1);
+  }
+  for (; places < 0; ++places) {
+    decimals.insert(decimals.begin(), whole.empty() ? '0' : whole.back());
+    if (!whole.empty()) whole.pop_back();
+  }
+}
+
+/// Reads e[+-]digits behind a number, as in 1.5e-05, and moves past it. 0 where there is none, or it is out of every range.
+int read_exponent(std::string_view text, std::size_t& at) {
+  constexpr int most = 400;
+  std::size_t i = at + 1;
+  if (at >= text.size() || (text[at] != 'e' && text[at] != 'E')) return 0;
+  const bool negative = i < text.size() && text[i] == '-';
+  if (i < text.size() && (text[i] == '-' || text[i] == '+')) ++i;
+  int value = 0;
+  const std::size_t first = i;
+  for (; i < text.size() && is_digit(text[i]) && value <= most; ++i) value = 10 * value + (text[i] - '0');
+  const bool goes_on = i < text.size() && std::isalnum(static_cast<unsigned char>(text[i]));
+  if (i == first || value > most || goes_on) return 0;
+  at = i;
+  return negative ? -value : value;
+}
+
+/// Reads [-][$]digits[,digits][.digits][e[-]digits] (or [$][-]...) at `at` and moves past it; nothing if there is none.
 std::optional<std::string> read_number(std::string_view text, std::size_t& at) {
   std::size_t i = at;
   bool negative = false;
@@ -123,11 +151,22 @@ std::optional<std::string> read_number(std::string_view text, std::size_t& at) {
   if (i < text.size() && text[i] == '.' && digit_follows(i))
     for (++i; i < text.size() && is_digit(text[i]); ++i) decimals += text[i];
   if (whole.empty() && decimals.empty()) return std::nullopt;
+  shift_point(whole, decimals, read_exponent(text, i));
   at = i;
   whole.erase(0, std::min(whole.find_first_not_of('0'), whole.size()));
   decimals.erase(decimals.find_last_not_of('0') + 1);
   const bool zero = whole.empty() && decimals.empty();
   return fmt::format("{}{}{}{}", negative && !zero ? "-" : "", whole.empty() ? "0" : whole, decimals.empty() ? "" : ".", decimals);
+}
+
+/// A number, or a fraction of two without blanks ("1/2"), which equals the same fraction alone.
+std::optional<std::string> read_fraction(std::string_view text, std::size_t& at) {
+  auto number = read_number(text, at);
+  if (!number || at + 1 >= text.size() || text[at] != '/' || !is_digit(text[at + 1])) return number;
+  std::size_t behind = at + 1;
+  const auto below = read_number(text, behind);
+  at = behind;
+  return *number + "/" + *below;
 }
 
 constexpr std::string_view mark = "####";
@@ -174,7 +213,7 @@ std::optional<std::string> marked_number(std::string_view text) {
     at = std::min(text.find_first_not_of('#', at), text.size());
     std::size_t number_at = at;
     while (const std::size_t length = blank_at(text, number_at) + length_of({"#"}, text, number_at)) number_at += length;
-    if (auto number = read_number(text, number_at)) last = std::move(number);
+    if (auto number = read_fraction(text, number_at)) last = std::move(number);
   }
   return last;
 }
@@ -184,7 +223,7 @@ std::optional<std::string> last_number(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     // A minus right behind a letter or a digit is a hyphen or a subtraction: "3-4" ends in 4.
     const bool attached = minus_at(text, i) > 0 && i > 0 && std::isalnum(static_cast<unsigned char>(text[i - 1]));
-    if (auto number = attached ? std::nullopt : read_number(text, i))
+    if (auto number = attached ? std::nullopt : read_fraction(text, i))
       last = std::move(number);
     else
       ++i;

@@ -31,6 +31,13 @@ TEST(FileKinds, AreNamedByEveryCommand) {
   put(folder / "tokenizer.json", gguf);
   expect_refusal({"prepare", folder / "a.jsonl", "--output", folder / "o.h5", "--tokenizer", folder / "tokenizer.json"},
                  {"tokenizer.json", "GGUF"});
+  put(folder / "weights.jsonl", std::string("\x10\0\0\0\0\0\0\0{\"x\":{}}        ", 24));
+  for (const auto& [file, words] : std::map<std::string, std::string>{{"like.h5", "Git LFS pointer"}, {"m.gguf", "GGUF"}, {"deck.ini", "zip archive"}}) {
+    expect_refusal({"inspect", folder / file}, {file, words});
+    expect_refusal({"diff", folder / file, folder / file}, {file, words});
+    expect_refusal({"import", "--model", folder / file, "--output", folder / "c"}, {file, words});
+    expect_refusal({"prepare", folder / "a.jsonl", "--output", folder / "o.h5", "--tokenizer", folder / file}, {file, words});
+  }
   put(folder / "sft.ini", "[run]\nfolder = " + (folder / "r") + "\nstages = sft\n[sft]\ndata = " + (folder / "like.h5") + "\nsteps = 1\n");
   expect_refusal({"run", folder / "sft.ini"}, {"like.h5", "Git LFS pointer"});
 }

@@ -1,3 +1,5 @@
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -245,6 +247,27 @@ TEST(FolderTokenizers, LegacyChangesATokenizerJsonOfLlamasClass) {
   EXPECT_EQ(encode_special(*load_tokenizer(folder.path()), "ab</s>ab"), (Ids{blank_ab, 2, blank_ab}));
   folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "legacy": false})");
   EXPECT_EQ(encode_special(*load_tokenizer(folder.path()), "ab</s>ab"), (Ids{blank_ab, 2, ab}));
+}
+
+// What transformers 5.24 does where the folder says nothing of blanks, or its class composes characters: the file decides here, and a line says so.
+TEST(FolderTokenizers, AClassThatWouldDecideOtherwiseIsNamed) {
+  const auto notes = [](bool bytes, bool blank, const char* name) {
+    const TokenizerFolder folder;
+    folder.write("tokenizer.json", whole_file(bytes, blank).dump());
+    folder.write("tokenizer_config.json", json{{"tokenizer_class", name}}.dump());
+    return fmt::format("{}", fmt::join(load_tokenizer(folder.path())->notes(), "\n"));
+  };
+  EXPECT_THAT(notes(true, true, "GPT2Tokenizer"), HasSubstr("takes the class GPT2Tokenizer instead, without a blank before a text"));
+  EXPECT_EQ(notes(true, false, "GPT2Tokenizer"), "");
+  EXPECT_THAT(notes(true, false, "Qwen2TokenizerFast"), HasSubstr("takes the class Qwen2Tokenizer instead, with NFC"));
+  EXPECT_THAT(notes(false, true, "LlamaTokenizer"), HasSubstr("with a blank before the first word of a text only"));
+  EXPECT_EQ(notes(false, true, "PreTrainedTokenizerFast"), "");
+  const TokenizerFolder pieces;
+  pieces.write("tokenizer.model", small_model());
+  pieces.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer"})");
+  EXPECT_THAT(load_tokenizer(pieces.path())->notes(), testing::ElementsAre(HasSubstr("does not say \"legacy\"")));
+  pieces.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "legacy": true})");
+  EXPECT_TRUE(load_tokenizer(pieces.path())->notes().empty());
 }
 
 // As AutoTokenizer of transformers 5.24 does: known texts keep their ids, new ones get the next, and flags are the folder's.

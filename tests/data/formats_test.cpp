@@ -67,6 +67,28 @@ TEST_F(Formats, HhPromptsReachToTheLastSharedCue) {
   EXPECT_THAT(complaint(R"({"chosen": "yes", "rejected": "no"})"), HasSubstr("share no text"));
 }
 
+TEST_F(Formats, ASystemTextOfTheRecordIsATurn) {
+  const auto first = [](const Example& read) { return read.turns.empty() ? Turn{} : read.turns.front(); };
+  const char* dialogue = R"({"system": "Be brief.", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})";
+  EXPECT_EQ(first(example(dialogue)), (Turn{"system", "Be brief."}));
+  const char* own = R"({"system": "no", "messages": [{"role": "system", "content": "yes"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})";
+  EXPECT_EQ(first(example(own)), (Turn{"system", "yes"})) << "the dialogue's own stays";
+  EXPECT_EQ(example(own).turns.size(), 2u);
+  // Beside a prompt it is a turn for a chat template, and unused without one.
+  const char* prompt = R"({"system_prompt": "Be brief.", "prompt": "q", "response": "a"})";
+  EXPECT_EQ(example(prompt).system, "");
+  Template chatml;
+  chatml.chat.name = "chatml";
+  chatml.chat.default_system = "You help.";
+  chatml.system = "<s>", chatml.human = "<u>", chatml.assistant = "<a>", chatml.turn_suffix = "</>", chatml.prompt = "{prompt}";
+  const Record record = this->record(prompt);
+  Example asked = read_examples(record, SampleFormat::automatic, {.chat = &chatml.chat}).examples.at(0);
+  EXPECT_EQ(chatml.prompt_text(asked).text, "<s>Be brief.</><u>q</><a>");
+  EXPECT_TRUE(record.unused().empty());
+  asked.system.clear();
+  EXPECT_EQ(chatml.prompt_text(asked).text, "<s>You help.</><u>q</><a>");
+}
+
 TEST_F(Formats, KindsTakeWhatTheyNeed) {
   const Example pair = example(R"({"prompt": "p", "chosen": "c", "rejected": "r"})");
   EXPECT_EQ(as_kind(pair, DatasetKind::supervised).response, "c");
@@ -75,6 +97,8 @@ TEST_F(Formats, KindsTakeWhatTheyNeed) {
   EXPECT_EQ(as_kind(answered, DatasetKind::prompts).answer, "c");
   EXPECT_THAT(refusal([&] { as_kind(answered, DatasetKind::preference); }), AllOf(HasSubstr("line 1"), HasSubstr("'chosen'")));
   EXPECT_THAT(refusal([&] { as_kind(example(R"({"prompt": "p"})"), DatasetKind::supervised); }), HasSubstr("needs a response"));
+  EXPECT_THAT(refusal([&] { as_kind(example(R"({"messages": [{"role": "user", "content": "q"}]})"), DatasetKind::supervised); }),
+              HasSubstr("the dialogue ends with a question"));
   // Nothing is no response; in a pair it can be the better or the worse one.
   const auto supervised = [&](const char* json) { return refusal([&] { as_kind(example(json), DatasetKind::supervised); }); };
   EXPECT_THAT(supervised(R"({"prompt": "p", "response": ""})"), AllOf(HasSubstr("line 1"), HasSubstr("the response is empty")));
@@ -279,7 +303,10 @@ TEST_F(Formats, TreesOfOpenAssistant) {
   EXPECT_EQ(dialogue.turns, (std::vector<Turn>{{"human", "q"}, {"assistant", "best"}, {"human", "more?"}}));
   EXPECT_EQ(dialogue.response, "yes");
   EXPECT_EQ(read(DatasetKind::prompts).examples.at(0).turns.size(), 1u);
-  EXPECT_THAT(complaint(R"({"message_id": "1", "parent_id": "0", "text": "t", "role": "assistant"})"), HasSubstr("file of trees"));
+  EXPECT_THAT(complaint(R"({"message_id": "1", "parent_id": "0", "text": "t", "role": "assistant"})"), HasSubstr("a tree of replies"));
+  EXPECT_THAT(complaint(R"({"message_tree_id": "1", "text": "t", "role": "prompter", "parent_id": null})"), HasSubstr("one message of a dialogue"));
+  EXPECT_THAT(complaint(R"({"content": "t", "role": "user"})"), HasSubstr("one message of a dialogue"));
+  EXPECT_EQ(example(R"({"text": "t", "role": "doctor"})").response, "t") << "a role that nobody has in a dialogue";
 }
 
 TEST(RealFormats, AllPairsAndDialoguesAreRead) {

@@ -200,6 +200,17 @@ TEST(FinalNumber, IsTheLastNumberWithoutAMark) {
   EXPECT_EQ(last("it fell to \u22124 degrees"), "-4");
   EXPECT_EQ(last("1, 2, 3"), "3");
   EXPECT_EQ(last("no digits - at all"), "none");
+  EXPECT_EQ(last("1e3"), "1000");
+  EXPECT_EQ(last("1.25E+1"), "12.5");
+  EXPECT_EQ(last("1e-05"), "0.00001");
+  EXPECT_EQ(last("-12.5e-1 m"), "-1.25");
+  EXPECT_EQ(last("0e9"), "0");
+  EXPECT_EQ(last("3 eggs"), "3");
+  EXPECT_EQ(last("it is 01/2."), "1/2");
+  EXPECT_EQ(last("10/2 = 5"), "5");
+  EXPECT_EQ(last("on 3/4/2020"), "2020");
+  EXPECT_EQ(last("3e4b"), "4") << "a word, no exponent";
+  EXPECT_EQ(last("1e999999"), "999999");
 }
 
 TEST(FinalNumber, ScoresOneOrZero) {
@@ -210,6 +221,8 @@ TEST(FinalNumber, ScoresOneOrZero) {
   EXPECT_EQ(score_of(*strict, "#### 18", "#### Plan\nAdd both.\n#### 18"), 1);
   EXPECT_EQ(score_of(*strict, "it is 1450", "#### 1,450"), 0);
   EXPECT_EQ(score_of(*lenient, "it is 1450.", "1450"), 1);
+  EXPECT_EQ(score_of(*strict, "#### 2", "1/2"), 0) << "a part of the reference";
+  EXPECT_EQ(score_of(*strict, "#### 1/2", "1/2"), 1);
   EXPECT_EQ(score_of(*lenient, "#### Plan\nIt is 1450.", "1450"), 1);
   EXPECT_EQ(score_of(*lenient, "#### 1450\nThat took 3 steps.", "1450"), 1) << "a marked number comes first";
   EXPECT_THAT(refusal([&] { score_of(*strict, "#### 1", "none"); }), HasSubstr("sample 7"));

@@ -35,6 +35,7 @@ std::vector<std::string> sample_format_names();
 /// A record in the project's own terms, before the template and the tokenizer.
 struct Example {
   std::string prompt, input;            ///< what the template's {prompt} and {input} stand for
+  std::string system = {};              ///< beside prompt: the system turn before it, for chat templates; empty: none
   std::vector<Turn> turns;              ///< instead of prompt: a dialogue that ends before the answer. `learned` stands only where all answers
                                         ///< are learned, or are not, as it says
   bool complete = false;                ///< the prompt is used as it is (hh-rlhf dialogues); the template's part is not applied
