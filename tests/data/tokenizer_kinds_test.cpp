@@ -129,12 +129,56 @@ TEST_F(TokenizerKinds, AnExportGivesTheSameIds) {
   }
 }
 
+// Ids of the tokenizers package.
+TEST_F(TokenizerKinds, ACharacterWithoutAPieceCostsTenMoreThanTheLeastPiece) {
+  const json vocabulary = json::parse(R"([["<unk>", 0.0], ["a", -12.0], ["bc", -20.0], ["ab", -5.0]])");
+  const auto tokenizer = load({{"version", "1.0"}, {"model", {{"type", "Unigram"}, {"vocab", vocabulary}, {"unk_id", 0}}}});
+  EXPECT_EQ(tokenizer->encode("abc"), (Ids{1, 2}));
+}
+
+TEST_F(TokenizerKinds, WordsUpToTheLongestAreCutIntoPieces) {
+  const json vocabulary = {{"[UNK]", 0}, {"ab", 1}, {"##cd", 2}, {"##c", 3}, {"##e", 4}};
+  const json model = {{"type", "WordPiece"}, {"vocab", vocabulary}, {"unk_token", "[UNK]"}, {"max_input_chars_per_word", 4}};
+  const auto tokenizer = load({{"version", "1.0"}, {"model", model}});
+  EXPECT_EQ(tokenizer->encode("abc"), (Ids{1, 3}));
+  EXPECT_EQ(tokenizer->encode("abcd"), (Ids{1, 2}));
+  EXPECT_EQ(tokenizer->encode("abcde"), Ids{0});
+}
+
+TEST_F(TokenizerKinds, PlainTextIsNoSpecialTokenWhereWholeWordsAreLookedUp) {
+  json with = file("gpt2");
+  with["model"]["ignore_merges"] = true;
+  const auto id = static_cast<std::int32_t>(with["model"]["vocab"].size() + with["added_tokens"].size());
+  with["added_tokens"].push_back({{"id", id}, {"content", "fox"}, {"special", true}, {"normalized", false}});
+  const auto tokenizer = load(with);
+  EXPECT_EQ(encode_special(*tokenizer, "fox"), Ids{id});
+  EXPECT_THAT(tokenizer->encode("fox"), testing::Not(testing::Contains(id)));
+  EXPECT_EQ(tokenizer->decode(tokenizer->encode("fox")), "fox");
+}
+
+TEST_F(TokenizerKinds, WhatStandsBehindTextHasTheBlankThatItBeginsWith) {
+  json strip = file("metaspace_always_split");
+  strip["normalizer"] = {{"type", "Strip"}, {"strip_left", true}, {"strip_right", false}};
+  auto tokenizer = load(strip);
+  Ids before = tokenizer->encode(" a");
+  EXPECT_EQ(tokenizer->decode(before), "a");
+  EXPECT_EQ(tokenizer->decode_after(before, tokenizer->encode_after(before, " b")), " b");
+  tokenizer = load(file("wordpiece"));  // a blank stands between words, also where they are decoded apart
+  before = tokenizer->encode("the");
+  EXPECT_EQ(tokenizer->decode(before), "the");
+  EXPECT_EQ(tokenizer->decode_after(before, before), " the");
+}
+
 TEST_F(TokenizerKinds, BytesThatAreNotUtf8StayWhatTheyAre) {
   for (const char* name : {"gpt2", "neox_nfc", "qwen2", "han", "llama2_legacy", "metaspace_never", "unigram_fallback"}) {
     const auto tokenizer = load(file(name));
     for (const std::string text : {"ab\xff\xfe" "cd", "a \xe6\xb1", "\xed\xa0\x80z", "\xff e\xcc"})
       EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text) << name;
   }
+  json replaced = file("gpt2");
+  replaced["normalizer"] = {{"type", "Replace"}, {"pattern", {{"Regex", "x+"}}}, {"content", "y"}};
+  const auto replaces = load(replaced);
+  EXPECT_EQ(replaces->decode(replaces->encode("xx\xff\xfe" "cx\xe6")), "y\xff\xfe" "cy\xe6");
   const auto qwen = load(file("qwen2"));  // no normal form reaches across them
   EXPECT_EQ(qwen->decode(qwen->encode("e\xff\u0301")), "e\xff\u0301");
   EXPECT_EQ(qwen->decode(qwen->encode("e\u0301")), "é");
