@@ -247,6 +247,9 @@ TEST(FolderTokenizers, LegacyChangesATokenizerJsonOfLlamasClass) {
   EXPECT_EQ(encode_special(*load_tokenizer(folder.path()), "ab</s>ab"), (Ids{blank_ab, 2, blank_ab}));
   folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "legacy": false})");
   EXPECT_EQ(encode_special(*load_tokenizer(folder.path()), "ab</s>ab"), (Ids{blank_ab, 2, ab}));
+  folder.write("tokenizer.json", whole_file(false, false).dump());
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "add_prefix_space": true})");
+  EXPECT_EQ(encode_special(*load_tokenizer(folder.path()), "ab</s>ab"), (Ids{blank_ab, 2, ab})) << "absent, it is false";
 }
 
 // What transformers 5.24 does where the folder says nothing of blanks, or its class composes characters: the file decides here, and a line says so.
@@ -280,6 +283,11 @@ TEST(FolderTokenizers, TokensBesideATokenizerJsonAreAdded) {
   EXPECT_EQ(tokenizer->vocabulary(), 259);
   EXPECT_EQ(encode_special(*tokenizer, "b <|endoftext|>a<more><new>"), (Ids{'b', 256, 'a', 258, 257}));
   EXPECT_TRUE(tokenizer->is_special('a'));
+  json file = whole_file(true, false);
+  file["added_tokens"].push_back({{"id", 257}, {"content", "<own>"}, {"special", true}});  // the last id is not the vocabulary's
+  folder.write("tokenizer.json", file.dump());
+  folder.write("tokenizer_config.json", R"({"additional_special_tokens": ["<more>"]})");
+  EXPECT_EQ(encode_special(*load_tokenizer(folder.path()), "<own><more>"), (Ids{257, 258}));
 }
 
 TEST(FolderTokenizers, TheExpressionOfAnOldMistralIsMendedWhereItsFolderAsksForIt) {
@@ -309,6 +317,8 @@ TEST(FolderTokenizers, FurtherSpecialTokensAreAddedToOtherFiles) {
   folder.write("special_tokens_map.json", R"({"additional_special_tokens": ["<|end|>", "</s>"]})");
   const auto tokenizer = load_tokenizer(folder.path());
   EXPECT_EQ(encode_special(*tokenizer, "ab<|end|>ab</s>"), (Ids{blank_ab, 266, blank_ab, 2}));
+  folder.write("special_tokens_map.json", R"({"additional_special_tokens": ["b", "<|end|>"]})");  // a piece keeps its id
+  EXPECT_EQ(encode_special(*load_tokenizer(folder.path()), "b<|end|>"), (Ids{b, 266}));
 }
 
 TEST(FolderTokenizers, OptAndRobertaEndWithTheirOwnTokenWhereNoFileNamesIt) {
