@@ -139,6 +139,9 @@ TEST_F(Formats, PairsOfMessagesAreThoseOfTheLastAnswer) {
     EXPECT_EQ(pair.turns, (std::vector<Turn>{{"human", "Name a colour."}})) << form;
     EXPECT_TRUE(pair.chosen == "Blue." && pair.rejected == "No.") << form;
   }
+  const std::string alpaca = R"("instruction": "Name a colour.", "input": "Of the sky.")";
+  EXPECT_EQ(example(fmt::format(R"({{{}, "chosen": [{}], "rejected": [{}]}})", alpaca, good, bad)).turns,
+            (std::vector<Turn>{{"human", "Name a colour.\nOf the sky."}}));
   const std::string two = fmt::format(R"({{"chosen": [{0}, {1}, {0}, {1}], "rejected": [{0}, {1}, {0}, {2}]}})", user, good, bad);
   EXPECT_EQ(example(two).turns.size(), 3u);
   EXPECT_THAT(complaint(fmt::format(R"({{"chosen": [{0}, {1}, {0}, {1}], "rejected": [{0}, {2}, {0}, {2}]}})", user, good, bad)),

@@ -189,6 +189,8 @@ TEST_F(Learned, LimitsHoldForAllThatStandsBeforeTheLastAnswer) {
   rules.prompt_rule = TooLong::cut;
   EXPECT_EQ(marked(sample(messages, rules, Learn::all)), "^1a{222$}h3a{4$}");
   EXPECT_EQ(report_.lengths.cut_prompts, 1);
+  rules.max_prompt_tokens = 8;
+  EXPECT_EQ(marked(sample(messages, rules, Learn::all)), "^{222$}h3a{4$}");
   rules.max_prompt_tokens = 7;  // an answer without its beginning is not learned
   EXPECT_EQ(marked(sample(messages, rules, Learn::all)), "^22$h3a{4$}");
 }

@@ -3,6 +3,7 @@
 #include <zlib.h>
 
 #include "collimate/base/utf8.hpp"
+#include "data/delimiter.hpp"
 #include "data/testing.hpp"
 
 namespace collimate {
@@ -77,6 +78,7 @@ TEST_F(Records, TablesWithOtherDelimitersAndColumnsWithoutNames) {
   EXPECT_THAT(prompts("semi.csv", "prompt;response\na,1;b\nc;\"d;e\"\n"), ElementsAre("a,1", "c"));
   EXPECT_THAT(prompts("pipe.csv", "prompt|response\r\na|b\r\nc|d\r\n"), ElementsAre("a", "c"));
   EXPECT_THAT(prompts("comma.csv", "prompt,response\na;1,b;2\nc;3,d;4\n"), ElementsAre("a;1", "c;3"));
+  EXPECT_THAT(prompts("return.csv", "prompt,response\na\rb,c\r\nd,e\n"), ElementsAre("a\rb", "d")) << "a carriage return alone ends no row";
   EXPECT_THAT(prompts("hash.csv", "prompt#response\na#b\nc#d\n", '#'), ElementsAre("a", "c"));
   const auto index = all(file("index.csv", ",prompt,response\n0,a,b\n1,c,d\n"));
   EXPECT_THAT(column(index, "prompt"), ElementsAre("a", "c"));
@@ -84,6 +86,11 @@ TEST_F(Records, TablesWithOtherDelimitersAndColumnsWithoutNames) {
   EXPECT_THAT(column(all(file("quote.csv", "p,q\n5\" pipe,x\n\"a\"\"b\",\"\"\n")), "p"), ElementsAre("5\" pipe", "a\"b"));
   EXPECT_THAT(refusal([&] { all(file("table", "prompt\tresponse\na\tb\nc\td\n")); }), AllOf(HasSubstr("looks like a table"), HasSubstr("--file-format csv")));
   EXPECT_THAT(column(all(file("prose.txt", "One, two;\nthree, four;\n")), "text"), ElementsAre("One, two;\nthree, four;"));
+  EXPECT_EQ(delimiter_of("a.csv", "a;b;c,d\n1;2;3,4\n"), ',') << "a comma goes before others, however many columns they make";
+  std::string head = "id;a, b;c\n1;2\n";
+  for (int row = 0; row < 8; ++row) head += "1;2;3\n";
+  EXPECT_EQ(delimiter_of("a.csv", head), ';') << "nine rows of ten agree";
+  EXPECT_EQ(delimiter_of("a.csv", head + "1\n"), ',') << "nine of eleven do not";
   EXPECT_EQ(delimiter_named("tab"), '\t');
   EXPECT_EQ(delimiter_named("#"), '#');
   EXPECT_THAT(refusal([] { delimiter_named("tabs"); }), HasSubstr("comma, tab, semicolon, pipe"));
