@@ -40,10 +40,17 @@ TEST(HuggingFaceConfig, ReadsBothFamilies) {
   EXPECT_EQ(gpt2.head_size, 64);
   EXPECT_TRUE(gpt2.tied && gpt2.bias == Biases::all());
   EXPECT_EQ(gpt2.parameters(), 124439808);
+  EXPECT_EQ(gpt2.norm_epsilon, 1e-5) << "transformers' own value, as the next ones";
+  EXPECT_EQ(gpt2.dropout, 0.1);
   const ModelConfig llama = read(llama_json);
   EXPECT_EQ(llama.kv_heads, 4);
   EXPECT_FALSE(llama.tied);
   EXPECT_EQ(llama.parameters(), 1100048384);
+  Json bare = llama_json;
+  for (const char* key : {"rms_norm_eps", "rope_theta", "num_key_value_heads"}) bare.erase(key);
+  EXPECT_EQ(read(bare).norm_epsilon, 1e-6);
+  EXPECT_EQ(read(bare).rope_theta, 10000);
+  EXPECT_EQ(read(bare).kv_heads, 32) << "as many as heads";
   Json other = llama_json;
   other["head_dim"] = 32, other["rope_theta"] = Json(), other["tie_word_embeddings"] = true;
   other["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5e5}};
@@ -114,6 +121,8 @@ TEST(HuggingFaceConfig, ReadsTheRulesOfEachFamily) {
   EXPECT_EQ(read(bare).kv_heads, 8) << "transformers' own value";
   EXPECT_EQ(read(with(mistral, {{"num_key_value_heads", Json()}})).kv_heads, 32);
 
+  bare["model_type"] = "qwen2", bare["num_attention_heads"] = 64;
+  EXPECT_EQ(read(bare).kv_heads, 32) << "transformers' own value";
   EXPECT_EQ(read(qwen2).bias, (Biases{.query_key_value = true, .output = false, .mlp = false}));
   const Json window = {{"sliding_window", 128}, {"max_window_layers", 21}};
   EXPECT_EQ(read(with(qwen2, window)).sliding_window, 0) << "use_sliding_window is false";
@@ -129,6 +138,12 @@ TEST(HuggingFaceConfig, ReadsTheRulesOfEachFamily) {
   const ModelConfig five = read(with(llama_json, {{"rope_theta", Json()}, {"rope_parameters", with(llama3_rope, {{"rope_theta", 5e5}})}}));
   EXPECT_EQ(five.rope_scaling, scaling);
   EXPECT_EQ(five.rope_theta, 5e5);
+  // Of two values the theta among the parameters goes before, and the context beside them.
+  const Json inner = with(llama3_rope, {{"rope_theta", 5e5}});
+  const ModelConfig two = read(with(llama_json, {{"rope_theta", 1e4}, {"rope_parameters", inner},
+                                                  {"original_max_position_embeddings", 512}}));
+  EXPECT_EQ(two.rope_theta, 5e5);
+  EXPECT_EQ(two.rope_scaling.original_context, 512);
 }
 
 // A key that no family knows is looked at by its value: what turns something off that we lack is nothing, the rest is refused.
