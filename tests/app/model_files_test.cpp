@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/adapter_model.hpp"
+#include "app/export_weights.hpp"
 #include "app/model_folder.hpp"
 #include "app/stored_model.hpp"
 #include "collimate/rlhf/model_card.hpp"
@@ -115,6 +116,9 @@ TEST(ModelFiles, AreCutIntoFilesOfAGivenSize) {
   printed({"import", "--model", folder / "cut", "--output", folder / "d"});
   printed({"export", "--checkpoint", folder / "d", "--output", folder / "whole"});
   EXPECT_EQ(bytes_of(folder / "whole/model.safetensors"), bytes_of(folder / "hf/model.safetensors"));
+  for (const auto& [size, bytes] : {std::pair{"3B", 3.0}, {"3KB", 3e3}, {"3MB", 3e6}, {"3 GB", 3e9}, {"3TB", 3e12}, {"1.5KiB", 1536.0},
+                                    {"3MiB", 3145728.0}, {"3GiB", 3221225472.0}})
+    EXPECT_EQ(static_cast<double>(bytes_from(size, "--shard-size")), bytes) << size;
   for (const char* size : {"5", "GB", "5 apples", "0MB"})
     expect_refusal({"export", "--checkpoint", folder / "c", "--output", folder / "x", "--shard-size", size},
                    {"--shard-size is '", "5GB, 500MB or 2GiB"});
@@ -328,7 +332,7 @@ TEST(ModelFiles, AdaptersOfSeveralRanksAndScales) {
                     {"lora_alpha", 8},
                     {"use_rslora", true},
                     {"rank_pattern", {{"up_proj", 3}}},
-                    {"alpha_pattern", {{"mlp.up_proj", 5}}}};
+                    {"alpha_pattern", {{"_proj", 99}, {"mlp.up_proj", 5}}}};  // no module is called _proj
   put(folder / "peft/adapter_config.json", config.dump());
   const std::vector<std::string> import{"import", "--model", folder / "peft", "--output", folder / "b", "--base", folder / "c"};
   EXPECT_SAYS(printed(import), "adapters of rank 3 for the query, up of");
