@@ -109,6 +109,8 @@ TEST_F(LexiconTest, SignsAreNoLettersAndSymbolsAreWords) {
   EXPECT_EQ(score_of(*scorer, "good\U0001F600\U0001F600good"), 10);
   EXPECT_EQ(score_of(*scorer, "\u2764 and \u2764\uFE0F"), 16) << "how a symbol looks does not matter";
   EXPECT_EQ(score_of(*scorer, "\U0001F469\u200D\U0001F4BB"), 16);
+  for (const char* tone : {"\U0001F3FB", "\U0001F3FC", "\U0001F3FD", "\U0001F3FE", "\U0001F3FF"})
+    EXPECT_EQ(score_of(*scorer, fmt::format("\U0001F469{}\u200D\U0001F4BB", tone)), 16) << "of any skin";
   EXPECT_EQ(score_of(*scorer, "\U0001F469 \U0001F4BB"), 0);
 }
 
@@ -123,11 +125,13 @@ TEST_F(LexiconTest, ColumnsAreChosen) {
   EXPECT_EQ(score_of(*scorer, "LOL"), 2.9) << "the one in small letters counts";
   EXPECT_EQ(score_of(*scorer, ":D"), 2.3);
   EXPECT_EQ(score_of(*scorer, "H&K good:-)"), 2.3 + 1.9) << "a sign is found only between blanks";
+  for (const char* text : {":-).", ":-),", ":-)!", ":-)?", ":-);", ":-):", ":-)?!"}) EXPECT_EQ(score_of(*scorer, text), 1.3) << text;
   EXPECT_THAT(scorer->remark(), HasSubstr("another value than an earlier line: 2, first line 4"));
   EXPECT_THAT(scorer->remark(), HasSubstr("left out: 1, first '( '}{' )'"));
   EXPECT_DOUBLE_EQ(score_of(*make_lexicon_scorer(vader, 1, {1, 3}), "good"), 0.9);
   EXPECT_EQ(score_of(*make_lexicon_scorer(write("3\tgood\n"), 1, {2, 1}), "good"), 3);
   EXPECT_EQ(make_lexicon_scorer(written_, 1, {2, 1})->remark(), "");
+  EXPECT_EQ(score_of(*make_lexicon_scorer(write("Lol\t1\t0\nLOL\t2\t0\n"), 1, {1, 2}), "lol"), 2) << "of two in capital letters the last";
 }
 
 TEST(ExpressionScorer, OnceAndEvery) {

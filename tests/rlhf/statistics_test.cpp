@@ -61,6 +61,7 @@ TEST(Statistics, Lengths) {
   EXPECT_EQ(hundred.max, 100);
   EXPECT_EQ(length_statistics(std::vector<std::int64_t>{7}).p95, 7);
   EXPECT_EQ(length_statistics(std::vector<std::int64_t>{1, 2, 3}).p95, 3);
+  EXPECT_EQ(length_statistics(std::vector<std::int64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}).p95, 12) << "11.4 of them, so all 12";
   EXPECT_EQ(length_statistics({}).max, 0);
 }
 
