@@ -9,7 +9,7 @@ for ranks in 1 2; do
   cp -r one before
 
   train "$ranks" one "${small[@]}"
-  refused "'one' is not empty" "restart"
+  refused "'one' already holds a run" "--restart auto"
   train "$ranks" one "${small[@]}" --sft.rate=2e-3 --restart auto
   refused "another deck" "[sft] 'rate = 0.003' then, 'rate = 0.002' now" "--restart replace"
   train "$ranks" one "${small[@]}" --sft.rate=2e-3 --restart auto --check
