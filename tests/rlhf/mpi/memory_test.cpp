@@ -48,9 +48,9 @@ TEST(Memory, RanksOfANodeShareIt) {
   EXPECT_EQ(outcome({}), "fits");
   EXPECT_EQ(outcome({{"the node", each * ranks}}), "fits");
   EXPECT_THAT(outcome({{"the node", each * ranks}, {"the group /job", each * ranks - 1}}),
-              HasSubstr(ranks == 1 ? "the machine has" : fmt::format("sft: the {} ranks on node 0 need ", ranks)));
+              HasSubstr(ranks == 1 ? "the machine has" : fmt::format("sft: {} ranks on node 0 need ", ranks)));
   if (ranks > 1) {
-    EXPECT_THAT(outcome({{"the group /job", each * ranks - 1}}), HasSubstr("MiB together, and the group /job has "));
+    EXPECT_THAT(outcome({{"the group /job", each * ranks - 1}}), HasSubstr("MiB in all, and the group /job has "));
   }
   // Each rank in a group of its own.
   EXPECT_EQ(outcome({{"the node", each * ranks}, {fmt::format("the group /task {}", bench.world.rank()), each}}), "fits");
