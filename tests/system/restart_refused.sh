@@ -56,7 +56,7 @@ echo mine >one/checkpoints/best/letter.txt
 train 2 one "${small[@]}" --restart replace
 must_end_with 0
 same_run fresh one
-must_print "what is no part of a run stays in 'one': checkpoints/best"
+must_print "files in 'one' that are not of the run are left alone: checkpoints/best"
 [ "$(cat one/checkpoints/best/letter.txt)" = mine ] || wrong "a foreign file is gone"
 mv one/checkpoints theirs
 ln -s ../theirs one/checkpoints
