@@ -11,7 +11,7 @@ for layout in 2x1x1:0 1x2x2:1 4x1x1:0 1x3x1:3 2x2x1:2 1x1x3:0; do
   train $((tensor * data * pipeline)) stopped --restart auto --run.stop_after=2 --grid.tensor="$tensor" --grid.data="$data" \
     --grid.pipeline="$pipeline" --params.zero="$zero" "${options[@]}"
   [ "$code" = 0 ] || must_end_with 75 "stop on $layout"
-  [ -z "$first" ] || must_say "go on with --restart auto"
+  [ -z "$first" ] || must_say "continue with --restart auto"
   first=
 done
 train 1 stopped --restart auto "${options[@]}"

@@ -15,7 +15,7 @@ if [ "$1" = stops ]; then
   for stop in 2 2 2 3 2 1 2; do
     train "$ranks" stopped --restart auto --run.stop_after="$stop" "${options[@]}"
     must_end_with 75 "stop after $stop steps"
-    must_say "go on with --restart auto"
+    must_say "continue with --restart auto"
     ranks=$((ranks % 3 + 1))
   done
   train "$ranks" stopped --restart auto "${options[@]}"
