@@ -3,6 +3,8 @@
 #include <cmath>
 
 #include "collimate/model/pass.hpp"
+#include "collimate/model/transformer.hpp"
+#include "support/small_config.hpp"
 
 namespace collimate {
 namespace {
@@ -37,6 +39,23 @@ TEST(Shards, PartialSumsAddInABinaryTree) {
     }
     EXPECT_TRUE(shards < 4 || unlike > 0) << "the terms do not tell one order from another";
   }
+}
+
+// Three key heads for six query heads: with two shards the second one, with three none, begins inside of a group.
+TEST(Shards, AKeyHeadThatTwoShardsReadIsWholeWhicheverTheyAre) {
+  const auto parts = [](int shards, std::int64_t heads, std::int64_t kv_heads) {
+    ModelConfig config = test::small_qwen2();
+    config.heads = heads, config.kv_heads = kv_heads;
+    ParameterLayout layout(shards);
+    layout.open_chunk("block");
+    AttentionLayer::declare(config, layout, "attention");
+    layout.close_chunk();
+    return layout.parameter("attention.key.weight").parts.size();
+  };
+  EXPECT_EQ(parts(2, 6, 3), 1u);
+  EXPECT_EQ(parts(3, 6, 3), 3u);
+  EXPECT_EQ(parts(4, 6, 3), 1u);
+  EXPECT_EQ(parts(2, 6, 2), 2u);
 }
 
 }  // namespace
