@@ -11,7 +11,7 @@ for ranks in 1 3; do
   train "$ranks" after "${look[@]}" --evaluate.model=trained/checkpoints/ppo --evaluate.reference=trained/checkpoints/sft
   must_end_with 0
   must_print "KL $(printf %.3f "$(value $t ppo.kl)")"
-  must_print "evaluated: mean score"
+  must_print "Stage evaluate"
   for key in kl reward raw_reward preferred state_hash; do
     of_ppo=ppo.${key}_after
     case $key in kl) of_ppo=ppo.kl ;; state_hash) of_ppo=state_hash ;; esac
