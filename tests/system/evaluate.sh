@@ -64,5 +64,5 @@ refused "evaluate.reference = sft" "sft must come before"
 train 2 none "${look[@]:0:1}" --ppo.reward=trained/checkpoints/reward --evaluate.model=trained/checkpoints/ppo --evaluate.reference=trained/checkpoints/reward
 refused "evaluate.reference" "a language model"
 train 2 none "${look[@]:0:1}" --ppo.reward=trained/checkpoints/ppo --evaluate.model=trained/checkpoints/ppo
-refused "ppo.reward = trained/checkpoints/ppo" "its critic is no reward model"
+refused "ppo.reward = trained/checkpoints/ppo" "its critic is not a reward model"
 [ ! -e none ] || wrong "a refused run has written"
