@@ -10,12 +10,12 @@ same_run plain other
 # One grain for each batch: three of four ranks are idle, and told so.
 train 1 one --batch.grain_tokens=2000
 must_end_with 0
-! grep -q "are idle" out.txt err.txt || wrong "a rank is said to be idle, and there is only one"
+! grep -q "have no work" out.txt err.txt || wrong "a rank is said to be idle, and there is only one"
 for check in --check ""; do
   train 4 four --batch.grain_tokens=2000 $check
   must_end_with 0
   for stage in sft reward ppo; do
-    [ "$(cat out.txt err.txt | grep -c "3 of 4 ranks are idle in $stage")" = 1 ] || wrong "no warning of idle ranks in $stage ($check)"
+    [ "$(cat out.txt err.txt | grep -c "3 of 4 ranks have no work in $stage")" = 1 ] || wrong "no warning of idle ranks in $stage ($check)"
   done
 done
 same_run one four
