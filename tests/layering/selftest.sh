@@ -40,8 +40,8 @@ not_allowed() { # ROOM OTHER
   refused "$1 must not see $2" "src/$1/bad.cpp" "#include \"collimate/$2/x.hpp\""
 }
 
-for pair in base:device device:kernels kernels:comm comm:kernels params:model data:device data:params optim:model io:model \
-  io:data engine:optim engine:rlhf engine:data model:engine optim:io rlhf:app; do
+for pair in base:device device:kernels kernels:comm comm:kernels comm:collectives collectives:params params:model data:device data:params \
+  optim:model io:model io:data engine:optim engine:rlhf engine:data model:engine optim:io rlhf:app; do
   not_allowed "${pair%:*}" "${pair#*:}"
 done
 refused 'base must not see comm' include/collimate/base/bad.hpp '\n  # include "collimate/comm/world.hpp"'

@@ -39,9 +39,4 @@ struct Division {
   std::vector<std::int64_t> grains_of(int replica, std::int64_t total) const;  ///< of any replica
 };
 
-/// The rank-th share of a range of a flat gradient or of values: whole blocks of 1,024 elements.
-Part owned_part(std::int64_t elements, int rank, int ranks);
-/// Every rank's share of `whole` on every rank; each has its own in place.
-void gather_shares(Communicator& data, Tensor whole, Stream& stream);
-
 }  // namespace collimate

@@ -4,10 +4,11 @@
 #include <span>
 #include <string>
 
+#include "collimate/collectives/shares.hpp"
+#include "collimate/collectives/sharded_sum.hpp"
 #include "collimate/device/memory_plan.hpp"
 #include "collimate/params/division.hpp"
 #include "collimate/params/layout.hpp"
-#include "collimate/params/sharded_sum.hpp"
 
 namespace collimate {
 

@@ -1,11 +1,11 @@
-#include "collimate/params/ordered_sum.hpp"
+#include "collimate/collectives/ordered_sum.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
+#include "collimate/collectives/shares.hpp"
 #include "collimate/kernels/elementwise.hpp"
-#include "collimate/params/division.hpp"
 
 namespace collimate {
 namespace {

@@ -1,10 +1,10 @@
-#include "collimate/params/ordered_sum.hpp"
+#include "collimate/collectives/ordered_sum.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cstring>
 
-#include "params/ordered_sum_oracle.hpp"
+#include "collectives/ordered_sum_oracle.hpp"
 
 namespace collimate {
 namespace {

@@ -1,8 +1,8 @@
-#include "collimate/params/ordered_sum.hpp"
+#include "collimate/collectives/ordered_sum.hpp"
 
-#include "collimate/params/division.hpp"
+#include "collimate/collectives/shares.hpp"
+#include "collectives/ordered_sum_oracle.hpp"
 #include "comm/mpi_test.hpp"
-#include "params/ordered_sum_oracle.hpp"
 
 namespace collimate {
 namespace {

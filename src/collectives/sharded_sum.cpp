@@ -1,9 +1,9 @@
-#include "collimate/params/sharded_sum.hpp"
+#include "collimate/collectives/sharded_sum.hpp"
 
 #include <algorithm>
 
+#include "collimate/collectives/shares.hpp"
 #include "collimate/kernels/elementwise.hpp"
-#include "collimate/params/division.hpp"
 
 namespace collimate {
 

@@ -1,5 +1,5 @@
 #pragma once
-#include "collimate/params/ordered_sum.hpp"
+#include "collimate/collectives/ordered_sum.hpp"
 
 namespace collimate {
 
