@@ -6,7 +6,7 @@
 #include <cstdlib>
 
 #include "collimate/base/threads.hpp"
-#include "collimate/comm/placement.hpp"
+#include "collimate/comm/rank_cores.hpp"
 #include "collimate/optim/optimizer.hpp"
 #include "kernels/cpu/parallel.hpp"
 #include "support/traffic.hpp"
@@ -225,7 +225,7 @@ bool memory(World& world, const Workload& w) {
 int main(int count, char** arguments) {
   spin_briefly(arguments);
   World world;
-  place_threads(world);
+  share_cores(world);
   const kernels::cpu::FlushSubnormals flush;
   return run_program(world, [&] {
     const std::string what = count > 2 ? arguments[1] : "";

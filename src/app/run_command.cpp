@@ -9,7 +9,8 @@
 #include "app/command_line.hpp"
 #include "collimate/app/commands.hpp"
 #include "collimate/base/text.hpp"
-#include "collimate/comm/placement.hpp"
+#include "collimate/comm/launcher.hpp"
+#include "collimate/comm/rank_cores.hpp"
 #include "collimate/rlhf/stages.hpp"
 
 namespace collimate {
@@ -175,7 +176,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     require(alone.empty() || options.run.check, "{}", alone);
     check_combinations(options, world.size());
   });
-  const auto places = place_threads(world);
+  const auto cores = share_cores(world);
   ProcessGrid grid(world, shape_of(options.machine), axis_order(options.machine.order));
   const auto device = make_cpu_device();
   const BuildInfo build = build_info();
@@ -208,7 +209,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   rlhf::check_checkpoints(session);
   rlhf::Preparation preparation(session);
   const std::string found = rlhf::check_stages(session);
-  std::vector<std::string> warnings = placement_warnings(places);
+  std::vector<std::string> warnings = cores_warnings(cores);
   if (!alone.empty()) warnings.push_back(alone);
   for (const std::string& idle :
        {model_without_use(table, options), adapters_without_use(table, options), scorers_without_use(table, options)})
@@ -216,7 +217,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   if (scorer && !scorer->remark().empty()) warnings.push_back(scorer->remark());
   warnings.insert(warnings.end(), session.warnings.begin(), session.warnings.end());
   if (options.run.check) {
-    log.info("{}\n{}\n{}", headline(build), placement_report(places), found);
+    log.info("{}\n{}\n{}", headline(build), cores_report(cores), found);
     for (const std::string& warning : warnings) log.warning("{}", warning);
     agree_on(world.ranks(), [&] {
       if (world.rank() == 0) RunFolder::check(options.run.folder, existing);
@@ -238,7 +239,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     log.open(folder->log(), restart == "auto");
   });
   log.info("{}\nstarted at {}", headline(build), local_time());
-  log.info("{}", placement_report(places));
+  log.info("{}", cores_report(cores));
   for (const std::string& warning : warnings) log.warning("{}", warning);
   if (folder && !folder->locked())
     log.warning("the file system of '{}' does not support locks: nothing keeps a second run out of this folder", options.run.folder);

@@ -2,8 +2,9 @@
 
 #include <map>
 
-#include "collimate/comm/placement.hpp"
+#include "collimate/comm/launcher.hpp"
 #include "collimate/comm/process_grid.hpp"
+#include "collimate/comm/rank_cores.hpp"
 #include "comm/reduction.hpp"
 
 namespace collimate {
@@ -93,39 +94,39 @@ TEST(SingleCommunicator, CopiesAndNothingElse) {
   EXPECT_THROW(single->send(source, 0, device->stream()), Error);
 }
 
-TEST(Placement, SharingReportAndWarnings) {
-  std::vector<RankPlace> places = {
+TEST(RankCores, SharingReportAndWarnings) {
+  std::vector<RankCores> places = {
       {0, "a", {0, 1}, 2, 8}, {0, "a", {0, 1}, 2, 8}, {0, "a", {2, 3}, 2, 8}, {1, "b", {0, 1}, 3, 2}};
   EXPECT_EQ(ranks_sharing(places, 0), 2);
   EXPECT_EQ(ranks_sharing(places, 2), 1);
   EXPECT_EQ(ranks_sharing(places, 3), 1);  // the same core numbers on another node
-  const std::string report = placement_report(places);
+  const std::string report = cores_report(places);
   EXPECT_THAT(report, AllOf(HasSubstr("4 ranks on 2 nodes"), HasSubstr("ranks 0-1: 2 threads on cores 0-1")));
   EXPECT_THAT(report, AllOf(HasSubstr("rank 2: 2 threads on cores 2-3"), HasSubstr("node 0 (a): 3 ranks may use 4 of 8 cores")));
-  const auto warnings = placement_warnings(places);
+  const auto warnings = cores_warnings(places);
   ASSERT_EQ(warnings.size(), 2u);
   EXPECT_THAT(warnings[0], AllOf(HasSubstr("4 threads of ranks 0-1 share 2 cores (0-1)"), HasSubstr("OMP_NUM_THREADS")));
   EXPECT_THAT(warnings[1], HasSubstr("on b the 3 threads of rank 3 share 2 cores"));
-  for (RankPlace& place : places) place.threads = 1;
-  EXPECT_TRUE(placement_warnings(places).empty());
+  for (RankCores& place : places) place.threads = 1;
+  EXPECT_TRUE(cores_warnings(places).empty());
 }
 
-TEST(Placement, RanksShareTheQuotaOfTheirControlGroup) {
-  std::vector<RankPlace> places = {{0, "a", {0}, 1, 8, 3, "/job"}, {0, "a", {1}, 1, 8, 3, "/job"}, {0, "a", {2}, 1, 8, 0, ""}, {1, "b", {0}, 1, 2, 3, "/job"}};
+TEST(RankCores, RanksShareTheQuotaOfTheirControlGroup) {
+  std::vector<RankCores> places = {{0, "a", {0}, 1, 8, 3, "/job"}, {0, "a", {1}, 1, 8, 3, "/job"}, {0, "a", {2}, 1, 8, 0, ""}, {1, "b", {0}, 1, 2, 3, "/job"}};
   EXPECT_EQ(quota_share(places, 0), 1.5);
   EXPECT_EQ(quota_share(places, 2), 0);
   EXPECT_EQ(quota_share(places, 3), 3);
-  EXPECT_TRUE(placement_warnings(places).empty());
-  EXPECT_THAT(placement_report(places), HasSubstr("rank 0: 1 thread on core 0; the CPU quota of the control group /job is 3 cores"));
-  EXPECT_THAT(placement_report(places), HasSubstr("rank 2: 1 thread on core 2\n"));
+  EXPECT_TRUE(cores_warnings(places).empty());
+  EXPECT_THAT(cores_report(places), HasSubstr("rank 0: 1 thread on core 0; the CPU quota of the control group /job is 3 cores"));
+  EXPECT_THAT(cores_report(places), HasSubstr("rank 2: 1 thread on core 2\n"));
   places[0].quota = places[1].quota = 1.5;
-  const auto warnings = placement_warnings(places);
+  const auto warnings = cores_warnings(places);
   ASSERT_EQ(warnings.size(), 1u);
   EXPECT_THAT(warnings[0], AllOf(HasSubstr("on a the 2 threads of ranks 0-1 may use the time of 1.5 cores"), HasSubstr("control group /job")));
-  EXPECT_TRUE(placement_warnings({{0, "a", {0}, 1, 8, 0.5, "/job"}}).empty());  // fewer than one thread there is none
+  EXPECT_TRUE(cores_warnings({{0, "a", {0}, 1, 8, 0.5, "/job"}}).empty());  // fewer than one thread there is none
 }
 
-TEST(Placement, CopiesWithoutMpiRanksAreTold) {
+TEST(Launcher, CopiesWithoutMpiRanksAreTold) {
   using Variables = std::map<std::string, std::string>;
   const auto said = [](const Variables& variables) {
     return missing_ranks([&](const char* name) {

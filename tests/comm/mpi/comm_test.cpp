@@ -3,7 +3,7 @@
 #include <limits>
 #include <numeric>
 
-#include "collimate/comm/placement.hpp"
+#include "collimate/comm/rank_cores.hpp"
 #include "collimate/comm/process_grid.hpp"
 #include "comm/mpi/short_messages.hpp"
 #include "comm/mpi_test.hpp"
@@ -228,15 +228,15 @@ TEST(ProcessGrid, LinesAlongTheAxes) {
   EXPECT_THROW(ProcessGrid(world, {1, world.size() + 1, 1}), Error);
 }
 
-TEST(Placement, EveryRankIsListed) {
-  const auto places = place_threads(*test_world());
+TEST(RankCores, EveryRankIsListed) {
+  const auto places = share_cores(*test_world());
   ASSERT_EQ(static_cast<int>(places.size()), ranks().size());
-  for (const RankPlace& place : places) {
+  for (const RankCores& place : places) {
     EXPECT_EQ(place.host, test_world()->host());
     EXPECT_FALSE(place.cores.empty());
     EXPECT_EQ(place.threads, 1);  // ctest sets OMP_NUM_THREADS=1
   }
-  EXPECT_NE(placement_report(places).find(ranks().size() == 1 ? "1 rank on 1 node" : "ranks on 1 node"), std::string::npos);
+  EXPECT_NE(cores_report(places).find(ranks().size() == 1 ? "1 rank on 1 node" : "ranks on 1 node"), std::string::npos);
 }
 
 TEST(MpiErrors, BecomeSentences) {

@@ -72,7 +72,7 @@ TEST(Training, AnyNumberOfRanksGivesTheBitsOfOne) {
 }
 
 // Rules R2 and R3 together: every grid of these ranks, every ZeRO stage, every kind of recomputation.
-TEST(Training, EveryGridAndPlacementGivesTheBitsOfOne) {
+TEST(Training, EveryGridAndZeroStageGivesTheBitsOfOne) {
   ModelConfig shared = small_task().llama();  // shards cut its groups of query heads
   shared.kv_heads = 1, shared.layers = 3, shared.mlp = 37;
   for (const ModelConfig& config : {shared, small_task().gpt2()}) {

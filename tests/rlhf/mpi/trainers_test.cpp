@@ -4,7 +4,6 @@
 #include <map>
 #include <thread>
 
-#include "collimate/comm/placement.hpp"
 #include "collimate/rlhf/stages.hpp"
 #include "rlhf/mpi/bench.hpp"
 

@@ -1,7 +1,6 @@
-#include "collimate/comm/placement.hpp"
+#include "collimate/comm/rank_cores.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <map>
 #include <set>
 
@@ -12,14 +11,14 @@
 namespace collimate {
 namespace {
 
-bool overlap(const RankPlace& a, const RankPlace& b) {
+bool overlap(const RankCores& a, const RankCores& b) {
   if (a.node != b.node) return false;
   std::vector<int> both;
   std::set_intersection(a.cores.begin(), a.cores.end(), b.cores.begin(), b.cores.end(), std::back_inserter(both));
   return !both.empty();
 }
 
-bool placed_alike(const RankPlace& a, const RankPlace& b) {
+bool same_cores(const RankCores& a, const RankCores& b) {
   return a.cores == b.cores && a.threads == b.threads && a.quota == b.quota && a.group == b.group;
 }
 
@@ -27,19 +26,19 @@ std::string cores_text(double cores) { return fmt::format("{:.4g} {}", cores, co
 
 }  // namespace
 
-int ranks_sharing(const std::vector<RankPlace>& places, int rank) {
-  const auto shares = [&](const RankPlace& other) { return overlap(places[rank], other); };
+int ranks_sharing(const std::vector<RankCores>& places, int rank) {
+  const auto shares = [&](const RankCores& other) { return overlap(places[rank], other); };
   return std::max(1, static_cast<int>(std::count_if(places.begin(), places.end(), shares)));
 }
 
-double quota_share(const std::vector<RankPlace>& places, int rank) {
-  const RankPlace& own = places[rank];
+double quota_share(const std::vector<RankCores>& places, int rank) {
+  const RankCores& own = places[rank];
   const auto together =
-      std::count_if(places.begin(), places.end(), [&](const RankPlace& other) { return other.node == own.node && other.group == own.group; });
+      std::count_if(places.begin(), places.end(), [&](const RankCores& other) { return other.node == own.node && other.group == own.group; });
   return own.quota / static_cast<double>(together);
 }
 
-std::vector<RankPlace> place_threads(World& world) {
+std::vector<RankCores> share_cores(World& world) {
   const std::vector<std::string> hosts = gather_all(world.ranks(), world.host());
   const std::vector<int> nodes = gather_all(world.ranks(), world.node());
   const std::vector<int> online = gather_all(world.ranks(), online_cores());
@@ -47,7 +46,7 @@ std::vector<RankPlace> place_threads(World& world) {
   const CpuQuota mine = cpu_quota().value_or(CpuQuota{});
   const std::vector<double> quotas = gather_all(world.ranks(), mine.cores);
   const std::vector<std::string> groups = gather_all(world.ranks(), mine.group);
-  std::vector<RankPlace> places;
+  std::vector<RankCores> places;
   for (std::size_t rank = 0; rank < hosts.size(); ++rank)
     places.push_back({nodes[rank], hosts[rank], cores[rank], 1, online[rank], quotas[rank], groups[rank]});
   const std::vector<int> threads =
@@ -56,9 +55,9 @@ std::vector<RankPlace> place_threads(World& world) {
   return places;
 }
 
-std::string placement_report(const std::vector<RankPlace>& places) {
+std::string cores_report(const std::vector<RankCores>& places) {
   std::set<int> nodes;
-  for (const RankPlace& place : places) nodes.insert(place.node);
+  for (const RankCores& place : places) nodes.insert(place.node);
   std::string out = fmt::format("{} on {}\n", counted(places.size(), "rank"), counted(nodes.size(), "node"));
   for (const int node : nodes) {
     std::vector<int> ranks;
@@ -66,14 +65,14 @@ std::string placement_report(const std::vector<RankPlace>& places) {
       if (places[rank].node == node) ranks.push_back(static_cast<int>(rank));
     std::set<int> used;
     for (const int rank : ranks) used.insert(places[rank].cores.begin(), places[rank].cores.end());
-    const RankPlace& first = places[ranks[0]];
+    const RankCores& first = places[ranks[0]];
     // Fewer than all may be another job's share, or a launcher that binds each rank to one core.
     const std::string cores = first.node_cores ? fmt::format(" may use {} of {}", used.size(), counted(first.node_cores, "core")) : "";
     out += fmt::format("  node {} ({}): {}{}\n", node, first.host, counted(ranks.size(), "rank"), cores);
     for (std::size_t i = 0; i < ranks.size();) {  // consecutive ranks that are placed alike share a line
-      const RankPlace& place = places[ranks[i]];
+      const RankCores& place = places[ranks[i]];
       std::vector<int> alike;
-      for (; i < ranks.size() && placed_alike(places[ranks[i]], place); ++i) alike.push_back(ranks[i]);
+      for (; i < ranks.size() && same_cores(places[ranks[i]], place); ++i) alike.push_back(ranks[i]);
       out += fmt::format("    {} {}: {} on {} {}{}\n", alike.size() > 1 ? "ranks" : "rank", core_list(alike), counted(place.threads, "thread"),
                          place.cores.size() == 1 ? "core" : "cores", core_list(place.cores),
                          place.quota > 0 ? fmt::format("; the CPU quota of the control group {} is {}", place.group, cores_text(place.quota)) : "");
@@ -82,7 +81,7 @@ std::string placement_report(const std::vector<RankPlace>& places) {
   return out;
 }
 
-std::vector<std::string> placement_warnings(const std::vector<RankPlace>& places) {
+std::vector<std::string> cores_warnings(const std::vector<RankCores>& places) {
   std::vector<std::string> sentences;
   std::vector<bool> seen(places.size());
   for (std::size_t start = 0; start < places.size(); ++start) {
@@ -92,7 +91,7 @@ std::vector<std::string> placement_warnings(const std::vector<RankPlace>& places
     std::set<int> cores;
     std::size_t threads = 0;
     for (std::size_t i = 0; i < group.size(); ++i) {
-      const RankPlace& place = places[group[i]];
+      const RankCores& place = places[group[i]];
       cores.insert(place.cores.begin(), place.cores.end());
       threads += static_cast<std::size_t>(place.threads);
       for (std::size_t other = start; other < places.size(); ++other)
@@ -111,7 +110,7 @@ std::vector<std::string> placement_warnings(const std::vector<RankPlace>& places
   for (std::size_t rank = 0; rank < places.size(); ++rank)
     if (places[rank].quota > 0) limited[{places[rank].node, places[rank].group}].push_back(static_cast<int>(rank));
   for (const auto& [where, ranks] : limited) {
-    const RankPlace& first = places[ranks[0]];
+    const RankCores& first = places[ranks[0]];
     std::size_t threads = 0;
     for (const int rank : ranks) threads += static_cast<std::size_t>(places[rank].threads);
     if (static_cast<double>(threads) > std::max(1.0, first.quota))
@@ -121,29 +120,6 @@ std::vector<std::string> placement_warnings(const std::vector<RankPlace>& places
                                       cores_text(first.quota), where.second));
   }
   return sentences;
-}
-
-std::string missing_ranks(const std::function<const char*(const char*)>& variable) {
-  const auto count = [&](const char* name) {
-    const char* text = variable(name);
-    return text ? std::atoi(text) : 0;
-  };
-  for (const char* size : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE"}) {
-    if (count(size) > 1)
-      return fmt::format("{} = {}, but MPI knows of one rank only, so every copy of this program would run alone: start it with the mpirun (or "
-                         "srun --mpi=...) of the MPI library that it was built with, which collimate --version names",
-                         size, count(size));
-    if (count(size) == 1) return "";  // one on purpose: mpirun -n 1
-  }
-  for (const char* tasks : {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"}) {
-    if (count(tasks) > 1)
-      return fmt::format("{} = {}, but MPI knows of one rank only: either srun has started copies without MPI ranks (give it --mpi=pmix; srun "
-                         "--mpi=list says what there is), or the batch script lacks mpirun or srun in front of collimate; for one rank on purpose "
-                         "use mpirun -n 1",
-                         tasks, count(tasks));
-    if (count(tasks) == 1) return "";
-  }
-  return "";
 }
 
 }  // namespace collimate
