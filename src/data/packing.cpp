@@ -1,7 +1,5 @@
 #include "collimate/data/packing.hpp"
 
-#include <algorithm>
-
 #include "collimate/base/error.hpp"
 
 namespace collimate {
@@ -25,16 +23,7 @@ std::vector<std::vector<std::int64_t>> pack(std::span<const std::int64_t> length
   return grains;
 }
 
-std::pair<std::int64_t, std::int64_t> contiguous_share(std::int64_t grains, std::int64_t rank, std::int64_t ranks) {
-  ensure(0 <= rank && rank < ranks && grains >= 0, "rank {} of {} cannot share {} grains", rank, ranks, grains);
-  return {grains * rank / ranks, grains * (rank + 1) / ranks};
-}
-
-std::int64_t PackedGrain::target_count() const {
-  return std::count_if(targets.begin(), targets.end(), [](std::int32_t target) { return target >= 0; });
-}
-
-PackedGrain pack_grain(std::span<const PackedSample> samples) {
+PackedGrain pack_grain(std::span<const PackedSample> samples, std::int64_t rows) {
   PackedGrain grain;
   std::int64_t total = 0;
   for (const PackedSample& sample : samples) {
@@ -42,12 +31,11 @@ PackedGrain pack_grain(std::span<const PackedSample> samples) {
            sample.mask.size());
     total += static_cast<std::int64_t>(sample.tokens.size());
   }
-  const auto rows = static_cast<std::size_t>(padded_rows(total));
+  ensure(total <= rows, "{} tokens do not fit into {} rows", total, rows);
   grain.tokens.assign(rows, -1);
   grain.targets.assign(rows, -1);
   grain.positions.assign(rows, -1);
   grain.samples.assign(rows, -1);
-  grain.mask.assign(rows, 0.0f);
   grain.offsets.push_back(0);
   std::size_t row = 0;
   for (const PackedSample& sample : samples) {
@@ -55,10 +43,7 @@ PackedGrain pack_grain(std::span<const PackedSample> samples) {
       grain.tokens[row] = sample.tokens[t];
       grain.positions[row] = static_cast<std::int32_t>(t);
       grain.samples[row] = sample.id;
-      if (t + 1 < sample.tokens.size() && sample.mask[t + 1]) {
-        grain.targets[row] = sample.tokens[t + 1];
-        grain.mask[row] = 1.0f;
-      }
+      if (t + 1 < sample.tokens.size() && sample.mask[t + 1]) grain.targets[row] = sample.tokens[t + 1];
     }
     grain.offsets.push_back(static_cast<std::int32_t>(row));
     grain.ids.push_back(sample.id);

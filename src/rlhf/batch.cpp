@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "collimate/kernels/rows.hpp"
+
 namespace collimate::rlhf {
 
 std::int64_t Sequence::learned() const {
@@ -47,13 +49,15 @@ PackedGrain Batch::pack(std::int64_t grain) const {
   std::vector<std::vector<std::uint8_t>> masks;
   std::vector<PackedSample> samples;
   masks.reserve(grains_[grain].size());
+  std::int64_t tokens = 0;
   for (const std::int64_t i : grains_[grain]) {
     const Sequence& sequence = sequences_[i];
     auto& mask = masks.emplace_back(sequence.mask.empty() ? std::vector<std::uint8_t>(sequence.tokens.size(), 1) : sequence.mask);
     if (sequence.mask.empty()) std::fill_n(mask.begin(), std::max<std::int64_t>(sequence.prompt, 1), std::uint8_t{0});
     samples.push_back({sequence.id, sequence.tokens, mask});
+    tokens += std::ssize(sequence.tokens);
   }
-  return pack_grain(samples);
+  return pack_grain(samples, kernels::padded_rows(tokens));
 }
 
 std::int64_t Batch::tokens() const {
