@@ -134,7 +134,7 @@ std::string did_you_mean(std::string_view name, const std::vector<std::string>& 
   return fmt::format("did you mean {}{}?", dashes, *found);
 }
 
-std::uint64_t hash_of(std::string_view text) {
+std::uint64_t fnv1a(std::string_view text) {
   std::uint64_t hash = 0xcbf29ce484222325;
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
   return hash;

@@ -174,7 +174,7 @@ constexpr Row rows[] = {{"chatml", chatml},
                         {"phi-3-small", phi3_bos},
                         {"phi-3.5", phi35}};
 
-/// hash_of() the canonical form of a text, its default system turn cut out (see cut_system()).
+/// fnv1a() the canonical form of a text, its default system turn cut out (see cut_system()).
 struct Text {
   std::uint64_t hash;
   const char* row;
@@ -252,11 +252,11 @@ std::vector<std::string> chat_template_names() {
   return names;
 }
 
-std::uint64_t chat_template_hash(std::string_view jinja) { return hash_of(cut_system(canonical_jinja(jinja)).form); }
+std::uint64_t chat_template_hash(std::string_view jinja) { return fnv1a(cut_system(canonical_jinja(jinja)).form); }
 
 std::optional<KnownChatTemplate> recognise_chat_template(std::string_view jinja) {
   const Cut cut = cut_system(canonical_jinja(jinja));
-  const auto text = std::find_if(std::begin(texts), std::end(texts), [hash = hash_of(cut.form)](const Text& t) { return t.hash == hash; });
+  const auto text = std::find_if(std::begin(texts), std::end(texts), [hash = fnv1a(cut.form)](const Text& t) { return t.hash == hash; });
   if (text == std::end(texts)) return std::nullopt;
   if (!cut.system) return KnownChatTemplate{text->row, std::nullopt};
   const Template rules = with_system(row_named(text->row).rules(), *cut.system);

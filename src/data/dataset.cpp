@@ -172,7 +172,7 @@ const Template& Dataset::rules() const { return columns_->rules; }
 
 std::string Dataset::tokenizer() const {
   std::string bytes = columns_->tokenizer_bytes();
-  require(hash_of(bytes) == tokenizer_fingerprint(),
+  require(fnv1a(bytes) == tokenizer_fingerprint(),
           "the dataset file '{}' is damaged: its tokenizer does not have its fingerprint; copy it again or prepare it again", path());
   return bytes;
 }

@@ -12,12 +12,12 @@ namespace {
 constexpr std::string_view blanks = " \t\n\r\f\v";
 constexpr char quote = '\x02', break_mark = '\x1e';  // around words; between items
 
-enum class Kind { words, print, block };
+enum class ItemKind { words, print, block };
 using Tokens = std::vector<std::string>;  // a quoted word begins with `quote`
 
 struct Item {
-  Kind kind;
-  std::string words;  // of Kind::words
+  ItemKind kind;
+  std::string words;  // of ItemKind::words
   Tokens tokens;      // of the others
 };
 
@@ -161,12 +161,12 @@ class Reader {
     auto tokens = tag_tokens(text_, at, kind == '{' ? "}}" : "%}", trims);
     if (!tokens) return false;
     if (kind == '{') add_print(plain(std::move(*tokens)));
-    else items.push_back({Kind::block, "", plain(std::move(*tokens))});
+    else items.push_back({ItemKind::block, "", plain(std::move(*tokens))});
     return true;
   }
   void add_words(std::string_view words) {
     if (words.empty()) return;
-    if (items.empty() || items.back().kind != Kind::words) items.push_back({Kind::words, "", {}});
+    if (items.empty() || items.back().kind != ItemKind::words) items.push_back({ItemKind::words, "", {}});
     items.back().words += words;
   }
   /// 'a' + b + 'c' prints the words a, then b, then the words c.
@@ -187,13 +187,13 @@ class Reader {
     if (!has_words || !is_sum) parts = {tokens};
     for (Tokens& part : parts) {
       if (part.size() == 1 && part[0][0] == quote) add_words(std::string_view(part[0]).substr(1));
-      else items.push_back({Kind::print, "", std::move(part)});
+      else items.push_back({ItemKind::print, "", std::move(part)});
     }
   }
   std::string_view text_;
 };
 
-bool is_block(const Item& item, const Tokens& tokens) { return item.kind == Kind::block && item.tokens == tokens; }
+bool is_block(const Item& item, const Tokens& tokens) { return item.kind == ItemKind::block && item.tokens == tokens; }
 
 /// Leaves out what prints nothing: the default of add_generation_prompt, marks of what was generated, and the date that an export fixes.
 void leave_out(std::vector<Item>& items) {
@@ -210,7 +210,7 @@ void name_loops(std::vector<Item>& items) {
   std::map<std::string, std::string> names;
   for (Item& item : items) {
     Tokens& tokens = item.tokens;
-    if (item.kind == Kind::block && tokens.size() > 3 && tokens[0] == "for" && tokens[2] == "in")
+    if (item.kind == ItemKind::block && tokens.size() > 3 && tokens[0] == "for" && tokens[2] == "in")
       names.try_emplace(tokens[1], "loop" + std::to_string(names.size()));
     for (std::size_t i = 0; i < tokens.size(); ++i)
       if (const auto found = names.find(tokens[i]); found != names.end() && (i == 0 || tokens[i - 1] != ".")) tokens[i] = found->second;
@@ -231,12 +231,12 @@ std::string canonical_jinja(std::string_view text) {
     words.clear();
   };
   for (const Item& item : reader.items) {
-    if (item.kind == Kind::words) {
+    if (item.kind == ItemKind::words) {
       words += item.words;
       continue;
     }
     flush();
-    out += item.kind == Kind::print ? "print" : "block";
+    out += item.kind == ItemKind::print ? "print" : "block";
     for (const std::string& token : item.tokens) {
       out += ' ';
       out += token;

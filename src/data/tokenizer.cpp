@@ -87,7 +87,7 @@ std::string Tokenizer::serialize() const {
   return header.dump() + "\n" + file_bytes();
 }
 
-std::uint64_t Tokenizer::fingerprint() const { return hash_of(serialize()); }
+std::uint64_t Tokenizer::fingerprint() const { return fnv1a(serialize()); }
 
 std::unique_ptr<Tokenizer> deserialize_tokenizer(const std::string& bytes) {
   const std::string name = "the stored tokenizer";

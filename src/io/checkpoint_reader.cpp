@@ -28,7 +28,7 @@ struct Location {
 };
 
 /// A checksum block of a piece.
-struct Block {
+struct CheckedBlock {
   const StoredPiece* piece;
   std::int64_t first;
   std::vector<std::byte> bytes;
@@ -52,8 +52,8 @@ struct CheckpointReader::Content {
   Manifest manifest;
   std::map<std::string, std::vector<Location>> pieces;  ///< of each tensor, by begin
   std::map<std::size_t, Hdf5File> files;
-  std::list<Block> blocks;  ///< for each piece the last one that was needed in part, so that small reads in order check it once
-  std::map<const StoredPiece*, std::list<Block>::iterator> block_of;
+  std::list<CheckedBlock> blocks;  ///< for each piece the last one that was needed in part, so that small reads in order check it once
+  std::map<const StoredPiece*, std::list<CheckedBlock>::iterator> block_of;
   std::size_t cached_bytes = 0;  ///< of `blocks`, whose first was used last
 
   Hdf5File& file(std::size_t part);
@@ -161,7 +161,7 @@ const std::byte* CheckpointReader::Content::cached_block(const Location& locatio
     return blocks.front().bytes.data();
   }
   drop(location.piece);
-  Block block{location.piece, first, std::vector<std::byte>(static_cast<std::size_t>(count) * size_of(dtype))};
+  CheckedBlock block{location.piece, first, std::vector<std::byte>(static_cast<std::size_t>(count) * size_of(dtype))};
   read_block(location, dtype, first, count, block.bytes.data());
   cached_bytes += block.bytes.size();
   blocks.push_front(std::move(block));

@@ -70,7 +70,7 @@ Json to_json(const StoredPiece& piece) {
   return json;
 }
 
-StoredPiece piece_of(const Json& json) {
+StoredPiece stored_piece(const Json& json) {
   StoredPiece piece;
   piece.tensor = json.at("tensor").get<std::string>();
   piece.begin = json.at("begin").get<std::int64_t>();
@@ -91,12 +91,12 @@ Json to_json(const StoredPart& part) {
   return {{"file", part.file}, {"bytes", part.bytes}, {"attribute", part.attribute}, {"ranges", ranges}};
 }
 
-StoredPart part_of(const Json& json) {
+StoredPart stored_part(const Json& json) {
   StoredPart part;
   part.file = json.at("file").get<std::string>();
   part.bytes = json.at("bytes").get<std::int64_t>();
   part.attribute = json.at("attribute").get<std::string>();
-  for (const Json& piece : json.at("ranges")) part.pieces.push_back(piece_of(piece));
+  for (const Json& piece : json.at("ranges")) part.pieces.push_back(stored_piece(piece));
   return part;
 }
 
@@ -144,7 +144,7 @@ std::string part_to_json(const StoredPart& part) {
 
 StoredPart part_from_json(const std::string& text, const std::string& path) {
   return unseal(text, path, [](const Json& json) {
-    StoredPart part = part_of(json);
+    StoredPart part = stored_part(json);
     part.tensors = tensors_of(json.at("tensors"));
     return part;
   });
@@ -176,7 +176,7 @@ Manifest read_manifest(const std::string& folder) {
     manifest.sequence = json.at("sequence").get<std::int64_t>();
     manifest.meta = json.at("meta").dump();
     manifest.tensors = tensors_of(json.at("tensors"));
-    for (const Json& part : json.at("parts")) manifest.parts.push_back(part_of(part));
+    for (const Json& part : json.at("parts")) manifest.parts.push_back(stored_part(part));
     return manifest;
   });
 }

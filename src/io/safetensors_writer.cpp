@@ -62,7 +62,7 @@ void write_values(File& file, const SafetensorsSpec& tensor, const std::vector<f
   file.write({reinterpret_cast<const char*>(words.data()), words.size() * sizeof(std::uint16_t)});
 }
 
-void write_file(const std::string& path, const std::vector<SafetensorsSpec>& tensors, const Order& order, const FillTensor& fill) {
+void write_tensors(const std::string& path, const std::vector<SafetensorsSpec>& tensors, const Order& order, const FillTensor& fill) {
   AtomicFile target(path);
   {
     File file(target.temporary(), File::Mode::write);
@@ -102,7 +102,7 @@ float stored_as(const std::string& dtype, float value) {
 }
 
 void write_safetensors(const std::string& path, const std::vector<SafetensorsSpec>& tensors, const FillTensor& fill) {
-  write_file(path, tensors, sorted(tensors), fill);
+  write_tensors(path, tensors, sorted(tensors), fill);
 }
 
 void write_safetensors_folder(const std::string& folder, const std::vector<SafetensorsSpec>& tensors, const FillTensor& fill,
@@ -110,7 +110,7 @@ void write_safetensors_folder(const std::string& folder, const std::vector<Safet
   const fs::path whole = fs::path(folder) / "model.safetensors", index = fs::path(folder) / "model.safetensors.index.json";
   const std::vector<Order> shards = cut(tensors, largest);
   if (shards.size() == 1) {
-    write_file(whole.string(), tensors, shards[0], fill);
+    write_tensors(whole.string(), tensors, shards[0], fill);
     fs::remove(index);  // of an earlier, larger model: a reader that prefers it would load the wrong one
     return;
   }
@@ -118,13 +118,13 @@ void write_safetensors_folder(const std::string& folder, const std::vector<Safet
   std::int64_t total = 0;
   for (std::size_t i = 0; i < shards.size(); ++i) {
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    write_file((fs::path(folder) / name).string(), tensors, shards[i], fill);
+    write_tensors((fs::path(folder) / name).string(), tensors, shards[i], fill);
     for (const std::size_t tensor : shards[i]) {
       map[tensors[tensor].name] = name;
       total += bytes_of(tensors[tensor]);
     }
   }
-  collimate::write_file(index.string(), Json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(2) + "\n");
+  write_file(index.string(), Json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(2) + "\n");
   fs::remove(whole);
 }
 

@@ -6,6 +6,7 @@
 #include "collimate/kernels/elementwise.hpp"
 #include "collimate/kernels/matmul.hpp"
 #include "collimate/model/transformer.hpp"
+#include "model/buffers.hpp"
 #include "model/linear.hpp"
 
 namespace collimate {
@@ -33,10 +34,6 @@ HeadBounds head_bounds(const ModelConfig& config, int shards) {
 }
 
 Tensor rows_of(const Tensor& tensor, std::int64_t rows) { return tensor.slice(0, rows); }
-
-Tensor part_of(const Tensor& buffer, std::int64_t rows, std::int64_t columns) {
-  return buffer.slice(0, rows * columns).reshape({rows, columns});
-}
 
 const char* const key_value[] = {".key", ".value"};
 
@@ -136,11 +133,11 @@ void AttentionLayer::project(Tensor qkv, int v, const Lease& lease, const Scratc
   if (!shared_) return product(qkv, lease.at(in_weight_[v]), bias_ ? lease.at(in_bias_[v]) : Tensor());
   const kernels::Heads& heads = heads_[v];
   const std::int64_t rows = qkv[0], queries = heads.query * heads.size, keys = heads.key_value * heads.size;
-  const Tensor query = part_of(scratch.part, rows, queries);
+  const Tensor query = matrix_in(scratch.part, rows, queries);
   product(query, lease.at(shared_->query[v]), bias_ ? lease.at(shared_->query_bias[v]) : Tensor());
   kernels::copy_columns(qkv, 0, query, 0, queries, stream);
   for (int which = 0; which < 2; ++which) {
-    const Tensor part = part_of(scratch.part, rows, keys);
+    const Tensor part = matrix_in(scratch.part, rows, keys);
     const std::int64_t first = heads.first_key_value * heads.size;
     product(part, lease.at(shared_->weight[which]).slice(first, keys),
             bias_ ? lease.at(shared_->bias[which]).slice(first, keys) : Tensor());
@@ -199,8 +196,8 @@ void AttentionLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved
     const kernels::Heads& heads = heads_[v];
     if (heads.query == 0) return partial.zero(stream);
     const Tensor qkv = rows_of(saved.qkv[v], rows), out = rows_of(saved.out[v], rows), lse = rows_of(saved.lse[v], rows);
-    const Tensor dout = part_of(scratch.narrow, rows, out[1]), dqkv = part_of(scratch.wide, rows, qkv[1]);
-    const Tensor delta = part_of(scratch.delta, rows, heads.query);
+    const Tensor dout = matrix_in(scratch.narrow, rows, out[1]), dqkv = matrix_in(scratch.wide, rows, qkv[1]);
+    const Tensor delta = matrix_in(scratch.delta, rows, heads.query);
     backward_weight(lease, out_weight_[v], dy, out, stream);
     kernels::linear_backward_input(dout, dy, lease.at(out_weight_[v]), Write::replace, stream);
     out_.backward(dout, out, v, use);
@@ -226,7 +223,7 @@ void AttentionLayer::backward_shared(Tensor partial, int v, Tensor dqkv, Tensor 
                                      Stream& stream) const {
   const kernels::Heads& heads = heads_[v];
   const std::int64_t rows = x[0], queries = heads.query * heads.size, keys = heads.key_value * heads.size;
-  const Tensor dquery = part_of(scratch.part, rows, queries);
+  const Tensor dquery = matrix_in(scratch.part, rows, queries);
   kernels::copy_columns(dquery, 0, dqkv, 0, queries, stream);
   backward_weight(lease, shared_->query[v], dquery, x, stream);
   if (bias_) backward_bias(lease, shared_->query_bias[v], dquery, stream);

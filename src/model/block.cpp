@@ -17,8 +17,8 @@ void drop(Tensor x, std::uint32_t where, const Pass& pass) {
 
 }  // namespace
 
-void Block::declare(const ModelConfig& config, ParameterLayout& layout, int index, Held held) {
-  layout.open_chunk(prefix(index), held);
+void Block::declare(const ModelConfig& config, ParameterLayout& layout, int index, Presence presence) {
+  layout.open_chunk(prefix(index), presence);
   NormLayer::declare(config, layout, prefix(index) + ".norm1");
   AttentionLayer::declare(config, layout, prefix(index));
   NormLayer::declare(config, layout, prefix(index) + ".norm2");

@@ -42,20 +42,20 @@ PolicyHead::Buffers PolicyHead::take(Arena& arena, Transformer::Keep keep) const
   return b;
 }
 
-std::vector<PolicyHead::Block> PolicyHead::blocks(std::span<const std::int32_t> targets) const {
-  std::vector<Block> out;
+std::vector<PolicyHead::RowBlock> PolicyHead::blocks(std::span<const std::int32_t> targets) const {
+  std::vector<RowBlock> out;
   for (std::size_t row = 0; row < targets.size(); ++row) {
     if (targets[row] < 0) continue;
     if (out.empty() || out.back().count == kernels::row_block) out.emplace_back();
     out.back().rows.push_back(static_cast<std::int32_t>(row));
     ++out.back().count;
   }
-  for (Block& block : out) block.rows.resize(static_cast<std::size_t>(kernels::padded_rows(block.count)), -1);
+  for (RowBlock& block : out) block.rows.resize(static_cast<std::size_t>(kernels::padded_rows(block.count)), -1);
   return out;
 }
 
 /// b.hidden, b.rows and b.targets of a block; padding rows are zeros without a target.
-void PolicyHead::gather(const Block& block, Tensor hidden, std::span<const std::int32_t> targets, Buffers& b, Stream& stream) const {
+void PolicyHead::gather(const RowBlock& block, Tensor hidden, std::span<const std::int32_t> targets, Buffers& b, Stream& stream) const {
   const auto rows = static_cast<std::int64_t>(block.rows.size());
   std::vector<std::int32_t> wanted;
   for (const std::int32_t row : block.rows) wanted.push_back(row < 0 ? -1 : targets[row]);
@@ -103,7 +103,7 @@ void PolicyHead::score(Tensor hidden, std::span<const std::int32_t> targets, flo
                        Stream& stream, std::span<float> logprob, std::span<float> entropy) const {
   std::fill(logprob.begin(), logprob.end(), 0.0f);
   std::fill(entropy.begin(), entropy.end(), 0.0f);
-  for (const Block& block : blocks(targets)) {
+  for (const RowBlock& block : blocks(targets)) {
     gather(block, hidden, targets, b, stream);
     block_statistics(static_cast<std::int64_t>(block.rows.size()), temperature, b, lease, stream);
     hidden.device().copy(b.host[0].data(), b.logprob.data(), block.count * sizeof(float), stream);
@@ -122,7 +122,7 @@ void PolicyHead::forward_backward(Tensor dhidden, Tensor hidden, std::span<const
   Device& device = hidden.device();
   dhidden.zero(stream);
   bool first = true;
-  for (const Block& block : blocks(targets)) {
+  for (const RowBlock& block : blocks(targets)) {
     const auto rows = static_cast<std::int64_t>(block.rows.size());
     gather(block, hidden, targets, b, stream);
     block_statistics(rows, temperature, b, lease, stream);

@@ -4,16 +4,10 @@
 #include "collimate/kernels/elementwise.hpp"
 #include "collimate/kernels/matmul.hpp"
 #include "collimate/model/transformer.hpp"
+#include "model/buffers.hpp"
 #include "model/linear.hpp"
 
 namespace collimate {
-namespace {
-
-Tensor part_of(const Tensor& buffer, std::int64_t rows, std::int64_t columns) {
-  return buffer.slice(0, rows * columns).reshape({rows, columns});
-}
-
-}  // namespace
 
 void MlpLayer::declare(const ModelConfig& config, ParameterLayout& layout, const std::string& name) {
   const auto bounds = shard_bounds(config.mlp, layout.shards());
@@ -111,7 +105,7 @@ void MlpLayer::backward(Tensor dx, Tensor dy, Tensor x, const Saved& saved, cons
   sum_over_shards(dx, scratch.tree, stream, [&](int v, Tensor partial) {
     if (inner_[v] == 0) return partial.zero(stream);
     const Tensor up = saved.up[v].slice(0, rows), inner = saved.inner[v].slice(0, rows);
-    const Tensor dinner = part_of(scratch.narrow, rows, inner_[v]), dup = part_of(scratch.wide, rows, up[1]);
+    const Tensor dinner = matrix_in(scratch.narrow, rows, inner_[v]), dup = matrix_in(scratch.wide, rows, up[1]);
     backward_weight(lease, down_weight_[v], dy, inner, stream);
     kernels::linear_backward_input(dinner, dy, lease.at(down_weight_[v]), kernels::Write::replace, stream);
     out_.backward(dinner, inner, v, use);

@@ -62,8 +62,8 @@ ParameterLayout Transformer::make_layout(const ModelConfig& config, Head head, c
   const Shape table{config.vocabulary, config.width};
   const bool first = division.first_stage(), last = division.last_stage(), tied = head == Head::policy && config.tied;
   const Part mine = stage_blocks(config, head, division.stage(), division.stages());
-  const auto on = [](bool here) { return here ? Held::yes : Held::no; };
-  layout.open_chunk("embedding", first ? Held::yes : last && tied ? Held::copy : Held::no);
+  const auto on = [](bool here) { return here ? Presence::yes : Presence::no; };
+  layout.open_chunk("embedding", first ? Presence::yes : last && tied ? Presence::copy : Presence::no);
   layout.add("embedding.weight", table, Split::rows, rows, true, {0.02});
   layout.close_chunk();
   if (config.positions == Positions::learned) {
@@ -95,12 +95,12 @@ ParameterLayout Transformer::make_adapter_layout() {
   if (!lora_.on()) return layout;
   for (int i = 0; i < config_.layers; ++i) {
     const bool here = i >= mine_.begin && i < mine_.begin + mine_.count;
-    layout.open_chunk("adapters." + std::to_string(i), here ? Held::yes : Held::no);
+    layout.open_chunk("adapters." + std::to_string(i), here ? Presence::yes : Presence::no);
     declare_adapters(lora_, layout_, "block." + std::to_string(i), layout);
     layout.close_chunk();
   }
   if (!head_apart()) return layout;
-  layout.open_chunk("head", division_.last_stage() ? Held::yes : Held::no);
+  layout.open_chunk("head", division_.last_stage() ? Presence::yes : Presence::no);
   declare_value_head(config_, layout);
   head_chunk_ = layout.close_chunk();
   return layout;
@@ -202,17 +202,17 @@ int Transformer::adapter_chunk(int chunk) const {
   return block >= 0 && block < config_.layers ? block : -1;
 }
 
-BlockLease Transformer::fetch_block(const Weights& weights, std::size_t i, int next) const {
+BlockLease Transformer::fetch_block(const ModelWeights& weights, std::size_t i, int next) const {
   const int chunk = chunk_of_block(i);
   return {weights.own.fetch(chunk, next), weights.adapters ? weights.adapters->fetch(adapter_chunk(chunk), adapter_chunk(next)) : Lease()};
 }
 
-Lease Transformer::fetch_head(const Weights& weights, int next) const {
+Lease Transformer::fetch_head(const ModelWeights& weights, int next) const {
   return head_apart() ? weights.adapters->fetch(head_chunk_) : weights.own.fetch(head_chunk_, next);
 }
-void Transformer::reduce_head(const Weights& weights) const { (head_apart() ? *weights.adapters : weights.own).reduce(head_chunk_); }
+void Transformer::reduce_head(const ModelWeights& weights) const { (head_apart() ? *weights.adapters : weights.own).reduce(head_chunk_); }
 
-Tensor Transformer::forward(const Activations& a, const Weights& weights, const Pass& pass) const {
+Tensor Transformer::forward(const Activations& a, const ModelWeights& weights, const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = pass.grain.rows();
   const bool all = a.blocks.size() == blocks_.size(), last = final_norm_.has_value();
@@ -233,7 +233,7 @@ Tensor Transformer::forward(const Activations& a, const Weights& weights, const 
   return a.final_norm.y.slice(0, rows);
 }
 
-void Transformer::backward(Tensor dhidden, const Activations& a, const Weights& weights, const Pass& pass) const {
+void Transformer::backward(Tensor dhidden, const Activations& a, const ModelWeights& weights, const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = pass.grain.rows();
   const Tensor gradient = a.gradient.slice(0, rows);
@@ -259,7 +259,7 @@ void Transformer::backward(Tensor dhidden, const Activations& a, const Weights& 
   if (division_.first_stage() && weights.own.learns()) backward_embedding(a, weights, pass);
 }
 
-void Transformer::backward_embedding(const Activations& a, const Weights& weights, const Pass& pass) const {
+void Transformer::backward_embedding(const Activations& a, const ModelWeights& weights, const Pass& pass) const {
   Stream& stream = pass.stream;
   const std::int64_t rows = pass.grain.rows();
   const Tensor gradient = a.gradient.slice(0, rows);
@@ -277,7 +277,7 @@ void Transformer::backward_embedding(const Activations& a, const Weights& weight
   weights.own.reduce(1);
 }
 
-void Transformer::embed(Tensor x, const Weights& weights, Tensor tokens, Tensor positions, Stream& stream) const {
+void Transformer::embed(Tensor x, const ModelWeights& weights, Tensor tokens, Tensor positions, Stream& stream) const {
   const bool rows = x[0] > 0, learned = config_.positions == Positions::learned;
   const Lease embedding = weights.own.fetch(0, learned ? 1 : chunk_of_block(0));
   const Parameter& table = layout_.parameter("embedding.weight");
@@ -294,7 +294,7 @@ void Transformer::embed(Tensor x, const Weights& weights, Tensor tokens, Tensor 
   if (rows) kernels::embedding_add(x, lease.at(layout_.view("position.weight")), positions, stream);
 }
 
-Tensor Transformer::decode(const Activations& a, const Weights& weights, const KvCache& cache, Tensor tokens, Tensor slots,
+Tensor Transformer::decode(const Activations& a, const ModelWeights& weights, const KvCache& cache, Tensor tokens, Tensor slots,
                            Tensor positions, Stream& stream) const {
   const std::int64_t rows = tokens[0];
   if (division_.first_stage()) embed(a.x[0].slice(0, rows), weights, tokens, positions, stream);

@@ -17,12 +17,12 @@ std::vector<std::int64_t> shard_bounds(std::int64_t n, int shards, std::int64_t 
   return bounds;
 }
 
-void ParameterLayout::open_chunk(std::string name, Held held) {
+void ParameterLayout::open_chunk(std::string name, Presence presence) {
   ensure(!open_ && ties_.empty(), "chunk '{}' was opened inside another or after a tie", name);
   open_ = true;
   first_open_ = parameters_.size();
   fill_.assign(shards_ + 1, 0);
-  chunks_.push_back({std::move(name), size_, 0, {}, held != Held::no, held == Held::copy});
+  chunks_.push_back({std::move(name), size_, 0, {}, presence != Presence::no, presence == Presence::copy});
 }
 
 void ParameterLayout::add(std::string name, Shape shape, bool decays, Initial initial) {

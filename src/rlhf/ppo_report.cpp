@@ -42,10 +42,10 @@ void PpoTrainer::report(std::int64_t iteration, const Rollout& rollout, const Ex
   line.add("explained_variance", explained_variance(e.value, e.returns, rollout.where())).add("ended", ended);
   line.add("length", length.mean).add("length_p95", length.p95).add("length_max", length.max).add("mult_prob_error", gap.mult_prob_error);
   if (session_.hash_due(iteration)) {
-    const auto hash_of = [&](const Learner& model) {  // an actor that is frozen yet has none of this iteration
+    const auto last_hash = [&](const Learner& model) {  // an actor that is frozen yet has none of this iteration
       return model.state_hash.empty() ? hash_text(model.store(), StepName{"ppo", iteration}.text()) : model.state_hash;
     };
-    line.add("state_hash", hash_of(actor_)).add("critic_hash", hash_of(critic_));
+    line.add("state_hash", last_hash(actor_)).add("critic_hash", last_hash(critic_));
   }
   session_.metrics(line);
   write_samples(iteration, rollout, e);

@@ -16,7 +16,6 @@ namespace collimate::rlhf {
 namespace {
 
 using nlohmann::json;
-using Kind = StageInput::Kind;
 
 constexpr std::array stages = {"sft", "reward", "ppo"};  // that leave checkpoints
 
@@ -80,8 +79,8 @@ std::vector<StageInput> all_inputs(const Options& o) {
 std::string checksum_of(const Session& session, const StageInput& input) {
   if (input.value.empty()) return "";
   try {
-    if (input.kind == Kind::dataset) return Dataset(session.path(input.value), false).checksum();
-    if (input.kind == Kind::file) return checksum_text(checksum(read_file(session.path(input.value))));
+    if (input.kind == InputKind::dataset) return Dataset(session.path(input.value), false).checksum();
+    if (input.kind == InputKind::file) return checksum_text(checksum(read_file(session.path(input.value))));
     const auto folder = stored_checkpoint(session, input.value);
     return folder ? checksum_text(checksum(read_file(*folder + "/manifest.json"))) : "";
   } catch (const Error& error) {
@@ -175,26 +174,26 @@ void check_length(const Session& session, const std::string& stage, const Resume
 }  // namespace
 
 std::vector<StageInput> inputs_of(const Options& o, const std::string& stage) {
-  const StageInput reward = {"ppo.reward", o.ppo.scorer.kind == "model" ? o.ppo.reward : "", Kind::checkpoint},
-                   words = {"ppo.scorer_lexicon", o.ppo.scorer.kind == "lexicon" ? o.ppo.scorer.lexicon : "", Kind::file};
+  const StageInput reward = {"ppo.reward", o.ppo.scorer.kind == "model" ? o.ppo.reward : "", InputKind::checkpoint},
+                   words = {"ppo.scorer_lexicon", o.ppo.scorer.kind == "lexicon" ? o.ppo.scorer.lexicon : "", InputKind::file};
   if (stage == "sft")
-    return {{"sft.data", o.sft.data, Kind::dataset, true}, {"sft.heldout", o.sft.heldout, Kind::dataset}, {"sft.init", o.sft.init, Kind::checkpoint}};
+    return {{"sft.data", o.sft.data, InputKind::dataset, true}, {"sft.heldout", o.sft.heldout, InputKind::dataset}, {"sft.init", o.sft.init, InputKind::checkpoint}};
   if (stage == "reward")
-    return {{"reward.data", o.reward.data, Kind::dataset, true},
-            {"reward.heldout", o.reward.heldout, Kind::dataset},
-            {"reward.init", o.reward.init, Kind::checkpoint}};
+    return {{"reward.data", o.reward.data, InputKind::dataset, true},
+            {"reward.heldout", o.reward.heldout, InputKind::dataset},
+            {"reward.init", o.reward.init, InputKind::checkpoint}};
   if (stage == "ppo")
-    return {{"ppo.prompts", o.ppo.prompts, Kind::dataset, true},
-            {"evaluate.prompts", o.evaluate.prompts, Kind::dataset},
-            {"ppo.actor", o.ppo.actor, Kind::checkpoint},
-            {"ppo.critic", o.ppo.critic, Kind::checkpoint},
-            {"ppo.reference", o.ppo.reference, Kind::checkpoint},
+    return {{"ppo.prompts", o.ppo.prompts, InputKind::dataset, true},
+            {"evaluate.prompts", o.evaluate.prompts, InputKind::dataset},
+            {"ppo.actor", o.ppo.actor, InputKind::checkpoint},
+            {"ppo.critic", o.ppo.critic, InputKind::checkpoint},
+            {"ppo.reference", o.ppo.reference, InputKind::checkpoint},
             reward,
             words};
   if (stage == "evaluate")
-    return {{"evaluate.prompts", o.evaluate.prompts, Kind::dataset, true},
-            {"evaluate.model", o.evaluate.model, Kind::checkpoint},
-            {"evaluate.reference", o.evaluate.reference, Kind::checkpoint},
+    return {{"evaluate.prompts", o.evaluate.prompts, InputKind::dataset, true},
+            {"evaluate.model", o.evaluate.model, InputKind::checkpoint},
+            {"evaluate.reference", o.evaluate.reference, InputKind::checkpoint},
             reward,
             words};
   return {};
@@ -207,7 +206,7 @@ std::string input_checksums(const Session& session, const std::string& stage) {
   };
   for (const StageInput& input : inputs_of(session.options, stage)) add(input);
   for (const StageInput& input : all_inputs(session.options)) {
-    if (sums.contains(input.option) || (input.kind == Kind::checkpoint && names_stage(input.value))) continue;
+    if (sums.contains(input.option) || (input.kind == InputKind::checkpoint && names_stage(input.value))) continue;
     try {
       add(input);
     } catch (const Error&) {

@@ -41,7 +41,7 @@ void check_order(const Options& o) {
     require(std::find(stages.begin(), stage, *stage) == stage, "run.stages names the stage {} twice: name it once", *stage);
     for (const StageInput& input : inputs_of(o, *stage)) {
       require(!input.needed || !input.value.empty(), "the stage {} needs {}: name a dataset that `collimate prepare` has made", *stage, input.option);
-      if (input.kind != StageInput::Kind::checkpoint) continue;
+      if (input.kind != InputKind::checkpoint) continue;
       const std::string& name = input.value;
       const auto maker = std::find(stages.begin(), stages.end(), name);
       require(maker == stages.end() || maker < stage,
@@ -144,7 +144,7 @@ bool starts_from_random(const Options& options) {
   std::vector<std::string> open = options.run.stages;
   for (std::size_t i = 0; i < open.size(); ++i)  // grows by what a stage starts from
     for (const StageInput& input : inputs_of(options, open[i])) {
-      if (input.kind != StageInput::Kind::checkpoint) continue;
+      if (input.kind != InputKind::checkpoint) continue;
       if (input.value == "random") return true;
       if (!contains(open, input.value)) open.push_back(input.value);
     }
@@ -161,7 +161,7 @@ void check_checkpoints(const Session& session) {
       if (resume) check_restart(session, stage, *resume);
       if (resume && resume->complete) continue;
       for (const StageInput& input : inputs_of(session.options, stage))
-        if (const auto folder = input.kind == StageInput::Kind::checkpoint ? stored_checkpoint(session, input.value) : std::nullopt)
+        if (const auto folder = input.kind == InputKind::checkpoint ? stored_checkpoint(session, input.value) : std::nullopt)
           folders.insert(*folder);
     }
     for (const std::string& folder : folders) SavedModels(folder).verify();

@@ -118,29 +118,29 @@ void run_steps(Session& session, const Schedule& schedule, const std::function<v
   if (schedule.steps > 0) evaluate_at_end(schedule.steps);  // a longer stage was stopped here, and is shortened
 }
 
-BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kind kind)
+BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Spec spec)
     : session_(session),
-      kind_(std::move(kind)),
-      data_(open_dataset(session, kind_.stage + ".data", options.data, kind_.data)),
-      source_(find_source(session, kind_.stage + ".init", options.init, Head::policy, kind_.start, data_)),
+      spec_(std::move(spec)),
+      data_(open_dataset(session, spec_.stage + ".data", options.data, spec_.data)),
+      source_(find_source(session, spec_.stage + ".init", options.init, Head::policy, spec_.start, data_)),
       steps_(steps_of(options, data_.size())),
       plan_(session.device),
       workspace_(plan_),
       options_(options) {
-  match_text(source_, data_, kind_.stage + ".init = " + options.init);
+  match_text(source_, data_, spec_.stage + ".init = " + options.init);
   check_lengths(session, data_, source_.card.config);
   if (!options.heldout.empty()) {
-    heldout_.emplace(open_dataset(session, kind_.stage + ".heldout", options.heldout, kind_.data));
-    match_text(source_, *heldout_, kind_.stage + ".data");
+    heldout_.emplace(open_dataset(session, spec_.stage + ".heldout", options.heldout, spec_.data));
+    match_text(source_, *heldout_, spec_.stage + ".data");
     check_lengths(session, *heldout_, source_.card.config);
   }
   const std::int64_t grains = grains_ = grain_bound(options.batch, most_tokens(data_, options.batch), session.options.machine.grain_tokens);
   model_.engine =
-      std::make_unique<Engine>(kind_.model, source_.card.config, kind_.head, session.division(),
+      std::make_unique<Engine>(spec_.model, source_.card.config, spec_.head, session.division(),
                                EngineUse{.rows = session.most_rows(),
                                          .most_grains = grains,
                                          .recompute = session.recompute(),
-                                         .lora = session.options.lora.of(kind_.stage)},
+                                         .lora = session.options.lora.of(spec_.stage)},
                                workspace_);
   model_.rate = options.optimizer.learning_rate(steps_);
   workspace_.reserve();
@@ -148,11 +148,11 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Kin
 }
 
 std::vector<std::string> BatchTrainer::warnings() const {
-  const std::string& stage = kind_.stage;
+  const std::string& stage = spec_.stage;
   std::vector<std::string> all = warmup_warnings(stage + ".warmup", model_.rate);
   if (options_.batch > data_.size())
     all.push_back(fmt::format("{}.batch = {} is more than the {} {} of '{}', so every step uses some of them more than once", stage,
-                              options_.batch, data_.size(), kind_.data == DatasetKind::preference ? "prompt groups" : "samples",
+                              options_.batch, data_.size(), spec_.data == DatasetKind::preference ? "prompt groups" : "samples",
                               data_.path()));
   std::error_code error;
   if (heldout_ && std::filesystem::equivalent(data_.path(), heldout_->path(), error))
@@ -166,13 +166,13 @@ void BatchTrainer::run() {
   plan_.commit(static_cast<std::size_t>(session_.options.machine.device_memory));
   model_.start(options_.optimizer);
   load_source(session_, source_, *model_.engine);
-  source_.card.adapters = note_of(session_, kind_.stage, source_, *model_.engine);
-  if (const auto found = find_resume(session_, kind_.stage)) resume(found->folder);
-  if (done_ == 0) hash_start(session_, kind_.stage, {model_.engine.get()});
+  source_.card.adapters = note_of(session_, spec_.stage, source_, *model_.engine);
+  if (const auto found = find_resume(session_, spec_.stage)) resume(found->folder);
+  if (done_ == 0) hash_start(session_, spec_.stage, {model_.engine.get()});
   session_.log.info("{}", describe());
-  progress_ = std::make_unique<Progress>(session_, kind_.stage, done_, steps_, options_.log_every);
+  progress_ = std::make_unique<Progress>(session_, spec_.stage, done_, steps_, options_.log_every);
   run_steps(
-      session_, {kind_.stage, done_, steps_, options_.evaluate_every, options_.checkpoint_every},
+      session_, {spec_.stage, done_, steps_, options_.evaluate_every, options_.checkpoint_every},
       [&](std::int64_t step) {
         progress_->begin(step);
         learn(step);
@@ -181,8 +181,8 @@ void BatchTrainer::run() {
         if (heldout_) evaluate(step);
       },
       [&](std::int64_t step) { save(step, false); });
-  session_.summary.set(kind_.stage + ".state_hash", hash_text(model_.store(), "end of " + kind_.stage));
-  note_end(session_, kind_.stage, steps_);
+  session_.summary.set(spec_.stage + ".state_hash", hash_text(model_.store(), "end of " + spec_.stage));
+  note_end(session_, spec_.stage, steps_);
   save(steps_, true);
 }
 
@@ -203,19 +203,19 @@ void BatchTrainer::report(std::int64_t step, JsonLine line, std::int64_t tokens,
 }
 
 void BatchTrainer::save(std::int64_t step, bool complete) {
-  const bool whole = complete || stays(session_, kind_.stage, step);
+  const bool whole = complete || stays(session_, spec_.stage, step);
   finish(whole);
   // A finished stage can go on to more steps where these do not change the rates of those that are done.
   const bool moments = !complete || !depends_on_steps(model_.rate);
-  save_stage(session_, {kind_.stage, step, steps_, complete, nlohmann::json{{"normalised", whole}}.dump()},
-             {{kind_.model, source_.card, &model_.store(), moments}}, source_.text);
+  save_stage(session_, {spec_.stage, step, steps_, complete, nlohmann::json{{"normalised", whole}}.dump()},
+             {{spec_.model, source_.card, &model_.store(), moments}}, source_.text);
 }
 
 void BatchTrainer::resume(const std::string& folder) {
   const SavedModels saved(folder);
   done_ = nlohmann::json::parse(saved.progress())["step"];
-  model_.resume(saved, kind_.model, done_);
-  session_.log.info("{:<6} resuming after step {} from {}", kind_.stage, done_, folder);
+  model_.resume(saved, spec_.model, done_);
+  session_.log.info("{:<6} resuming after step {} from {}", spec_.stage, done_, folder);
 }
 
 }  // namespace collimate::rlhf

@@ -60,9 +60,9 @@ TEST(Text, NearestName) {
   EXPECT_EQ(did_you_mean("sft.r", names), "did you mean sft.rate?");     // the beginning of a name
   EXPECT_EQ(did_you_mean("gpu", names), "");
   EXPECT_EQ(did_you_mean("x", {}), "");
-  EXPECT_EQ(hash_of(""), 0xcbf29ce484222325u);
-  EXPECT_EQ(hash_of("a"), 0xaf63dc4c8601ec8cu);  // published FNV-1a vectors
-  EXPECT_EQ(hash_of("foobar"), 0x85944171f73967e8u);
+  EXPECT_EQ(fnv1a(""), 0xcbf29ce484222325u);
+  EXPECT_EQ(fnv1a("a"), 0xaf63dc4c8601ec8cu);  // published FNV-1a vectors
+  EXPECT_EQ(fnv1a("foobar"), 0x85944171f73967e8u);
 }
 
 }  // namespace

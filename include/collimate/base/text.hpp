@@ -28,6 +28,6 @@ int edit_distance(std::string_view a, std::string_view b);
 std::string did_you_mean(std::string_view name, const std::vector<std::string>& candidates, std::string_view dashes = "");
 
 /// FNV-1a, 64 bits: to compare texts, not to protect them.
-std::uint64_t hash_of(std::string_view text);
+std::uint64_t fnv1a(std::string_view text);
 
 }  // namespace collimate

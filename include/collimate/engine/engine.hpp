@@ -160,7 +160,7 @@ class Engine {
     std::size_t index;
     std::int32_t slot, length, last;
   };
-  Weights weights() { return {*store_, adapters_.get()}; }
+  ModelWeights weights() { return {*store_, adapters_.get()}; }
   GrainBuffers take_grain(Arena& arena, std::int64_t rows) const;
   Learn take_learn(Arena& arena) const;
   Score take_score(Arena& arena) const;

@@ -42,12 +42,12 @@ class PolicyHead {
   std::int64_t decode_scratch(std::int64_t rows) const;  ///< elements of decode's scratch
 
  private:
-  struct Block {
+  struct RowBlock {
     std::vector<std::int32_t> rows;  // of the grain; padded with -1
     std::int64_t count = 0;
   };
-  std::vector<Block> blocks(std::span<const std::int32_t> targets) const;
-  void gather(const Block& block, Tensor hidden, std::span<const std::int32_t> targets, Buffers& b, Stream& stream) const;
+  std::vector<RowBlock> blocks(std::span<const std::int32_t> targets) const;
+  void gather(const RowBlock& block, Tensor hidden, std::span<const std::int32_t> targets, Buffers& b, Stream& stream) const;
   void block_statistics(std::int64_t rows, float temperature, Buffers& buffers, const Lease& lease, Stream& stream) const;
   void merge(int first, int shards, std::size_t depth, std::int64_t rows, float temperature, Buffers& buffers, Stream& stream) const;
   void merge_ranks(std::int64_t rows, Buffers& buffers, Stream& stream) const;

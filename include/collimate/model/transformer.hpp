@@ -18,8 +18,8 @@ struct BlockLease : Lease {
 };
 
 /// The parameters that a Transformer computes with: the model's own and, where it has adapters and they are on, theirs.
-struct Weights {
-  Weights(ParameterStore& own, ParameterStore* adapters = nullptr) : own(own), adapters(adapters) {}  // NOLINT: a store is weights
+struct ModelWeights {
+  ModelWeights(ParameterStore& own, ParameterStore* adapters = nullptr) : own(own), adapters(adapters) {}  // NOLINT: a store is weights
   ParameterStore& own;
   ParameterStore* adapters;
 };
@@ -144,7 +144,7 @@ class Block {
     Tensor mid;  ///< [R,C]
   };
   Block(const ModelConfig& config, const ParameterLayout& layout, const LoraConfig& lora, const ParameterLayout& adapters, int index);
-  static void declare(const ModelConfig& config, ParameterLayout& layout, int index, Held held);
+  static void declare(const ModelConfig& config, ParameterLayout& layout, int index, Presence presence);
   Saved take(Arena& arena, std::int64_t rows) const;
   /// What a block keeps that computes `how` again: its own buffers, and those of `shared` for the rest.
   Saved take(Arena& arena, std::int64_t rows, Recompute how, const Saved& shared) const;
@@ -208,8 +208,8 @@ class Transformer {
   const Division& division() const { return division_; }
   Head head() const { return head_; }
   const ParameterLayout& head_layout() const { return head_apart() ? adapter_layout_ : layout_; }
-  Lease fetch_head(const Weights& weights, int next = -1) const;
-  void reduce_head(const Weights& weights) const;
+  Lease fetch_head(const ModelWeights& weights, int next = -1) const;
+  void reduce_head(const ModelWeights& weights) const;
   ShardTree shard_tree() const;                   ///< without room
   std::size_t blocks() const { return blocks_.size(); }  ///< of this stage
   int first_chunk() const { return division_.first_stage() ? 0 : chunk_of_block(0); }  ///< of this stage's forward
@@ -222,12 +222,12 @@ class Transformer {
 
   /// Hidden states [R,C] = activations.final_norm.y on the last stage; elsewhere what the next stage reads. On all stages but the first
   /// activations.x[0] holds what the one before gave. A grain without rows computes nothing but takes part in what replicas do together.
-  Tensor forward(const Activations& activations, const Weights& weights, const Pass& pass) const;
+  Tensor forward(const Activations& activations, const ModelWeights& weights, const Pass& pass) const;
   /// On the last stage dhidden [R,C] = gradient of the hidden states; elsewhere activations.gradient holds the gradient of what the next stage
   /// reads. Every gradient of the grain but the head's is written; activations.gradient becomes that of this stage's input.
-  void backward(Tensor dhidden, const Activations& activations, const Weights& weights, const Pass& pass) const;
+  void backward(Tensor dhidden, const Activations& activations, const ModelWeights& weights, const Pass& pass) const;
   /// One token (tokens[B], positions[B]) for each sequence in slots[B]: as forward.
-  Tensor decode(const Activations& activations, const Weights& weights, const KvCache& cache, Tensor tokens, Tensor slots, Tensor positions,
+  Tensor decode(const Activations& activations, const ModelWeights& weights, const KvCache& cache, Tensor tokens, Tensor slots, Tensor positions,
                 Stream& stream) const;
   /// A cache of `slots` sequences of at most `capacity` tokens.
   KvCache take_cache(Arena& arena, std::int64_t slots, std::int64_t capacity) const;
@@ -240,9 +240,9 @@ class Transformer {
   int chunk_of_block(std::size_t i) const { return (config_.positions == Positions::learned ? 2 : 1) + static_cast<int>(mine_.begin + i); }
   int final_chunk() const { return (config_.positions == Positions::learned ? 2 : 1) + static_cast<int>(config_.layers); }
   int adapter_chunk(int chunk) const;
-  BlockLease fetch_block(const Weights& weights, std::size_t i, int next) const;
-  void embed(Tensor x, const Weights& weights, Tensor tokens, Tensor positions, Stream& stream) const;
-  void backward_embedding(const Activations& activations, const Weights& weights, const Pass& pass) const;
+  BlockLease fetch_block(const ModelWeights& weights, std::size_t i, int next) const;
+  void embed(Tensor x, const ModelWeights& weights, Tensor tokens, Tensor positions, Stream& stream) const;
+  void backward_embedding(const Activations& activations, const ModelWeights& weights, const Pass& pass) const;
   ModelConfig config_;
   Head head_;
   Division division_;

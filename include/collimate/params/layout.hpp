@@ -54,7 +54,7 @@ struct Chunk {
 std::vector<std::int64_t> shard_bounds(std::int64_t n, int shards, std::int64_t unit = 1);
 
 /// Which of a chunk's places a rank has.
-enum class Held {
+enum class Presence {
   yes,
   no,
   copy  ///< values and state are held, but another pipeline stage counts them (a tied embedding beside its head)
@@ -68,7 +68,7 @@ class ParameterLayout {
   ParameterLayout(int shards, Part held) : shards_(shards), held_(held) {}
 
   /// Starts a chunk; its parameters follow, then close_chunk(), which returns the chunk's index.
-  void open_chunk(std::string name, Held held = Held::yes);
+  void open_chunk(std::string name, Presence presence = Presence::yes);
   void add(std::string name, Shape shape, bool decays, Initial initial);  ///< into the shared section
   void add(std::string name, Shape shape, Split split, std::vector<std::int64_t> bounds, bool decays, Initial initial);
   int close_chunk();

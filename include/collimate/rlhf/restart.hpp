@@ -7,11 +7,12 @@
 
 namespace collimate::rlhf {
 
+enum class InputKind { dataset, checkpoint, file };
+
 /// What a stage reads, by the option that names it.
 struct StageInput {
-  enum class Kind { dataset, checkpoint, file };
   std::string option, value;
-  Kind kind;
+  InputKind kind;
   bool needed = false;  ///< the stage cannot be without it
 };
 std::vector<StageInput> inputs_of(const Options& options, const std::string& stage);

@@ -145,13 +145,13 @@ class BatchTrainer {
   void run();
 
  protected:
-  struct Kind {
+  struct Spec {
     std::string stage, model;
     DatasetKind data;
     Head head;
     Accept start;
   };
-  BatchTrainer(Session& session, const TrainingOptions& options, Kind kind);
+  BatchTrainer(Session& session, const TrainingOptions& options, Spec spec);
   virtual void learn(std::int64_t step) = 0;
   virtual void evaluate(std::int64_t step) = 0;  ///< on the held-out data, which are there
   /// Before a checkpoint: whole, one that others may start from, or one to go on from alone.
@@ -163,13 +163,13 @@ class BatchTrainer {
   /// optimizer_step of this stage's model, which is told of ranks without work at its first one.
   template <class Totals, class LossOf, class Sentence>
   Totals update(std::int64_t step, const Batch& batch, const LossOf& loss_of, const Sentence& sentence) {
-    if (step == done_ + 1) session_.warn_of_idle_ranks(kind_.stage, batch.grains());
-    return optimizer_step<Totals>(session_, model_, {kind_.stage, step}, batch, {.dropout = dropout_of(step)}, loss_of, sentence);
+    if (step == done_ + 1) session_.warn_of_idle_ranks(spec_.stage, batch.grains());
+    return optimizer_step<Totals>(session_, model_, {spec_.stage, step}, batch, {.dropout = dropout_of(step)}, loss_of, sentence);
   }
   void report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details);
 
   Session& session_;
-  Kind kind_;
+  Spec spec_;
   Dataset data_;
   std::optional<Dataset> heldout_;
   Source source_;
