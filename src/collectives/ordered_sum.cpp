@@ -1,7 +1,6 @@
 #include "collimate/collectives/ordered_sum.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 #include "collimate/collectives/shares.hpp"
@@ -145,7 +144,6 @@ Tensor OrderedSum::merge(std::vector<SumNode> nodes, std::vector<Tensor> terms, 
 void OrderedSum::collect(Communicator& data, std::int64_t grains, Tensor sum, Stream& stream) {
   std::vector<std::vector<SumNode>> nodes;
   for (int rank = 0; rank < ranks_; ++rank) nodes.push_back(nodes_of(part_of(grains, rank, ranks_)));
-  nodes_sent_ = static_cast<std::int64_t>(held_.size());
   for (const Part& range : ranges_) collect(data, nodes, range, sum, stream);
 }
 
@@ -209,28 +207,5 @@ Tensor OrderedSum::finish(Communicator& data, std::int64_t grains, Stream& strea
   held_.clear();
   return sum;
 }
-
-std::vector<double> gather_in_order(Communicator& ranks, const std::vector<std::int64_t>& samples, const std::vector<double>& values,
-                                    std::int64_t total, int width) {
-  ensure(values.size() == samples.size() * static_cast<std::size_t>(width), "{} values do not belong to {} samples of {}", values.size(),
-         samples.size(), width);
-  const auto all_samples = gather_all(ranks, samples);
-  const auto all_values = gather_all(ranks, values);
-  std::vector<double> ordered(static_cast<std::size_t>(total * width));
-  std::vector<bool> present(static_cast<std::size_t>(total));
-  std::int64_t missing = total;
-  for (std::size_t rank = 0; rank < all_samples.size(); ++rank)
-    for (std::size_t k = 0; k < all_samples[rank].size(); ++k, --missing) {
-      const std::int64_t sample = all_samples[rank][k];
-      ensure(sample >= 0 && sample < total, "rank {} gave a value of sample {}, but there are {} samples", rank, sample, total);
-      ensure(!present[sample], "sample {} has values from two grains, the second one on rank {}", sample, rank);
-      present[sample] = true;
-      std::copy_n(all_values[rank].begin() + static_cast<std::ptrdiff_t>(k) * width, width, ordered.begin() + sample * width);
-    }
-  ensure(missing == 0, "{} of {} samples have no value on any rank", missing, total);
-  return ordered;
-}
-
-double sum_in_order(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
 }  // namespace collimate

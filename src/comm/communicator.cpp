@@ -1,7 +1,5 @@
 #include "collimate/comm/communicator.hpp"
 
-#include <numeric>
-
 namespace collimate {
 
 Part part_of(std::int64_t n, int rank, int ranks) {
@@ -22,21 +20,6 @@ void Communicator::send(Tensor data, int to, Stream& stream) {
 void Communicator::receive(Tensor data, int from, Stream& stream) {
   const Message message{data, from};
   exchange({}, {&message, 1}, stream);
-}
-
-void Communicator::all_to_all(Tensor received, std::span<const std::int64_t> receive_counts, Tensor sent,
-                              std::span<const std::int64_t> send_counts, Stream& stream) {
-  const auto cut = [&](Tensor whole, std::span<const std::int64_t> counts) {
-    ensure(static_cast<int>(counts.size()) == size(), "all_to_all got {} counts for {} ranks", counts.size(), size());
-    ensure(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}) <= whole.count(), "the counts of all_to_all exceed its tensor");
-    std::vector<Message> messages;
-    const Tensor flat = whole.reshape({whole.count()});
-    std::int64_t begin = 0;
-    for (int peer = 0; peer < size(); begin += counts[peer++])
-      if (counts[peer]) messages.push_back({flat.slice(begin, counts[peer]), peer});
-    return messages;
-  };
-  exchange(cut(sent, send_counts), cut(received, receive_counts), stream);
 }
 
 std::vector<std::string> gather_all(Communicator& ranks, const std::string& mine) {

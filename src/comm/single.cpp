@@ -24,10 +24,6 @@ class SingleCommunicator final : public Communicator {
   std::int64_t sent_bytes() const override { return 0; }
   void broadcast(Tensor, int, Stream&) override {}
   void all_gather(Tensor all, Tensor mine, std::span<const std::int64_t>, Stream& stream) override { copy(all, mine, stream); }
-  void all_reduce(Tensor, Reduce, Stream&) override {}
-  void reduce_scatter(Tensor mine, Tensor whole, std::span<const std::int64_t>, Reduce, Stream& stream) override {
-    copy(mine, whole, stream);
-  }
   std::vector<std::vector<std::byte>> gather_bytes(std::span<const std::byte> mine) override {
     return {std::vector<std::byte>(mine.begin(), mine.end())};
   }

@@ -32,7 +32,7 @@ PolicyHead::Buffers PolicyHead::take(Arena& arena, Transformer::Keep keep) const
   b.entropy = arena.take({rows});
   b.lse = arena.take({rows});
   if (keep == Transformer::Keep::all) {
-    b.tree = tree_;
+    b.tree = tree_.with_exchange(arena, rows * width_);
     for (std::size_t v = 1; v < weight_.size(); v *= 2) b.tree.room.push_back(arena.take({rows, width_}));
     b.dhidden = arena.take({rows, width_});
     b.dlogprob = arena.take({rows});

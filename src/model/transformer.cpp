@@ -148,12 +148,13 @@ Activations Transformer::take(Arena& arena, std::int64_t rows, Keep keep, const 
     a.gradient = like->gradient;
   } else {
     if (again) a.again = blocks_[0].take(arena, rows);
-    a.scratch.tree = a.scratch.key_value = shard_tree();
+    const ShardTree tree = shard_tree().with_exchange(arena, hidden.count());
+    a.scratch.tree = a.scratch.key_value = tree;
     for (int v = 1; v < a.scratch.tree.shards; v *= 2) a.scratch.tree.room.push_back(arena.take(hidden));
     a.scratch.branch = arena.take(hidden);
     if (!blocks_.empty()) blocks_[0].attention().take_scratch(arena, rows, all, a.scratch);
     a.scratch.adapter =
-        take_adapter_scratch(arena, rows, lora_, blocks_.empty() ? AdapterWidths{} : blocks_[0].adapter_widths(), shard_tree(), all);
+        take_adapter_scratch(arena, rows, lora_, blocks_.empty() ? AdapterWidths{} : blocks_[0].adapter_widths(), tree, all);
     if (all) {
       const Block::Widths widths = blocks_.empty() ? Block::Widths{} : blocks_.front().widths();
       a.scratch.norm = arena.take(hidden);
@@ -218,7 +219,7 @@ Tensor Transformer::forward(const Activations& a, const ModelWeights& weights, c
   const bool all = a.blocks.size() == blocks_.size(), last = final_norm_.has_value();
   const auto input = [&](std::size_t i) { return a.x[all ? i : i % 2].slice(0, rows); };
   if (division_.first_stage()) {
-    embed(input(0), weights, pass.grain.tokens, pass.grain.positions, stream);
+    embed(input(0), weights, pass.grain.tokens, pass.grain.positions, a.scratch.tree, stream);
     if (pass.dropout > 0 && rows)
       kernels::dropout(input(0), input(0), pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
   }
@@ -277,7 +278,8 @@ void Transformer::backward_embedding(const Activations& a, const ModelWeights& w
   weights.own.reduce(1);
 }
 
-void Transformer::embed(Tensor x, const ModelWeights& weights, Tensor tokens, Tensor positions, Stream& stream) const {
+void Transformer::embed(Tensor x, const ModelWeights& weights, Tensor tokens, Tensor positions, const ShardTree& tree,
+                        Stream& stream) const {
   const bool rows = x[0] > 0, learned = config_.positions == Positions::learned;
   const Lease embedding = weights.own.fetch(0, learned ? 1 : chunk_of_block(0));
   const Parameter& table = layout_.parameter("embedding.weight");
@@ -286,8 +288,8 @@ void Transformer::embed(Tensor x, const ModelWeights& weights, Tensor tokens, Te
     for (std::size_t v = 0; v < table.parts.size(); ++v)
       if (table.parts[v].held()) kernels::embedding_forward(x, embedding.at(table.parts[v]), tokens, table.bounds[v], stream);
     // One rank has each row, the others zeros: as whole numbers their sum is the row, also where it is -0.
-    if (division_.ranks(Axis::tensor) > 1)
-      division_.along(Axis::tensor).all_reduce(Tensor(x.data(), DType::i32, x.shape(), x.device()), Reduce::sum, stream);
+    const auto as_whole_numbers = [](const Tensor& t) { return Tensor(t.data(), DType::i32, t.shape(), t.device()); };
+    if (tree.shared()) all_reduce(*tree.ranks, as_whole_numbers(x), as_whole_numbers(tree.exchange), stream);
   }
   if (!learned) return;
   const Lease lease = weights.own.fetch(1, chunk_of_block(0));
@@ -297,7 +299,7 @@ void Transformer::embed(Tensor x, const ModelWeights& weights, Tensor tokens, Te
 Tensor Transformer::decode(const Activations& a, const ModelWeights& weights, const KvCache& cache, Tensor tokens, Tensor slots,
                            Tensor positions, Stream& stream) const {
   const std::int64_t rows = tokens[0];
-  if (division_.first_stage()) embed(a.x[0].slice(0, rows), weights, tokens, positions, stream);
+  if (division_.first_stage()) embed(a.x[0].slice(0, rows), weights, tokens, positions, a.scratch.tree, stream);
   for (std::size_t i = 0; i < blocks_.size(); ++i)
     blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0], fetch_block(weights, i, -1), a.scratch,
                       rotary(), cache, slots, positions, stream);

@@ -6,6 +6,7 @@
 
 #include "collimate/base/exact_sum.hpp"
 #include "collimate/base/random.hpp"
+#include "collimate/collectives/all_reduce.hpp"
 #include "collimate/kernels/elementwise.hpp"
 #include "collimate/kernels/optimizer.hpp"
 
@@ -150,9 +151,7 @@ double ParameterStore::gradient_squares() const {
                              gradient.slice(begin, share.count), stream);
       for (const double block : blocks) sum.add(block);
     }
-  if (division_.grid)
-    division_.grid->world().all_reduce(
-        Tensor(sum.limbs().data(), DType::i64, {static_cast<std::int64_t>(sum.limbs().size())}, gradient.device()), Reduce::sum, stream);
+  if (division_.grid) all_reduce(division_.grid->world(), sum.limbs(), plan_->device());
   return sum.value();
 }
 

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "collimate/base/error.hpp"
+#include "collimate/collectives/all_reduce.hpp"
 #include "collimate/kernels/elementwise.hpp"
 #include "collimate/kernels/optimizer.hpp"
 #include "collimate/params/store.hpp"
@@ -216,9 +217,7 @@ std::vector<std::uint64_t> ParameterStore::hashes(Kind kind, const std::string& 
   // The sum of a step is whole only where every rank updates everything.
   if (!sharded(kind) && !(kind == Kind::gradient && division_.placement().moments)) compare_replicas(kind, when);
   std::vector<std::uint64_t> sums = held_hashes(kind, Extent::counted);
-  Device& device = plan_->device();
-  division_.grid->world().all_reduce(Tensor(sums.data(), DType::u64, {static_cast<std::int64_t>(sums.size())}, device), Reduce::sum,
-                                     device.stream());
+  all_reduce(division_.grid->world(), std::span(sums), plan_->device());
   return sums;
 }
 
@@ -237,14 +236,6 @@ std::uint64_t range_hash(const Tensor& range, Stream& stream, std::uint64_t seed
   std::uint64_t hash = 0;
   kernels::element_hash(Tensor(&hash, DType::u64, {1}, range.device()), range, 0, stream);
   return mix(hash + 0x9e3779b97f4a7c15ull * (seed + 1));
-}
-
-double squares_of(const Tensor& range, Stream& stream) {
-  std::vector<double> sums(range.count() / kernels::chunk_block);
-  kernels::block_squares(Tensor(sums.data(), DType::f64, {static_cast<std::int64_t>(sums.size())}, range.device()), range, stream);
-  double sum = 0;
-  for (const double block : sums) sum += block;
-  return sum;
 }
 
 }  // namespace collimate

@@ -173,14 +173,6 @@ ValueTotals value_loss(std::span<const float> value, std::span<const float> old_
   return totals;
 }
 
-std::vector<Pair> ranked_pairs(std::int32_t first, std::int32_t answers, float margin) {
-  std::vector<Pair> pairs;
-  const double weight = 2.0 / (static_cast<double>(answers) * (answers - 1));
-  for (std::int32_t better = 0; better < answers; ++better)
-    for (std::int32_t worse = better + 1; worse < answers; ++worse) pairs.push_back({first + better, first + worse, margin, weight});
-  return pairs;
-}
-
 PairTotals& PairTotals::operator+=(const PairTotals& other) {
   loss += other.loss;
   pairs += other.pairs;

@@ -95,14 +95,5 @@ TEST(OrderedSum, PlansItsMemoryExactly) {
   EXPECT_EQ(plan.planned_bytes(Memory::device), 4u * 1008 * 4);
 }
 
-TEST(OrderedSum, ScalarsComeInSampleOrder) {
-  const auto alone = make_single_communicator();
-  EXPECT_EQ(gather_in_order(*alone, {2, 0, 1}, {5, 6, 1, 2, 3, 4}, 3, 2), (std::vector<double>{1, 2, 3, 4, 5, 6}));
-  EXPECT_EQ(sum_in_order({1e16, 1.0, -1e16}), 0.0);  // in index order the one is lost
-  EXPECT_THROW(gather_in_order(*alone, {0, 0}, {1, 2}, 2), Error);
-  EXPECT_THROW(gather_in_order(*alone, {0}, {1}, 2), Error);
-  EXPECT_THROW(gather_in_order(*alone, {2}, {1}, 2), Error);
-}
-
 }  // namespace
 }  // namespace collimate

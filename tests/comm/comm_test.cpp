@@ -5,7 +5,6 @@
 #include "collimate/comm/launcher.hpp"
 #include "collimate/comm/process_grid.hpp"
 #include "collimate/comm/rank_cores.hpp"
-#include "comm/reduction.hpp"
 
 namespace collimate {
 namespace {
@@ -60,22 +59,6 @@ TEST(Parts, CoverTheRangeEvenly) {
     }
 }
 
-TEST(Reduction, TreeAndDenormals) {
-  for (int count = 1; count <= 9; ++count) {
-    std::vector<std::vector<float>> values;
-    std::vector<void*> terms;
-    for (int i = 0; i < count; ++i) values.push_back(std::vector<float>(5000, static_cast<float>(1 << i)));
-    for (auto& value : values) terms.push_back(value.data());
-    reduce_terms(terms, 5000, DType::f32, Reduce::sum);
-    EXPECT_EQ(values[0][0], static_cast<float>((1 << count) - 1));
-    EXPECT_EQ(values[0][4999], values[0][0]);
-  }
-  float a = 1e-39f, b = 1e-39f;
-  void* const terms[] = {&a, &b};
-  reduce_terms(terms, 1, DType::f32, Reduce::sum);
-  EXPECT_EQ(a, 0.0f);
-}
-
 TEST(SingleCommunicator, CopiesAndNothingElse) {
   const auto single = make_single_communicator();
   const auto device = make_cpu_device();
@@ -83,11 +66,9 @@ TEST(SingleCommunicator, CopiesAndNothingElse) {
   const Tensor source(from.data(), DType::f32, {3}, *device), target(to.data(), DType::f32, {3}, *device);
   single->all_gather(target, source, device->stream());
   EXPECT_EQ(to, from);
-  single->all_reduce(source, Reduce::sum, device->stream());
-  EXPECT_EQ(from, (std::vector<float>{1, 2, 3}));
   to.assign(3, 0);
-  const std::int64_t three = 3;
-  single->all_to_all(target, {&three, 1}, source, {&three, 1}, device->stream());
+  const Message send{source, 0}, receive{target, 0};
+  single->exchange({&send, 1}, {&receive, 1}, device->stream());
   EXPECT_EQ(to, from);
   EXPECT_EQ(gather_all(*single, std::vector<int>{4, 5}), (std::vector<std::vector<int>>{{4, 5}}));
   EXPECT_THROW(agree(*single, [] { fail("no"); }), AgreedError);

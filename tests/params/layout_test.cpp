@@ -226,16 +226,5 @@ TEST(Store, HashSeesOneBitAndTheOrderOfBlocks) {
   EXPECT_NE(before, range_hash(values, stream));
 }
 
-TEST(Store, SquaresAreTheSumOverAllParameters) {
-  for (const int shards : {1, 4}) {
-    OneStore one(some_layout(shards));
-    one.store.initialise(3);
-    double expected = 0;
-    for (const Parameter& p : one.store.layout().parameters())
-      for (const double x : one.read(p.name)) expected += x * x;
-    EXPECT_NEAR(squares_of(one.store.value(), one.device->stream()) / expected, 1, 1e-12);
-  }
-}
-
 }  // namespace
 }  // namespace collimate

@@ -149,6 +149,14 @@ TEST(Detail38, GradientEqualsCentralDifferenceAndNaNStaysMasked) {
 
 // ---- reward model ----
 
+/// All K (K - 1) / 2 pairs of one prompt whose K answers lie best first at first, first + 1, ...; each weighs 1 / (number of pairs).
+std::vector<Pair> ranked_pairs(std::int32_t first, std::int32_t answers, float margin = 0) {
+  std::vector<Pair> pairs;
+  for (std::int32_t better = first; better < first + answers; ++better)
+    for (std::int32_t worse = better + 1; worse < first + answers; ++worse) pairs.push_back({better, worse, margin, 2.0 / (answers * (answers - 1.0))});
+  return pairs;
+}
+
 TEST(Detail18, TenThousandIsFinite) {
   for (const float x : {1e4f, -1e4f}) {
     Floats gradient(2);

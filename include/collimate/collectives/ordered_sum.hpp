@@ -45,7 +45,6 @@ class OrderedSum {
   /// Buffers of `elements` floats that a rank needs: (1 + log2 grains) on one rank; up to twice that where a rank's run may
   /// start anywhere.
   static std::int64_t buffers_needed(std::int64_t most_grains, int ranks);
-  std::int64_t nodes_sent() const { return nodes_sent_; }  ///< of the last step, by this rank
 
  private:
   struct Held {
@@ -65,19 +64,11 @@ class OrderedSum {
   int ranks_;
   std::vector<Part> ranges_;
   bool ordered_;
-  std::int64_t nodes_sent_ = 0;
   Slot slot_, scratch_;
   std::vector<Held> held_;
   std::vector<int> free_;
   std::int64_t next_ = 0;
   int open_ = -1;
 };
-
-/// Values of the step's samples in sample order on every rank, whichever rank computed them: out[sample * width + i] from
-/// values[k * width + i] with sample = samples[k]. Every sample of [0, total) must come from exactly one rank. Collective.
-std::vector<double> gather_in_order(Communicator& ranks, const std::vector<std::int64_t>& samples, const std::vector<double>& values,
-                                    std::int64_t total, int width = 1);
-/// The fp64 sum in index order.
-double sum_in_order(const std::vector<double>& values);
 
 }  // namespace collimate

@@ -14,8 +14,6 @@
 
 namespace collimate {
 
-enum class Reduce { sum, max, min };
-
 /// A tensor that goes to, or comes from, another rank.
 struct Message {
   Tensor data;
@@ -39,10 +37,10 @@ class Transfer {
 
 /// Some ranks that work together. Every rank of it must make the same calls in the same order.
 ///
-/// Tensor operations are enqueued on a stream and name their output first. Results never depend on message timing, and sums are
-/// taken in a fixed order: rank r's terms are added as a balanced binary tree over r, ((0+1)+(2+3))+..., whatever the machine.
+/// It moves messages and adds nothing (but all_reduce_unordered): sums in a fixed order are built on it in the room `collectives`.
+/// Tensor operations are enqueued on a stream and name their output first. Results never depend on message timing.
 /// Counts are elements and may exceed 2^31. A communicator of one rank does nothing but copy, so callers never ask.
-/// Scratch is reserved when the communicator is made; no tensor operation allocates in proportion to its tensors.
+/// No tensor operation allocates in proportion to its tensors.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -57,17 +55,10 @@ class Communicator {
   virtual void broadcast(Tensor data, int root, Stream& stream) = 0;
   /// all = the ranks' pieces one after the other, counts[r] elements from rank r; `mine` may be its own place in `all`.
   virtual void all_gather(Tensor all, Tensor mine, std::span<const std::int64_t> counts, Stream& stream) = 0;
-  /// data = the element-wise sum, largest or smallest value over the ranks; f32, f64, i32, i64 or u64. NaN wins in max and min.
-  virtual void all_reduce(Tensor data, Reduce operation, Stream& stream) = 0;
-  /// mine[counts[rank]] = this rank's part of the reduced `whole`; `whole` is overwritten; `mine` may be its own place in it.
-  virtual void reduce_scatter(Tensor mine, Tensor whole, std::span<const std::int64_t> counts, Reduce operation, Stream& stream) = 0;
 
   void all_gather(Tensor all, Tensor mine, Stream& stream);  ///< equal pieces
   void send(Tensor data, int to, Stream& stream);
   void receive(Tensor data, int from, Stream& stream);
-  /// Rank r gets send_counts[r] consecutive elements of `sent`; receive_counts[r] elements come from it, in rank order.
-  void all_to_all(Tensor received, std::span<const std::int64_t> receive_counts, Tensor sent, std::span<const std::int64_t> send_counts,
-                  Stream& stream);
 
   /// The sum over the ranks in whatever order the library takes: only for numerics.mode = fast.
   virtual void all_reduce_unordered(Tensor data, Stream& stream) = 0;

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "collimate/base/random.hpp"
+#include "collimate/collectives/all_reduce.hpp"
 #include "collimate/device/arena.hpp"
 #include "collimate/kernels/elementwise.hpp"
 #include "collimate/params/store.hpp"
@@ -43,7 +44,14 @@ struct ShardTree {
   Communicator* ranks = nullptr;  ///< those that have the others; null: none
   bool ordered = true;            ///< false: numerics.mode = fast
   std::vector<Tensor> room = {};  ///< log2(shards) tensors of the columns and at least the rows of what is summed
+  Tensor exchange = {};           ///< flat: room for the other ranks' partial results, where there are any
   bool shared() const { return ranks && ranks->size() > 1; }
+  /// This tree with an exchange for tensors of so many elements; longer ones take more rounds.
+  ShardTree with_exchange(Arena& arena, std::int64_t elements) const {
+    ShardTree tree = *this;
+    if (shared()) tree.exchange = arena.take({all_reduce_room(elements, ranks->size())});
+    return tree;
+  }
 };
 
 /// Adds partial results in a binary tree. compute(v, out) writes partial v of this rank's shards.
@@ -60,7 +68,7 @@ void sum_over_shards(Tensor out, const ShardTree& tree, Stream& stream, const Co
   sum_over_own_shards(out, tree, tree.shards, stream, compute, 0, 0);
   if (!tree.shared()) return;
   if (tree.ordered)
-    tree.ranks->all_reduce(out, Reduce::sum, stream);
+    all_reduce(*tree.ranks, out, tree.exchange, stream);
   else
     tree.ranks->all_reduce_unordered(out, stream);
 }

@@ -241,7 +241,8 @@ class Transformer {
   int final_chunk() const { return (config_.positions == Positions::learned ? 2 : 1) + static_cast<int>(config_.layers); }
   int adapter_chunk(int chunk) const;
   BlockLease fetch_block(const ModelWeights& weights, std::size_t i, int next) const;
-  void embed(Tensor x, const ModelWeights& weights, Tensor tokens, Tensor positions, Stream& stream) const;
+  void embed(Tensor x, const ModelWeights& weights, Tensor tokens, Tensor positions, const ShardTree& tree,
+             Stream& stream) const;
   void backward_embedding(const Activations& activations, const ModelWeights& weights, const Pass& pass) const;
   ModelConfig config_;
   Head head_;

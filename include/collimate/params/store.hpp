@@ -146,7 +146,5 @@ class ParameterStore {
 std::uint64_t combine(const ParameterLayout& layout, const std::vector<std::uint64_t>& hashes);
 /// 64-bit hash of a flat range, different after one changed bit.
 std::uint64_t range_hash(const Tensor& range, Stream& stream, std::uint64_t seed = 0);
-/// Sum of squares of a flat range of whole blocks, in fp64.
-double squares_of(const Tensor& range, Stream& stream);
 
 }  // namespace collimate

@@ -112,10 +112,6 @@ struct Pair {
   double weight = 1;
 };
 
-/// All K (K - 1) / 2 pairs of one prompt whose K answers lie best first at first, first + 1, ...; each weighs
-/// 1 / (number of pairs), so that every prompt weighs the same (Ouyang et al. 2022, equation 1).
-std::vector<Pair> ranked_pairs(std::int32_t first, std::int32_t answers, float margin = 0);
-
 struct PairTotals {
   double loss = 0;                     ///< weighted and scaled
   std::int64_t pairs = 0, correct = 0;  ///< correct: chosen > rejected; a tie is not

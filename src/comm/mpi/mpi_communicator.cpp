@@ -7,12 +7,9 @@
 
 #include "collimate/base/timer.hpp"
 #include "comm/mpi/short_messages.hpp"
-#include "comm/reduction.hpp"
 
 namespace collimate {
 namespace {
-
-constexpr std::size_t scratch_bytes = std::size_t{4} << 20;  // per communicator of several ranks
 
 class MpiTransfer final : public Transfer {
  public:
@@ -42,7 +39,6 @@ class MpiCommunicator final : public Communicator {
     check_mpi(MPI_Comm_set_errhandler(handle_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     check_mpi(MPI_Comm_rank(handle_, &rank_), "MPI_Comm_rank");
     check_mpi(MPI_Comm_size(handle_, &size_), "MPI_Comm_size");
-    scratch_.resize(std::max(scratch_bytes, static_cast<std::size_t>(size_) * 64));
   }
   ~MpiCommunicator() override { MPI_Comm_free(&handle_); }
 
@@ -57,8 +53,6 @@ class MpiCommunicator final : public Communicator {
   std::int64_t sent_bytes() const override { return sent_; }
   void broadcast(Tensor data, int root, Stream& stream) override;
   void all_gather(Tensor all, Tensor mine, std::span<const std::int64_t> counts, Stream& stream) override;
-  void all_reduce(Tensor data, Reduce operation, Stream& stream) override;
-  void reduce_scatter(Tensor mine, Tensor whole, std::span<const std::int64_t> counts, Reduce operation, Stream& stream) override;
   std::vector<std::vector<std::byte>> gather_bytes(std::span<const std::byte> mine) override;
   void broadcast_bytes(std::vector<std::byte>& data, int root) override;
 
@@ -76,13 +70,10 @@ class MpiCommunicator final : public Communicator {
   void post(std::span<const Message> sends, std::span<const Message> receives);
   void broadcast_raw(std::byte* data, std::size_t bytes, int root);
   void gather_raw(std::byte* all, const std::byte* mine, std::span<const std::size_t> bytes);
-  void reduce_part(std::byte* whole, std::span<const std::int64_t> begins, std::span<const std::int64_t> counts, DType dtype,
-                   Reduce operation);
 
   MPI_Comm handle_;
   std::size_t message_limit_;
   int rank_ = 0, size_ = 1;
-  std::vector<std::byte> scratch_;
   std::vector<MPI_Request> requests_;
   std::int64_t sent_ = 0;
 };
@@ -185,67 +176,6 @@ void MpiCommunicator::all_gather(Tensor all, Tensor mine, std::span<const std::i
   for (const std::int64_t count : counts) bytes.push_back(static_cast<std::size_t>(count) * size_of(all.dtype()));
   stream.wait();
   gather_raw(bytes_of(all), bytes_of(mine), bytes);
-}
-
-/// Reduces, in place, this rank's elements [begins[rank], + counts[rank]) of `whole` over the ranks, through the scratch.
-void MpiCommunicator::reduce_part(std::byte* whole, std::span<const std::int64_t> begins, std::span<const std::int64_t> counts, DType dtype,
-                                  Reduce operation) {
-  const std::size_t width = size_of(dtype);
-  const auto piece = static_cast<std::int64_t>(scratch_.size() / width / static_cast<std::size_t>(size_));
-  const std::int64_t longest = *std::max_element(counts.begin(), counts.end());
-  for (std::int64_t offset = 0; offset < longest; offset += piece) {
-    const auto length = [&](int rank) { return std::clamp(counts[rank] - offset, std::int64_t{0}, piece); };
-    const auto place = [&](int rank) { return whole + static_cast<std::size_t>(begins[rank] + offset) * width; };
-    const std::size_t mine = static_cast<std::size_t>(length(rank_)) * width;
-    std::vector<void*> terms;
-    for (int peer = 0; peer < size_; ++peer) {
-      std::byte* const slot = scratch_.data() + static_cast<std::size_t>(peer * piece) * width;
-      terms.push_back(peer == rank_ ? place(rank_) : slot);
-      if (peer == rank_) continue;
-      receive_raw(slot, mine, peer);
-      send_raw(place(peer), static_cast<std::size_t>(length(peer)) * width, peer);
-    }
-    wait_all();
-    reduce_terms(terms, length(rank_), dtype, operation);
-    if (rank_ != 0 && mine) std::memcpy(place(rank_), terms[0], mine);
-  }
-}
-
-void MpiCommunicator::all_reduce(Tensor data, Reduce operation, Stream& stream) {
-  if (size_ == 1) return;
-  stream.wait();
-  const std::size_t width = size_of(data.dtype());
-  if (data.bytes() * static_cast<std::size_t>(size_) <= std::min<std::size_t>(scratch_.size(), 65536)) {
-    // Few bytes: everybody gets everything and sums alike; one call instead of two.
-    std::vector<void*> terms;
-    for (int peer = 0; peer < size_; ++peer) terms.push_back(scratch_.data() + static_cast<std::size_t>(peer) * data.bytes());
-    gather_raw(scratch_.data(), bytes_of(data), std::vector<std::size_t>(static_cast<std::size_t>(size_), data.bytes()));
-    reduce_terms(terms, data.count(), data.dtype(), operation);
-    std::memcpy(data.data(), terms[0], data.bytes());
-    return;
-  }
-  std::vector<std::int64_t> begins, counts;
-  std::vector<std::size_t> bytes;
-  for (int peer = 0; peer < size_; ++peer) {
-    const Part part = part_of(data.count(), peer, size_);
-    begins.push_back(part.begin);
-    counts.push_back(part.count);
-    bytes.push_back(static_cast<std::size_t>(part.count) * width);
-  }
-  reduce_part(bytes_of(data), begins, counts, data.dtype(), operation);
-  gather_raw(bytes_of(data), bytes_of(data) + static_cast<std::size_t>(begins[rank_]) * width, bytes);
-}
-
-void MpiCommunicator::reduce_scatter(Tensor mine, Tensor whole, std::span<const std::int64_t> counts, Reduce operation, Stream& stream) {
-  ensure(static_cast<int>(counts.size()) == size_ && mine.count() == counts[rank_] && mine.dtype() == whole.dtype() &&
-             std::accumulate(counts.begin(), counts.end(), std::int64_t{0}) == whole.count(),
-         "reduce_scatter's counts do not match tensors of {} and {} elements", mine.count(), whole.count());
-  std::vector<std::int64_t> begins(counts.size());
-  std::exclusive_scan(counts.begin(), counts.end(), begins.begin(), std::int64_t{0});
-  stream.wait();
-  if (size_ > 1) reduce_part(bytes_of(whole), begins, counts, whole.dtype(), operation);
-  const std::byte* const own = bytes_of(whole) + static_cast<std::size_t>(begins[rank_]) * size_of(whole.dtype());
-  if (own != bytes_of(mine) && mine.bytes()) std::memmove(mine.data(), own, mine.bytes());
 }
 
 void MpiCommunicator::all_reduce_unordered(Tensor data, Stream& stream) {

@@ -52,10 +52,6 @@ class Wire : public Communicator {
     if (saboteur_.take(Harm::swap))
       std::swap_ranges(all.as<float>(), all.as<float>() + std::min(counts[0], counts[1]), all.as<float>() + counts[0]);
   }
-  void all_reduce(Tensor data, Reduce operation, Stream& stream) override { inner_->all_reduce(data, operation, stream); }
-  void reduce_scatter(Tensor mine, Tensor whole, std::span<const std::int64_t> counts, Reduce operation, Stream& stream) override {
-    inner_->reduce_scatter(mine, whole, counts, operation, stream);
-  }
   void all_reduce_unordered(Tensor data, Stream& stream) override { inner_->all_reduce_unordered(data, stream); }
   std::int64_t sent_bytes() const override { return inner_->sent_bytes(); }
   std::vector<std::vector<std::byte>> gather_bytes(std::span<const std::byte> mine) override { return inner_->gather_bytes(mine); }

@@ -55,22 +55,6 @@ TEST(OrderedSum, ALackingGrainIsASentenceOnItsRank) {
   EXPECT_THROW(sum.finish(ranks(), 8, device->stream()), Error);
 }
 
-TEST(OrderedSum, ScalarsOfAllRanksInSampleOrder) {
-  std::vector<std::int64_t> samples;
-  std::vector<double> values;
-  for (std::int64_t sample = ranks().rank(); sample < 11; sample += ranks().size()) {
-    samples.insert(samples.begin(), 10 - sample);
-    values.insert(values.begin(), 1.0 / static_cast<double>(11 - sample));
-  }
-  const auto all = gather_in_order(ranks(), samples, values, 11);
-  double expected = 0.0;
-  for (int sample = 0; sample < 11; ++sample) {
-    EXPECT_EQ(all[sample], 1.0 / (sample + 1));
-    expected += 1.0 / (sample + 1);
-  }
-  EXPECT_EQ(sum_in_order(all), expected);
-}
-
 }  // namespace
 }  // namespace collimate
 

@@ -1,40 +1,15 @@
-#include <cmath>
-#include <cstring>
-#include <limits>
 #include <numeric>
 
 #include "collimate/comm/rank_cores.hpp"
 #include "collimate/comm/process_grid.hpp"
 #include "comm/mpi/short_messages.hpp"
 #include "comm/mpi_test.hpp"
+#include "support/owned.hpp"
 
 namespace collimate {
 namespace {
 
-/// A tensor that owns its elements.
-template <class T>
-struct Owned {
-  explicit Owned(std::vector<T> values) : values(std::move(values)), device(make_cpu_device()) {}
-  explicit Owned(std::int64_t n) : Owned(std::vector<T>(static_cast<std::size_t>(n))) {}
-  Tensor tensor() { return {values.data(), dtype_of<T>(), {static_cast<std::int64_t>(values.size())}, *device}; }
-  Stream& stream() { return device->stream(); }
-  std::vector<T> values;
-  std::unique_ptr<Device> device;
-};
-
-/// Numbers whose float sum depends on the order: magnitudes over 2^16, both signs.
-float term(int rank, std::int64_t i) {
-  const auto h = static_cast<std::uint32_t>((rank + 1) * 2654435761u + static_cast<std::uint32_t>(i) * 40503u);
-  return std::ldexp(static_cast<float>(h % 65521) - 32760.0f, static_cast<int>(h >> 28) - 8);
-}
-
-/// The promised order by recursion: split at the largest power of two below the number of terms.
-float tree(int begin, int end, std::int64_t i) {
-  if (end - begin == 1) return term(begin, i);
-  int half = 1;
-  while (half * 2 < end - begin) half *= 2;
-  return tree(begin, begin + half, i) + tree(begin + half, end, i);
-}
+using test::Owned;
 
 Communicator& ranks() { return test_world()->ranks(); }
 
@@ -55,66 +30,6 @@ TEST(World, KnowsItsPlace) {
   EXPECT_THROW(World(), Error);
 }
 
-void check_all_reduce(Communicator& comm, std::int64_t n) {
-  Owned<float> data(n);
-  for (std::int64_t i = 0; i < n; ++i) data.values[i] = term(comm.rank(), i);
-  comm.all_reduce(data.tensor(), Reduce::sum, data.stream());
-  std::int64_t wrong = 0;
-  for (std::int64_t i = 0; i < n; ++i) wrong += data.values[i] != tree(0, comm.size(), i);
-  EXPECT_EQ(wrong, 0) << n << " elements on " << comm.size() << " ranks";
-}
-
-TEST(Communicator, AllReduceSumsInTheFixedTree) {
-  for (const std::int64_t n : {0, 1, 2, 3, 5, 1000, 70001, 3000001}) check_all_reduce(ranks(), n);
-  const auto small = small_messages();
-  for (const std::int64_t n : {1, 7, 26, 5000, 50001}) check_all_reduce(*small, n);
-}
-
-TEST(Communicator, TheFixedTreeIsNotTheOnlyOrder) {
-  std::int64_t differs = 0;
-  for (std::int64_t i = 0; i < 1000; ++i) {
-    float sum = term(3, i);
-    for (int rank = 2; rank >= 0; --rank) sum += term(rank, i);
-    differs += sum != tree(0, 4, i);
-  }
-  EXPECT_GT(differs, 0) << "the test's numbers cannot tell orders apart";
-}
-
-TEST(Communicator, MaxMinAndTypes) {
-  const int me = ranks().rank(), size = ranks().size();
-  Owned<std::int64_t> whole({me, -me, (1LL << 62) + me});
-  ranks().all_reduce(whole.tensor(), Reduce::max, whole.stream());
-  EXPECT_EQ(whole.values, (std::vector<std::int64_t>{size - 1, 0, (1LL << 62) + size - 1}));
-  for (const Reduce operation : {Reduce::min, Reduce::max}) {
-    Owned<double> real({1.0 * me, me == size - 1 ? std::nan("") : 0.0, me == 0 ? std::nan("") : 0.0});
-    ranks().all_reduce(real.tensor(), operation, real.stream());
-    EXPECT_EQ(real.values[0], operation == Reduce::min ? 0.0 : size - 1);
-    EXPECT_TRUE(std::isnan(real.values[1]) && std::isnan(real.values[2])) << "a NaN of any rank stays";
-  }
-  Owned<std::uint64_t> hash(std::vector<std::uint64_t>{std::numeric_limits<std::uint64_t>::max() / 4});
-  ranks().all_reduce(hash.tensor(), Reduce::sum, hash.stream());
-  EXPECT_EQ(hash.values[0], std::numeric_limits<std::uint64_t>::max() / 4 * static_cast<std::uint64_t>(size));
-  if (size > 1) {
-    Owned<std::uint8_t> bytes(std::vector<std::uint8_t>{1});
-    EXPECT_THROW(ranks().all_reduce(bytes.tensor(), Reduce::sum, bytes.stream()), Error);
-  }
-}
-
-TEST(Communicator, ReduceScatterGivesTheSameBitsAsAllReduce) {
-  const auto small = small_messages();
-  for (Communicator* comm : {&ranks(), small.get()})
-    for (const std::int64_t n : {0, 1, 5, 4099}) {
-      std::vector<std::int64_t> counts;  // uneven, the first one empty where there are several
-      for (int rank = 0; rank < comm->size(); ++rank) counts.push_back(comm->size() > 1 ? n * rank : n);
-      const std::int64_t total = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
-      const std::int64_t begin = std::accumulate(counts.begin(), counts.begin() + comm->rank(), std::int64_t{0});
-      Owned<float> whole(total), mine(counts[comm->rank()]);
-      for (std::int64_t i = 0; i < total; ++i) whole.values[i] = term(comm->rank(), i);
-      comm->reduce_scatter(mine.tensor(), whole.tensor(), counts, Reduce::sum, whole.stream());
-      for (std::int64_t i = 0; i < counts[comm->rank()]; ++i) ASSERT_EQ(mine.values[i], tree(0, comm->size(), begin + i));
-    }
-}
-
 TEST(Communicator, AllGatherOfUnevenPieces) {
   const auto small = small_messages();
   for (Communicator* comm : {&ranks(), small.get()})
@@ -131,22 +46,27 @@ TEST(Communicator, AllGatherOfUnevenPieces) {
     }
 }
 
-TEST(Communicator, AllToAllOfVariableCounts) {
+// Rank r sends rank p messages of 0, 13, 26 ... 13 (r + 1) p elements; also itself.
+TEST(Communicator, ExchangeOfManyMessages) {
   const auto small = small_messages();
   for (Communicator* comm : {&ranks(), small.get()}) {
     const int me = comm->rank(), size = comm->size();
-    std::vector<std::int64_t> send_counts, receive_counts;
-    std::vector<std::int32_t> sent;
+    std::vector<std::unique_ptr<Owned<std::int32_t>>> sent, received;
+    std::vector<Message> sends, receives;
     for (int peer = 0; peer < size; ++peer) {
-      send_counts.push_back((me + 1) * peer * 13);
-      receive_counts.push_back((peer + 1) * me * 13);
-      for (int i = 0; i < send_counts.back(); ++i) sent.push_back(1000000 * me + 1000 * peer + i);
+      for (int part = 0; part <= (me + 1) * peer; ++part) {
+        Owned<std::int32_t>& data = *sent.emplace_back(std::make_unique<Owned<std::int32_t>>(13 * part));
+        for (int i = 0; i < 13 * part; ++i) data.values[i] = 1000000 * me + 10000 * peer + 100 * part + i % 100;
+        sends.push_back({data.tensor(), peer});
+      }
+      for (int part = 0; part <= (peer + 1) * me; ++part)
+        receives.push_back({received.emplace_back(std::make_unique<Owned<std::int32_t>>(13 * part))->tensor(), peer});
     }
-    Owned<std::int32_t> out(sent), in(std::accumulate(receive_counts.begin(), receive_counts.end(), std::int64_t{0}));
-    comm->all_to_all(in.tensor(), receive_counts, out.tensor(), send_counts, in.stream());
+    comm->exchange(sends, receives, received[0]->stream());
     std::size_t at = 0;
     for (int peer = 0; peer < size; ++peer)
-      for (int i = 0; i < receive_counts[peer]; ++i) ASSERT_EQ(in.values[at++], 1000000 * peer + 1000 * me + i);
+      for (int part = 0; part <= (peer + 1) * me; ++part, ++at)
+        for (int i = 0; i < 13 * part; ++i) ASSERT_EQ(received[at]->values[i], 1000000 * peer + 10000 * me + 100 * part + i % 100);
   }
 }
 

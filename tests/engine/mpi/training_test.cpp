@@ -59,7 +59,7 @@ PlainSum with_a_plain_sum(const ModelConfig& config, int shards, std::int64_t gr
       for (std::int64_t i = 0; i < size; ++i) store.gradient().as<float>()[i] += part[i];
     pupil.optimizer.step(rate, pupil.one.device->stream());
   }
-  return {pupil.state(), std::sqrt(squares_of(store.gradient(), pupil.one.device->stream()))};
+  return {pupil.state(), std::sqrt(store.gradient_squares())};
 }
 
 TEST(Training, AnyNumberOfRanksGivesTheBitsOfOne) {
@@ -112,7 +112,7 @@ TEST(Training, APlainSumOverRanksDiffers) {
     const PlainSum plain = with_a_plain_sum(config, 2, grains);
     Pupil pupil(small_task(), config, {.shards = 2}, grains);
     for (std::int64_t step = 1; step <= steps; ++step) pupil.step(step, grains, rate, dropout);
-    const double norm = std::sqrt(squares_of(pupil.one.engine.store().gradient(), pupil.one.device->stream()));
+    const double norm = std::sqrt(pupil.one.engine.store().gradient_squares());
     EXPECT_NEAR(plain.norm / norm, 1, 1e-3) << "the same gradient up to rounding";
     EXPECT_TRUE(ranks().size() < 3 || plain.state != ordered) << grains << " grains on " << ranks().size() << " ranks";
   }
