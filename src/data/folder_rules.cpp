@@ -95,24 +95,31 @@ void set_metaspace(json& file, const std::string& scheme) {
   file["decoder"] = {{"type", "Sequence"}, {"decoders", steps}};
 }
 
+/// The blanks that the folder's class puts before a text, where its files do not say: transformers 5 makes the pipeline of these classes anew.
 bool set_blanks(json& file, const ModelFiles& files, const std::string& name, Notes& notes) {
-  if (!files.add_prefix_space && !files.legacy) return false;
   BlankSteps now = blank_steps(file);
   const bool heeded = files.model_type != taken_as_it_is;
-  if (heeded && now.byte_level != nullptr && lists(byte_level_classes, files.tokenizer_class)) {
-    if (!files.add_prefix_space || *files.add_prefix_space == (now.scheme != "never")) return false;
-    (*now.byte_level)["add_prefix_space"] = *files.add_prefix_space;
+  const std::string& one = files.tokenizer_class;
+  const auto tell = [&](const char* where, const std::string& key) {
+    notes.push_back(fmt::format("{}/tokenizer_config.json does not say \"{}\". A {} then puts {}, as in transformers 5; {} would say otherwise",
+                                files.folder, key, one, where, name));
+  };
+  if (heeded && now.byte_level != nullptr && lists(byte_level_classes, one)) {
+    const bool wanted = files.add_prefix_space.value_or(false);
+    if (wanted == (now.scheme != "never")) return false;
+    (*now.byte_level)["add_prefix_space"] = wanted;
+    if (!files.add_prefix_space) tell("no blank before a text", "add_prefix_space");
+    return true;
+  }
+  const bool bpe = file["model"].value("type", "BPE") == "BPE" && file["model"].value("byte_fallback", false);
+  if (heeded && now.byte_level == nullptr && bpe && lists(metaspace_classes, one)) {
+    const std::string wanted = !files.add_prefix_space.value_or(true) ? "never" : files.legacy.value_or(false) ? "always" : "first";
+    if (wanted == now.scheme) return false;
+    set_metaspace(file, wanted);
+    if (!files.legacy && wanted == "first") tell("a blank before the first word of a text only", "legacy");
     return true;
   }
   const bool blank = files.add_prefix_space.value_or(now.scheme != "never");
-  const bool bpe = file["model"].value("type", "BPE") == "BPE" && file["model"].value("byte_fallback", false);
-  if (heeded && now.byte_level == nullptr && bpe && lists(metaspace_classes, files.tokenizer_class)) {
-    const bool every = files.legacy.value_or(now.scheme == "always");
-    const std::string wanted = !blank ? "never" : every ? "always" : "first";
-    if (wanted == now.scheme) return false;
-    set_metaspace(file, wanted);
-    return true;
-  }
   if (blank != (now.scheme != "never"))
     notes.push_back(
         fmt::format("{}/tokenizer_config.json: \"add_prefix_space\" is {}, but {} says otherwise, and decides, as in transformers 5",
@@ -120,27 +127,18 @@ bool set_blanks(json& file, const ModelFiles& files, const std::string& name, No
   return false;
 }
 
-/// Where a folder says nothing, the file decides here. A line where its class would decide otherwise.
-void tell_of_class(json& file, const ModelFiles& files, const std::string& name, Notes& notes) {
-  if (files.model_type == taken_as_it_is) return;
-  const std::string& one = files.tokenizer_class;
-  const BlankSteps now = blank_steps(file);
-  std::vector<std::string> theirs;
-  const bool says_nothing = !files.add_prefix_space && !files.legacy;
-  if (says_nothing && now.byte_level != nullptr && lists(byte_level_classes, one) && now.scheme != "never")
-    theirs.push_back("without a blank before a text");
-  const bool bpe = file["model"].value("type", "BPE") == "BPE" && file["model"].value("byte_fallback", false);
-  if (says_nothing && now.byte_level == nullptr && bpe && lists(metaspace_classes, one) && now.scheme != "first")
-    theirs.push_back("with a blank before the first word of a text only");
+/// NFC, where the folder's class has it and the file has not.
+bool compose(json& file, const ModelFiles& files, const std::string& name, Notes& notes) {
+  if (files.model_type == taken_as_it_is || !lists(nfc_classes, files.tokenizer_class)) return false;
   bool composed = false;
   keep_steps(file["normalizer"], "normalizers", [&](json& step) {
     composed = composed || step.value("type", "") == "NFC";
     return true;
   });
-  if (lists(nfc_classes, one) && !composed) theirs.push_back("with NFC");
-  if (theirs.empty()) return;
-  notes.push_back(fmt::format("{} decides how texts become ids. transformers 5 takes the class {} instead, {}: some texts get other ids there", name, one,
-                              join(theirs, " and ")));
+  if (composed) return false;
+  file["normalizer"] = {{"type", "NFC"}};
+  notes.push_back(fmt::format("{} does not bring texts into NFC. A {} does, as in transformers 5", name, files.tokenizer_class));
+  return true;
 }
 
 bool mend_expression(json& file, const ModelFiles& files) {
@@ -210,10 +208,9 @@ std::string with_folder_rules(const std::string& text, const ModelFiles& files, 
   if (!file.is_object() || !file.contains("model") || !file["model"].is_object() || !file["model"].contains("vocab"))
     return text;  // refused by its reader
   try {
-    tell_of_class(file, files, name, notes);
-    const bool blanks = set_blanks(file, files, name, notes), mended = mend_expression(file, files),
+    const bool composed = compose(file, files, name, notes), blanks = set_blanks(file, files, name, notes), mended = mend_expression(file, files),
                added = add_folder_tokens(file, files, name);
-    return blanks || mended || added ? file.dump(1) + "\n" : text;
+    return composed || blanks || mended || added ? file.dump(1) + "\n" : text;
   } catch (const nlohmann::json::exception&) {
     return text;
   }

@@ -58,13 +58,14 @@ std::unique_ptr<Tokenizer> load_sentencepiece(const std::string& bytes, const st
     if (token.id >= tokenizer->vocabulary() || tokenizer->piece(token.id) != token.content) return false;
     return tokenizer->is_special(token.id) || tokenizer->unknown() == token.id || !token.special;
   });
+  const bool llama = files.tokenizer_class == "LlamaTokenizer" && files.model_type != "mistral";
   const BlankBefore blank = !files.add_prefix_space.value_or(true) ? BlankBefore::never
-                            : files.legacy.value_or(true)          ? BlankBefore::every_part
+                            : files.legacy.value_or(!llama)        ? BlankBefore::every_part
                                                                    : BlankBefore::start;
   Notes notes;
-  if (!files.legacy && blank == BlankBefore::every_part && files.tokenizer_class == "LlamaTokenizer")
-    notes.push_back(fmt::format("{}: tokenizer_config.json does not say \"legacy\", so a blank goes before every part of a text, as in transformers 4 and "
-                                "SentencePiece; transformers 5 puts one before the first word only (\"legacy\": false)",
+  if (llama && !files.legacy && blank == BlankBefore::start)
+    notes.push_back(fmt::format("{}: tokenizer_config.json does not say \"legacy\", so a blank goes before the first word of a text only, as in "
+                                "transformers 5; \"legacy\": true puts one before every part, as in transformers 4 and SentencePiece",
                                 full));
   if (added.empty() && blank == BlankBefore::every_part) {
     tokenizer->add_notes(notes);

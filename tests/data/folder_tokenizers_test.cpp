@@ -252,25 +252,43 @@ TEST(FolderTokenizers, LegacyChangesATokenizerJsonOfLlamasClass) {
   EXPECT_EQ(encode_special(*load_tokenizer(folder.path()), "ab</s>ab"), (Ids{blank_ab, 2, ab})) << "absent, it is false";
 }
 
-// What transformers 5.24 does where the folder says nothing of blanks, or its class composes characters: the file decides here, and a line says so.
-TEST(FolderTokenizers, AClassThatWouldDecideOtherwiseIsNamed) {
-  const auto notes = [](bool bytes, bool blank, const char* name) {
+// What transformers 5.24 does where the folder says nothing of blanks, or its class composes characters: the class decides, and a line says so
+// where the file would decide otherwise.
+TEST(FolderTokenizers, AClassDecidesWhereItsFolderIsSilent) {
+  struct Read {
+    Ids ids;  // of "ab</s>ab", or of an e with an accent apart where the vocabulary is of bytes
+    std::string notes;
+  };
+  const auto read = [](bool bytes, bool blank, const char* name, const char* model_type = "llama") {
     const TokenizerFolder folder;
     folder.write("tokenizer.json", whole_file(bytes, blank).dump());
+    folder.write("config.json", json{{"model_type", model_type}}.dump());
     folder.write("tokenizer_config.json", json{{"tokenizer_class", name}}.dump());
-    return fmt::format("{}", fmt::join(load_tokenizer(folder.path())->notes(), "\n"));
+    const auto tokenizer = load_tokenizer(folder.path());
+    return Read{bytes ? tokenizer->encode("e\u0301") : encode_special(*tokenizer, "ab</s>ab"), fmt::format("{}", fmt::join(tokenizer->notes(), "\n"))};
   };
-  EXPECT_THAT(notes(true, true, "GPT2Tokenizer"), HasSubstr("takes the class GPT2Tokenizer instead, without a blank before a text"));
-  EXPECT_EQ(notes(true, false, "GPT2Tokenizer"), "");
-  EXPECT_THAT(notes(true, false, "Qwen2TokenizerFast"), HasSubstr("takes the class Qwen2Tokenizer instead, with NFC"));
-  EXPECT_THAT(notes(false, true, "LlamaTokenizer"), HasSubstr("with a blank before the first word of a text only"));
-  EXPECT_EQ(notes(false, true, "PreTrainedTokenizerFast"), "");
+  const Ids apart = {'e', 0xcc, 0x81}, composed = {0xc3, 0xa9}, blank_apart = {' ', 'e', 0xcc, 0x81};
+  EXPECT_EQ(read(true, true, "GPT2Tokenizer").ids, apart);
+  EXPECT_THAT(read(true, true, "GPT2Tokenizer").notes, HasSubstr("A GPT2Tokenizer then puts no blank before a text"));
+  EXPECT_EQ(read(true, false, "GPT2Tokenizer").notes, "");
+  EXPECT_EQ(read(true, true, "PreTrainedTokenizerFast").ids, blank_apart);
+  EXPECT_EQ(read(true, false, "Qwen2TokenizerFast").ids, composed);
+  EXPECT_THAT(read(true, false, "Qwen2TokenizerFast").notes, HasSubstr("does not bring texts into NFC. A Qwen2Tokenizer does"));
+  EXPECT_EQ(read(true, false, "Qwen2TokenizerFast", "mistral").ids, apart);
+  EXPECT_EQ(read(false, true, "LlamaTokenizer").ids, (Ids{blank_ab, 2, ab}));
+  EXPECT_THAT(read(false, true, "LlamaTokenizer").notes, HasSubstr("a blank before the first word of a text only"));
+  EXPECT_EQ(read(false, false, "LlamaTokenizer").ids, (Ids{blank_ab, 2, ab}));
+  EXPECT_EQ(read(false, true, "LlamaTokenizer", "mistral").ids, (Ids{blank_ab, 2, blank_ab}));
+  EXPECT_EQ(read(false, true, "PreTrainedTokenizerFast").ids, (Ids{blank_ab, 2, blank_ab}));
+  EXPECT_EQ(read(false, true, "PreTrainedTokenizerFast").notes, "");
   const TokenizerFolder pieces;
   pieces.write("tokenizer.model", small_model());
   pieces.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer"})");
   EXPECT_THAT(load_tokenizer(pieces.path())->notes(), testing::ElementsAre(HasSubstr("does not say \"legacy\"")));
+  EXPECT_EQ(encode_special(*load_tokenizer(pieces.path()), "ab</s>ab"), (Ids{blank_ab, 2, ab}));
   pieces.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "legacy": true})");
   EXPECT_TRUE(load_tokenizer(pieces.path())->notes().empty());
+  EXPECT_EQ(encode_special(*load_tokenizer(pieces.path()), "ab</s>ab"), (Ids{blank_ab, 2, blank_ab}));
 }
 
 // As AutoTokenizer of transformers 5.24 does: known texts keep their ids, new ones get the next, and flags are the folder's.
