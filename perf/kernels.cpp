@@ -93,6 +93,13 @@ class Bench {
     return seconds;
   }
 
+  /// Indices number(0) ... number(count - 1).
+  Ragged index(Index count, const std::function<Index(Index)>& number) {
+    const Tensor t = make({count}, DType::i32);
+    for (Index i = 0; i < count; ++i) t.as<std::int32_t>()[i] = static_cast<std::int32_t>(number(i));
+    return {{t.as<std::int32_t>(), static_cast<std::size_t>(count)}, t};
+  }
+
  private:
   std::unique_ptr<Device> device_ = make_cpu_device();
   std::vector<Buffer> buffers_;
@@ -126,10 +133,9 @@ void attention(Bench& bench, Cost& cost, const Model& m) {
   const Index samples = m.rows / m.sample;
   const Tensor qkv = bench.make({m.rows, heads.columns()}), dqkv = bench.make(qkv.shape()),
                out = bench.make({m.rows, m.query * m.head_size}), dout = bench.make(out.shape()), lse = bench.make({m.rows, m.query}),
-               scratch = bench.make(lse.shape()), offsets = bench.make({samples + 1}, DType::i32),
-               positions = bench.make({m.rows}, DType::i32), table = bench.make({m.sample, m.head_size});
-  for (Index s = 0; s <= samples; ++s) offsets.as<std::int32_t>()[s] = static_cast<std::int32_t>(s * m.sample);
-  for (Index r = 0; r < m.rows; ++r) positions.as<std::int32_t>()[r] = static_cast<std::int32_t>(r % m.sample);
+               scratch = bench.make(lse.shape()), table = bench.make({m.sample, m.head_size});
+  const Ragged offsets = bench.index(samples + 1, [&](Index s) { return s * m.sample; }),
+               positions = bench.index(m.rows, [&](Index r) { return r % m.sample; });
   // Only what a causal mask lets through counts: two products forward, five backward.
   const double pairs = static_cast<double>(samples * m.query * m.sample * (m.sample + 1)) / 2,
                flop = 2 * pairs * static_cast<double>(m.head_size);
@@ -241,12 +247,8 @@ void decode(Bench& bench, const Model& m) {
     const Index capacity = std::max<Index>(m.sample, 32);
     const Tensor token = bench.make({rows, qkv}), keys = bench.make({rows, capacity, m.key_value * m.head_size}),
                  values = bench.make(keys.shape());
-    const Tensor slots = bench.make({rows}, DType::i32), lengths = bench.make({rows}, DType::i32),
-                 out = bench.make({rows, m.query * m.head_size});
-    for (Index b = 0; b < rows; ++b) {
-      slots.as<std::int32_t>()[b] = static_cast<std::int32_t>(b);
-      lengths.as<std::int32_t>()[b] = static_cast<std::int32_t>(capacity - 1);
-    }
+    const Ragged slots = bench.index(rows, [](Index b) { return b; }), lengths = bench.index(rows, [&](Index) { return capacity - 1; });
+    const Tensor out = bench.make({rows, m.query * m.head_size});
     bench.bytes(fmt::format("decode attention, {} sequences of {}", rows, capacity), 8.0 * static_cast<double>(keys.count()),
                 [&] { attention_decode(out, token, keys, values, slots, lengths, heads, bench.stream()); });
     const Tensor logits = bench.make({rows, m.vocabulary}), tokens = bench.make({rows}, DType::i32), logprobs = bench.make({rows});

@@ -9,12 +9,14 @@ namespace collimate {
 class AdapterModel {
  public:
   AdapterModel(const ModelConfig& config, Head head, int shards, const LoraConfig& lora)
-      : device_(make_cpu_device()),
+      : device_(make_device()),
         plan_(*device_),
         transformer_(config, head, Division{.shards = shards}, plan_, {}, lora),
         base_("base", transformer_.layout(), plan_, Division{.shards = shards}),
         adapters_("adapters", transformer_.adapter_layout(), plan_, Division{.shards = shards}) {
     plan_.commit();
+    base_.clear();
+    adapters_.clear();
   }
   ParameterStore& base() { return base_; }
   ParameterStore& adapters() { return adapters_; }

@@ -60,7 +60,7 @@ std::string describe(const std::string& tensor, const Shape& shape, const Elemen
 /// The names of a model's tensors in the order of its layout: values, then moments; then what is not in it, such as adapters.
 std::vector<std::string> tensors_of(const SavedModels& saved, const std::string& model) {
   const rlhf::ModelCard card = saved.card(model);
-  const auto device = make_cpu_device();
+  const auto device = make_device();
   MemoryPlan plan(*device);
   const Transformer transformer(card.config, card.head, Division{.shards = card.shards}, plan);
   std::vector<std::string> names;

@@ -13,7 +13,7 @@ namespace collimate {
 
 /// An engine with a model's weights, and memory for so many sequences.
 struct Generator {
-  std::unique_ptr<Device> device = make_cpu_device();
+  std::unique_ptr<Device> device = make_device();
   MemoryPlan plan{*device};
   Workspace workspace{plan};
   Engine engine;

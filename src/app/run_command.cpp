@@ -178,7 +178,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   });
   const auto cores = share_cores(world);
   ProcessGrid grid(world, shape_of(options.machine), axis_order(options.machine.order));
-  const auto device = make_cpu_device();
+  const auto device = make_device();
   const BuildInfo build = build_info();
   std::unique_ptr<RunFolder> folder;
   std::unique_ptr<rlhf::Scorer> scorer;

@@ -9,11 +9,12 @@ namespace collimate {
 class StoredModel {
  public:
   StoredModel(const ModelConfig& config, Head head, int shards)
-      : device_(make_cpu_device()),
+      : device_(make_device()),
         plan_(*device_),
         transformer_(config, head, Division{.shards = shards}, plan_),
         store_("model", transformer_.layout(), plan_, Division{.shards = shards}) {
     plan_.commit();
+    store_.clear();
   }
   ParameterStore& store() { return store_; }
 

@@ -19,8 +19,8 @@ void add_whole_numbers(const Tensor& sum, const Tensor& a, const Tensor& b) {
 
 void add(const Tensor& sum, const Tensor& a, const Tensor& b, Stream& stream) {
   switch (sum.dtype()) {
-    case DType::f32: return kernels::add(sum, a, b, stream);
-    case DType::i32: return add_whole_numbers<std::int32_t>(sum, a, b);
+    case DType::f32:
+    case DType::i32: return kernels::add(sum, a, b, stream);
     case DType::i64: return add_whole_numbers<std::int64_t>(sum, a, b);
     case DType::u64: return add_whole_numbers<std::uint64_t>(sum, a, b);
     default: fail_with(ExitCode::failure, "{} tensors cannot be summed over ranks", name_of(sum.dtype()));
@@ -86,7 +86,7 @@ void all_reduce_host(Communicator& ranks, std::span<T> data, Device& device) {
   constexpr DType dtype = dtype_of<T>();
   const std::int64_t count = std::ssize(data), size = ranks.size();
   std::vector<T> room(static_cast<std::size_t>(is_gathered(count, ranks.size(), dtype) ? count * size : parts_room(count, ranks.size(), dtype)));
-  all_reduce(ranks, Tensor(data.data(), dtype, {count}, device), Tensor(room.data(), dtype, {std::ssize(room)}, device), device.stream());
+  all_reduce(ranks, on_host(data, device), on_host(std::span(room), device), device.host().stream());
 }
 
 }  // namespace

@@ -135,7 +135,7 @@ Tensor OrderedSum::merge(std::vector<SumNode> nodes, std::vector<Tensor> terms, 
     }
   }
   for (; top > 1; --top) terms[top - 2] = add(terms[top - 2], terms[top - 1]);
-  if (terms[0].data() != sum.data()) sum.device().copy(sum.data(), terms[0].data(), sum.bytes(), stream);
+  if (terms[0].data() != sum.data()) copy(sum, terms[0], stream);
   return sum;
 }
 

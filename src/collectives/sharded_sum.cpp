@@ -58,7 +58,7 @@ void ShardedSum::push(int range, Tensor leaf, Stream& stream) {
     kernels::add(last ? level(l + 1, range) : leaf, level(l, range), leaf, stream);
   }
   ++count;
-  if (l == 0) leaf.device().copy(level(0, range).data(), leaf.data(), leaf.bytes(), stream);
+  if (l == 0) copy(level(0, range), leaf, stream);
 }
 
 // What is left folds from the right: older + (what came after).
@@ -79,7 +79,7 @@ Tensor ShardedSum::finish(Stream& stream) {
       kernels::add(older, older, sum, stream);
       sum = older;
     }
-    if (sum.data() != first.data()) first.device().copy(first.data(), sum.data(), sum.bytes(), stream);
+    if (sum.data() != first.data()) copy(first, sum, stream);
   }
   return plan_->at(slot_, {levels_, elements_}).slice(0, 1).reshape({elements_});
 }

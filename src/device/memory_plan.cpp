@@ -20,6 +20,10 @@ std::size_t Device::capacity(Memory memory) const {
   return least;
 }
 
+MemoryPlan::MemoryPlan(Device& device) : device_(&device) {
+  if (const std::size_t bytes = Staging::bytes(device.is_host())) ring_ = reserve("staging", bytes, Lifetime::always, Memory::pinned);
+}
+
 Slot MemoryPlan::reserve(std::string name, std::size_t bytes, Lifetime lifetime, Memory memory) {
   ensure(!committed_, "'{}' was reserved after the memory plan was committed", name);
   const std::size_t offset = bytes_of(memory, lifetime);
@@ -87,6 +91,7 @@ void MemoryPlan::commit(std::size_t limit) {
   check_limit(limit);
   for (const Memory memory : memories) buffers_[static_cast<int>(memory)] = Buffer(*device_, planned_bytes(memory), memory);
   committed_ = true;
+  if (ring_) staging_.prepare(at(ring_, {static_cast<std::int64_t>(entries_[ring_.index].bytes)}, DType::u8));
 }
 
 Tensor MemoryPlan::at(Slot slot, Shape shape, DType dtype) const {
@@ -96,7 +101,7 @@ Tensor MemoryPlan::at(Slot slot, Shape shape, DType dtype) const {
     fail_with(ExitCode::failure, "'{}' holds {} bytes, too few for {} of shape {}", entry.name, entry.bytes, name_of(dtype), shape.text());
   const std::size_t base = entry.lifetime == Lifetime::always ? 0 : bytes_of(entry.memory, Lifetime::always);
   auto* data = static_cast<std::byte*>(buffers_[static_cast<int>(entry.memory)].data()) + base + entry.offset;
-  return {data, dtype, shape, *device_};
+  return {data, dtype, shape, entry.memory == Memory::device ? *device_ : device_->host()};
 }
 
 }  // namespace collimate

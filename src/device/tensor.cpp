@@ -35,4 +35,10 @@ Tensor Tensor::reshape(Shape shape) const {
   return {data_, dtype_, shape, *device_};
 }
 
+void copy(const Tensor& to, const Tensor& from, Stream& stream) {
+  if (to.count() != from.count() || to.dtype() != from.dtype())
+    fail_with(ExitCode::failure, "a copy of {} {} into {} {}", name_of(from.dtype()), from.shape().text(), name_of(to.dtype()), to.shape().text());
+  stream.copy_bytes(to, from);
+}
+
 }  // namespace collimate

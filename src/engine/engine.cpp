@@ -12,6 +12,7 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
     : use_(use),
       workspace_(&workspace),
       stream_(&workspace.plan().device().stream()),
+      sweeps_(use.sweeps.value_or(workspace.plan().device().is_host() ? Sweeps::once : Sweeps::twice)),
       division_(division),
       transformer_(config, head, division, workspace.plan(), use.recompute, use.lora),
       store_(use.frozen) {
@@ -40,6 +41,8 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
 }
 
 void Engine::prepare() {
+  if (own_) own_->clear();
+  if (adapters_) adapters_->clear();
   transformer_.prepare(*stream_);
   const auto lay = [&](auto take) {
     Arena arena = workspace_->arena();
@@ -64,10 +67,11 @@ Engine::Learn Engine::take_learn(Arena& arena) const {
     flight.activations = transformer_.take(arena, use_.rows, Transformer::Keep::all, i ? &learn.flights[0].activations : nullptr);
   }
   learn.dhidden = arena.take({use_.rows, transformer_.config().width});
-  if (policy_) learn.head = policy_->take(arena, Transformer::Keep::all);
+  if (policy_) learn.head = policy_->take(arena, use_.rows, Transformer::Keep::all);
   if (value_) {
     learn.values = arena.take({use_.rows});
     learn.dvalues = arena.take({use_.rows});
+    for (auto* host : {&learn.host_values, &learn.host_dvalues}) host->resize(static_cast<std::size_t>(use_.rows));
   }
   return learn;
 }
@@ -76,7 +80,7 @@ Engine::Score Engine::take_score(Arena& arena) const {
   Score score;
   score.grain = take_grain(arena, use_.rows);
   score.activations = transformer_.take(arena, use_.rows, Transformer::Keep::nothing);
-  if (policy_) score.head = policy_->take(arena, Transformer::Keep::nothing);
+  if (policy_) score.head = policy_->take(arena, use_.rows, Transformer::Keep::nothing);
   if (value_) score.values = arena.take({use_.rows});
   return score;
 }
@@ -126,12 +130,12 @@ GrainView Engine::upload(const GrainBuffers& buffers, const Grain& grain) {
   ensure(buffers.tokens && rows <= buffers.tokens[0] && (rows == 0 || kernels::padded_rows(rows) == rows),
          "a grain of {} rows does not fit an engine planned for {}", rows, use_.rows);
   const auto put = [&](const Tensor& tensor, auto span) {
-    const Tensor part = tensor.slice(0, static_cast<std::int64_t>(span.size()));
-    part.device().copy(part.data(), span.data(), span.size_bytes(), *stream_);
+    const Tensor part = tensor.slice(0, std::ssize(span));
+    staging().put(part, span, *stream_);
     return part;
   };
-  return {put(buffers.tokens, grain.tokens), put(buffers.positions, grain.positions), put(buffers.targets, grain.targets),
-          put(buffers.samples, grain.samples), put(buffers.offsets, grain.offsets)};
+  return {put(buffers.tokens, grain.tokens), {grain.positions, put(buffers.positions, grain.positions)}, put(buffers.targets, grain.targets),
+          put(buffers.samples, grain.samples), {grain.offsets, put(buffers.offsets, grain.offsets)}};
 }
 
 // Between stages: what a forward gives goes on, what a backward gives goes back; every rank speaks with the one of its own place among
@@ -185,8 +189,7 @@ void Engine::values(std::span<const Grain> grains, const EachValued& each) {
     if (grain.tokens.empty()) return;
     const Tensor out = score_.values.slice(0, hidden[0]);
     value_->forward(out, hidden, lease, *stream_);
-    out.device().copy(values.data(), out.data(), out.bytes(), *stream_);
-    stream_->wait();
+    staging().get(values, out, *stream_);
     each(g, values);
   });
 }
@@ -263,7 +266,7 @@ void Engine::forward_backward(std::span<const Grain> grains, float temperature, 
   train(grains, dropout, [&](std::size_t g, const Grain& grain, Tensor dhidden, Tensor hidden) {
     const Lease lease = transformer_.fetch_head(weights());
     if (grain.tokens.empty()) return;
-    policy_->forward_backward(dhidden, hidden, grain.targets, temperature, learn_.head, lease, *stream_,
+    policy_->forward_backward(dhidden, hidden, grain.targets, temperature, learn_.head, lease, *stream_, sweeps_,
                               [&](std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
                                 loss(g, row, logprob, entropy, dlogprob, dentropy);
                               });
@@ -277,11 +280,11 @@ void Engine::forward_backward(std::span<const Grain> grains, const Dropout& drop
     if (grain.tokens.empty()) return;
     const Tensor values = learn_.values.slice(0, hidden[0]), dvalues = learn_.dvalues.slice(0, hidden[0]);
     value_->forward(values, hidden, lease, *stream_);
-    std::vector<float> host(grain.tokens.size()), gradient(grain.tokens.size());
-    values.device().copy(host.data(), values.data(), values.bytes(), *stream_);
-    stream_->wait();
+    const auto host = std::span(learn_.host_values).first(grain.tokens.size()), gradient = std::span(learn_.host_dvalues).first(grain.tokens.size());
+    staging().get(host, values, *stream_);
+    std::ranges::fill(gradient, 0.0f);
     loss(g, host, gradient);
-    values.device().copy(dvalues.data(), gradient.data(), dvalues.bytes(), *stream_);
+    staging().put(dvalues, std::span<const float>(gradient), *stream_);
     value_->backward(dhidden, dvalues, hidden, lease, *stream_);
   });
 }

@@ -95,7 +95,7 @@ class Engine::Group {
 // its threads share the kernels. So do those of ranks that share layers: only one thread may talk to the others.
 void Engine::share(std::int64_t sequences, const std::function<void(std::int64_t begin, std::int64_t count)>& body) const {
   constexpr std::int64_t most_elements = 2 << 20;
-  if (store_->layout().size() <= most_elements && division_.ranks(Axis::tensor) == 1)
+  if (stream_->device().is_host() && store_->layout().size() <= most_elements && division_.ranks(Axis::tensor) == 1)
     kernels::in_parts(sequences, body);
   else
     body(0, sequences);
@@ -105,11 +105,10 @@ void Engine::share(std::int64_t sequences, const std::function<void(std::int64_t
 std::vector<std::int32_t> Engine::draw(std::span<const Active> work, const GenerateOptions& how, std::span<const Prompt> prompts,
                                        std::vector<Continuation>& out) {
   const auto n = static_cast<std::int64_t>(work.size());
-  Device& device = workspace_->plan().device();
   std::vector<double> uniforms(n);
   for (std::int64_t b = 0; b < n; ++b)
     uniforms[b] = how.key.uniform(prompts[work[b].index].sample, static_cast<std::uint32_t>(out[work[b].index].tokens.size()), how.round);
-  device.copy(generate_.uniforms.data(), uniforms.data(), n * sizeof(double), *stream_);
+  staging().put(generate_.uniforms.slice(0, n), uniforms, *stream_);
   const Tensor tokens = generate_.tokens.slice(0, n), logprobs = generate_.logprobs.slice(0, n);
   share(n, [&](std::int64_t begin, std::int64_t count) {
     const std::int64_t each = policy_->decode_scratch(1);
@@ -120,9 +119,8 @@ std::vector<std::int32_t> Engine::draw(std::span<const Active> work, const Gener
   });
   std::vector<std::int32_t> drawn(n);
   std::vector<float> logprob(n);
-  device.copy(drawn.data(), tokens.data(), n * sizeof(std::int32_t), *stream_);
-  device.copy(logprob.data(), logprobs.data(), n * sizeof(float), *stream_);
-  stream_->wait();
+  staging().get(drawn, tokens, *stream_);
+  staging().get(logprob, logprobs, *stream_);
   for (std::int64_t b = 0; b < n; ++b) {
     const Prompt& prompt = prompts[work[b].index];
     attempt([&] {
@@ -137,7 +135,6 @@ std::vector<std::int32_t> Engine::draw(std::span<const Active> work, const Gener
 
 // This stage's part of a work; on the last stage the hidden states of the last tokens come out of it.
 void Engine::prefill(std::span<const Active> work, std::span<const Prompt> prompts) {
-  Device& device = workspace_->plan().device();
   std::vector<std::int32_t> tokens, positions, offsets{0}, slots;
   for (const Active& a : work) {
     const auto& prompt = prompts[a.index].tokens;
@@ -153,45 +150,44 @@ void Engine::prefill(std::span<const Active> work, std::span<const Prompt> promp
   const std::vector<std::int64_t> samples(rows, 0);
   const GrainView view = upload(generate_.grain, {tokens, positions, targets, offsets, samples});
   const auto count = static_cast<std::int64_t>(work.size());
-  device.copy(generate_.slots.data(), slots.data(), slots.size() * sizeof(std::int32_t), *stream_);
+  const kernels::Ragged at{slots, generate_.slots.slice(0, count)};
+  staging().put(at.device, slots, *stream_);
   if (!division_.first_stage()) receive_stage(generate_.activations.x[0].slice(0, view.rows()), division_.stage() - 1);
   const Tensor hidden =
       transformer_.forward(generate_.activations, weights(),
-                           {.stream = *stream_, .grain = view, .cache = &generate_.cache, .slots = generate_.slots.slice(0, count)});
+                           {.stream = *stream_, .grain = view, .cache = &generate_.cache, .slots = at});
   if (!division_.last_stage()) {
     generate_.sent = send_stage(hidden, division_.stage() + 1);
     return;
   }
-  const std::size_t bytes = transformer_.config().width * sizeof(float);
-  for (std::int64_t s = 0; s < count; ++s)
-    device.copy(generate_.hidden.slice(s, 1).data(), hidden.slice(offsets[s + 1] - 1, 1).data(), bytes, *stream_);
+  for (std::int64_t s = 0; s < count; ++s) copy(generate_.hidden.slice(s, 1), hidden.slice(offsets[s + 1] - 1, 1), *stream_);
 }
 
 void Engine::decode(std::span<Active> work) {
   const auto n = static_cast<std::int64_t>(work.size());
-  Device& device = workspace_->plan().device();
   std::vector<std::int32_t> tokens, slots, positions;
   for (Active& a : work) {
     tokens.push_back(a.last);
     slots.push_back(a.slot);
     positions.push_back(a.length++);
   }
-  device.copy(generate_.tokens.data(), tokens.data(), n * sizeof(std::int32_t), *stream_);
-  device.copy(generate_.slots.data(), slots.data(), n * sizeof(std::int32_t), *stream_);
-  device.copy(generate_.positions.data(), positions.data(), n * sizeof(std::int32_t), *stream_);
+  const kernels::Ragged at{slots, generate_.slots.slice(0, n)}, places{positions, generate_.positions.slice(0, n)};
+  staging().put(generate_.tokens.slice(0, n), tokens, *stream_);
+  staging().put(at.device, slots, *stream_);
+  staging().put(places.device, positions, *stream_);
   if (!division_.first_stage()) receive_stage(generate_.activations.x[0].slice(0, n), division_.stage() - 1);
   share(n, [&](std::int64_t begin, std::int64_t count) {
     const Tensor hidden =
         transformer_.decode(generate_.activations.rows(begin, count), weights(), generate_.cache, generate_.tokens.slice(begin, count),
-                            generate_.slots.slice(begin, count), generate_.positions.slice(begin, count), *stream_);
-    device.copy(generate_.hidden.slice(begin, count).data(), hidden.data(), hidden.bytes(), *stream_);
+                            at.slice(begin, count), places.slice(begin, count), *stream_);
+    copy(generate_.hidden.slice(begin, count), hidden, *stream_);
   });
   if (!division_.last_stage()) generate_.sent = send_stage(generate_.hidden.slice(0, n), division_.stage() + 1);
 }
 
 // The last stage tells the others what it drew.
 void Engine::send_drawn(Group& group) {
-  const Tensor tokens(group.drawn.data(), DType::i32, {static_cast<std::int64_t>(group.drawn.size())}, workspace_->plan().device());
+  const Tensor tokens = on_host(std::span(group.drawn), workspace_->plan().device());
   std::vector<Message> messages;
   for (int stage = 0; stage + 1 < division_.stages(); ++stage) messages.push_back({tokens, stage});
   if (!messages.empty()) group.sending = division_.along(Axis::pipeline).start(messages, {}, *stream_);
@@ -234,8 +230,7 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
           const Tensor tokens = generate_.drawn.slice(0, std::ssize(group.work));
           receive_stage(tokens, division_.stages() - 1);
           group.drawn.resize(group.work.size());
-          tokens.device().copy(group.drawn.data(), tokens.data(), tokens.bytes(), *stream_);
-          stream_->wait();
+          staging().get(group.drawn, tokens, *stream_);
         }
         group.settle(group.drawn, how, out);
       }

@@ -1,7 +1,7 @@
 #include "collimate/kernels/attention.hpp"
 
 #include "kernels/check.hpp"
-#include "kernels/cpu/attention.hpp"
+#include "kernels/table.hpp"
 
 namespace collimate::kernels {
 namespace {
@@ -11,7 +11,7 @@ void check_heads(std::string_view name, const Heads& heads, bool even = false) {
               heads.first_key_value >= 0,
           "{} was given {} query heads, {} key/value heads of size {}, groups of {}", name, heads.query, heads.key_value, heads.size,
           heads.group);
-  require(heads.size <= cpu::largest_head, "{} takes heads of at most {} columns, not {}", name, cpu::largest_head, heads.size);
+  require(heads.size <= largest_head, "{} takes heads of at most {} columns, not {}", name, largest_head, heads.size);
   require(!even || heads.size % 2 == 0, "{} needs heads of an even size, not {}", name, heads.size);
   if (heads.query == 0) return;
   const auto low = heads.first_query / heads.group - heads.first_key_value;
@@ -21,58 +21,53 @@ void check_heads(std::string_view name, const Heads& heads, bool even = false) {
           heads.first_query + heads.query - 1, heads.group, heads.key_value, heads.first_key_value);
 }
 
-cpu::Samples check_samples(std::string_view name, const Tensor& offsets, std::int64_t rows) {
-  check_rank(name, "offsets", offsets, 1, DType::i32);
-  require(offsets[0] >= 1, "{} needs at least one offset", name);
-  const auto* at = offsets.as<std::int32_t>();
-  require(at[0] == 0, "{} needs its first sample to start at row 0, not {}", name, at[0]);
-  for (std::int64_t s = 1; s < offsets[0]; ++s)
-    require(at[s - 1] <= at[s] && at[s] <= rows, "{}: sample {} is rows [{}, {}) of {}", name, s - 1, at[s - 1], at[s], rows);
-  return {at, offsets[0] - 1, rows};
+void check_index(std::string_view name, std::string_view what, const Ragged& index, std::int64_t count) {
+  check(name, what, index.device, {count}, DType::i32);
+  require(index.count() == count, "{} was given {} {} in host memory and {} on the device", name, index.count(), what, count);
 }
 
-cpu::Cache check_cache(std::string_view name, const Tensor& keys, const Tensor& values, const Heads& heads) {
+void check_samples(std::string_view name, const Ragged& offsets, std::int64_t rows) {
+  check_index(name, "offsets", offsets, offsets.count());
+  const auto at = offsets.host;
+  require(!at.empty(), "{} needs at least one offset", name);
+  require(at[0] == 0, "{} needs its first sample to start at row 0, not {}", name, at[0]);
+  for (std::size_t s = 1; s < at.size(); ++s)
+    require(at[s - 1] <= at[s] && at[s] <= rows, "{}: sample {} is rows [{}, {}) of {}", name, s - 1, at[s - 1], at[s], rows);
+}
+
+void check_cache(std::string_view name, const Tensor& keys, const Tensor& values, const Heads& heads) {
   check_rank(name, "keys", keys, 3);
   check(name, "keys", keys, {keys[0], keys[1], heads.key_value * heads.size});
   check(name, "values", values, keys.shape());
-  return {keys.as<float>(), values.as<float>(), keys[0], keys[1]};
 }
 
 }  // namespace
 
-void rotary(Tensor qkv, Tensor positions, Tensor table, const Heads& heads, bool inverse, Stream&) {
+void rotary(Tensor qkv, const Ragged& positions, Tensor table, const Heads& heads, bool inverse, Stream& stream) {
   constexpr auto name = "rotary";
   check_heads(name, heads, true);
-  check_rank(name, "positions", positions, 1, DType::i32);
   check_rank(name, "table", table, 2);
   check(name, "table", table, {table[0], heads.size});
-  check(name, "qkv", qkv, {positions[0], heads.columns()});
-  const auto* at = positions.as<std::int32_t>();
-  for (std::int64_t r = 0; r < positions[0]; ++r)
-    require(at[r] < table[0], "rotary has angles for {} positions, and row {} is at position {}", table[0], r, at[r]);
-  cpu::rotary(qkv.as<float>(), at, table.as<float>(), heads, inverse, positions[0]);
+  check(name, "qkv", qkv, {positions.count(), heads.columns()});
+  check_index(name, "positions", positions, qkv[0]);
+  for (std::size_t r = 0; r < positions.host.size(); ++r)
+    require(positions.host[r] < table[0], "rotary has angles for {} positions, and row {} is at position {}", table[0], r, positions.host[r]);
+  table_of(qkv).rotary(qkv, positions.device, table, heads, inverse, stream);
 }
 
-void rotary_table(Tensor table, std::span<const double> frequencies, Stream&) {
-  check_rank("rotary_table", "table", table, 2);
-  check("rotary_table", "table", table, table.shape());
-  require(table[1] == 2 * std::ssize(frequencies), "rotary_table needs a frequency for each pair of a head's {} numbers, and was given {}",
-          table[1], frequencies.size());
-  cpu::rotary_table(table.as<float>(), frequencies.data(), table[0], table[1]);
-}
-
-void attention_forward(Tensor out, Tensor lse, Tensor qkv, Tensor offsets, const Heads& heads, Stream&) {
+void attention_forward(Tensor out, Tensor lse, Tensor qkv, const Ragged& offsets, const Heads& heads, Stream& stream) {
   constexpr auto name = "attention_forward";
   check_heads(name, heads);
   check_rank(name, "qkv", qkv, 2);
   check(name, "qkv", qkv, {qkv[0], heads.columns()});
   check(name, "out", out, {qkv[0], heads.query * heads.size});
   check(name, "lse", lse, {qkv[0], heads.query});
-  cpu::attention_forward(out.as<float>(), lse.as<float>(), qkv.as<float>(), check_samples(name, offsets, qkv[0]), heads);
+  check_samples(name, offsets, qkv[0]);
+  table_of(out).attention_forward(out, lse, qkv, offsets.device, heads, stream);
 }
 
-void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv, Tensor offsets, Tensor scratch, const Heads& heads,
-                        Stream&) {
+void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv, const Ragged& offsets, Tensor scratch, const Heads& heads,
+                        Stream& stream) {
   constexpr auto name = "attention_backward";
   check_heads(name, heads);
   check_rank(name, "qkv", qkv, 2);
@@ -82,44 +77,44 @@ void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor
   check(name, "dout", dout, out.shape());
   check(name, "lse", lse, {qkv[0], heads.query});
   check(name, "scratch", scratch, lse.shape());
-  cpu::attention_backward({dqkv.as<float>(), dout.as<float>(), out.as<float>(), lse.as<float>(), qkv.as<float>(), scratch.as<float>()},
-                          check_samples(name, offsets, qkv[0]), heads);
+  check_samples(name, offsets, qkv[0]);
+  table_of(dqkv).attention_backward(dqkv, dout, out, lse, qkv, offsets.device, scratch, heads, stream);
 }
 
-void cache_write(Tensor keys, Tensor values, Tensor qkv, Tensor offsets, Tensor slots, const Heads& heads, Stream&) {
+void cache_write(Tensor keys, Tensor values, Tensor qkv, const Ragged& offsets, const Ragged& slots, const Heads& heads, Stream& stream) {
   constexpr auto name = "cache_write";
   check_heads(name, heads);
   check_rank(name, "qkv", qkv, 2);
   check(name, "qkv", qkv, {qkv[0], heads.columns()});
-  const auto cache = check_cache(name, keys, values, heads);
-  const auto samples = check_samples(name, offsets, qkv[0]);
-  check(name, "slots", slots, {samples.count}, DType::i32);
-  const auto* slot = slots.as<std::int32_t>();
-  for (std::int64_t s = 0; s < samples.count; ++s) {
-    require(slot[s] >= 0 && slot[s] < cache.slots, "cache_write: sample {} is for slot {} of {}", s, slot[s], cache.slots);
-    const auto length = samples.offsets[s + 1] - samples.offsets[s];
-    require(length <= cache.capacity, "cache_write: sample {} has {} tokens, and a slot holds {}", s, length, cache.capacity);
+  check_cache(name, keys, values, heads);
+  check_samples(name, offsets, qkv[0]);
+  check_index(name, "slots", slots, offsets.count() - 1);
+  for (std::size_t s = 0; s < slots.host.size(); ++s) {
+    require(slots.host[s] >= 0 && slots.host[s] < keys[0], "cache_write: sample {} is for slot {} of {}", s, slots.host[s], keys[0]);
+    const auto length = offsets.host[s + 1] - offsets.host[s];
+    require(length <= keys[1], "cache_write: sample {} has {} tokens, and a slot holds {}", s, length, keys[1]);
   }
-  cpu::cache_write(cache, qkv.as<float>(), samples, slot, heads);
+  table_of(keys).cache_write(keys, values, qkv, offsets.device, slots.device, heads, stream);
 }
 
-void attention_decode(Tensor out, Tensor qkv, Tensor keys, Tensor values, Tensor slots, Tensor lengths, const Heads& heads, Stream&) {
+void attention_decode(Tensor out, Tensor qkv, Tensor keys, Tensor values, const Ragged& slots, const Ragged& lengths, const Heads& heads,
+                      Stream& stream) {
   constexpr auto name = "attention_decode";
   check_heads(name, heads);
   check_rank(name, "qkv", qkv, 2);
   const auto sequences = qkv[0];
   check(name, "qkv", qkv, {sequences, heads.columns()});
   check(name, "out", out, {sequences, heads.query * heads.size});
-  check(name, "slots", slots, {sequences}, DType::i32);
-  check(name, "lengths", lengths, {sequences}, DType::i32);
-  const auto cache = check_cache(name, keys, values, heads);
-  const auto* slot = slots.as<std::int32_t>();
-  const auto* length = lengths.as<std::int32_t>();
-  for (std::int64_t b = 0; b < sequences; ++b)
-    require(slot[b] >= 0 && slot[b] < cache.slots && length[b] >= 0 && length[b] < cache.capacity,
-            "attention_decode: sequence {} appends at position {} of slot {}, and there are {} slots of {} positions", b, length[b],
-            slot[b], cache.slots, cache.capacity);
-  cpu::attention_decode(out.as<float>(), qkv.as<float>(), cache, slot, length, sequences, heads);
+  check_index(name, "slots", slots, sequences);
+  check_index(name, "lengths", lengths, sequences);
+  check_cache(name, keys, values, heads);
+  for (std::size_t b = 0; b < slots.host.size(); ++b) {
+    const auto slot = slots.host[b], length = lengths.host[b];
+    require(slot >= 0 && slot < keys[0] && length >= 0 && length < keys[1],
+            "attention_decode: sequence {} appends at position {} of slot {}, and there are {} slots of {} positions", b, length, slot, keys[0],
+            keys[1]);
+  }
+  table_of(out).attention_decode(out, qkv, keys, values, slots.device, lengths.device, heads, stream);
 }
 
 }  // namespace collimate::kernels

@@ -1,7 +1,7 @@
 #include "collimate/kernels/embedding.hpp"
 
 #include "kernels/check.hpp"
-#include "kernels/cpu/embedding.hpp"
+#include "kernels/table.hpp"
 
 namespace collimate::kernels {
 namespace {
@@ -14,19 +14,19 @@ void check_all(std::string_view name, const Tensor& rows, const Tensor& table, c
 
 }  // namespace
 
-void embedding_forward(Tensor y, Tensor table, Tensor tokens, std::int64_t first, Stream&) {
+void embedding_forward(Tensor y, Tensor table, Tensor tokens, std::int64_t first, Stream& stream) {
   check_all("embedding_forward", y, table, tokens);
-  cpu::embedding_forward(y.as<float>(), table.as<float>(), tokens.as<std::int32_t>(), first, false, tokens[0], table[0], table[1]);
+  table_of(y).embedding_forward(y, table, tokens, first, stream);
 }
 
-void embedding_backward(Tensor dtable, Tensor dy, Tensor tokens, std::int64_t first, Stream&) {
+void embedding_backward(Tensor dtable, Tensor dy, Tensor tokens, std::int64_t first, Stream& stream) {
   check_all("embedding_backward", dy, dtable, tokens);
-  cpu::embedding_backward(dtable.as<float>(), dy.as<float>(), tokens.as<std::int32_t>(), first, tokens[0], dtable[0], dtable[1]);
+  table_of(dtable).embedding_backward(dtable, dy, tokens, first, stream);
 }
 
-void embedding_add(Tensor y, Tensor table, Tensor indices, Stream&) {
+void embedding_add(Tensor y, Tensor table, Tensor indices, Stream& stream) {
   check_all("embedding_add", y, table, indices);
-  cpu::embedding_forward(y.as<float>(), table.as<float>(), indices.as<std::int32_t>(), 0, true, indices[0], table[0], table[1]);
+  table_of(y).embedding_add(y, table, indices, stream);
 }
 
 }  // namespace collimate::kernels

@@ -2,7 +2,7 @@
 
 #include "collimate/kernels/rows.hpp"
 #include "kernels/check.hpp"
-#include "kernels/cpu/matmul.hpp"
+#include "kernels/table.hpp"
 
 namespace collimate::kernels {
 namespace {
@@ -12,11 +12,9 @@ void check_rows(std::string_view operation, std::int64_t rows) {
           padded_rows(rows), rows, row_block, least_rows);
 }
 
-const float* optional(const Tensor& tensor) { return tensor ? tensor.as<float>() : nullptr; }
-
 }  // namespace
 
-void linear_forward(Tensor y, Tensor x, Tensor w, Tensor bias, Write write, Stream&) {
+void linear_forward(Tensor y, Tensor x, Tensor w, Tensor bias, Write write, Stream& stream) {
   constexpr auto name = "linear_forward";
   check_rank(name, "x", x, 2);
   check_rank(name, "w", w, 2);
@@ -25,10 +23,10 @@ void linear_forward(Tensor y, Tensor x, Tensor w, Tensor bias, Write write, Stre
   check(name, "y", y, {rows, n});
   if (bias) check(name, "bias", bias, {n});
   check_rows(name, rows);
-  cpu::linear_forward(y.as<float>(), x.as<float>(), w.as<float>(), optional(bias), write == Write::add, rows, n, k);
+  table_of(y).linear_forward(y, x, w, bias, write, stream);
 }
 
-void linear_backward_input(Tensor dx, Tensor dy, Tensor w, Write write, Stream&) {
+void linear_backward_input(Tensor dx, Tensor dy, Tensor w, Write write, Stream& stream) {
   constexpr auto name = "linear_backward_input";
   check_rank(name, "dy", dy, 2);
   check_rank(name, "w", w, 2);
@@ -36,10 +34,10 @@ void linear_backward_input(Tensor dx, Tensor dy, Tensor w, Write write, Stream&)
   check(name, "w", w, {n, k});
   check(name, "dx", dx, {rows, k});
   check_rows(name, rows);
-  cpu::linear_backward_input(dx.as<float>(), dy.as<float>(), w.as<float>(), write == Write::add, rows, n, k);
+  table_of(dx).linear_backward_input(dx, dy, w, write, stream);
 }
 
-void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, Write write, Stream&) {
+void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, Write write, Stream& stream) {
   constexpr auto name = "linear_backward_weight";
   check_rank(name, "dy", dy, 2);
   check_rank(name, "x", x, 2);
@@ -47,17 +45,17 @@ void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, Write write, Stream&
   check(name, "x", x, {rows, k});
   check(name, "dw", dw, {n, k});
   check_rows(name, rows);
-  cpu::linear_backward_weight(dw.as<float>(), dy.as<float>(), x.as<float>(), write == Write::add, rows, n, k);
+  table_of(dw).linear_backward_weight(dw, dy, x, write, stream);
 }
 
-void linear_backward_bias(Tensor dbias, Tensor dy, Write write, Stream&) {
+void linear_backward_bias(Tensor dbias, Tensor dy, Write write, Stream& stream) {
   constexpr auto name = "linear_backward_bias";
   check_rank(name, "dy", dy, 2);
   check(name, "dbias", dbias, {dy[1]});
-  cpu::sum_rows(dbias.as<float>(), dy.as<float>(), write == Write::add, dy[0], dy[1]);
+  table_of(dbias).linear_backward_bias(dbias, dy, write, stream);
 }
 
-void linear_decode(Tensor y, Tensor x, Tensor w, Tensor bias, Stream&) {
+void linear_decode(Tensor y, Tensor x, Tensor w, Tensor bias, Stream& stream) {
   constexpr auto name = "linear_decode";
   check_rank(name, "x", x, 2);
   check_rank(name, "w", w, 2);
@@ -65,7 +63,7 @@ void linear_decode(Tensor y, Tensor x, Tensor w, Tensor bias, Stream&) {
   check(name, "w", w, {n, k});
   check(name, "y", y, {rows, n});
   if (bias) check(name, "bias", bias, {n});
-  cpu::linear_decode(y.as<float>(), x.as<float>(), w.as<float>(), optional(bias), rows, n, k);
+  table_of(y).linear_decode(y, x, w, bias, stream);
 }
 
 }  // namespace collimate::kernels

@@ -1,11 +1,11 @@
 #include "collimate/kernels/optimizer.hpp"
 
 #include "kernels/check.hpp"
-#include "kernels/cpu/optimizer.hpp"
+#include "kernels/table.hpp"
 
 namespace collimate::kernels {
 
-void adamw(Tensor value, Tensor gradient, Tensor first_moment, Tensor second_moment, const AdamW& how, Stream&) {
+void adamw(Tensor value, Tensor gradient, Tensor first_moment, Tensor second_moment, const AdamW& how, Stream& stream) {
   check("adamw", "value", value, value.shape());
   check("adamw", "gradient", gradient, value.shape());
   check("adamw", "first_moment", first_moment, value.shape());
@@ -13,7 +13,7 @@ void adamw(Tensor value, Tensor gradient, Tensor first_moment, Tensor second_mom
   require(how.step >= 1, "adamw counts its steps from 1, and was given step {}", how.step);
   require(how.beta1 >= 0 && how.beta1 < 1 && how.beta2 >= 0 && how.beta2 < 1,
           "adamw needs both betas to be at least 0 and below 1, and was given {} and {}", how.beta1, how.beta2);
-  cpu::adamw(value.as<float>(), gradient.as<float>(), first_moment.as<float>(), second_moment.as<float>(), how, value.count());
+  table_of(value).adamw(value, gradient, first_moment, second_moment, how, stream);
 }
 
 namespace {
@@ -26,16 +26,16 @@ std::int64_t whole_blocks(std::string_view name, const Tensor& x) {
 
 }  // namespace
 
-void block_squares(Tensor sums, Tensor x, Stream&) {
+void block_squares(Tensor sums, Tensor x, Stream& stream) {
   const auto blocks = whole_blocks("block_squares", x);
   check("block_squares", "sums", sums, {blocks}, DType::f64);
-  cpu::block_squares(sums.as<double>(), x.as<float>(), blocks);
+  table_of(sums).block_squares(sums, x, stream);
 }
 
-void element_hash(Tensor hash, Tensor x, std::int64_t first, Stream&) {
+void element_hash(Tensor hash, Tensor x, std::int64_t first, Stream& stream) {
   check("element_hash", "x", x, x.shape());
   check("element_hash", "hash", hash, {1}, DType::u64);
-  *hash.as<std::uint64_t>() = cpu::element_hash(x.as<float>(), first, x.count());
+  table_of(hash).element_hash(hash, x, first, stream);
 }
 
 }  // namespace collimate::kernels

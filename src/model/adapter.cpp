@@ -35,7 +35,7 @@ bool drops(const AdapterUse& use) { return use.pass && use.pass->adapter_dropout
 
 void drop(Tensor y, Tensor x, int block, int number, std::int64_t first, const AdapterUse& use) {
   const Pass& pass = *use.pass;
-  kernels::dropout(y, x, pass.adapter_dropout, pass.key, pass.grain.samples, pass.grain.positions, site(block, number), use.stream, first);
+  kernels::dropout(y, x, pass.adapter_dropout, pass.key, pass.grain.samples, pass.grain.positions.device, site(block, number), use.stream, first);
 }
 
 Tensor dropped(Tensor x, int block, int number, std::int64_t first, const AdapterUse& use) {
@@ -53,7 +53,6 @@ void add_input_gradient(Tensor dx, Tensor du, Tensor a, int block, int number, s
   kernels::add(dx, dx, part, use.stream);
 }
 
-void copy(Tensor to, Tensor from, Stream& stream) { to.device().copy(to.data(), from.data(), from.bytes(), stream); }
 
 }  // namespace
 

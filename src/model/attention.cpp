@@ -259,7 +259,8 @@ void AttentionLayer::reduce_shared(Tensor x, const Lease& lease, const Scratch& 
 }
 
 void AttentionLayer::decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
-                            const KvCache& cache, int layer, Tensor slots, Tensor positions, Stream& stream) const {
+                            const KvCache& cache, int layer, const kernels::Ragged& slots, const kernels::Ragged& positions,
+                            Stream& stream) const {
   const AdapterUse use{lease.adapter, scratch.adapter, stream};
   in_.begin(x, use);
   sum_over_shards(y, scratch.tree, stream, [&](int v, Tensor partial) {

@@ -12,7 +12,7 @@ std::string prefix(int index) { return "block." + std::to_string(index); }
 std::uint32_t site(int block, int branch) { return static_cast<std::uint32_t>(1 + 2 * block + branch); }
 
 void drop(Tensor x, std::uint32_t where, const Pass& pass) {
-  if (pass.dropout > 0) kernels::dropout(x, x, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, where, pass.stream);
+  if (pass.dropout > 0) kernels::dropout(x, x, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions.device, where, pass.stream);
 }
 
 }  // namespace
@@ -116,7 +116,7 @@ void Block::backward(Tensor dy_dx, Tensor x, const Saved& saved, const BlockLeas
   const Tensor mid = saved.mid.slice(0, rows), branch = scratch.branch.slice(0, rows), dnorm = scratch.norm.slice(0, rows);
   const auto dropped = [&](std::uint32_t where) {
     if (pass.dropout <= 0) return dy_dx;
-    kernels::dropout(branch, dy_dx, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, where, stream);
+    kernels::dropout(branch, dy_dx, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions.device, where, stream);
     return branch;
   };
   mlp_.backward(dnorm, dropped(site(index_, 1)), saved.norm2.y.slice(0, rows), saved.mlp, lease, scratch, pass);
@@ -126,7 +126,7 @@ void Block::backward(Tensor dy_dx, Tensor x, const Saved& saved, const BlockLeas
 }
 
 void Block::decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
-                   const KvCache& cache, Tensor slots, Tensor positions, Stream& stream) const {
+                   const KvCache& cache, const kernels::Ragged& slots, const kernels::Ragged& positions, Stream& stream) const {
   const std::int64_t rows = x[0];
   const Tensor mid = saved.mid.slice(0, rows), branch = scratch.branch.slice(0, rows);
   norm1_.forward(saved.norm1, x, lease, stream);

@@ -10,7 +10,8 @@
 
 namespace collimate {
 
-PolicyHead::PolicyHead(const Transformer& model) : width_(model.config().width), tree_(model.shard_tree()) {
+PolicyHead::PolicyHead(const Transformer& model)
+    : width_(model.config().width), tree_(model.shard_tree()), staging_(&model.plan().staging()) {
   const Parameter& table = model.layout().parameter(model.config().tied ? "embedding.weight" : "head.weight");
   const Part held = model.layout().held();
   all_bounds_ = table.bounds;
@@ -18,62 +19,72 @@ PolicyHead::PolicyHead(const Transformer& model) : width_(model.config().width),
   weight_.assign(table.parts.begin() + held.begin, table.parts.begin() + held.begin + held.count);
 }
 
-PolicyHead::Buffers PolicyHead::take(Arena& arena, Transformer::Keep keep) const {
-  constexpr std::int64_t rows = kernels::row_block;
+PolicyHead::Buffers PolicyHead::take(Arena& arena, std::int64_t rows, Transformer::Keep keep) const {
+  const std::int64_t block = std::min(rows, kernels::row_block);
   Buffers b;
-  for (const View& weight : weight_) b.logits.push_back(arena.take({rows, weight.shape[0]}));
-  b.statistics.push_back(arena.take({rows, 4}));
-  for (std::size_t v = 1; v < weight_.size(); v *= 2) b.statistics.push_back(arena.take({rows, 4}));
-  if (tree_.shared()) b.all_statistics = arena.take({tree_.ranks->size() * rows * 4});
-  b.hidden = arena.take({rows, width_});
+  for (const View& weight : weight_) b.logits.push_back(arena.take({block, weight.shape[0]}));
+  b.statistics.push_back(arena.take({block, 4}));
+  for (std::size_t v = 1; v < weight_.size(); v *= 2) b.statistics.push_back(arena.take({block, 4}));
+  if (tree_.shared()) b.all_statistics = arena.take({tree_.ranks->size() * block * 4});
+  b.hidden = arena.take({block, width_});
   b.rows = arena.take({rows}, DType::i32);
   b.targets = arena.take({rows}, DType::i32);
   b.logprob = arena.take({rows});
   b.entropy = arena.take({rows});
   b.lse = arena.take({rows});
   if (keep == Transformer::Keep::all) {
-    b.tree = tree_.with_exchange(arena, rows * width_);
-    for (std::size_t v = 1; v < weight_.size(); v *= 2) b.tree.room.push_back(arena.take({rows, width_}));
-    b.dhidden = arena.take({rows, width_});
+    b.tree = tree_.with_exchange(arena, block * width_);
+    for (std::size_t v = 1; v < weight_.size(); v *= 2) b.tree.room.push_back(arena.take({block, width_}));
+    b.dhidden = arena.take({block, width_});
     b.dlogprob = arena.take({rows});
     b.dentropy = arena.take({rows});
   }
-  for (auto& host : b.host) host.resize(rows);
+  for (auto* host : {&b.host_rows, &b.host_targets}) host->reserve(static_cast<std::size_t>(rows));
+  for (auto& host : b.host) host.resize(static_cast<std::size_t>(rows));
   return b;
 }
 
-std::vector<PolicyHead::RowBlock> PolicyHead::blocks(std::span<const std::int32_t> targets) const {
-  std::vector<RowBlock> out;
+namespace {
+
+/// Calls step with each block of 256 of `rows` gathered rows, in order.
+void for_each_block(std::int64_t rows, const std::function<void(const Part& block)>& step) {
+  for (std::int64_t begin = 0; begin < rows; begin += kernels::row_block) step({begin, std::min(kernels::row_block, rows - begin)});
+}
+
+}  // namespace
+
+/// The rows that have a target, padded by rows -1; b.rows and b.targets. Never more than the grain has: both are padded alike.
+void PolicyHead::choose(std::span<const std::int32_t> targets, Buffers& b, Stream& stream) const {
+  b.host_rows.clear();
+  b.host_targets.clear();
   for (std::size_t row = 0; row < targets.size(); ++row) {
     if (targets[row] < 0) continue;
-    if (out.empty() || out.back().count == kernels::row_block) out.emplace_back();
-    out.back().rows.push_back(static_cast<std::int32_t>(row));
-    ++out.back().count;
+    b.host_rows.push_back(static_cast<std::int32_t>(row));
+    b.host_targets.push_back(targets[row]);
   }
-  for (RowBlock& block : out) block.rows.resize(static_cast<std::size_t>(kernels::padded_rows(block.count)), -1);
-  return out;
+  b.count = std::ssize(b.host_rows);
+  const std::int64_t rows = kernels::padded_rows(b.count);
+  b.host_rows.resize(static_cast<std::size_t>(rows), -1);
+  b.host_targets.resize(static_cast<std::size_t>(rows), -1);
+  staging_->put(b.rows.slice(0, rows), b.host_rows, stream);
+  staging_->put(b.targets.slice(0, rows), b.host_targets, stream);
 }
 
-/// b.hidden, b.rows and b.targets of a block; padding rows are zeros without a target.
-void PolicyHead::gather(const RowBlock& block, Tensor hidden, std::span<const std::int32_t> targets, Buffers& b, Stream& stream) const {
-  const auto rows = static_cast<std::int64_t>(block.rows.size());
-  std::vector<std::int32_t> wanted;
-  for (const std::int32_t row : block.rows) wanted.push_back(row < 0 ? -1 : targets[row]);
-  hidden.device().copy(b.rows.data(), block.rows.data(), block.rows.size() * sizeof(std::int32_t), stream);
-  hidden.device().copy(b.targets.data(), wanted.data(), wanted.size() * sizeof(std::int32_t), stream);
-  const Tensor x = b.hidden.slice(0, rows);
+/// b.hidden of a block; padding rows are zeros.
+void PolicyHead::gather(const Part& block, Tensor hidden, Buffers& b, Stream& stream) const {
+  const Tensor x = b.hidden.slice(0, block.count);
   x.zero(stream);
-  kernels::embedding_forward(x, hidden, b.rows.slice(0, rows), 0, stream);
+  kernels::embedding_forward(x, hidden, b.rows.slice(block.begin, block.count), 0, stream);
 }
 
-void PolicyHead::merge(int first, int shards, std::size_t depth, std::int64_t rows, float temperature, Buffers& b, Stream& stream) const {
-  const Tensor statistics = b.statistics[depth].slice(0, rows);
+void PolicyHead::merge(int first, int shards, std::size_t depth, const Part& block, float temperature, Buffers& b, Stream& stream) const {
+  const Tensor statistics = b.statistics[depth].slice(0, block.count);
   if (shards == 1)
-    return kernels::logit_statistics(statistics, b.logits[first].slice(0, rows), b.targets.slice(0, rows), bounds_[first], temperature,
-                                     stream);
-  merge(first, shards / 2, depth, rows, temperature, b, stream);
-  merge(first + shards / 2, shards / 2, depth + 1, rows, temperature, b, stream);
-  kernels::merge_statistics(statistics, b.statistics[depth + 1].slice(0, rows), stream);
+    return kernels::logit_statistics(statistics, b.logits[first].slice(0, block.count), b.targets.slice(block.begin, block.count), bounds_[first],
+                                     temperature, stream);
+  merge(first, shards / 2, depth, block, temperature, b, stream);
+  merge(first + shards / 2, shards / 2, depth + 1, block, temperature, b, stream);
+  kernels::merge_statistics(statistics, b.statistics[depth + 1].slice(0, block.count), stream);
 }
 
 /// The upper levels of the same tree: every rank gets the others' four numbers per row and merges alike.
@@ -85,77 +96,101 @@ void PolicyHead::merge_ranks(std::int64_t rows, Buffers& b, Stream& stream) cons
   const auto of = [&](int rank) { return all.slice(rank * rows * 4, rows * 4).reshape({rows, 4}); };
   for (int distance = 1; distance < ranks; distance *= 2)
     for (int rank = 0; rank + distance < ranks; rank += 2 * distance) kernels::merge_statistics(of(rank), of(rank + distance), stream);
-  mine.device().copy(mine.data(), of(0).data(), mine.bytes(), stream);
+  copy(mine, of(0), stream);
 }
 
-void PolicyHead::block_statistics(std::int64_t rows, float temperature, Buffers& b, const Lease& lease, Stream& stream) const {
+void PolicyHead::block_logits(const Part& block, Buffers& b, const Lease& lease, Stream& stream) const {
   for (std::size_t v = 0; v < weight_.size(); ++v)
     if (weight_[v].shape[0])
-      kernels::linear_forward(b.logits[v].slice(0, rows), b.hidden.slice(0, rows), lease.at(weight_[v]), {}, kernels::Write::replace,
+      kernels::linear_forward(b.logits[v].slice(0, block.count), b.hidden.slice(0, block.count), lease.at(weight_[v]), {}, kernels::Write::replace,
                               stream);
-  merge(0, static_cast<int>(weight_.size()), 0, rows, temperature, b, stream);
-  merge_ranks(rows, b, stream);
-  kernels::finish_statistics(b.logprob.slice(0, rows), b.entropy.slice(0, rows), b.lse.slice(0, rows), b.statistics[0].slice(0, rows),
-                             b.targets.slice(0, rows), stream);
+}
+
+void PolicyHead::block_statistics(const Part& block, float temperature, Buffers& b, const Lease& lease, Stream& stream) const {
+  block_logits(block, b, lease, stream);
+  merge(0, static_cast<int>(weight_.size()), 0, block, temperature, b, stream);
+  merge_ranks(block.count, b, stream);
+  const auto of = [&](const Tensor& tensor) { return tensor.slice(block.begin, block.count); };
+  kernels::finish_statistics(of(b.logprob), of(b.entropy), of(b.lse), b.statistics[0].slice(0, block.count), of(b.targets), stream);
 }
 
 void PolicyHead::score(Tensor hidden, std::span<const std::int32_t> targets, float temperature, Buffers& b, const Lease& lease,
                        Stream& stream, std::span<float> logprob, std::span<float> entropy) const {
   std::fill(logprob.begin(), logprob.end(), 0.0f);
   std::fill(entropy.begin(), entropy.end(), 0.0f);
-  for (const RowBlock& block : blocks(targets)) {
-    gather(block, hidden, targets, b, stream);
-    block_statistics(static_cast<std::int64_t>(block.rows.size()), temperature, b, lease, stream);
-    hidden.device().copy(b.host[0].data(), b.logprob.data(), block.count * sizeof(float), stream);
-    hidden.device().copy(b.host[1].data(), b.entropy.data(), block.count * sizeof(float), stream);
-    stream.wait();
-    for (std::int64_t i = 0; i < block.count; ++i) {
-      logprob[block.rows[i]] = b.host[0][i];
-      entropy[block.rows[i]] = b.host[1][i];
-    }
+  choose(targets, b, stream);
+  if (b.count == 0) return;
+  for_each_block(std::ssize(b.host_rows), [&](const Part& block) {
+    gather(block, hidden, b, stream);
+    block_statistics(block, temperature, b, lease, stream);
+  });
+  staging_->get(std::span(b.host[0]).first(b.count), b.logprob.slice(0, b.count), stream);
+  staging_->get(std::span(b.host[1]).first(b.count), b.entropy.slice(0, b.count), stream);
+  for (std::int64_t i = 0; i < b.count; ++i) {
+    logprob[b.host_rows[i]] = b.host[0][i];
+    entropy[b.host_rows[i]] = b.host[1][i];
   }
 }
 
-// dlogits = loss gradient through log-softmax; dhidden = sum over shards of dlogits_v W_v; dW_v = dlogits_v^T hidden, block after block.
-void PolicyHead::forward_backward(Tensor dhidden, Tensor hidden, std::span<const std::int32_t> targets, float temperature, Buffers& b,
-                                  const Lease& lease, Stream& stream, const TokenLoss& loss) const {
-  Device& device = hidden.device();
-  dhidden.zero(stream);
-  bool first = true;
-  for (const RowBlock& block : blocks(targets)) {
-    const auto rows = static_cast<std::int64_t>(block.rows.size());
-    gather(block, hidden, targets, b, stream);
-    block_statistics(rows, temperature, b, lease, stream);
-    device.copy(b.host[0].data(), b.logprob.data(), rows * sizeof(float), stream);
-    device.copy(b.host[1].data(), b.entropy.data(), rows * sizeof(float), stream);
-    stream.wait();
-    for (int i : {2, 3}) std::fill_n(b.host[i].begin(), rows, 0.0f);
-    for (std::int64_t begin = 0, end = 0; begin < block.count; begin = end) {  // runs of consecutive rows
-      for (end = begin + 1; end < block.count && block.rows[end] == block.rows[end - 1] + 1;) ++end;
-      const auto run = [&](int i) { return std::span(b.host[i]).subspan(begin, end - begin); };
-      loss(block.rows[begin], run(0), run(1), run(2), run(3));
-    }
-    device.copy(b.dlogprob.data(), b.host[2].data(), rows * sizeof(float), stream);
-    device.copy(b.dentropy.data(), b.host[3].data(), rows * sizeof(float), stream);
-    const Tensor x = b.hidden.slice(0, rows), dx = b.dhidden.slice(0, rows);
-    sum_over_shards(dx, b.tree, stream, [&](int v, Tensor partial) {
-      if (weight_[v].shape[0] == 0) return partial.zero(stream);
-      const Tensor logits = b.logits[v].slice(0, rows);
-      kernels::logit_gradient(logits, b.lse.slice(0, rows), b.entropy.slice(0, rows), b.targets.slice(0, rows), b.dlogprob.slice(0, rows),
-                              b.dentropy.slice(0, rows), bounds_[v], temperature, stream);
-      if (lease.gradient)
-        kernels::linear_backward_weight(lease.gradient_at(weight_[v]), logits, x, first ? kernels::Write::replace : kernels::Write::add,
-                                        stream);
-      kernels::linear_backward_input(partial, logits, lease.at(weight_[v]), kernels::Write::replace, stream);
-    });
-    kernels::embedding_backward(dhidden, dx, b.rows.slice(0, rows), 0, stream);
-    first = false;
+/// The loss on the host, and its gradients on the device, for some of the gathered rows.
+void PolicyHead::judge(const Part& rows, Buffers& b, Stream& stream, const TokenLoss& loss) const {
+  const auto here = [&](int i) { return std::span(b.host[i]).subspan(rows.begin, rows.count); };
+  staging_->get(here(0), b.logprob.slice(rows.begin, rows.count), stream);
+  staging_->get(here(1), b.entropy.slice(rows.begin, rows.count), stream);
+  for (const int i : {2, 3}) std::ranges::fill(here(i), 0.0f);
+  const std::int64_t last = std::min(rows.begin + rows.count, b.count);
+  for (std::int64_t begin = rows.begin, end = 0; begin < last; begin = end) {  // runs of consecutive rows
+    for (end = begin + 1; end < last && b.host_rows[end] == b.host_rows[end - 1] + 1;) ++end;
+    const auto run = [&](int i) { return std::span(b.host[i]).subspan(begin, end - begin); };
+    loss(b.host_rows[begin], run(0), run(1), run(2), run(3));
   }
+  staging_->put(b.dlogprob.slice(rows.begin, rows.count), std::span<const float>(here(2)), stream);
+  staging_->put(b.dentropy.slice(rows.begin, rows.count), std::span<const float>(here(3)), stream);
+}
+
+// dlogits = loss gradient through log-softmax; dhidden = sum over shards of dlogits_v W_v; dW_v = dlogits_v^T hidden, block after block.
+void PolicyHead::block_gradients(const Part& block, Tensor dhidden, float temperature, Buffers& b, const Lease& lease, Stream& stream) const {
+  const Tensor x = b.hidden.slice(0, block.count), dx = b.dhidden.slice(0, block.count);
+  const auto of = [&](const Tensor& tensor) { return tensor.slice(block.begin, block.count); };
+  sum_over_shards(dx, b.tree, stream, [&](int v, Tensor partial) {
+    if (weight_[v].shape[0] == 0) return partial.zero(stream);
+    const Tensor logits = b.logits[v].slice(0, block.count);
+    kernels::logit_gradient(logits, of(b.lse), of(b.entropy), of(b.targets), of(b.dlogprob), of(b.dentropy), bounds_[v], temperature, stream);
+    if (lease.gradient)
+      kernels::linear_backward_weight(lease.gradient_at(weight_[v]), logits, x, block.begin ? kernels::Write::add : kernels::Write::replace,
+                                      stream);
+    kernels::linear_backward_input(partial, logits, lease.at(weight_[v]), kernels::Write::replace, stream);
+  });
+  kernels::embedding_backward(dhidden, dx, of(b.rows), 0, stream);
+}
+
+void PolicyHead::forward_backward(Tensor dhidden, Tensor hidden, std::span<const std::int32_t> targets, float temperature, Buffers& b,
+                                  const Lease& lease, Stream& stream, Sweeps sweeps, const TokenLoss& loss) const {
+  dhidden.zero(stream);
+  choose(targets, b, stream);
+  if (b.count == 0) return;
+  const std::int64_t rows = std::ssize(b.host_rows);
+  const bool once = sweeps == Sweeps::once;
+  for_each_block(rows, [&](const Part& block) {
+    gather(block, hidden, b, stream);
+    block_statistics(block, temperature, b, lease, stream);
+    if (!once) return;
+    judge(block, b, stream, loss);
+    block_gradients(block, dhidden, temperature, b, lease, stream);
+  });
+  if (once) return;
+  judge({0, rows}, b, stream, loss);
+  for_each_block(rows, [&](const Part& block) {
+    gather(block, hidden, b, stream);
+    block_logits(block, b, lease, stream);
+    block_gradients(block, dhidden, temperature, b, lease, stream);
+  });
 }
 
 void PolicyHead::logits(Tensor hidden, Buffers& b, const Lease& lease, Stream& stream, std::span<float> out) const {
   ensure(!tree_.shared(), "logits are whole on one rank only");
   const std::int64_t vocabulary = all_bounds_.back();
+  std::vector<float> host;
   for (std::int64_t row = 0; row < hidden[0]; row += kernels::row_block) {
     const std::int64_t rows = std::min(kernels::row_block, hidden[0] - row);
     for (std::size_t v = 0; v < weight_.size(); ++v) {
@@ -163,12 +198,11 @@ void PolicyHead::logits(Tensor hidden, Buffers& b, const Lease& lease, Stream& s
       if (columns == 0) continue;
       const Tensor part = b.logits[v].slice(0, rows);
       kernels::linear_forward(part, hidden.slice(row, rows), lease.at(weight_[v]), {}, kernels::Write::replace, stream);
-      for (std::int64_t r = 0; r < rows; ++r)
-        hidden.device().copy(out.data() + (row + r) * vocabulary + bounds_[v], part.as<float>() + r * columns, columns * sizeof(float),
-                             stream);
+      host.resize(static_cast<std::size_t>(part.count()));
+      staging_->get(host, part, stream);
+      for (std::int64_t r = 0; r < rows; ++r) std::copy_n(host.begin() + r * columns, columns, out.begin() + (row + r) * vocabulary + bounds_[v]);
     }
   }
-  stream.wait();
 }
 
 std::int64_t PolicyHead::decode_scratch(std::int64_t rows) const {

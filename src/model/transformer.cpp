@@ -124,7 +124,16 @@ Transformer::Transformer(const ModelConfig& config, Head head, const Division& d
 }
 
 void Transformer::prepare(Stream& stream) const {
-  if (rotary_) kernels::rotary_table(rotary(), rope_frequencies(config_), stream);
+  if (!rotary_) return;
+  const std::vector<double> frequencies = rope_frequencies(config_);
+  constexpr std::int64_t most = 1024;
+  std::vector<float> rows;
+  for (std::int64_t first = 0; first < config_.context; first += most) {
+    const std::int64_t count = std::min(most, config_.context - first);
+    rows.resize(static_cast<std::size_t>(count * config_.head_size));
+    kernels::rotary_table(rows, first, frequencies);
+    plan_->staging().put(rotary().slice(first, count), rows, stream);
+  }
 }
 
 Tensor Transformer::rotary() const { return rotary_ ? plan_->at(rotary_, {config_.context, config_.head_size}) : Tensor(); }
@@ -219,9 +228,9 @@ Tensor Transformer::forward(const Activations& a, const ModelWeights& weights, c
   const bool all = a.blocks.size() == blocks_.size(), last = final_norm_.has_value();
   const auto input = [&](std::size_t i) { return a.x[all ? i : i % 2].slice(0, rows); };
   if (division_.first_stage()) {
-    embed(input(0), weights, pass.grain.tokens, pass.grain.positions, a.scratch.tree, stream);
+    embed(input(0), weights, pass.grain.tokens, pass.grain.positions.device, a.scratch.tree, stream);
     if (pass.dropout > 0 && rows)
-      kernels::dropout(input(0), input(0), pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
+      kernels::dropout(input(0), input(0), pass.dropout, pass.key, pass.grain.samples, pass.grain.positions.device, 0, stream);
   }
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const int next = i + 1 < blocks_.size() ? chunk_of_block(i + 1) : last ? final_chunk() : pass.next;
@@ -265,7 +274,7 @@ void Transformer::backward_embedding(const Activations& a, const ModelWeights& w
   const std::int64_t rows = pass.grain.rows();
   const Tensor gradient = a.gradient.slice(0, rows);
   if (pass.dropout > 0 && rows)
-    kernels::dropout(gradient, gradient, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions, 0, stream);
+    kernels::dropout(gradient, gradient, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions.device, 0, stream);
   const Lease embedding = weights.own.fetch_gradient(0);
   const Parameter& table = layout_.parameter("embedding.weight");
   for (std::size_t v = 0; rows && v < table.parts.size(); ++v)
@@ -274,7 +283,7 @@ void Transformer::backward_embedding(const Activations& a, const ModelWeights& w
   weights.own.reduce(0);
   if (config_.positions != Positions::learned) return;
   const Lease positions = weights.own.fetch_gradient(1);
-  if (rows) kernels::embedding_backward(positions.gradient_at(layout_.view("position.weight")), gradient, pass.grain.positions, 0, stream);
+  if (rows) kernels::embedding_backward(positions.gradient_at(layout_.view("position.weight")), gradient, pass.grain.positions.device, 0, stream);
   weights.own.reduce(1);
 }
 
@@ -296,10 +305,10 @@ void Transformer::embed(Tensor x, const ModelWeights& weights, Tensor tokens, Te
   if (rows) kernels::embedding_add(x, lease.at(layout_.view("position.weight")), positions, stream);
 }
 
-Tensor Transformer::decode(const Activations& a, const ModelWeights& weights, const KvCache& cache, Tensor tokens, Tensor slots,
-                           Tensor positions, Stream& stream) const {
+Tensor Transformer::decode(const Activations& a, const ModelWeights& weights, const KvCache& cache, Tensor tokens, const kernels::Ragged& slots,
+                           const kernels::Ragged& positions, Stream& stream) const {
   const std::int64_t rows = tokens[0];
-  if (division_.first_stage()) embed(a.x[0].slice(0, rows), weights, tokens, positions, a.scratch.tree, stream);
+  if (division_.first_stage()) embed(a.x[0].slice(0, rows), weights, tokens, positions.device, a.scratch.tree, stream);
   for (std::size_t i = 0; i < blocks_.size(); ++i)
     blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0], fetch_block(weights, i, -1), a.scratch,
                       rotary(), cache, slots, positions, stream);

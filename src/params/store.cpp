@@ -1,7 +1,6 @@
 #include "collimate/params/store.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "collimate/base/exact_sum.hpp"
@@ -12,6 +11,8 @@
 
 namespace collimate {
 namespace {
+
+constexpr std::int64_t piece_elements = 1 << 20;  // changed on the host at a time
 
 std::uint32_t hash_of_name(const std::string& name) {  // FNV-1a
   std::uint32_t hash = 2166136261u;
@@ -29,6 +30,7 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
   const Placement& placement = division.placement();
   const Shape all{layout_.size()}, share{owned_size()}, largest{layout_.largest_chunk()};
   value_ = plan.reserve(model_ + " values", placement.values ? share : all, DType::f32);
+  scalars_ = plan.reserve(model_ + " norm and hash", {std::max<std::int64_t>(1, learns() ? layout_.largest_chunk() / kernels::chunk_block : 0)}, DType::f64);
   if (placement.values) {
     for (Slot& slot : fetched_slot_) slot = plan.reserve(model_ + " fetched chunk", largest, DType::f32);
     if (use.generates) whole_ = plan.reserve(model_ + " values, whole, to generate", all, DType::f32, Lifetime::rollout);
@@ -147,8 +149,9 @@ double ParameterStore::gradient_squares() const {
     if (const Part share = counted(c); share.count > 0) {
       const std::int64_t begin = sharded(Kind::gradient) ? owned_[c] + share.begin - owned_of(c).begin : layout_.chunks()[c].offset + share.begin;
       blocks.resize(share.count / kernels::chunk_block);
-      kernels::block_squares(Tensor(blocks.data(), DType::f64, {static_cast<std::int64_t>(blocks.size())}, gradient.device()),
-                             gradient.slice(begin, share.count), stream);
+      const Tensor squares = plan_->at(scalars_, {std::ssize(blocks)}, DType::f64);
+      kernels::block_squares(squares, gradient.slice(begin, share.count), stream);
+      plan_->staging().get(blocks, squares, stream);
       for (const double block : blocks) sum.add(block);
     }
   if (division_.grid) all_reduce(division_.grid->world(), sum.limbs(), plan_->device());
@@ -184,25 +187,47 @@ std::vector<ParameterStore::Piece> ParameterStore::pieces() const {
   return out;
 }
 
+void ParameterStore::clear() {
+  if (plan_->device().is_host()) return;  // which gives zeroed memory
+  all(Kind::value).zero(plan_->device().stream());
+  if (!learns()) return;
+  for (const Kind kind : {Kind::first_moment, Kind::second_moment}) all(kind).zero(plan_->device().stream());
+}
+
 void ParameterStore::initialise(std::uint64_t seed) {
   const RandomKey key(seed, Purpose::initialise);
   for (const Parameter& parameter : layout_.parameters()) {
     const std::uint32_t name = hash_of_name(parameter.name);
-    for_each_run(Kind::value, parameter, 0, parameter.shape.count(), Extent::held, [&](std::int64_t element, float* data, std::int64_t length) {
-      const double deviation = parameter.initial.deviation;
-      const float constant = static_cast<float>(parameter.initial.constant);
+    const double deviation = parameter.initial.deviation;
+    const float constant = static_cast<float>(parameter.initial.constant);
+    change(parameter, [&](std::int64_t element, std::span<float> values) {
 #pragma omp parallel for
-      for (std::int64_t i = 0; i < length; ++i)
-        data[i] = deviation > 0 ? static_cast<float>(deviation * key.normal(element + i, name)) : constant;
+      for (std::int64_t i = 0; i < std::ssize(values); ++i)
+        values[i] = deviation > 0 ? static_cast<float>(deviation * key.normal(element + i, name)) : constant;
     });
   }
+}
+
+void ParameterStore::change(const Parameter& parameter, const Change& change) const {
+  Stream& stream = plan_->device().stream();
+  std::vector<float> host;
+  for_each_run(Kind::value, parameter, 0, parameter.shape.count(), Extent::held, [&](std::int64_t element, Tensor run) {
+    if (run.device().is_host()) return change(element, {run.as<float>(), static_cast<std::size_t>(run.count())});
+    for (std::int64_t begin = 0; begin < run.count(); begin += piece_elements) {
+      const Tensor piece = run.slice(begin, std::min(piece_elements, run.count() - begin));
+      host.resize(static_cast<std::size_t>(piece.count()));
+      plan_->staging().get(host, piece, stream);
+      change(element + begin, host);
+      plan_->staging().put(piece, host, stream);
+    }
+  });
 }
 
 void ParameterStore::for_each_run(Kind kind, const Parameter& parameter, std::int64_t begin, std::int64_t count, Extent extent,
                                   const Run& run) const {
   if (kind == Kind::value)
     for (Fetched& fetched : fetched_) fetched = {};  // the values may be changed here
-  auto* data = all(kind).as<float>();
+  const Tensor whole = all(kind);
   const int chunk = parameter.chunk;
   const Part own = owned_of(chunk), wanted = extent == Extent::counted ? counted(chunk)
                                              : sharded(kind)           ? own
@@ -211,19 +236,19 @@ void ParameterStore::for_each_run(Kind kind, const Parameter& parameter, std::in
   const std::int64_t shift = sharded(kind) ? owned_[chunk] - (base + own.begin) : 0;
   layout_.for_each_run(parameter, begin, count, [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
     const std::int64_t from = std::max(offset, low), to = std::min(offset + length, high);
-    if (from < to) run(element + from - offset, data + from + shift, to - from);
+    if (from < to) run(element + from - offset, whole.slice(from + shift, to - from));
   });
 }
 
 void ParameterStore::read(Kind kind, const std::string& name, std::int64_t begin, std::span<float> elements) const {
-  for_each_run(kind, layout_.parameter(name), begin, std::ssize(elements), Extent::held, [&](std::int64_t element, float* data, std::int64_t length) {
-    std::memcpy(elements.data() + element - begin, data, length * sizeof(float));
+  for_each_run(kind, layout_.parameter(name), begin, std::ssize(elements), Extent::held, [&](std::int64_t element, Tensor run) {
+    plan_->staging().get(elements.subspan(element - begin, run.count()), run, plan_->device().stream());
   });
 }
 
 void ParameterStore::write(Kind kind, const std::string& name, std::int64_t begin, std::span<const float> elements) const {
-  for_each_run(kind, layout_.parameter(name), begin, std::ssize(elements), Extent::held, [&](std::int64_t element, float* data, std::int64_t length) {
-    std::memcpy(data, elements.data() + element - begin, length * sizeof(float));
+  for_each_run(kind, layout_.parameter(name), begin, std::ssize(elements), Extent::held, [&](std::int64_t element, Tensor run) {
+    plan_->staging().put(run, elements.subspan(element - begin, run.count()), plan_->device().stream());
   });
 }
 

@@ -58,7 +58,7 @@ void ParameterStore::start_gather(int place, int chunk) {
   const Tensor target = plan_->at(fetched_slot_[place], {size});
   const Tensor mine = value().slice(owned_[chunk], owned_of(chunk).count);
   const Tensor own = target.slice(owned_of(chunk).begin, owned_of(chunk).count);
-  own.device().copy(own.data(), mine.data(), mine.bytes(), stream);
+  copy(own, mine, stream);
   if (ranks == 1) return;
   std::vector<Message> sends, receives;
   for (int step = 1; step < ranks; ++step) {
@@ -86,7 +86,7 @@ void ParameterStore::hold_all() {
     const Chunk& chunk = layout_.chunks()[c];
     if (!chunk.size) continue;
     const Tensor value = gathered(c);
-    whole.device().copy(whole.slice(chunk.offset, chunk.size).data(), value.data(), value.bytes(), plan_->device().stream());
+    copy(whole.slice(chunk.offset, chunk.size), value, plan_->device().stream());
   }
   holds_all_ = true;
 }
@@ -161,14 +161,13 @@ void ParameterStore::spread_values() {
 std::vector<std::uint64_t> ParameterStore::held_hashes(Kind kind, Extent extent) const {
   std::vector<std::uint64_t> out(layout_.parameters().size());
   Stream& stream = plan_->device().stream();
-  Device& device = plan_->device();
+  const Tensor hash = plan_->at(scalars_, {1}, DType::u64);
   for (std::size_t p = 0; p < out.size(); ++p) {
     const Parameter& parameter = layout_.parameters()[p];
-    for_each_run(kind, parameter, 0, parameter.shape.count(), extent, [&](std::int64_t element, float* data, std::int64_t length) {
-      std::uint64_t hash = 0;
-      kernels::element_hash(Tensor(&hash, DType::u64, {1}, device), Tensor(data, DType::f32, {length}, device), element, stream);
-      out[p] += hash;
-    });
+    hash.zero(stream);
+    for_each_run(kind, parameter, 0, parameter.shape.count(), extent,
+                 [&](std::int64_t element, Tensor run) { kernels::element_hash(hash, run, element, stream); });
+    plan_->staging().get(std::span(out).subspan(p, 1), hash, stream);
   }
   return out;
 }

@@ -123,7 +123,7 @@ void SavedModels::check_shape(const std::string& tensor, const Shape& wanted) co
 }
 
 void SavedModels::verify() const {
-  const auto device = make_cpu_device();
+  const auto device = make_device();
   for (const std::string& model : models()) {
     const ModelCard own = card(model);
     MemoryPlan plan(*device);
@@ -145,7 +145,7 @@ void SavedModels::fill(const std::string& model, ParameterStore& store, Kind kin
     for (std::int64_t begin = 0; begin < parameter.shape.count(); begin += slice) {
       values.resize(std::min(slice, parameter.shape.count() - begin));
       bool held = false;
-      store.for_each_run(kind, parameter, begin, std::ssize(values), Extent::held, [&](auto, float*, auto) { held = true; });
+      store.for_each_run(kind, parameter, begin, std::ssize(values), Extent::held, [&](auto, auto) { held = true; });
       if (!held) continue;
       reader_.read(name, begin, static_cast<std::int64_t>(values.size()), values.data());
       store.write(kind, parameter.name, begin, values);
@@ -222,15 +222,15 @@ void SavedModels::merge(const std::string& model, const LoraConfig& lora, Parame
     reader_.read(name + ".lora_a", 0, std::ssize(a), a.data());
     reader_.read(name + ".lora_b", 0, std::ssize(b), b.data());
     std::vector<float> product(width);
-    store.for_each_run(Kind::value, w, 0, w.shape.count(), Extent::held, [&](std::int64_t element, float* data, std::int64_t length) {
-      for (const float* end = data + length; data < end;) {  // a row of the run after the other
-        const std::int64_t row = element / width, first = element % width, count = std::min<std::int64_t>(width - first, end - data);
+    store.change(w, [&](std::int64_t element, std::span<float> values) {
+      while (!values.empty()) {  // a row after the other
+        const std::int64_t row = element / width, first = element % width, count = std::min<std::int64_t>(width - first, std::ssize(values));
         std::fill_n(product.begin(), count, 0.0f);
         for (std::int64_t k = 0; k < lora.rank; ++k)
           for (std::int64_t c = 0; c < count; ++c) product[c] = std::fma(b[row * lora.rank + k], a[k * width + first + c], product[c]);
-        for (std::int64_t c = 0; c < count; ++c) data[c] = std::fma(lora.scale(), product[c], data[c]);
+        for (std::int64_t c = 0; c < count; ++c) values[c] = std::fma(lora.scale(), product[c], values[c]);
         element += count;
-        data += count;
+        values = values.subspan(static_cast<std::size_t>(count));
       }
     });
   }
@@ -304,34 +304,44 @@ std::string meta_of(const std::vector<ModelToSave>& models, const CheckpointNote
   return meta.dump();
 }
 
-/// Writes what this rank counts of every parameter: runs of memory, those that lie in the same columns of consecutive rows as one box.
+/// A run of memory where the host reads it: in place where the device is the host, else copied into `room`.
+std::span<const float> on_the_host(const Tensor& run, const ParameterStore& store, std::vector<float>& room) {
+  if (run.device().is_host()) return {run.as<float>(), static_cast<std::size_t>(run.count())};
+  room.resize(static_cast<std::size_t>(run.count()));
+  store.staging().get(room, run, run.device().stream());
+  return room;
+}
+
+/// Writes what this rank counts of every parameter: runs of memory, those that lie in the same columns of consecutive rows as boxes.
 void write_share(CheckpointWriter& writer, const ModelToSave& model, Kind kind) {
+  std::vector<float> host;
   for (const Parameter& parameter : model.store->layout().parameters()) {
     const std::string name = tensor_of(model.name, kind, parameter.name);
     const std::int64_t width = parameter.shape.rank() == 2 ? parameter.shape[1] : 1;
     std::int64_t first = 0, length = 0, rows = 0;
-    const float* begin = nullptr;
+    Tensor begin;
     const auto flush = [&] {
-      const std::span<const float> values(begin, static_cast<std::size_t>(rows * length));
+      if (rows == 0) return;
+      const Tensor run(begin.data(), begin.dtype(), {rows * length}, begin.device());
+      const std::span<const float> values = on_the_host(run, *model.store, host);
       if (rows > 1)
         writer.write_box(name, parameter.shape, {first / width, rows, first % width, length}, values);
-      else if (rows > 0)
+      else
         writer.write(name, parameter.shape, first, values);
       rows = 0;
     };
-    model.store->for_each_run(kind, parameter, 0, parameter.shape.count(), Extent::counted,
-                              [&](std::int64_t element, float* data, std::int64_t n) {
-                                const bool next_row = n == length && element == first + rows * width && data == begin + rows * length;
-                                if (rows > 0 && length < width && next_row) {
-                                  ++rows;
-                                  return;
-                                }
-                                flush();
-                                first = element;
-                                length = n;
-                                rows = 1;
-                                begin = data;
-                              });
+    model.store->for_each_run(kind, parameter, 0, parameter.shape.count(), Extent::counted, [&](std::int64_t element, Tensor run) {
+      const bool follows = rows > 0 && run.data() == static_cast<std::byte*>(begin.data()) + static_cast<std::size_t>(rows) * run.bytes();
+      if (rows > 0 && length < width && run.count() == length && element == first + rows * width && follows) {
+        ++rows;
+        return;
+      }
+      flush();
+      first = element;
+      length = run.count();
+      rows = 1;
+      begin = run;
+    });
     flush();
   }
 }
@@ -370,8 +380,8 @@ void random_weights(ParameterStore& store, const ModelCard& card, std::uint64_t 
     const bool residual = name.ends_with(".output.weight") || name.ends_with(".down.weight");
     const double deviation = residual ? card.init_std / std::sqrt(2.0 * static_cast<double>(card.config.layers)) : card.init_std;
     const double factor = deviation / parameter.initial.deviation;
-    store.for_each_run(Kind::value, parameter, 0, parameter.shape.count(), Extent::held, [&](std::int64_t, float* data, std::int64_t n) {
-      for (std::int64_t i = 0; i < n; ++i) data[i] = static_cast<float>(factor * data[i]);
+    store.change(parameter, [&](std::int64_t, std::span<float> values) {
+      for (float& value : values) value = static_cast<float>(factor * value);
     });
   }
 }
@@ -380,8 +390,8 @@ void scale_value_head(ParameterStore& store, double gain, double bias) {
   for (const char* name : {"value_head.weight", "value_head.bias"}) {
     const Parameter& parameter = store.layout().parameter(name);
     const double shift = parameter.shape.rank() == 1 ? bias : 0;
-    store.for_each_run(Kind::value, parameter, 0, parameter.shape.count(), Extent::held, [&](std::int64_t, float* data, std::int64_t n) {
-      for (std::int64_t i = 0; i < n; ++i) data[i] = static_cast<float>(gain * data[i] + shift);
+    store.change(parameter, [&](std::int64_t, std::span<float> values) {
+      for (float& value : values) value = static_cast<float>(gain * value + shift);
     });
   }
 }

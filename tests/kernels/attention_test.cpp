@@ -43,8 +43,8 @@ struct Attention {
       : heads(c.heads), offsets(c.offsets), rows(c.offsets.back() + c.padding), qkv(host.random({rows, heads.columns()}, 1)),
         out(host.filled({rows, heads.query * heads.size}, not_a_number)), lse(host.filled({rows, heads.query}, not_a_number)),
         dqkv(host.filled(qkv.shape(), not_a_number)), scratch(host.filled(lse.shape(), not_a_number)) {}
-  void forward() { attention_forward(out, lse, qkv, host.of(offsets), heads, host.stream()); }
-  void backward(Tensor dout) { attention_backward(dqkv, dout, out, lse, qkv, host.of(offsets), scratch, heads, host.stream()); }
+  void forward() { attention_forward(out, lse, qkv, host.index(offsets), heads, host.stream()); }
+  void backward(Tensor dout) { attention_backward(dqkv, dout, out, lse, qkv, host.index(offsets), scratch, heads, host.stream()); }
 };
 
 TEST(Attention, ForwardAgreesWithDouble) {
@@ -173,8 +173,8 @@ TEST(Rotary, AgreesWithDoubleAndTurnsBack) {
   const Tensor table = host.make({20, heads.size}), qkv = host.random({5, heads.columns()}, 1), before = host.copy(qkv);
   std::vector<double> frequencies;
   for (int i = 0; i < 5; ++i) frequencies.push_back(std::pow(500.0, -2.0 * i / 10));
-  rotary_table(table, frequencies, host.stream());
-  rotary(qkv, host.of(positions), table, heads, false, host.stream());
+  rotary_table({table.as<float>(), static_cast<std::size_t>(table.count())}, 0, frequencies);
+  rotary(qkv, host.index(positions), table, heads, false, host.stream());
   std::vector<double> expected = doubles(before);
   for (Index r = 0; r < 5; ++r)
     for (Index h = 0; h < 4 && positions[r] >= 0; ++h)
@@ -186,10 +186,10 @@ TEST(Rotary, AgreesWithDoubleAndTurnsBack) {
         expected[a + 5] = y * std::cos(angle) + x * std::sin(angle);
       }
   expect_near(qkv, expected, 1e-6);
-  rotary(qkv, host.of(positions), table, heads, true, host.stream());
+  rotary(qkv, host.index(positions), table, heads, true, host.stream());
   expect_near(qkv, doubles(before), 1e-6);
-  EXPECT_THROW(rotary(qkv, host.of(Offsets{0, 1, 2, 3, 20}), table, heads, false, host.stream()), Error);
-  EXPECT_THROW(rotary(qkv, host.of(positions), host.make({20, 12}), heads, false, host.stream()), Error);
+  EXPECT_THROW(rotary(qkv, host.index(Offsets{0, 1, 2, 3, 20}), table, heads, false, host.stream()), Error);
+  EXPECT_THROW(rotary(qkv, host.index(positions), host.make({20, 12}), heads, false, host.stream()), Error);
 }
 
 TEST(Decode, ContinuesAPromptAsFullAttentionDoes) {
@@ -212,13 +212,13 @@ TEST(Decode, ContinuesAPromptAsFullAttentionDoes) {
       lengths.push_back(static_cast<std::int32_t>(length));
       last.push_back(a.offsets[s + 1] - 1);
     }
-    cache_write(keys, values, packed, a.host.of(prompt), a.host.of(slots), a.heads, a.host.stream());
+    cache_write(keys, values, packed, a.host.index(prompt), a.host.index(slots), a.heads, a.host.stream());
     const Tensor out = a.host.make({samples, a.out[1]});
-    attention_decode(out, token, keys, values, a.host.of(slots), a.host.of(lengths), a.heads, a.host.stream());
+    attention_decode(out, token, keys, values, a.host.index(slots), a.host.index(lengths), a.heads, a.host.stream());
     for (Index s = 0; s < samples; ++s) {
       expect_near(out.slice(s, 1), doubles(a.out.slice(last[s], 1)), 3e-6);
       const Tensor alone = a.host.make({1, a.out[1]});
-      attention_decode(alone, token.slice(s, 1), keys, values, a.host.of(Offsets{slots[s]}), a.host.of(Offsets{lengths[s]}), a.heads,
+      attention_decode(alone, token.slice(s, 1), keys, values, a.host.index(Offsets{slots[s]}), a.host.index(Offsets{lengths[s]}), a.heads,
                        a.host.stream());
       EXPECT_TRUE(same_bits(alone, out.slice(s, 1)));
     }
@@ -246,9 +246,9 @@ TEST(Decode, EveryTileMayHoldTheLargestScore) {
         }
       const AttentionResult expected = attention_oracle(doubles(qkv), {0, static_cast<std::int32_t>(positions)}, positions, heads);
       const Tensor keys = host.filled({1, 200, size}, not_a_number), values = host.filled({1, 200, size}, not_a_number);
-      cache_write(keys, values, qkv.slice(0, last), host.of(Offsets{0, static_cast<std::int32_t>(last)}), host.of(Offsets{0}), heads, host.stream());
+      cache_write(keys, values, qkv.slice(0, last), host.index(Offsets{0, static_cast<std::int32_t>(last)}), host.index(Offsets{0}), heads, host.stream());
       const Tensor out = host.make({1, 2 * size});
-      attention_decode(out, qkv.slice(last, 1), keys, values, host.of(Offsets{0}), host.of(Offsets{static_cast<std::int32_t>(last)}), heads, host.stream());
+      attention_decode(out, qkv.slice(last, 1), keys, values, host.index(Offsets{0}), host.index(Offsets{static_cast<std::int32_t>(last)}), heads, host.stream());
       expect_near(out, {expected.out.begin() + last * 2 * size, expected.out.end()}, 3e-6);
     }
 }
@@ -256,7 +256,7 @@ TEST(Decode, EveryTileMayHoldTheLargestScore) {
 TEST(Attention, RefusesWrongInput) {
   Attention a(cases[1]);
   const auto forward = [&](const Heads& heads, const Offsets& offsets) {
-    attention_forward(a.out, a.lse, a.qkv, a.host.of(offsets), heads, a.host.stream());
+    attention_forward(a.out, a.lse, a.qkv, a.host.index(offsets), heads, a.host.stream());
   };
   EXPECT_THROW(forward(a.heads, {0, 30}), Error);
   EXPECT_THROW(forward(a.heads, {1, 5}), Error);
@@ -267,10 +267,11 @@ TEST(Attention, RefusesWrongInput) {
   wrong = a.heads;
   wrong.first_query = 2;
   EXPECT_THROW(forward(wrong, {0, 5}), Error);
-  const Tensor keys = a.host.make({2, 4, 64}), slot = a.host.of(Offsets{0}), qkv = a.qkv.slice(0, 1), out = a.host.make({1, 128});
-  EXPECT_THROW(attention_decode(out, qkv, keys, keys, slot, a.host.of(Offsets{4}), a.heads, a.host.stream()), Error);
-  EXPECT_THROW(attention_decode(out, qkv, keys, keys, a.host.of(Offsets{2}), slot, a.heads, a.host.stream()), Error);
-  EXPECT_THROW(cache_write(keys, keys, a.qkv, a.host.of(Offsets{0, 5}), slot, a.heads, a.host.stream()), Error);
+  const Tensor keys = a.host.make({2, 4, 64}), qkv = a.qkv.slice(0, 1), out = a.host.make({1, 128});
+  const Ragged slot = a.host.index(Offsets{0});
+  EXPECT_THROW(attention_decode(out, qkv, keys, keys, slot, a.host.index(Offsets{4}), a.heads, a.host.stream()), Error);
+  EXPECT_THROW(attention_decode(out, qkv, keys, keys, a.host.index(Offsets{2}), slot, a.heads, a.host.stream()), Error);
+  EXPECT_THROW(cache_write(keys, keys, a.qkv, a.host.index(Offsets{0, 5}), slot, a.heads, a.host.stream()), Error);
 }
 
 }  // namespace

@@ -36,6 +36,11 @@ TEST(Add, Adds) {
   add(a, a, b, host.stream());
   expect_near(a, expected, 1e-7);
   EXPECT_THROW(add(a, a, host.make({3, 4, 8}), host.stream()), Error);
+  constexpr std::int32_t largest = std::numeric_limits<std::int32_t>::max();
+  const Tensor whole = host.of<std::int32_t>({1, -5, largest, 0}), more = host.of<std::int32_t>({2, 5, 1, 7});
+  add(whole, whole, more, host.stream());
+  EXPECT_EQ(std::vector(whole.as<std::int32_t>(), whole.as<std::int32_t>() + 4), (std::vector<std::int32_t>{3, 0, -largest - 1, 7}));
+  EXPECT_THROW(add(whole, whole, host.make({4}), host.stream()), Error);
 }
 
 TEST(Columns, AreCopiedAndAdded) {

@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "collimate/device/tensor.hpp"
+#include "collimate/kernels/ragged.hpp"
 
 namespace collimate::kernels {
 
@@ -37,6 +37,10 @@ class Host {
     const Tensor t = make({static_cast<std::int64_t>(values.size())}, dtype_of<T>());
     std::copy(values.begin(), values.end(), t.as<T>());
     return t;
+  }
+  Ragged index(const std::vector<std::int32_t>& numbers) {
+    const Tensor t = of(numbers);
+    return {{t.as<std::int32_t>(), numbers.size()}, t};
   }
   Tensor copy(const Tensor& from) {
     const Tensor t = make(from.shape(), from.dtype());

@@ -10,11 +10,11 @@ namespace collimate {
 std::int64_t all_reduce_room(std::int64_t elements, int ranks, DType dtype = DType::f32);
 
 /// data = the element-wise sum over the ranks, on every rank. Rank r's terms are added as a balanced binary tree over r,
-/// ((0+1)+(2+3))+..., whatever the machine. f32; or i32, i64 or u64 where the host can read it.
+/// ((0+1)+(2+3))+..., whatever the machine. f32 or i32; i64 or u64 in host memory.
 /// room: [all_reduce_room] of data's type; one rank needs none.
 void all_reduce(Communicator& ranks, Tensor data, Tensor room, Stream& stream);
 
-/// The same for a few whole numbers of the host. device: the tensors' with which they travel.
+/// The same for a few whole numbers of the host, beside `device`.
 void all_reduce(Communicator& ranks, std::span<std::int64_t> data, Device& device);
 void all_reduce(Communicator& ranks, std::span<std::uint64_t> data, Device& device);
 

@@ -3,7 +3,7 @@
 
 namespace collimate {
 
-/// Hands out consecutive tensors of one reserved range. Made without a range it hands out tensors without data and only counts: so the
+/// Hands out consecutive tensors of one reserved range. Made without a range it only counts, and its tensors have places but no bytes: so the
 /// code that lays out memory is the code that measures it, and the plan is exact. Every tensor is aligned to 64 bytes.
 class Arena {
  public:

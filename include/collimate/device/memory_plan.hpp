@@ -2,7 +2,7 @@
 #include <string>
 #include <vector>
 
-#include "collimate/device/tensor.hpp"
+#include "collimate/device/staging.hpp"
 
 namespace collimate {
 
@@ -19,7 +19,7 @@ struct Slot {
 /// Every reservation is aligned to 64 bytes.
 class MemoryPlan {
  public:
-  explicit MemoryPlan(Device& device) : device_(&device) {}
+  explicit MemoryPlan(Device& device);
   /// Throws once the plan is committed.
   Slot reserve(std::string name, std::size_t bytes, Lifetime lifetime = Lifetime::always, Memory memory = Memory::device);
   Slot reserve(std::string name, Shape shape, DType dtype, Lifetime lifetime = Lifetime::always, Memory memory = Memory::device);
@@ -33,6 +33,7 @@ class MemoryPlan {
   /// A view of the slot's first elements; the slot must be large enough.
   Tensor at(Slot slot, Shape shape, DType dtype = DType::f32) const;
   Device& device() const { return *device_; }
+  Staging& staging() { return staging_; }  ///< of all tenants; once the plan is committed
 
  private:
   struct Entry {
@@ -45,6 +46,8 @@ class MemoryPlan {
   Device* device_;
   std::vector<Entry> entries_;
   Buffer buffers_[3];
+  Staging staging_;
+  Slot ring_;
   bool committed_ = false;
 };
 

@@ -1,4 +1,6 @@
 #pragma once
+#include <span>
+
 #include "collimate/base/dtype.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/shape.hpp"
@@ -24,7 +26,8 @@ class Buffer {
   Memory memory_ = Memory::device;
 };
 
-/// A contiguous row-major view of elements on a device: never owns, allocates or resizes.
+/// A contiguous row-major view of elements in a device's memory: never owns, allocates or resizes. One made without arguments is absent: an
+/// optional tensor that is not there. One of an Arena that only counts has a place but no bytes.
 class Tensor {
  public:
   Tensor() = default;
@@ -38,7 +41,7 @@ class Tensor {
     return static_cast<T*>(data_);
   }
   void* data() const { return data_; }
-  explicit operator bool() const { return data_ != nullptr; }
+  explicit operator bool() const { return device_ != nullptr; }  ///< whether it is there
   Device& device() const { return *device_; }
   DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
@@ -51,7 +54,7 @@ class Tensor {
     return {static_cast<std::byte*>(data_) + static_cast<std::size_t>(begin * row) * size_of(dtype_), dtype_, shape_.with_first(count), *device_};
   }
   Tensor reshape(Shape shape) const;                           ///< the same number of elements
-  void zero(Stream& stream) const { device_->zero(data_, bytes(), stream); }
+  void zero(Stream& stream) const { stream.zero_bytes(*this); }
 
  private:
   [[noreturn]] void refuse_type(DType read) const;
@@ -62,5 +65,15 @@ class Tensor {
   DType dtype_ = DType::f32;
   Shape shape_;
 };
+
+/// Copies all elements, in the stream's order; of equal type and number. Both must stay until the copy has run.
+void copy(const Tensor& to, const Tensor& from, Stream& stream);
+
+/// Elements in host memory as a tensor [n] beside those of `device`.
+template <class T>
+Tensor on_host(std::span<T> elements, Device& device) {
+  using Element = std::remove_const_t<T>;
+  return {const_cast<Element*>(elements.data()), dtype_of<Element>(), {static_cast<std::int64_t>(elements.size())}, device.host()};
+}
 
 }  // namespace collimate

@@ -44,6 +44,7 @@ struct EngineUse {
   RecomputePlan recompute = {};
   LoraConfig lora = {};            ///< with adapters only they (and a value head) learn
   ParameterStore* frozen = nullptr;  ///< use another engine's frozen parameters instead of an own copy
+  std::optional<Sweeps> sweeps = {};  ///< of a head that learns; absent: once where the device is the host
 };
 
 /// How an optimizer step treats dropout.
@@ -138,6 +139,7 @@ class Engine {
     std::vector<InFlight> flights;
     PolicyHead::Buffers head;
     Tensor dhidden, values, dvalues;
+    std::vector<float> host_values, host_dvalues;
     std::unique_ptr<Transfer> sent;  ///< to the stage before
   };
   struct Score {
@@ -161,6 +163,7 @@ class Engine {
     std::int32_t slot, length, last;
   };
   ModelWeights weights() { return {*store_, adapters_.get()}; }
+  Staging& staging() const { return workspace_->plan().staging(); }
   GrainBuffers take_grain(Arena& arena, std::int64_t rows) const;
   Learn take_learn(Arena& arena) const;
   Score take_score(Arena& arena) const;
@@ -192,6 +195,7 @@ class Engine {
   EngineUse use_;
   Workspace* workspace_;
   Stream* stream_;
+  Sweeps sweeps_;
   Division division_;
   Transformer transformer_;
   std::unique_ptr<ParameterStore> own_, adapters_;

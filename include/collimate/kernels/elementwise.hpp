@@ -4,7 +4,7 @@
 
 namespace collimate::kernels {
 
-/// y = a + b, element by element; y may be a or b. Any equal shapes.
+/// y = a + b, element by element; y may be a or b. Any equal shapes; f32, or i32, which wraps around.
 void add(Tensor y, Tensor a, Tensor b, Stream& stream);
 
 /// y[R,N] += bias[N] in every row.

@@ -6,35 +6,42 @@
 
 namespace collimate {
 
-/// A token-wise loss, called for consecutive rows that have a target: reads log-probabilities and entropies, writes the gradient with respect
-/// to both (0 for rows that do not count). Rows are those of the grain, from first_row on.
+/// A loss on log-probabilities, called for consecutive rows that have a target: reads log-probabilities and entropies, writes the gradient with
+/// respect to both (0 for rows that do not count). Rows are those of the grain, from first_row on.
 using TokenLoss = std::function<void(std::int64_t first_row, std::span<const float> logprob, std::span<const float> entropy,
                                      std::span<float> dlogprob, std::span<float> dentropy)>;
+
+/// How a head that learns goes over a grain. once: each block of 256 rows is computed, judged and turned into gradients while its logits are
+/// there. twice: all log-probabilities of the grain go to the host in one copy, their gradients come back in one, and the logits are computed
+/// again; for devices that the host must not keep waiting, and for losses that see the whole grain. The same bits.
+enum class Sweeps { once, twice };
 
 /// Hidden states to log-probabilities: the rows that have a target are gathered, 256 at a time, so that prompts cost nothing here and the
 /// R x V matrix of logits never exists. Each rank has its shards of the vocabulary; per row, four numbers cross the ranks.
 class PolicyHead {
  public:
   struct Buffers {
-    std::vector<Tensor> logits;      ///< per shard [256, V_v]
-    std::vector<Tensor> statistics;  ///< [256,4], the result first, then one per level of the shard tree
-    Tensor all_statistics;           ///< of all ranks that share the vocabulary
-    ShardTree tree;                  ///< of tensors [256,C]; only to learn
-    Tensor hidden, dhidden;          ///< [256,C], the gathered rows; dhidden only to learn
-    Tensor rows, targets;            ///< [256] i32, where they come from, and their targets
-    Tensor logprob, entropy, lse;    ///< [256]
-    Tensor dlogprob, dentropy;       ///< [256]; only to learn
-    std::vector<float> host[4];      ///< staging of the four arrays above for the loss
+    std::vector<Tensor> logits;         ///< per shard [256, V_v]
+    std::vector<Tensor> statistics;     ///< [256,4], the result first, then one per level of the shard tree
+    Tensor all_statistics;              ///< of all ranks that share the vocabulary
+    ShardTree tree;                     ///< of tensors [256,C]; only to learn
+    Tensor hidden, dhidden;             ///< [256,C], the gathered rows of a block; dhidden only to learn
+    Tensor rows, targets;               ///< [R] i32, where the gathered rows come from, and their targets
+    Tensor logprob, entropy, lse;       ///< [R], of the gathered rows
+    Tensor dlogprob, dentropy;          ///< [R]; only to learn
+    std::vector<std::int32_t> host_rows, host_targets;  ///< the gathered rows; -1 in padding
+    std::vector<float> host[4];                         ///< logprob, entropy and their gradients
+    std::int64_t count = 0;                             ///< gathered rows without padding
   };
   explicit PolicyHead(const Transformer& model);
-  Buffers take(Arena& arena, Transformer::Keep keep) const;
+  Buffers take(Arena& arena, std::int64_t rows, Transformer::Keep keep) const;  ///< for grains of at most `rows` rows
 
   /// logprob[R] and entropy[R] (host) of the targets[R] (host) under softmax(logits / temperature); 0 where there is no target.
   void score(Tensor hidden, std::span<const std::int32_t> targets, float temperature, Buffers& buffers, const Lease& lease, Stream& stream,
              std::span<float> logprob, std::span<float> entropy) const;
-  /// Writes dhidden[R,C] and the gradient of the head's weight; logits, loss and both gradients form block by block in one pass.
+  /// Writes dhidden[R,C] and the gradient of the head's weight.
   void forward_backward(Tensor dhidden, Tensor hidden, std::span<const std::int32_t> targets, float temperature, Buffers& buffers,
-                        const Lease& lease, Stream& stream, const TokenLoss& loss) const;
+                        const Lease& lease, Stream& stream, Sweeps sweeps, const TokenLoss& loss) const;
   /// All logits of the rows (host, R x V, in vocabulary order); padding rows too. For one rank with the whole vocabulary.
   void logits(Tensor hidden, Buffers& buffers, const Lease& lease, Stream& stream, std::span<float> out) const;
   /// logits[B,V] of few rows with the decode kernel, gathered in vocabulary order.
@@ -42,17 +49,17 @@ class PolicyHead {
   std::int64_t decode_scratch(std::int64_t rows) const;  ///< elements of decode's scratch
 
  private:
-  struct RowBlock {
-    std::vector<std::int32_t> rows;  // of the grain; padded with -1
-    std::int64_t count = 0;
-  };
-  std::vector<RowBlock> blocks(std::span<const std::int32_t> targets) const;
-  void gather(const RowBlock& block, Tensor hidden, std::span<const std::int32_t> targets, Buffers& b, Stream& stream) const;
-  void block_statistics(std::int64_t rows, float temperature, Buffers& buffers, const Lease& lease, Stream& stream) const;
-  void merge(int first, int shards, std::size_t depth, std::int64_t rows, float temperature, Buffers& buffers, Stream& stream) const;
-  void merge_ranks(std::int64_t rows, Buffers& buffers, Stream& stream) const;
+  void choose(std::span<const std::int32_t> targets, Buffers& b, Stream& stream) const;
+  void gather(const Part& block, Tensor hidden, Buffers& b, Stream& stream) const;
+  void block_logits(const Part& block, Buffers& b, const Lease& lease, Stream& stream) const;
+  void block_statistics(const Part& block, float temperature, Buffers& b, const Lease& lease, Stream& stream) const;
+  void block_gradients(const Part& block, Tensor dhidden, float temperature, Buffers& b, const Lease& lease, Stream& stream) const;
+  void judge(const Part& rows, Buffers& b, Stream& stream, const TokenLoss& loss) const;
+  void merge(int first, int shards, std::size_t depth, const Part& block, float temperature, Buffers& b, Stream& stream) const;
+  void merge_ranks(std::int64_t rows, Buffers& b, Stream& stream) const;
   std::int64_t width_;
   ShardTree tree_;
+  Staging* staging_;
   std::vector<std::int64_t> all_bounds_;  // vocabulary borders of all shards
   std::vector<std::int64_t> bounds_;      // of this rank's
   std::vector<View> weight_;

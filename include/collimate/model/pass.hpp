@@ -5,18 +5,19 @@
 #include "collimate/collectives/all_reduce.hpp"
 #include "collimate/device/arena.hpp"
 #include "collimate/kernels/elementwise.hpp"
+#include "collimate/kernels/ragged.hpp"
 #include "collimate/params/store.hpp"
 
 namespace collimate {
 
 /// Samples packed back to back: the unit that one model replica computes (numerics contract R1). R rows, the real tokens of S samples
-/// first, then padding rows with token and position -1. All tensors are on the device.
+/// first, then padding rows with token and position -1. Index arrays are in both memories, all else on the device.
 struct GrainView {
   Tensor tokens;     ///< [R] i32
-  Tensor positions;  ///< [R] i32, from 0 within each sample
+  kernels::Ragged positions;  ///< [R], from 0 within each sample
   Tensor targets;    ///< [R] i32, the token whose log-probability row r gives, or -1
   Tensor samples;    ///< [R] i64, global sample number (the key of dropout)
-  Tensor offsets;    ///< [S+1] i32
+  kernels::Ragged offsets;    ///< [S+1]
   std::int64_t rows() const { return tokens[0]; }
 };
 
@@ -33,7 +34,7 @@ struct Pass {
   double adapter_dropout = 0;          ///< of the inputs of adapters
   RandomKey key{0, Purpose::dropout};  ///< of this optimizer step
   KvCache* cache = nullptr;            ///< where a prompt's keys and values go, if anywhere
-  Tensor slots = {};                   ///< [S] i32, the cache slot of each sample
+  kernels::Ragged slots = {};          ///< [S], the cache slot of each sample
   int next = -1;                       ///< the chunk with which this stage goes on after this pass, if any
 };
 

@@ -81,7 +81,7 @@ class AttentionLayer {
                 const Pass& pass) const;
   /// One new token for each of B sequences at positions[B] in slots[B]: y[B,C] from x[B,C].
   void decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary, const KvCache& cache,
-              int layer, Tensor slots, Tensor positions, Stream& stream) const;
+              int layer, const kernels::Ragged& slots, const kernels::Ragged& positions, Stream& stream) const;
   const std::vector<kernels::Heads>& heads() const { return heads_; }  ///< of this rank's shards
   std::vector<AdapterWidths> adapter_widths() const { return {in_.widths(), out_.widths()}; }
 
@@ -155,7 +155,7 @@ class Block {
   void backward(Tensor dy_dx, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary,
                 const Pass& pass) const;
   void decode(Tensor y, Tensor x, const Saved& saved, const BlockLease& lease, const Scratch& scratch, Tensor rotary, const KvCache& cache,
-              Tensor slots, Tensor positions, Stream& stream) const;
+              const kernels::Ragged& slots, const kernels::Ragged& positions, Stream& stream) const;
   const AttentionLayer& attention() const { return attention_; }
   /// Widths of what a backward needs beside the rows: {widest fused product, widest inner, most heads} of a shard.
   struct Widths {
@@ -206,6 +206,7 @@ class Transformer {
   const ParameterLayout& adapter_layout() const { return adapter_layout_; }
   const LoraConfig& lora() const { return lora_; }
   const Division& division() const { return division_; }
+  MemoryPlan& plan() const { return *plan_; }
   Head head() const { return head_; }
   const ParameterLayout& head_layout() const { return head_apart() ? adapter_layout_ : layout_; }
   Lease fetch_head(const ModelWeights& weights, int next = -1) const;
@@ -227,8 +228,8 @@ class Transformer {
   /// reads. Every gradient of the grain but the head's is written; activations.gradient becomes that of this stage's input.
   void backward(Tensor dhidden, const Activations& activations, const ModelWeights& weights, const Pass& pass) const;
   /// One token (tokens[B], positions[B]) for each sequence in slots[B]: as forward.
-  Tensor decode(const Activations& activations, const ModelWeights& weights, const KvCache& cache, Tensor tokens, Tensor slots, Tensor positions,
-                Stream& stream) const;
+  Tensor decode(const Activations& activations, const ModelWeights& weights, const KvCache& cache, Tensor tokens, const kernels::Ragged& slots,
+                const kernels::Ragged& positions, Stream& stream) const;
   /// A cache of `slots` sequences of at most `capacity` tokens.
   KvCache take_cache(Arena& arena, std::int64_t slots, std::int64_t capacity) const;
 

@@ -83,15 +83,21 @@ class ParameterStore {
   Tensor value() const { return all(Kind::value); }
   Tensor gradient() const { return all(Kind::gradient); }  ///< after finish_step
 
+  /// Zeros what lasts: values with the padding between them, and moments. Once the plan is committed.
+  void clear();
   /// Fills the values by their Initial: element i of a parameter depends on (seed, its name, i) only.
   void initialise(std::uint64_t seed);
   /// Visits what this rank has of elements [begin, begin + count) of a flattened global parameter, as runs of memory. All replicas must
   /// do so between the same fetches.
-  using Run = std::function<void(std::int64_t element, float* data, std::int64_t length)>;
+  using Run = std::function<void(std::int64_t element, Tensor run)>;
   void for_each_run(Kind kind, const Parameter& parameter, std::int64_t begin, std::int64_t count, Extent extent, const Run& run) const;
   /// Copies what is held of elements [begin, begin + size) of a flattened global parameter out of, or into, a range.
   void read(Kind kind, const std::string& name, std::int64_t begin, std::span<float> elements) const;
   void write(Kind kind, const std::string& name, std::int64_t begin, std::span<const float> elements) const;
+  /// Changes the values that are held of a parameter: calls change(element, values) for pieces of them in host memory, in order.
+  using Change = std::function<void(std::int64_t element, std::span<float> values)>;
+  void change(const Parameter& parameter, const Change& change) const;
+  Staging& staging() const { return plan_->staging(); }  ///< for runs
 
   /// The part of a chunk (as held) that this rank counts: over all ranks, each element is counted once.
   Part counted(int chunk) const;
@@ -127,7 +133,7 @@ class ParameterStore {
   Division division_;
   StoreUse use_;
   std::vector<std::int64_t> owned_;  // [chunks + 1] places of the shares of the chunks, one after the other
-  Slot value_, first_moment_, second_moment_, whole_, chunk_gradient_, tie_room_, fetched_slot_[2];
+  Slot value_, first_moment_, second_moment_, scalars_, whole_, chunk_gradient_, tie_room_, fetched_slot_[2];
   std::unique_ptr<OrderedSum> run_sum_;     // whole gradients (ZeRO 0 and 1)
   std::unique_ptr<ShardedSum> shared_sum_;  // shares of them (ZeRO 2 and 3)
   std::int64_t tie_room_elements_ = 0;  // of the other place's gradient, exchanged at a time

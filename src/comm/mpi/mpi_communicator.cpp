@@ -78,7 +78,8 @@ class MpiCommunicator final : public Communicator {
   std::int64_t sent_ = 0;
 };
 
-std::byte* bytes_of(const Tensor& tensor) { return static_cast<std::byte*>(tensor.data()); }
+/// Where messages reach the tensor, whichever device it is on.
+std::byte* bytes_of(const Tensor& tensor) { return static_cast<std::byte*>(tensor.device().reach(tensor.data())); }
 
 void MpiCommunicator::send_raw(const std::byte* data, std::size_t bytes, int peer) {
   sent_ += static_cast<std::int64_t>(bytes);
@@ -112,7 +113,7 @@ void MpiCommunicator::post(std::span<const Message> sends, std::span<const Messa
     while (next < receives.size() && receives[next].peer != rank_) ++next;
     ensure(next < receives.size() && receives[next].data.bytes() == message.data.bytes(), "rank {} sends itself what it does not receive",
            rank_);
-    std::memmove(receives[next++].data.data(), message.data.data(), message.data.bytes());
+    std::memmove(bytes_of(receives[next++].data), bytes_of(message.data), message.data.bytes());
   }
 }
 
@@ -184,8 +185,8 @@ void MpiCommunicator::all_reduce_unordered(Tensor data, Stream& stream) {
   sent_ += 2 * static_cast<std::int64_t>(data.bytes()) * (size_ - 1) / size_;  // a ring's
   const std::int64_t most = static_cast<std::int64_t>(message_limit_ / sizeof(float));
   for (std::int64_t begin = 0; begin < data.count(); begin += most)
-    check_mpi(MPI_Allreduce(MPI_IN_PLACE, data.as<float>() + begin, static_cast<int>(std::min(most, data.count() - begin)), MPI_FLOAT, MPI_SUM,
-                            handle_),
+    check_mpi(MPI_Allreduce(MPI_IN_PLACE, bytes_of(data) + begin * static_cast<std::int64_t>(sizeof(float)),
+                            static_cast<int>(std::min(most, data.count() - begin)), MPI_FLOAT, MPI_SUM, handle_),
               "MPI_Allreduce");
 }
 

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "collimate/base/error.hpp"
-#include "collimate/device/device.hpp"
+#include "collimate/device/tensor.hpp"
 #include "device/cpu/host_memory.hpp"
 
 namespace collimate {
@@ -12,12 +12,28 @@ namespace {
 
 class CpuStream final : public Stream {
  public:
+  explicit CpuStream(Device& device) : device_(&device) {}
+  Device& device() const override { return *device_; }
   void wait() override {}
+  Event record() override { return {this, 0}; }
+  void wait(const Event&) override {}
+  void finish(const Event&) override {}
+  void queue(std::function<void()> work) override { work(); }
+  void copy_bytes(const Tensor& to, const Tensor& from) override {
+    if (to.bytes()) std::memcpy(to.data(), from.data(), to.bytes());
+  }
+  void zero_bytes(const Tensor& tensor) override {
+    if (tensor.bytes()) std::memset(tensor.data(), 0, tensor.bytes());
+  }
+
+ private:
+  Device* device_;
 };
 
 class CpuDevice final : public Device {
  public:
   std::string name() const override { return "cpu"; }
+  BackEnd back_end() const override { return BackEnd::cpu; }
 
   std::vector<MemoryLimit> limits(Memory) const override { return host_memory_limits(); }
 
@@ -35,16 +51,11 @@ class CpuDevice final : public Device {
     return pointer;
   }
   void release(void* pointer, std::size_t, Memory) noexcept override { std::free(pointer); }
-  void copy(void* destination, const void* source, std::size_t bytes, Stream&) override {
-    if (bytes) std::memcpy(destination, source, bytes);
-  }
-  void zero(void* destination, std::size_t bytes, Stream&) override {
-    if (bytes) std::memset(destination, 0, bytes);
-  }
-  Stream& stream() override { return stream_; }
+  Stream& stream(Lane) override { return stream_; }
+  Device& host() override { return *this; }
 
  private:
-  CpuStream stream_;
+  CpuStream stream_{*this};
 };
 
 }  // namespace

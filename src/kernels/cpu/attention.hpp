@@ -5,10 +5,7 @@
 
 namespace collimate::kernels::cpu {
 
-constexpr std::int64_t largest_head = 256;  ///< columns of a head, bounded by the tiles on the stack
-
 void rotary(float* qkv, const std::int32_t* positions, const float* table, const Heads& heads, bool inverse, std::int64_t rows);
-void rotary_table(float* table, const double* frequencies, std::int64_t rows, std::int64_t size);
 
 /// The rows of the samples of one call.
 struct Samples {

@@ -24,6 +24,12 @@ void add(float* y, const float* a, const float* b, Index count) {
   });
 }
 
+void add(std::int32_t* y, const std::int32_t* a, const std::int32_t* b, Index count) {
+  parallel_elements(count, [=](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) y[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(a[i]) + static_cast<std::uint32_t>(b[i]));
+  });
+}
+
 void add_bias(float* y, const float* bias, Index rows, Index columns) {
   parallel_rows(rows, columns, [=](Index row) {
     for (Index c = 0; c < columns; ++c) y[row * columns + c] += bias[c];

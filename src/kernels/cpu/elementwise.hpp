@@ -6,6 +6,7 @@
 namespace collimate::kernels::cpu {
 
 void add(float* y, const float* a, const float* b, std::int64_t count);
+void add(std::int32_t* y, const std::int32_t* a, const std::int32_t* b, std::int64_t count);  ///< wraps around
 void add_bias(float* y, const float* bias, std::int64_t rows, std::int64_t columns);
 void copy_columns(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t columns);
 void add_columns(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t columns);

@@ -28,15 +28,20 @@ void rotary(float* qkv, const std::int32_t* positions, const float* table, const
   });
 }
 
-void rotary_table(float* table, const double* frequencies, Index rows, Index size) {
-  const Index half = size / 2;
-  parallel_rows(rows, size, [=](Index r) {
-    for (Index i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(r) * frequencies[i];
-      table[r * size + i] = static_cast<float>(std::cos(angle));
-      table[r * size + half + i] = static_cast<float>(std::sin(angle));
+}  // namespace collimate::kernels::cpu
+
+namespace collimate::kernels {
+
+void rotary_table(std::span<float> rows, std::int64_t first, std::span<const double> frequencies) {
+  const std::int64_t half = std::ssize(frequencies);
+  require(half > 0 && std::ssize(rows) % (2 * half) == 0, "rotary_table was given room for {} numbers, and a row has {}", rows.size(), 2 * half);
+  cpu::parallel_rows(std::ssize(rows) / (2 * half), 2 * half, [=](std::int64_t r) {
+    for (std::int64_t i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(first + r) * frequencies[i];
+      rows[r * 2 * half + i] = static_cast<float>(std::cos(angle));
+      rows[r * 2 * half + half + i] = static_cast<float>(std::sin(angle));
     }
   });
 }
 
-}  // namespace collimate::kernels::cpu
+}  // namespace collimate::kernels

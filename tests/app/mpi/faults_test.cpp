@@ -74,8 +74,12 @@ struct FaultBench : Bench {
   Disturbed::Event nudge(const std::string& tensor, std::int64_t element, int rank = -1) const {
     return [=, me = world.rank()](ParameterStore& store) {
       store.for_each_run(Kind::value, store.layout().parameter(tensor), element, 1, Extent::held,
-                         [&](std::int64_t, float* data, std::int64_t) {
-                           if (rank < 0 || rank == me) *data = std::nextafter(*data, std::numeric_limits<float>::infinity());
+                         [&](std::int64_t, Tensor run) {
+                           if (rank >= 0 && rank != me) return;
+                           float value = 0;
+                           store.staging().get(std::span(&value, 1), run, run.device().stream());
+                           value = std::nextafter(value, std::numeric_limits<float>::infinity());
+                           store.staging().put(run, std::span<const float>(&value, 1), run.device().stream());
                          });
     };
   }
@@ -151,13 +155,16 @@ TEST(Faults, SwappedTensorShardsAreFound) {
     const auto each = [&](const ParameterStore::Run& run) {
       store.for_each_run(Kind::value, parameter, 0, parameter.shape.count(), Extent::held, run);
     };
-    each([&](std::int64_t, float* data, std::int64_t n) { mine.insert(mine.end(), data, data + n); });
+    each([&](std::int64_t, Tensor run) {
+      mine.resize(mine.size() + static_cast<std::size_t>(run.count()));
+      store.staging().get(std::span(mine).last(run.count()), run, run.device().stream());
+    });
     const auto all = gather_all(store.division().along(Axis::tensor), mine);
     const auto& theirs = all[1 - store.division().rank(Axis::tensor)];
     std::size_t at = 0;
-    each([&](std::int64_t, float* data, std::int64_t n) {
-      std::copy_n(theirs.begin() + static_cast<std::ptrdiff_t>(at), n, data);
-      at += n;
+    each([&](std::int64_t, Tensor run) {
+      store.staging().put(run, std::span(theirs).subspan(at, run.count()), run.device().stream());
+      at += static_cast<std::size_t>(run.count());
     });
   };
   EXPECT_EQ(bench.train("swapped", shape, 0, swap), "");

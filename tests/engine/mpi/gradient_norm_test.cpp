@@ -24,8 +24,10 @@ std::vector<Element> counted(const ParameterStore& store, Kind kind) {
   const auto& parameters = store.layout().parameters();
   for (std::size_t p = 0; p < parameters.size(); ++p)
     store.for_each_run(kind, parameters[p], 0, parameters[p].shape.count(), Extent::counted,
-                       [&](std::int64_t element, const float* data, std::int64_t n) {
-                         for (std::int64_t i = 0; i < n; ++i) out.push_back({static_cast<std::int64_t>(p), element + i, data[i], 0});
+                       [&](std::int64_t element, Tensor run) {
+                         std::vector<float> data(run.count());
+                         store.staging().get(data, run, run.device().stream());
+                         for (std::int64_t i = 0; i < run.count(); ++i) out.push_back({static_cast<std::int64_t>(p), element + i, data[i], 0});
                        });
   return out;
 }

@@ -18,9 +18,9 @@ class TightDevice final : public Device {
   std::vector<MemoryLimit> limits(Memory) const override { return bounds; }
   void* allocate(std::size_t bytes, Memory memory) override { return cpu_->allocate(bytes, memory); }
   void release(void* pointer, std::size_t bytes, Memory memory) noexcept override { cpu_->release(pointer, bytes, memory); }
-  void copy(void* to, const void* from, std::size_t bytes, Stream& stream) override { cpu_->copy(to, from, bytes, stream); }
-  void zero(void* to, std::size_t bytes, Stream& stream) override { cpu_->zero(to, bytes, stream); }
-  Stream& stream() override { return cpu_->stream(); }
+  BackEnd back_end() const override { return BackEnd::cpu; }
+  Stream& stream(Lane lane) override { return cpu_->stream(lane); }
+  Device& host() override { return *this; }
 
  private:
   std::unique_ptr<Device> cpu_ = make_cpu_device();
