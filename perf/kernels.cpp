@@ -158,12 +158,12 @@ void norms(Bench& bench, Cost& cost, const Model& m) {
   if (m.gpt2) {
     cost.rest += 2 * bench.bytes("layer norm forward", 2 * size, [&] { layer_norm_forward(y, mean, rstd, x, gain, bias, 1e-5f, stream); });
     cost.rest += 2 * bench.bytes("layer norm backward", 4 * size, [&] {
-      layer_norm_backward(dx, dgain, dbias, dy, x, gain, mean, rstd, Write::add, stream);
+      layer_norm_backward(dx, dgain, dbias, dy, x, gain, mean, rstd, Write::add, Write::replace, stream);
     });
   } else {
     cost.rest += 2 * bench.bytes("rms norm forward", 2 * size, [&] { rms_norm_forward(y, rstd, x, gain, 1e-5f, stream); });
     cost.rest +=
-        2 * bench.bytes("rms norm backward", 4 * size, [&] { rms_norm_backward(dx, dgain, dy, x, gain, rstd, Write::add, stream); });
+        2 * bench.bytes("rms norm backward", 4 * size, [&] { rms_norm_backward(dx, dgain, dy, x, gain, rstd, Write::add, Write::replace, stream); });
   }
   cost.rest += 2 * bench.bytes("add (residual)", 3 * size, [&] { add(y, x, dy, stream); });
   bench.clear();

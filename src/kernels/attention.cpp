@@ -52,7 +52,7 @@ void rotary(Tensor qkv, const Ragged& positions, Tensor table, const Heads& head
   check_index(name, "positions", positions, qkv[0]);
   for (std::size_t r = 0; r < positions.host.size(); ++r)
     require(positions.host[r] < table[0], "rotary has angles for {} positions, and row {} is at position {}", table[0], r, positions.host[r]);
-  table_of(qkv).rotary(qkv, positions.device, table, heads, inverse, stream);
+  table_of(qkv).rotary(qkv, positions, table, heads, inverse, stream);
 }
 
 void attention_forward(Tensor out, Tensor lse, Tensor qkv, const Ragged& offsets, const Heads& heads, Stream& stream) {
@@ -63,7 +63,7 @@ void attention_forward(Tensor out, Tensor lse, Tensor qkv, const Ragged& offsets
   check(name, "out", out, {qkv[0], heads.query * heads.size});
   check(name, "lse", lse, {qkv[0], heads.query});
   check_samples(name, offsets, qkv[0]);
-  table_of(out).attention_forward(out, lse, qkv, offsets.device, heads, stream);
+  table_of(out).attention_forward(out, lse, qkv, offsets, heads, stream);
 }
 
 void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv, const Ragged& offsets, Tensor scratch, const Heads& heads,
@@ -78,7 +78,7 @@ void attention_backward(Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor
   check(name, "lse", lse, {qkv[0], heads.query});
   check(name, "scratch", scratch, lse.shape());
   check_samples(name, offsets, qkv[0]);
-  table_of(dqkv).attention_backward(dqkv, dout, out, lse, qkv, offsets.device, scratch, heads, stream);
+  table_of(dqkv).attention_backward(dqkv, dout, out, lse, qkv, offsets, scratch, heads, stream);
 }
 
 void cache_write(Tensor keys, Tensor values, Tensor qkv, const Ragged& offsets, const Ragged& slots, const Heads& heads, Stream& stream) {
@@ -94,7 +94,7 @@ void cache_write(Tensor keys, Tensor values, Tensor qkv, const Ragged& offsets, 
     const auto length = offsets.host[s + 1] - offsets.host[s];
     require(length <= keys[1], "cache_write: sample {} has {} tokens, and a slot holds {}", s, length, keys[1]);
   }
-  table_of(keys).cache_write(keys, values, qkv, offsets.device, slots.device, heads, stream);
+  table_of(keys).cache_write(keys, values, qkv, offsets, slots, heads, stream);
 }
 
 void attention_decode(Tensor out, Tensor qkv, Tensor keys, Tensor values, const Ragged& slots, const Ragged& lengths, const Heads& heads,
@@ -114,7 +114,7 @@ void attention_decode(Tensor out, Tensor qkv, Tensor keys, Tensor values, const 
             "attention_decode: sequence {} appends at position {} of slot {}, and there are {} slots of {} positions", b, length, slot, keys[0],
             keys[1]);
   }
-  table_of(out).attention_decode(out, qkv, keys, values, slots.device, lengths.device, heads, stream);
+  table_of(out).attention_decode(out, qkv, keys, values, slots, lengths, heads, stream);
 }
 
 }  // namespace collimate::kernels

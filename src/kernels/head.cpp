@@ -55,7 +55,7 @@ void value_forward(Tensor values, Tensor hidden, Tensor w, Tensor b, Stream& str
   table_of(values).value_forward(values, hidden, w, b, stream);
 }
 
-void value_backward(Tensor dhidden, Tensor dw, Tensor db, Tensor dvalues, Tensor hidden, Tensor w, Stream& stream) {
+void value_backward(Tensor dhidden, Tensor dw, Tensor db, Tensor dvalues, Tensor hidden, Tensor w, Write write_parameters, Stream& stream) {
   constexpr auto name = "value_backward";
   check_rank(name, "hidden", hidden, 2);
   check(name, "dhidden", dhidden, hidden.shape());
@@ -63,7 +63,7 @@ void value_backward(Tensor dhidden, Tensor dw, Tensor db, Tensor dvalues, Tensor
   check(name, "w", w, {hidden[1]});
   check(name, "dw", dw, {hidden[1]});
   check(name, "db", db, {1});
-  table_of(dhidden).value_backward(dhidden, dw, db, dvalues, hidden, w, stream);
+  table_of(dhidden).value_backward(dhidden, dw, db, dvalues, hidden, w, write_parameters, stream);
 }
 
 void sample_tokens(Tensor tokens, Tensor logprobs, Tensor logits, Tensor uniforms, const Sampling& sampling, Stream& stream) {

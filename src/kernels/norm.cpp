@@ -14,7 +14,8 @@ void rms_norm_forward(Tensor y, Tensor rstd, Tensor x, Tensor gain, float eps, S
   table_of(y).rms_norm_forward(y, rstd, x, gain, eps, stream);
 }
 
-void rms_norm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd, Write write_dx, Stream& stream) {
+void rms_norm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain, Tensor rstd, Write write_dx, Write write_dgain,
+                       Stream& stream) {
   constexpr auto name = "rms_norm_backward";
   check_rank(name, "x", x, 2);
   check(name, "dx", dx, x.shape());
@@ -22,7 +23,7 @@ void rms_norm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain
   if (dgain) check(name, "dgain", dgain, {x[1]});
   check(name, "gain", gain, {x[1]});
   check(name, "rstd", rstd, {x[0]});
-  table_of(dx).rms_norm_backward(dx, dgain, dy, x, gain, rstd, write_dx, stream);
+  table_of(dx).rms_norm_backward(dx, dgain, dy, x, gain, rstd, write_dx, write_dgain, stream);
 }
 
 void layer_norm_forward(Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor gain, Tensor bias, float eps, Stream& stream) {
@@ -37,7 +38,7 @@ void layer_norm_forward(Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor gai
 }
 
 void layer_norm_backward(Tensor dx, Tensor dgain, Tensor dbias, Tensor dy, Tensor x, Tensor gain, Tensor mean, Tensor rstd, Write write_dx,
-                         Stream& stream) {
+                         Write write_parameters, Stream& stream) {
   constexpr auto name = "layer_norm_backward";
   check_rank(name, "x", x, 2);
   check(name, "dx", dx, x.shape());
@@ -48,7 +49,7 @@ void layer_norm_backward(Tensor dx, Tensor dgain, Tensor dbias, Tensor dy, Tenso
   check(name, "gain", gain, {x[1]});
   check(name, "mean", mean, {x[0]});
   check(name, "rstd", rstd, {x[0]});
-  table_of(dx).layer_norm_backward(dx, dgain, dbias, dy, x, gain, mean, rstd, write_dx, stream);
+  table_of(dx).layer_norm_backward(dx, dgain, dbias, dy, x, gain, mean, rstd, write_dx, write_parameters, stream);
 }
 
 }  // namespace collimate::kernels

@@ -19,15 +19,15 @@ struct Table {
   void (*linear_decode)(In y, In x, In w, In bias, Stream&);
 
   void (*rms_norm_forward)(In y, In rstd, In x, In gain, float eps, Stream&);
-  void (*rms_norm_backward)(In dx, In dgain, In dy, In x, In gain, In rstd, Write dx_as, Stream&);
+  void (*rms_norm_backward)(In dx, In dgain, In dy, In x, In gain, In rstd, Write dx_as, Write dgain_as, Stream&);
   void (*layer_norm_forward)(In y, In mean, In rstd, In x, In gain, In bias, float eps, Stream&);
-  void (*layer_norm_backward)(In dx, In dgain, In dbias, In dy, In x, In gain, In mean, In rstd, Write dx_as, Stream&);
+  void (*layer_norm_backward)(In dx, In dgain, In dbias, In dy, In x, In gain, In mean, In rstd, Write dx_as, Write parameters_as, Stream&);
 
-  void (*rotary)(In qkv, In positions, In table, const Heads&, bool inverse, Stream&);
-  void (*attention_forward)(In out, In lse, In qkv, In offsets, const Heads&, Stream&);
-  void (*attention_backward)(In dqkv, In dout, In out, In lse, In qkv, In offsets, In scratch, const Heads&, Stream&);
-  void (*cache_write)(In keys, In values, In qkv, In offsets, In slots, const Heads&, Stream&);
-  void (*attention_decode)(In out, In qkv, In keys, In values, In slots, In lengths, const Heads&, Stream&);
+  void (*rotary)(In qkv, const Ragged& positions, In table, const Heads&, bool inverse, Stream&);
+  void (*attention_forward)(In out, In lse, In qkv, const Ragged& offsets, const Heads&, Stream&);
+  void (*attention_backward)(In dqkv, In dout, In out, In lse, In qkv, const Ragged& offsets, In scratch, const Heads&, Stream&);
+  void (*cache_write)(In keys, In values, In qkv, const Ragged& offsets, const Ragged& slots, const Heads&, Stream&);
+  void (*attention_decode)(In out, In qkv, In keys, In values, const Ragged& slots, const Ragged& lengths, const Heads&, Stream&);
 
   void (*embedding_forward)(In y, In table, In tokens, std::int64_t first, Stream&);
   void (*embedding_backward)(In dtable, In dy, In tokens, std::int64_t first, Stream&);
@@ -49,7 +49,7 @@ struct Table {
   void (*finish_statistics)(In logprob, In entropy, In lse, In statistics, In targets, Stream&);
   void (*logit_gradient)(In logits, In lse, In entropy, In targets, In dlogprob, In dentropy, std::int64_t first, float temperature, Stream&);
   void (*value_forward)(In values, In hidden, In w, In b, Stream&);
-  void (*value_backward)(In dhidden, In dw, In db, In dvalues, In hidden, In w, Stream&);
+  void (*value_backward)(In dhidden, In dw, In db, In dvalues, In hidden, In w, Write parameters_as, Stream&);
   void (*sample_tokens)(In tokens, In logprobs, In logits, In uniforms, const Sampling&, Stream&);
 
   void (*adamw)(In value, In gradient, In first_moment, In second_moment, const AdamW&, Stream&);
@@ -61,12 +61,15 @@ struct Table {
 const Table& cpu_table();
 /// Those of the strict device: the host's, queued on its streams.
 const Table& strict_table();
+/// Those of the dry device, which only add to its meter.
+const Table& dry_table();
 
 /// The operations of the device where a tensor is.
 inline const Table& table_of(const Tensor& tensor) {
   switch (tensor.device().back_end()) {
     case BackEnd::cpu: return cpu_table();
     case BackEnd::strict: return strict_table();
+    case BackEnd::dry: return dry_table();
   }
   fail("no operations for the device {}", tensor.device().name());
 }

@@ -243,7 +243,7 @@ void ValueHead::forward(Tensor values, Tensor hidden, const Lease& lease, Stream
 
 void ValueHead::backward(Tensor dhidden, Tensor dvalues, Tensor hidden, const Lease& lease, Stream& stream) const {
   kernels::value_backward(dhidden, lease.gradient_at(weight_).reshape({hidden[1]}), lease.gradient_at(bias_), dvalues, hidden,
-                          lease.at(weight_).reshape({hidden[1]}), stream);
+                          lease.at(weight_).reshape({hidden[1]}), kernels::Write::replace, stream);
 }
 
 }  // namespace collimate

@@ -30,9 +30,9 @@ void NormLayer::forward(const NormSaved& saved, Tensor x, const Lease& lease, St
 
 void NormLayer::backward(Tensor dx, Tensor dy, Tensor x, const NormSaved& saved, const Lease& lease, Stream& stream) const {
   const Tensor rstd = saved.rstd.slice(0, x[0]), dgain = lease.gradient_at(gain_);
-  if (kind_ == Norm::rms) return kernels::rms_norm_backward(dx, dgain, dy, x, lease.at(gain_), rstd, kernels::Write::add, stream);
+  if (kind_ == Norm::rms) return kernels::rms_norm_backward(dx, dgain, dy, x, lease.at(gain_), rstd, kernels::Write::add, kernels::Write::replace, stream);
   kernels::layer_norm_backward(dx, dgain, lease.gradient_at(bias_), dy, x, lease.at(gain_), saved.mean.slice(0, x[0]), rstd,
-                               kernels::Write::add, stream);
+                               kernels::Write::add, kernels::Write::replace, stream);
 }
 
 }  // namespace collimate

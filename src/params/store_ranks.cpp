@@ -231,10 +231,4 @@ std::uint64_t combine(const ParameterLayout& layout, const std::vector<std::uint
   return hash;
 }
 
-std::uint64_t range_hash(const Tensor& range, Stream& stream, std::uint64_t seed) {
-  std::uint64_t hash = 0;
-  kernels::element_hash(Tensor(&hash, DType::u64, {1}, range.device()), range, 0, stream);
-  return mix(hash + 0x9e3779b97f4a7c15ull * (seed + 1));
-}
-
 }  // namespace collimate

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "collectives/ordered_sum_oracle.hpp"
+#include "support/numbers.hpp"
 
 namespace collimate {
 namespace {
@@ -14,15 +15,17 @@ constexpr std::int64_t elements = 101;
 struct OneRank {
   explicit OneRank(std::int64_t most_grains) : sum(plan, "gradient", elements, most_grains, 1) { plan.commit(); }
   void push(std::int64_t grain, float scale = 1.0f) {
-    float* gradient = sum.open(stream).as<float>();
-    for (std::int64_t i = 0; i < elements; ++i) gradient[i] += scale * gradient_of(grain, i);  // the buffer is zeroed
+    const Tensor opened = sum.open(stream);
+    std::vector<float> gradient = test::numbers_of(opened);  // zeros
+    for (std::int64_t i = 0; i < elements; ++i) gradient[i] += scale * gradient_of(grain, i);
+    test::set_numbers(opened, gradient);
     sum.push(stream);
   }
   std::vector<float> finish(std::int64_t grains) {
     const Tensor total = sum.finish(*alone, grains, stream);
-    return {total.as<float>(), total.as<float>() + total.count()};
+    return test::numbers_of(total);
   }
-  std::unique_ptr<Device> device = make_cpu_device();
+  std::unique_ptr<Device> device = make_device();
   std::unique_ptr<Communicator> alone = make_single_communicator();
   MemoryPlan plan{*device};
   OrderedSum sum;
@@ -89,7 +92,7 @@ TEST(OrderedSum, PlannedBuffersSufficeAndOneFewerWouldNot) {
 }
 
 TEST(OrderedSum, PlansItsMemoryExactly) {
-  const auto device = make_cpu_device();
+  const auto device = make_device();
   MemoryPlan plan(*device);
   OrderedSum sum(plan, "gradient", 1000, 8, 1);
   EXPECT_EQ(plan.planned_bytes(Memory::device), 4u * 1008 * 4);

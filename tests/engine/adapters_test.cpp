@@ -55,7 +55,7 @@ TEST(Adapters, FreshOnesChangeNothingAndFrozenParametersStay) {
 
 TEST(Adapters, AnEngineThatSharesTheParametersIsTheModelWithThemOff) {
   EngineUse with{.rows = 64, .most_grains = 1, .lora = everywhere};
-  const auto device = make_cpu_device();
+  const auto device = make_device();
   MemoryPlan plan(*device);
   Workspace workspace(plan);
   Engine actor("actor", small_llama(), Head::policy, {}, with, workspace);

@@ -7,6 +7,7 @@
 
 #include "collimate/base/error.hpp"
 #include "support/small_model.hpp"
+#include "support/numbers.hpp"
 
 namespace collimate::test {
 namespace {
@@ -268,13 +269,13 @@ TEST(Generation, ANaNInTheCacheIsGoneWithItsSequence) {
     const auto how = some_options(1);
     const auto expected = speaker.engine.generate(prompts, how);
     const Tensor values = speaker.engine.store().value();
-    const std::vector<float> kept(values.as<float>(), values.as<float>() + values.count());
-    std::fill_n(values.as<float>(), values.count(), std::numeric_limits<float>::quiet_NaN());
+    const std::vector<float> kept = test::numbers_of(values);
+    test::set_numbers(values, std::vector<float>(kept.size(), std::numeric_limits<float>::quiet_NaN()));
     const std::vector<Prompt> longest(3, {std::vector<std::int32_t>(c.config.context - 2, 1), 0});
     auto short_answers = how;
     short_answers.max_new = 2;
     EXPECT_THROW(speaker.engine.generate(longest, short_answers), Error);
-    std::copy(kept.begin(), kept.end(), values.as<float>());
+    test::set_numbers(values, kept);
     const auto again = speaker.engine.generate(prompts, how);
     for (std::size_t i = 0; i < prompts.size(); ++i) EXPECT_EQ(text(again[i]), text(expected[i])) << c.name;
   }

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "support/small_model.hpp"
+#include "support/numbers.hpp"
 
 // Numerics contract R5: what a model says of a sample depends on that sample alone.
 namespace collimate::test {
@@ -179,11 +180,11 @@ TEST(Packing, ANaNIsGoneWithItsGrain) {
     const Said clean = learn(one, small, {0.1, 3, 1}, some_weight), scored = score(one, small);
     const auto expected = gradient(one);
     const Tensor values = one.engine.store().value();
-    const std::vector<float> kept(values.as<float>(), values.as<float>() + values.count());
-    std::fill_n(values.as<float>(), values.count(), std::numeric_limits<float>::quiet_NaN());
+    const std::vector<float> kept = test::numbers_of(values);
+    test::set_numbers(values, std::vector<float>(kept.size(), std::numeric_limits<float>::quiet_NaN()));
     EXPECT_TRUE(std::isnan(learn(one, large, {0.1, 3, 1}, some_weight)[0][0]));
     EXPECT_TRUE(std::isnan(score(one, large)[0][0]));
-    std::copy(kept.begin(), kept.end(), values.as<float>());
+    test::set_numbers(values, kept);
     const Said again = learn(one, small, {0.1, 3, 1}, some_weight), scored_again = score(one, small);
     for (std::size_t i = 0; i < clean.size(); ++i) {
       EXPECT_TRUE(same(again[i], clean[i])) << c.name << " place " << i;

@@ -88,7 +88,7 @@ TEST(Memory, PlannedIsAllocated) {
 }
 
 TEST(Memory, EnginesShareOneWorkspace) {
-  const auto device = make_cpu_device();
+  const auto device = make_device();
   MemoryPlan plan(*device);
   Workspace workspace(plan);
   Engine actor("actor", small_llama(), Head::policy, Division{.shards = 2}, {.rows = 64, .most_grains = 1}, workspace);

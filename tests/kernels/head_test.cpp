@@ -147,17 +147,22 @@ TEST(ValueHead, AgreesWithDoubleAndKeepsItsBits) {
     }
   }
   value_forward(values, hidden, w, b, host.stream());
-  value_backward(dhidden, dw, db, dvalues, hidden, w, host.stream());
+  value_backward(dhidden, dw, db, dvalues, hidden, w, Write::replace, host.stream());
   expect_near(values, value, 1e-5, "values");
   expect_near(dhidden, gradient, 1e-6, "dhidden");
   expect_near(dw, weight, 2e-5, "dw");
   expect_near(db, bias, 2e-5, "db");
+  const Tensor dw_on = host.make({columns}), db_on = host.make({1});  // whole blocks first, then the rest
+  for (const auto& [begin, count] : {std::pair<Index, Index>{0, 256}, {256, rows - 256}})
+    value_backward(dhidden.slice(begin, count), dw_on, db_on, dvalues.slice(begin, count), hidden.slice(begin, count), w,
+                   begin ? Write::add : Write::replace, host.stream());
+  EXPECT_TRUE(same_bits(dw_on, dw) && same_bits(db_on, db));
   const Tensor one = host.make({1});
   value_forward(one, hidden.slice(77, 1), w, b, host.stream());
   EXPECT_TRUE(same_bits(one, values.slice(77, 1)));
-  expect_same_bits_for_all_threads([&] { value_backward(dhidden, dw, db, dvalues, hidden, w, host.stream()); return host.copy(dw); });
+  expect_same_bits_for_all_threads([&] { value_backward(dhidden, dw, db, dvalues, hidden, w, Write::replace, host.stream()); return host.copy(dw); });
   EXPECT_THROW(value_forward(values, hidden, host.make({99}), b, host.stream()), Error);
-  EXPECT_THROW(value_backward(dhidden, dw, host.make({2}), dvalues, hidden, w, host.stream()), Error);
+  EXPECT_THROW(value_backward(dhidden, dw, host.make({2}), dvalues, hidden, w, Write::replace, host.stream()), Error);
 }
 
 }  // namespace

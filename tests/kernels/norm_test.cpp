@@ -37,11 +37,11 @@ struct Norms {
     else
       rms_norm_forward(y, rstd, x, gain, eps, host.stream());
   }
-  void backward(bool layer, Tensor dx, Write write) {
+  void backward(bool layer, Tensor dx, Write write, Write write_parameters = Write::replace) {
     if (layer)
-      layer_norm_backward(dx, dgain, dbias, dy, x, gain, mean, rstd, write, host.stream());
+      layer_norm_backward(dx, dgain, dbias, dy, x, gain, mean, rstd, write, write_parameters, host.stream());
     else
-      rms_norm_backward(dx, dgain, dy, x, gain, rstd, write, host.stream());
+      rms_norm_backward(dx, dgain, dy, x, gain, rstd, write, write_parameters, host.stream());
   }
   Vector bias_of(bool layer) const { return layer ? doubles(bias) : Vector{}; }
 };
@@ -89,13 +89,37 @@ TEST(Norm, RowsAndThreadsDoNotChangeBits) {
   }
 }
 
+// Column sums go on where the last rows stopped, block after block: two calls of whole blocks give the bits of one.
+TEST(Norm, GradientsOfParametersGoOn) {
+  for (const bool layer : {false, true}) {
+    Norms norm(700, 48);
+    norm.forward(layer);
+    const Tensor dx = norm.host.make(norm.x.shape());
+    norm.backward(layer, dx, Write::replace);
+    const Tensor dgain = norm.host.copy(norm.dgain), dbias = norm.host.copy(norm.dbias);
+    Norms part(700, 48);
+    part.gain = norm.gain, part.bias = norm.bias;
+    part.dgain = norm.host.filled({48}, not_a_number), part.dbias = norm.host.filled({48}, not_a_number);
+    for (const auto& [begin, count] : {std::pair<Index, Index>{0, 512}, {512, 188}}) {
+      for (auto at : {&Norms::x, &Norms::dy, &Norms::mean, &Norms::rstd}) part.*at = (norm.*at).slice(begin, count);
+      part.backward(layer, dx.slice(begin, count), Write::replace, begin ? Write::add : Write::replace);
+    }
+    EXPECT_TRUE(same_bits(part.dgain, dgain));
+    EXPECT_TRUE(!layer || same_bits(part.dbias, dbias));
+    part.backward(layer, dx.slice(0, 188), Write::replace, Write::add);
+    EXPECT_FALSE(same_bits(part.dgain, dgain));
+  }
+}
+
 TEST(Norm, RefusesWrongShapes) {
   Norms norm(4, 8);
   Host& host = norm.host;
   EXPECT_THROW(rms_norm_forward(norm.y, host.make({3}), norm.x, norm.gain, eps, host.stream()), Error);
   EXPECT_THROW(rms_norm_forward(norm.y, norm.rstd, norm.x, host.make({9}), eps, host.stream()), Error);
   EXPECT_THROW(layer_norm_forward(norm.y, norm.mean, norm.rstd, norm.x, norm.gain, host.make({4}), eps, host.stream()), Error);
-  EXPECT_THROW(rms_norm_backward(host.make({4, 9}), norm.dgain, norm.dy, norm.x, norm.gain, norm.rstd, Write::replace, host.stream()),
+  EXPECT_THROW(rms_norm_backward(host.make({4, 9}), norm.dgain, norm.dy, norm.x, norm.gain, norm.rstd, Write::replace, Write::replace, host.stream()),
+               Error);
+  EXPECT_THROW(layer_norm_backward(norm.x, {}, norm.dbias, norm.dy, norm.x, norm.gain, norm.mean, norm.rstd, Write::replace, Write::replace, host.stream()),
                Error);
 }
 

@@ -8,6 +8,7 @@
 
 #include "collimate/base/error.hpp"
 #include "collimate/base/random.hpp"
+#include "support/numbers.hpp"
 
 namespace collimate {
 namespace {
@@ -31,7 +32,7 @@ ParameterLayout small_layout(int shards, bool tied) {
 
 /// A store of small_layout that learns, with memory of its own.
 struct Learner {
-  std::unique_ptr<Device> device = make_cpu_device();
+  std::unique_ptr<Device> device = make_device();
   MemoryPlan plan{*device};
   ParameterStore store;
   explicit Learner(int shards = 2, bool tied = false) : store("pupil", small_layout(shards, tied), plan, {}, {.most_grains = 1}) {
@@ -61,7 +62,9 @@ struct Learner {
              const std::function<float(const std::string&, std::int64_t)>& gradient) {
     const std::int64_t base = store.layout().chunks()[p.chunk].offset;
     store.layout().for_each_run(p, 0, p.shape.count(), [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
-      for (std::int64_t i = 0; i < length; ++i) chunk.as<float>()[offset - base + i] = gradient(name, element + i);
+      std::vector<float> numbers(length);
+      for (std::int64_t i = 0; i < length; ++i) numbers[i] = gradient(name, element + i);
+      test::set_numbers(chunk.slice(offset - base, length), numbers);
     });
   }
 };
@@ -177,7 +180,7 @@ TEST(Optimizer, TheNormCountsEveryParameterOnceWhateverTheShards) {
       // A tied matrix has one gradient, the sum of both uses: not two that are counted apart.
       const double expected = 9 * 40 * (tied ? 9.0 : 1.0) + (40 + 40 * 50 + 50) * 0.25;
       EXPECT_DOUBLE_EQ(optimizer.step(0.1, pupil.device->stream()).gradient_norm, std::sqrt(expected)) << shards << " shards";
-      const float* values = pupil.store.value().as<float>();
+      const std::vector<float> values = test::numbers_of(pupil.store.value());
       double sum = 0, padded = 0;
       for (std::int64_t i = 0; i < pupil.store.layout().size(); ++i) padded += std::abs(values[i]);
       for (const Parameter& p : pupil.store.layout().parameters())
@@ -194,8 +197,8 @@ TEST(Optimizer, ANaNGradientChangesNothing) {
     pupil.learn([](const std::string& name, std::int64_t i) { return some_gradient(name, i, 1); });
     optimizer.step(0.1, stream);
     const auto state = [&] {
-      return std::vector{range_hash(pupil.store.value(), stream), range_hash(pupil.store.all(Kind::first_moment), stream),
-                         range_hash(pupil.store.all(Kind::second_moment), stream), static_cast<std::uint64_t>(optimizer.steps())};
+      return std::vector{test::bits_hash(pupil.store.value()), test::bits_hash(pupil.store.all(Kind::first_moment)),
+                         test::bits_hash(pupil.store.all(Kind::second_moment)), static_cast<std::uint64_t>(optimizer.steps())};
     };
     const auto before = state();
     pupil.learn([&](const std::string& name, std::int64_t i) { return name == "up.bias" && i == 49 ? bad : 0.1f; });
@@ -224,7 +227,7 @@ TEST(Optimizer, ARestartedCountGoesOnWithTheSameBits) {
   again.set_steps(3);
   for (int t = 4; t <= 6; ++t) learn(stopped, again, t);
   EXPECT_EQ(again.steps(), 6);
-  EXPECT_EQ(range_hash(through.store.value(), through.device->stream()), range_hash(stopped.store.value(), stopped.device->stream()));
+  EXPECT_EQ(test::bits_hash(through.store.value()), test::bits_hash(stopped.store.value()));
 }
 
 TEST(LearningRate, EndpointsAreExact) {

@@ -10,7 +10,7 @@ namespace collimate::test {
 
 /// One engine with memory of its own.
 struct OneEngine {
-  std::unique_ptr<Device> device = make_cpu_device();
+  std::unique_ptr<Device> device = make_device();
   MemoryPlan plan{*device};
   Workspace workspace{plan};
   Engine engine;

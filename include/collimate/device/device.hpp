@@ -16,7 +16,7 @@ class Tensor;
 enum class Memory { device, host, pinned };
 
 /// Whose kernels compute on a device (a row of kernels::table_of).
-enum class BackEnd { cpu, strict };
+enum class BackEnd { cpu, strict, dry };
 
 /// Queues of a device that run beside each other: computation, copies towards the device, copies away from it, messages.
 enum class Lane { compute, fetch, spill, communicate };

@@ -22,8 +22,8 @@ void logit_gradient(Tensor logits, Tensor lse, Tensor entropy, Tensor targets, T
 
 /// values[R] = hidden[R,C] w[C] + b[1]; a row's bits depend on that row alone.
 void value_forward(Tensor values, Tensor hidden, Tensor w, Tensor b, Stream& stream);
-/// dhidden[R,C] and dw[C], db[1] (all replaced); dw and db block by block.
-void value_backward(Tensor dhidden, Tensor dw, Tensor db, Tensor dvalues, Tensor hidden, Tensor w, Stream& stream);
+/// dhidden[R,C] (replaced), and dw[C] and db[1] (replaced or added to), block by block.
+void value_backward(Tensor dhidden, Tensor dw, Tensor db, Tensor dvalues, Tensor hidden, Tensor w, Write write_parameters, Stream& stream);
 
 /// The temperatures by which logits are divided: far below they would overflow, far above all of them would be 0.
 constexpr double lowest_temperature = 1e-6, highest_temperature = 1e6;

@@ -150,7 +150,5 @@ class ParameterStore {
 
 /// One number of all hashes: the state hash.
 std::uint64_t combine(const ParameterLayout& layout, const std::vector<std::uint64_t>& hashes);
-/// 64-bit hash of a flat range, different after one changed bit.
-std::uint64_t range_hash(const Tensor& range, Stream& stream, std::uint64_t seed = 0);
 
 }  // namespace collimate

@@ -123,7 +123,7 @@ void value_forward(float* values, const float* hidden, const float* w, const flo
   });
 }
 
-void value_backward(float* dhidden, float* dw, float* db, const float* dvalues, const float* hidden, const float* w, Index rows,
+void value_backward(float* dhidden, float* dw, float* db, const float* dvalues, const float* hidden, const float* w, bool add, Index rows,
                     Index columns) {
   parallel_rows(rows, columns, [=](Index r) {
     for (Index c = 0; c < columns; c += lanes) store(dhidden + r * columns + c, splat(dvalues[r]) * load(w + c, columns - c), columns - c);
@@ -131,7 +131,7 @@ void value_backward(float* dhidden, float* dw, float* db, const float* dvalues, 
   constexpr Index strip = 4 * lanes;
   parallel_tiles(tiles_of(columns, strip), rows * columns > serial_elements, [=](Index tile) {
     for (Index c = tile * strip; c < std::min(columns, (tile + 1) * strip); c += lanes) {
-      Lanes total{};
+      Lanes total = add ? load(dw + c, columns - c) : Lanes{};
       for (Index first = 0; first < rows; first += row_block) {
         Lanes block{};
         for (Index r = first; r < std::min(rows, first + row_block); ++r)
@@ -142,7 +142,7 @@ void value_backward(float* dhidden, float* dw, float* db, const float* dvalues, 
     }
   });
   const FlushSubnormals flush;
-  float total = 0;
+  float total = add ? db[0] : 0;
   for (Index first = 0; first < rows; first += row_block) {
     float block = 0;
     for (Index r = first; r < std::min(rows, first + row_block); ++r) block += dvalues[r];

@@ -82,7 +82,8 @@ void norm_backward(const NormBackward& norm, Index rows, Index columns) {
   parallel_tiles(tiles_of(columns, strip), rows * columns > serial_elements, [&](Index tile) {
     for (Index c = tile * strip; c < std::min(columns, (tile + 1) * strip); c += lanes) {
       const Index n = columns - c;
-      Lanes gain{}, bias{};
+      Lanes gain = norm.add_parameters ? load(norm.dgain + c, n) : Lanes{};
+      Lanes bias = norm.add_parameters && norm.dbias ? load(norm.dbias + c, n) : Lanes{};
       for (Index first = 0; first < rows; first += row_block) {
         Lanes block_gain{}, block_bias{};
         for (Index r = first; r < std::min(rows, first + row_block); ++r) {

@@ -24,7 +24,7 @@ struct NormBackward {
   const float* gain;
   const float* mean;  ///< null: RMS norm
   const float* rstd;
-  bool add_dx;
+  bool add_dx, add_parameters;
 };
 void norm_backward(const NormBackward& norm, std::int64_t rows, std::int64_t columns);
 

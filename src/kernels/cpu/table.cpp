@@ -17,7 +17,7 @@ float* f(In tensor) { return tensor.as<float>(); }
 float* optional(In tensor) { return tensor ? tensor.as<float>() : nullptr; }
 const std::int32_t* i(In tensor) { return tensor.as<std::int32_t>(); }
 bool adds(Write write) { return write == Write::add; }
-cpu::Samples samples(In offsets, In qkv) { return {i(offsets), offsets[0] - 1, qkv[0]}; }
+cpu::Samples samples(const Ragged& offsets, In qkv) { return {i(offsets.device), offsets.device[0] - 1, qkv[0]}; }
 cpu::Cache cache(In keys, In values) { return {f(keys), f(values), keys[0], keys[1]}; }
 
 constexpr Table table = {
@@ -33,28 +33,28 @@ constexpr Table table = {
     .rms_norm_forward = [](In y, In rstd, In x, In gain, float eps,
                            Stream&) { cpu::norm_forward({f(y), nullptr, f(rstd), f(x), f(gain), nullptr, eps}, x[0], x[1]); },
     .rms_norm_backward =
-        [](In dx, In dgain, In dy, In x, In gain, In rstd, Write dx_as, Stream&) {
-          cpu::norm_backward({f(dx), optional(dgain), nullptr, f(dy), f(x), f(gain), nullptr, f(rstd), adds(dx_as)}, x[0], x[1]);
+        [](In dx, In dgain, In dy, In x, In gain, In rstd, Write dx_as, Write dgain_as, Stream&) {
+          cpu::norm_backward({f(dx), optional(dgain), nullptr, f(dy), f(x), f(gain), nullptr, f(rstd), adds(dx_as), adds(dgain_as)}, x[0], x[1]);
         },
     .layer_norm_forward = [](In y, In mean, In rstd, In x, In gain, In bias, float eps,
                              Stream&) { cpu::norm_forward({f(y), f(mean), f(rstd), f(x), f(gain), f(bias), eps}, x[0], x[1]); },
     .layer_norm_backward =
-        [](In dx, In dgain, In dbias, In dy, In x, In gain, In mean, In rstd, Write dx_as, Stream&) {
-          cpu::norm_backward({f(dx), optional(dgain), optional(dbias), f(dy), f(x), f(gain), f(mean), f(rstd), adds(dx_as)}, x[0], x[1]);
+        [](In dx, In dgain, In dbias, In dy, In x, In gain, In mean, In rstd, Write dx_as, Write parameters_as, Stream&) {
+          cpu::norm_backward({f(dx), optional(dgain), optional(dbias), f(dy), f(x), f(gain), f(mean), f(rstd), adds(dx_as), adds(parameters_as)}, x[0], x[1]);
         },
 
-    .rotary = [](In qkv, In positions, In angles, const Heads& heads, bool inverse,
-                 Stream&) { cpu::rotary(f(qkv), i(positions), f(angles), heads, inverse, positions[0]); },
-    .attention_forward = [](In out, In lse, In qkv, In offsets, const Heads& heads,
+    .rotary = [](In qkv, const Ragged& positions, In angles, const Heads& heads, bool inverse,
+                 Stream&) { cpu::rotary(f(qkv), i(positions.device), f(angles), heads, inverse, qkv[0]); },
+    .attention_forward = [](In out, In lse, In qkv, const Ragged& offsets, const Heads& heads,
                             Stream&) { cpu::attention_forward(f(out), f(lse), f(qkv), samples(offsets, qkv), heads); },
     .attention_backward =
-        [](In dqkv, In dout, In out, In lse, In qkv, In offsets, In scratch, const Heads& heads, Stream&) {
+        [](In dqkv, In dout, In out, In lse, In qkv, const Ragged& offsets, In scratch, const Heads& heads, Stream&) {
           cpu::attention_backward({f(dqkv), f(dout), f(out), f(lse), f(qkv), f(scratch)}, samples(offsets, qkv), heads);
         },
-    .cache_write = [](In keys, In values, In qkv, In offsets, In slots, const Heads& heads,
-                      Stream&) { cpu::cache_write(cache(keys, values), f(qkv), samples(offsets, qkv), i(slots), heads); },
-    .attention_decode = [](In out, In qkv, In keys, In values, In slots, In lengths, const Heads& heads,
-                           Stream&) { cpu::attention_decode(f(out), f(qkv), cache(keys, values), i(slots), i(lengths), qkv[0], heads); },
+    .cache_write = [](In keys, In values, In qkv, const Ragged& offsets, const Ragged& slots, const Heads& heads,
+                      Stream&) { cpu::cache_write(cache(keys, values), f(qkv), samples(offsets, qkv), i(slots.device), heads); },
+    .attention_decode = [](In out, In qkv, In keys, In values, const Ragged& slots, const Ragged& lengths, const Heads& heads,
+                           Stream&) { cpu::attention_decode(f(out), f(qkv), cache(keys, values), i(slots.device), i(lengths.device), qkv[0], heads); },
 
     .embedding_forward = [](In y, In entries, In tokens, std::int64_t first,
                             Stream&) { cpu::embedding_forward(f(y), f(entries), i(tokens), first, false, tokens[0], entries[0], entries[1]); },
@@ -93,8 +93,8 @@ constexpr Table table = {
           cpu::logit_gradient({f(logits), f(lse), f(entropy), i(targets), f(dlogprob), f(dentropy), first, temperature}, logits[0], logits[1]);
         },
     .value_forward = [](In values, In hidden, In w, In b, Stream&) { cpu::value_forward(f(values), f(hidden), f(w), f(b), hidden[0], hidden[1]); },
-    .value_backward = [](In dhidden, In dw, In db, In dvalues, In hidden, In w,
-                         Stream&) { cpu::value_backward(f(dhidden), f(dw), f(db), f(dvalues), f(hidden), f(w), hidden[0], hidden[1]); },
+    .value_backward = [](In dhidden, In dw, In db, In dvalues, In hidden, In w, Write parameters_as,
+                         Stream&) { cpu::value_backward(f(dhidden), f(dw), f(db), f(dvalues), f(hidden), f(w), adds(parameters_as), hidden[0], hidden[1]); },
     .sample_tokens =
         [](In tokens, In logprobs, In logits, In uniforms, const Sampling& sampling, Stream&) {
           cpu::sample_tokens(tokens.as<std::int32_t>(), f(logprobs), f(logits), uniforms.as<double>(), sampling, logits[0], logits[1]);

@@ -13,6 +13,8 @@ Tensor reached(const Tensor& tensor, const Stream& stream) {
   ensure(&tensor.device() == &device, "a kernel of the {} was given a tensor of the {}", device.name(), tensor.device().name());
   return {device.reach(tensor.data()), tensor.dtype(), tensor.shape(), tensor.device()};
 }
+/// Checked before: what is queued reads the device's half alone, and the host's may be gone.
+Ragged reached(const Ragged& index, const Stream& stream) { return {{}, reached(index.device, stream)}; }
 std::reference_wrapper<Stream> reached(Stream& own, const Stream&) { return own; }
 template <class Other>
 Other reached(const Other& argument, const Stream&) {

@@ -3,6 +3,7 @@
 #include "collimate/collectives/shares.hpp"
 #include "collectives/ordered_sum_oracle.hpp"
 #include "comm/mpi_test.hpp"
+#include "support/numbers.hpp"
 
 namespace collimate {
 namespace {
@@ -11,7 +12,7 @@ Communicator& ranks() { return test_world()->ranks(); }
 
 /// How many elements of the step's sum differ from the brute-force recursion; rank `dropping` drops its first gradient.
 std::int64_t wrong_elements(std::int64_t elements, std::int64_t grains, std::int64_t most_grains, int dropping = -1) {
-  const auto device = make_cpu_device();
+  const auto device = make_device();
   Stream& stream = device->stream();
   MemoryPlan plan(*device);
   OrderedSum sum(plan, "gradient", elements, most_grains, ranks().size());
@@ -21,14 +22,16 @@ std::int64_t wrong_elements(std::int64_t elements, std::int64_t grains, std::int
     const Part run = part_of(grains, ranks().rank(), ranks().size());
     sum.begin(run.begin);
     for (std::int64_t grain = run.begin; grain < run.begin + run.count; ++grain) {
-      float* gradient = sum.open(stream).as<float>();
+      const Tensor opened = sum.open(stream);
       const bool dropped = grain == run.begin && ranks().rank() == dropping;
+      std::vector<float> gradient = test::numbers_of(opened);  // zeros
       for (std::int64_t i = 0; i < elements && !dropped; ++i) gradient[i] += gradient_of(grain, i);
+      test::set_numbers(opened, gradient);
       sum.push(stream);
     }
     const Tensor whole = sum.finish(ranks(), grains, stream);
     gather_shares(ranks(), whole, stream);
-    const float* total = whole.as<float>();
+    const std::vector<float> total = test::numbers_of(whole);
     for (std::int64_t i = 0; i < elements; ++i) wrong += total[i] != ordered_sum_oracle(grains, i);
   }
   return wrong;
@@ -47,7 +50,7 @@ TEST(OrderedSum, ManyRoundsOfTheExchange) { EXPECT_EQ(wrong_elements(1000003, 5,
 TEST(OrderedSum, ADroppedGradientIsCaught) { EXPECT_GT(wrong_elements(257, 7, 7, ranks().size() - 1), 0); }
 
 TEST(OrderedSum, ALackingGrainIsASentenceOnItsRank) {
-  const auto device = make_cpu_device();
+  const auto device = make_device();
   MemoryPlan plan(*device);
   OrderedSum sum(plan, "gradient", 10, 8, ranks().size());
   plan.commit();

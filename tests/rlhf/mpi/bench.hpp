@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 struct Bench {
   World& world = *test_world();
   ProcessGrid grid{world, {1, world.size(), 1}};
-  std::unique_ptr<Device> device = make_cpu_device();
+  std::unique_ptr<Device> device = make_device();
   Log log{1};  // silent
   Options options;
   std::unique_ptr<RunFolder> folder;

@@ -267,7 +267,7 @@ TEST(Gates, EnginesThatThrowOnOneRankStopAllRanks) {
 // A sample that cannot be computed, in one grain of many, and weights that break a generation: no rank waits for the one that found it.
 TEST(Gates, OnEveryGridWhatOneRankCannotComputeStopsAllRanks) {
   World& world = *test_world();
-  const auto device = make_cpu_device();
+  const auto device = make_device();
   ModelConfig config;
   config.vocabulary = 64, config.context = 32, config.layers = 2, config.width = 32, config.heads = config.kv_heads = 2, config.head_size = 16;
   config.mlp = 64;

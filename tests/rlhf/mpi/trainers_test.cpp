@@ -325,7 +325,7 @@ TEST(Trainers, Detail17ValueHeadStartsWithDeviationOneOverRootWidthPlusOne) {
   config.head_size = 8, config.mlp = 8;
   double squares = 0;
   constexpr int seeds = 8;
-  const auto device = make_cpu_device();
+  const auto device = make_device();
   for (int seed = 0; seed < seeds; ++seed) {
     MemoryPlan plan(*device);
     const Transformer model(config, Head::value, Division{}, plan);
