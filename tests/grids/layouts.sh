@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # layouts.sh "LAYOUT..." OPTION...: all three stages on one rank, then on every layout, which must give the same bytes.
+# STRICT=third|all: the layouts on the strict device, a drawn third of them or all; STRICT_SEED repeats a draw that was printed.
 # A LAYOUT is tensor x data x pipeline and what else changes no number: 2x1x4:zero=3:recompute=full:every=2:order=data,tensor,pipeline:threads=2
 source "$(dirname "${BASH_SOURCE[0]}")/../system/support.sh"
 layouts=$1
@@ -29,11 +30,22 @@ on_layout() {
   train $((tensor * data * pipeline)) "$folder" "${options[@]}" "$@"
 }
 
+seed=${STRICT_SEED:-$((RANDOM * 32768 + RANDOM))}
+[ -z "${STRICT:-}" ] || echo "on the strict device, STRICT_SEED=$seed"
+RANDOM=$seed
 on_layout one 1x1x1 "${common[@]}"
 must_end_with 0 one
+[ -z "${STRICT:-}" ] || layouts="1x1x1 $layouts"
+ran=0
 for layout in $layouts; do
+  draw=$RANDOM
+  if [ "${STRICT:-}" = third ] && [ $((draw % 3)) != 0 ] && [ "$layout" != 1x1x1 ]; then continue; fi
+  orders=(random copies_first kernels_first late)
+  [ -z "${STRICT:-}" ] || export COLLIMATE_DEVICE=strict:$draw:${orders[draw / 3 % 4]}
   on_layout other "$layout" --restart=replace "${common[@]}"
   must_end_with 0 "$layout"
   same_run one other
-  echo "$layout: the bytes of one rank"
+  echo "$layout: the bytes of one rank ${COLLIMATE_DEVICE:-}"
+  ran=$((ran + 1))
 done
+[ $ran -gt 0 ] || wrong "no layout was run"

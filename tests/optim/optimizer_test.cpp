@@ -37,6 +37,7 @@ struct Learner {
   ParameterStore store;
   explicit Learner(int shards = 2, bool tied = false) : store("pupil", small_layout(shards, tied), plan, {}, {.most_grains = 1}) {
     plan.commit();
+    store.clear();
     store.initialise(4);
   }
   /// One grain whose gradient of element i of a parameter is gradient(name, i); that of the tied second use has the name "tied".

@@ -158,7 +158,10 @@ struct OneStore {
   std::unique_ptr<Device> device = make_device();
   MemoryPlan plan{*device};
   ParameterStore store;
-  explicit OneStore(ParameterLayout layout) : store("model", std::move(layout), plan) { plan.commit(); }
+  explicit OneStore(ParameterLayout layout) : store("model", std::move(layout), plan) {
+    plan.commit();
+    store.clear();
+  }
   std::vector<float> read(const std::string& name) const {
     std::vector<float> out(store.layout().parameter(name).shape.count());
     store.read(Kind::value, name, 0, out);

@@ -1,0 +1,112 @@
+#include <gtest/gtest.h>
+
+#include "collimate/device/dry_device.hpp"
+#include "collimate/optim/optimizer.hpp"
+#include "support/small_model.hpp"
+
+namespace collimate::test {
+namespace {
+
+/// What a loss was told of a grain, and the hash of each gradient.
+struct Learned {
+  std::vector<float> logprob, entropy;
+  std::vector<std::uint64_t> hashes;
+  bool operator==(const Learned&) const = default;
+};
+
+Learned learn(const ModelConfig& config, int shards, Sweeps sweeps, const HandGrain& grain) {
+  const auto rows = static_cast<std::int64_t>(grain.tokens.size());
+  OneEngine one(config, Head::policy, shards, {.rows = rows, .most_grains = 1, .sweeps = sweeps});
+  Learned learned{std::vector<float>(rows), std::vector<float>(rows), {}};
+  one.engine.begin_step(1);
+  one.engine.forward_backward(grain.view(), 0.7f, {}, [&](std::int64_t first, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
+    for (std::size_t i = 0; i < logprob.size(); ++i) {
+      learned.logprob[first + i] = logprob[i];
+      learned.entropy[first + i] = entropy[i];
+      dlogprob[i] = 0.1f * static_cast<float>((first + i) % 7) - 0.3f;
+      dentropy[i] = 0.05f * static_cast<float>((first + i) % 3);
+    }
+  });
+  one.engine.finish_step();
+  learned.hashes = one.engine.store().hashes(Kind::gradient);
+  return learned;
+}
+
+// A head that computes its logits twice gives the bits of one that turns each block into gradients at once.
+TEST(Sweeps, OnceAndTwiceGiveTheSameBits) {
+  for (const ModelConfig& config : {small_llama(), small_gpt2()})
+    for (const int shards : {1, 2}) {
+      const HandGrain grain(some_sequences(config.vocabulary, {39, 40, 2, 33, 40, 40, 21, 40, 40, 17, 40, 40, 3, 40}));  // two blocks of targets
+      const Learned once = learn(config, shards, Sweeps::once, grain), twice = learn(config, shards, Sweeps::twice, grain);
+      EXPECT_GT(std::ranges::count_if(once.logprob, [](float x) { return x != 0; }), 256);
+      EXPECT_EQ(once, twice) << config.family << ", " << shards << " shards";
+      const HandGrain other(some_sequences(config.vocabulary, {30, 11}));
+      EXPECT_EQ(learn(config, shards, Sweeps::once, other), learn(config, shards, Sweeps::twice, other));
+    }
+}
+
+/// A model of any size on the dry device.
+struct DryEngine {
+  DryEngine(const ModelConfig& config, const EngineUse& use) : engine("model", config, Head::policy, Division{}, use, workspace) {
+    workspace.reserve();
+    plan.commit();
+    engine.prepare();
+  }
+  std::unique_ptr<DryDevice> device = make_dry_device();
+  MemoryPlan plan{*device};
+  Workspace workspace{plan};
+  Engine engine;
+};
+
+ModelConfig gpt3() {
+  ModelConfig c;
+  c.family = "gpt2", c.norm = Norm::layer, c.activation = Activation::gelu, c.positions = Positions::learned, c.bias = Biases::all();
+  c.vocabulary = 50257, c.context = 2048, c.layers = 96, c.width = 12288, c.heads = c.kv_heads = 96, c.head_size = 128, c.mlp = 4 * 12288;
+  return c;
+}
+
+// 175 billion parameters, a step of one sample of 2,048 tokens: planned, run and counted on any machine. Expected: 2 flops for each weight of a
+// product and row, twice that backward; attention 4 and 10 for each pair of tokens and column; AdamW passes over seven arrays.
+TEST(DryDevice, AStepOfAnyModelCostsWhatItsFormulaSays) {
+  const ModelConfig c = gpt3();
+  DryEngine dry(c, {.rows = 2048, .most_grains = 1, .sweeps = Sweeps::once});
+  Engine& engine = dry.engine;
+  const double parameters = static_cast<double>(engine.store().layout().parameter_count());
+  EXPECT_NEAR(parameters, 174.6e9, 0.1e9);
+  EXPECT_GT(dry.plan.planned_bytes(Memory::device), 16 * 174.6e9);
+  HandGrain grain(some_sequences(c.vocabulary, {2048}));
+  const double rows = 2048, width = 12288, blocks = 12 * width * width * 96;
+  const Cost before = dry.device->meter();
+  engine.begin_step(1);
+  engine.forward_backward(grain.view(), 1, {}, [](auto, auto, auto, auto, auto) {});
+  engine.finish_step();
+  const Cost learning = dry.device->meter() - before;
+  const double expected = 6 * (blocks + 50257 * width) * rows + 14 * 96 * width * rows * (rows + 1) / 2;
+  EXPECT_NEAR(learning.flops / expected, 1, 0.002);
+  EXPECT_LT(learning.fetched, 100 * rows) << "tokens, positions, targets and two gradients a row";
+  EXPECT_LT(learning.spilled, 100 * rows);
+  Optimizer optimizer(engine.store(), {}, 1);
+  const Cost middle = dry.device->meter();
+  optimizer.step(0.1, dry.device->stream());
+  const Cost stepping = dry.device->meter() - middle;
+  EXPECT_NEAR(stepping.read / (4 * parameters), 5, 0.01) << "value, gradient twice and two moments";
+  EXPECT_NEAR(stepping.written / (4 * parameters), 3, 0.01);
+}
+
+TEST(DryDevice, ScoringAndGenerationAreCountedToo) {
+  const ModelConfig c = gpt3();
+  DryEngine dry(c, {.rows = 256, .slots = 2, .capacity = 100});
+  const double weights = 12 * 12288.0 * 12288 * 96 + 50257 * 12288.0;
+  Cost before = dry.device->meter();
+  const std::vector<Prompt> prompts = {{std::vector<std::int32_t>(60, 1), 0}, {std::vector<std::int32_t>(40, 2), 1}};
+  const auto out = dry.engine.generate(prompts, {.max_new = 11});
+  EXPECT_EQ(out[0].tokens.size(), 11u);
+  const Cost generation = dry.device->meter() - before;
+  // Prompts of 100 rows and ten times two tokens; two more rows of the head behind the prompts.
+  EXPECT_NEAR(generation.flops / (2 * weights * (100 + 20)), 1, 0.01);
+  EXPECT_GT(generation.read, 4 * weights * 11) << "each token reads the weights once";
+  EXPECT_LT(generation.read, 1.1 * 4 * weights * 11);
+}
+
+}  // namespace
+}  // namespace collimate::test
