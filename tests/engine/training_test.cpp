@@ -83,7 +83,7 @@ TEST(Memory, PlannedIsAllocated) {
                               EngineUse{.rows = 128, .most_grains = 1, .slots = 5, .capacity = 40}}) {
     OneEngine one(small_gpt2(), Head::policy, 4, use);
     EXPECT_GT(one.plan.allocated_bytes(), 0u);
-    EXPECT_EQ(one.plan.allocated_bytes(), one.plan.planned_bytes(Memory::device) + one.plan.planned_bytes(Memory::host));
+    EXPECT_EQ(one.plan.allocated_bytes(), one.plan.planned_bytes(Memory::device) + one.plan.planned_bytes(Memory::host) + one.plan.planned_bytes(Memory::pinned));
   }
 }
 
