@@ -35,11 +35,16 @@ void broadcast(Communicator& ranks, std::string& text, int root) {
   text.assign(data.begin(), data.end());
 }
 
+void Communicator::check_may_speak(const char* call) const {
+  ensure(!*silent_, "a step on whose success ranks agree must not communicate ({}): a rank in which it has failed would not answer", call);
+}
+
 void agree_on(Communicator& ranks, const std::function<void()>& step) {
   constexpr int fine = -1;
   int code = fine;
   std::string sentence;
   std::source_location place;
+  const bool before = std::exchange(*ranks.silent_, true);
   try {
     step();
   } catch (const Error& error) {
@@ -60,6 +65,7 @@ void agree_on(Communicator& ranks, const std::function<void()>& step) {
     code = static_cast<int>(ExitCode::failure);
     sentence = "an exception of unknown type";
   }
+  *ranks.silent_ = before;
   const std::vector<int> codes = gather_all(ranks, code);
   for (int rank = 0; rank < ranks.size(); ++rank) {
     if (codes[rank] == fine) continue;

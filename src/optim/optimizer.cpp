@@ -39,12 +39,20 @@ Optimizer::Optimizer(ParameterStore& store, kernels::AdamW how, double clip) : s
 StepReport Optimizer::step(double rate, Stream& stream) {
   const double norm = std::sqrt(store_->gradient_squares());
   if (!std::isfinite(norm))
-    fail_with(ExitCode::failure,
-              "the gradient norm of {} is {} at optimizer step {}: lower the learning rate or look at the samples of this step",
-              store_->model(), norm, how_.step);
+    throw AgreedError(ExitCode::failure,
+                      fmt::format("the gradient norm of {} is {} at optimizer step {}: lower the learning rate or look at the samples of this step",
+                                  store_->model(), norm, how_.step));
   kernels::AdamW how = how_;
   how.rate = rate;
   how.gradient_scale = clip_ > 0 && norm > clip_ ? clip_ / norm : 1;
+  store_->division().agree([&] { update(how, stream); });
+  store_->spread_values();
+  ++how_.step;
+  return {norm, rate};
+}
+
+/// Of this rank's pieces; asks no other rank for anything.
+void Optimizer::update(kernels::AdamW how, Stream& stream) const {
   for (const ParameterStore::Piece& piece : store_->pieces())
     for (const Range& range : ranges_) {
       const std::int64_t begin = std::max(range.begin, piece.begin), end = std::min(range.begin + range.count, piece.begin + piece.count);
@@ -53,9 +61,6 @@ StepReport Optimizer::step(double rate, Stream& stream) {
       how.decay = range.decays ? how_.decay : 0;
       kernels::adamw(part(piece.value), part(piece.gradient), part(piece.first_moment), part(piece.second_moment), how, stream);
     }
-  store_->spread_values();
-  ++how_.step;
-  return {norm, rate};
 }
 
 }  // namespace collimate

@@ -8,6 +8,8 @@ Communicator& Division::along(Axis axis) const {
   return *alone;
 }
 
+void Division::agree(const std::function<void()>& step) const { grid ? agree_on(grid->world(), step) : step(); }
+
 std::vector<std::int64_t> Division::grains_of(int rank, std::int64_t total) const {
   std::vector<std::int64_t> mine;
   const int ranks = this->ranks(Axis::data);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "collimate/base/exact_sum.hpp"
 #include "collimate/base/random.hpp"
 #include "collimate/collectives/all_reduce.hpp"
 #include "collimate/kernels/elementwise.hpp"
@@ -142,6 +141,14 @@ void ParameterStore::close_grain() {
 
 double ParameterStore::gradient_squares() const {
   ExactSum sum;
+  division_.agree([&] { sum = own_squares(); });
+  if (division_.grid) all_reduce(division_.grid->world(), sum.limbs(), plan_->device());
+  return sum.value();
+}
+
+/// Of what this rank counts.
+ExactSum ParameterStore::own_squares() const {
+  ExactSum sum;
   std::vector<double> blocks;
   Stream& stream = plan_->device().stream();
   const Tensor gradient = all(Kind::gradient);
@@ -154,8 +161,7 @@ double ParameterStore::gradient_squares() const {
       plan_->staging().get(blocks, squares, stream);
       for (const double block : blocks) sum.add(block);
     }
-  if (division_.grid) all_reduce(division_.grid->world(), sum.limbs(), plan_->device());
-  return sum.value();
+  return sum;
 }
 
 // A chunk's elements are counted by the owner of their share; the shared section by the first of the ranks that share its layers; a tied

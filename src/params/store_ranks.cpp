@@ -206,7 +206,7 @@ void ParameterStore::compare_replicas(Kind kind, const std::string& when) const 
        {disagreement(kind, held, Axis::tensor, [](const Parameter& p, int) { return p.split == Split::none; }),
         disagreement(kind, held, Axis::pipeline, [&](const Parameter& p, int stage) { return tied(p) && (stage == 0 || stage == last); })})
     if (found.empty()) found = more;
-  agree_on(division_.grid->world(), [&] {
+  division_.agree([&] {
     if (!found.empty()) fail_with(ExitCode::failure, "{}{}{}", when, when.empty() ? "" : ": ", found);
   });
 }

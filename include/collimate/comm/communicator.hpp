@@ -28,7 +28,8 @@ struct Part {
 /// The rank-th of `ranks` parts of n elements: [n*rank/ranks, n*(rank+1)/ranks). Parts differ by one at most and may be empty.
 Part part_of(std::int64_t n, int rank, int ranks);
 
-/// Messages under way. Their tensors must stay as they are until wait() (or the destructor, which waits too).
+/// Messages under way. Their tensors must stay as they are until wait() (or the destructor, which waits too; but where an exception ends
+/// its life, only for a second, since other ranks may not answer any more: then the messages are given up).
 class Transfer {
  public:
   virtual ~Transfer() = default;
@@ -43,6 +44,9 @@ class Transfer {
 /// No tensor operation allocates in proportion to its tensors.
 class Communicator {
  public:
+  Communicator() = default;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
@@ -74,7 +78,15 @@ class Communicator {
   double transfers_waited() const { return transfers_waited_; }  ///< of these, for what start() has started
 
  protected:
+  /// silent: set while this rank must not communicate, for all communicators of a World; null: for this one alone.
+  explicit Communicator(bool* silent) : silent_(silent ? silent : &own_silent_) {}
+  void check_may_speak(const char* call) const;  ///< throws where it must not
   double waited_ = 0, transfers_waited_ = 0;
+
+ private:
+  friend void agree_on(Communicator& ranks, const std::function<void()>& step);
+  bool own_silent_ = false;
+  bool* silent_ = &own_silent_;
 };
 
 /// A communicator of one rank; needs no MPI.
@@ -121,7 +133,8 @@ class AgreedError : public Error {
 
 /// Runs a step that may fail on some ranks only (open, allocate, NaN, signal). If it threw on any rank, every rank throws
 /// the same AgreedError, the lowest failing rank's, "[rank 1] sentence"; so nobody waits in the next collective call.
-/// The step itself must not communicate over these ranks.
+/// The step itself must not communicate, since the ranks in which it has failed would not answer: what it asks of a communicator of the
+/// same World throws. So what may fail on one rank alone comes first, and messages after it.
 void agree_on(Communicator& ranks, const std::function<void()>& step);
 
 /// agree_on for a step that gives a value.

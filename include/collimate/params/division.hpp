@@ -1,4 +1,6 @@
 #pragma once
+#include <functional>
+
 #include "collimate/comm/process_grid.hpp"
 
 namespace collimate {
@@ -19,6 +21,7 @@ struct Division {
 
   const Placement& placement() const { return placements[zero]; }
   Communicator& along(Axis axis) const;
+  void agree(const std::function<void()>& step) const;  ///< agree_on over all ranks of the grid
   int ranks(Axis axis) const { return grid ? grid->shape().along(axis) : 1; }
   int rank(Axis axis) const { return grid ? grid->coord().along(axis) : 0; }
   /// The shards of each layer that this rank computes.

@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 
+#include "collimate/base/exact_sum.hpp"
 #include "collimate/collectives/shares.hpp"
 #include "collimate/collectives/sharded_sum.hpp"
 #include "collimate/device/memory_plan.hpp"
@@ -75,7 +76,8 @@ class ParameterStore {
   };
   /// Everything, or this rank's share of each chunk; after finish_step.
   std::vector<Piece> pieces() const;
-  /// Sum of squares of the step's gradient, each parameter counted once; equal on every rank and every division. Collective.
+  /// Sum of squares of the step's gradient, each parameter counted once; equal on every rank and every division. Collective; where one rank
+  /// cannot form its part, all throw its AgreedError.
   double gradient_squares() const;
 
   /// All that is held of a kind: [layout size], or the shares of the chunks one after the other.
@@ -122,6 +124,7 @@ class ParameterStore {
   void exchange_ties();
   Part summed(int chunk) const;
   void gather_chunks(Tensor all) const;
+  ExactSum own_squares() const;
   std::vector<std::uint64_t> held_hashes(Kind kind, Extent extent) const;
   void compare_replicas(Kind kind, const std::string& when) const;
   std::string disagreement(Kind kind, const std::vector<std::uint64_t>& mine, Axis axis,

@@ -102,7 +102,7 @@ Totals optimizer_step(const Session& session, Learner& model, const StepName& na
   if (hash) write_hashes(session, name, model.store(), Kind::gradient);
   const double rate = model.rate.at(model.optimizer->steps() + 1);
   try {
-    model.last = agree(session.ranks(), [&] { return model.optimizer->step(rate, session.device.stream()); });
+    model.last = model.optimizer->step(rate, session.device.stream());
   } catch (const AgreedError&) {
     if (std::isfinite(model.store().gradient_squares())) throw;
     const std::int64_t broken = first_without(all, [&](std::int64_t count) {

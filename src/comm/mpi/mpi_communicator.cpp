@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
+#include <exception>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 #include "collimate/base/timer.hpp"
@@ -11,11 +14,21 @@
 namespace collimate {
 namespace {
 
+/// Takes receives back that nobody has answered. A message that is being sent cannot be taken back: MPI finishes it unseen.
+void give_up(std::vector<MPI_Request>& requests) {
+  for (MPI_Request& request : requests) {
+    if (request == MPI_REQUEST_NULL) continue;
+    MPI_Cancel(&request);
+    MPI_Request_free(&request);
+  }
+  requests.clear();
+}
+
 class MpiTransfer final : public Transfer {
  public:
   /// waited: called with the seconds of each wait; its owner outlives this.
   MpiTransfer(std::vector<MPI_Request> requests, std::function<void(double)> waited) : requests_(std::move(requests)), waited_(std::move(waited)) {}
-  ~MpiTransfer() override { finish(); }
+  ~MpiTransfer() override { std::uncaught_exceptions() > exceptions_ ? finish_soon() : static_cast<void>(finish()); }
   void wait() override { check_mpi(finish(), "MPI_Waitall"); }
 
  private:
@@ -27,15 +40,27 @@ class MpiTransfer final : public Transfer {
     waited_(watch.seconds());
     return result;
   }
+  /// Where all ranks stop together, the others' messages are here at once. Where this one stops alone, they may never come.
+  void finish_soon() {
+    const Stopwatch watch;
+    for (int done = 0; !done && watch.seconds() < patience;) {
+      if (MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE) != MPI_SUCCESS) break;
+      if (!done) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    give_up(requests_);
+  }
+  static constexpr double patience = 1;  // seconds
   std::vector<MPI_Request> requests_;
   std::function<void(double)> waited_;
+  int exceptions_ = std::uncaught_exceptions();
 };
 
 class MpiCommunicator final : public Communicator {
  public:
   using Communicator::all_gather;
 
-  MpiCommunicator(MPI_Comm handle, std::size_t message_limit) : handle_(handle), message_limit_(message_limit) {
+  MpiCommunicator(MPI_Comm handle, bool* silent, std::size_t message_limit)
+      : Communicator(silent), handle_(handle), message_limit_(message_limit) {
     check_mpi(MPI_Comm_set_errhandler(handle_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     check_mpi(MPI_Comm_rank(handle_, &rank_), "MPI_Comm_rank");
     check_mpi(MPI_Comm_size(handle_, &size_), "MPI_Comm_size");
@@ -60,6 +85,7 @@ class MpiCommunicator final : public Communicator {
   /// Makes a call that may wait for other ranks, and counts its time.
   template <class Call>
   void wait_in(const char* name, const Call& call) {
+    check_may_speak(name);
     const Stopwatch watch;
     check_mpi(call(), name);
     waited_ += watch.seconds();
@@ -68,6 +94,7 @@ class MpiCommunicator final : public Communicator {
   void receive_raw(std::byte* data, std::size_t bytes, int peer);
   void wait_all();
   void post(std::span<const Message> sends, std::span<const Message> receives);
+  void copy_own(std::span<const Message> sends, std::span<const Message> receives) const;
   void broadcast_raw(std::byte* data, std::size_t bytes, int root);
   void gather_raw(std::byte* all, const std::byte* mine, std::span<const std::size_t> bytes);
 
@@ -85,14 +112,14 @@ void MpiCommunicator::send_raw(const std::byte* data, std::size_t bytes, int pee
   sent_ += static_cast<std::int64_t>(bytes);
   for (std::size_t begin = 0; begin < bytes; begin += message_limit_) {
     const int length = static_cast<int>(std::min(message_limit_, bytes - begin));
-    check_mpi(MPI_Isend(data + begin, length, MPI_BYTE, peer, 0, handle_, &requests_.emplace_back()), "MPI_Isend");
+    check_mpi(MPI_Isend(data + begin, length, MPI_BYTE, peer, 0, handle_, &requests_.emplace_back(MPI_REQUEST_NULL)), "MPI_Isend");
   }
 }
 
 void MpiCommunicator::receive_raw(std::byte* data, std::size_t bytes, int peer) {
   for (std::size_t begin = 0; begin < bytes; begin += message_limit_) {
     const int length = static_cast<int>(std::min(message_limit_, bytes - begin));
-    check_mpi(MPI_Irecv(data + begin, length, MPI_BYTE, peer, 0, handle_, &requests_.emplace_back()), "MPI_Irecv");
+    check_mpi(MPI_Irecv(data + begin, length, MPI_BYTE, peer, 0, handle_, &requests_.emplace_back(MPI_REQUEST_NULL)), "MPI_Irecv");
   }
 }
 
@@ -101,13 +128,22 @@ void MpiCommunicator::wait_all() {
   requests_.clear();
 }
 
-/// Starts the messages of an exchange as requests_.
+/// Starts the messages of an exchange as requests_. What is wrong with one of them is said before any has left.
 void MpiCommunicator::post(std::span<const Message> sends, std::span<const Message> receives) {
+  check_may_speak("exchange");
+  for (const auto& messages : {sends, receives})
+    for (const Message& message : messages)
+      ensure(message.peer >= 0 && message.peer < size_, "a message goes to or comes from rank {} of {} ranks", message.peer, size_);
+  copy_own(sends, receives);
   for (const Message& message : receives)
     if (message.peer != rank_) receive_raw(bytes_of(message.data), message.data.bytes(), message.peer);
   for (const Message& message : sends)
     if (message.peer != rank_) send_raw(bytes_of(message.data), message.data.bytes(), message.peer);
-  std::size_t next = 0;  // messages to itself match in order, like all others
+}
+
+/// Messages to itself match in order, like all others.
+void MpiCommunicator::copy_own(std::span<const Message> sends, std::span<const Message> receives) const {
+  std::size_t next = 0;
   for (const Message& message : sends) {
     if (message.peer != rank_) continue;
     while (next < receives.size() && receives[next].peer != rank_) ++next;
@@ -185,9 +221,10 @@ void MpiCommunicator::all_reduce_unordered(Tensor data, Stream& stream) {
   sent_ += 2 * static_cast<std::int64_t>(data.bytes()) * (size_ - 1) / size_;  // a ring's
   const std::int64_t most = static_cast<std::int64_t>(message_limit_ / sizeof(float));
   for (std::int64_t begin = 0; begin < data.count(); begin += most)
-    check_mpi(MPI_Allreduce(MPI_IN_PLACE, bytes_of(data) + begin * static_cast<std::int64_t>(sizeof(float)),
-                            static_cast<int>(std::min(most, data.count() - begin)), MPI_FLOAT, MPI_SUM, handle_),
-              "MPI_Allreduce");
+    wait_in("MPI_Allreduce", [&] {
+      const int length = static_cast<int>(std::min(most, data.count() - begin));
+      return MPI_Allreduce(MPI_IN_PLACE, bytes_of(data) + begin * static_cast<std::int64_t>(sizeof(float)), length, MPI_FLOAT, MPI_SUM, handle_);
+    });
 }
 
 std::vector<std::vector<std::byte>> MpiCommunicator::gather_bytes(std::span<const std::byte> mine) {
@@ -227,14 +264,14 @@ void check_mpi(int result, const char* call) {
             std::string_view(text.data(), static_cast<std::size_t>(length)));
 }
 
-std::unique_ptr<Communicator> make_mpi_communicator(MPI_Comm handle, std::size_t message_limit) {
-  return std::make_unique<MpiCommunicator>(handle, message_limit);
+std::unique_ptr<Communicator> make_mpi_communicator(MPI_Comm handle, bool* silent, std::size_t message_limit) {
+  return std::make_unique<MpiCommunicator>(handle, silent, message_limit);
 }
 
 std::unique_ptr<Communicator> all_ranks_with_short_messages(std::size_t message_limit) {
   MPI_Comm copy = MPI_COMM_NULL;
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), "MPI_Comm_dup");
-  return make_mpi_communicator(copy, message_limit);
+  return make_mpi_communicator(copy, nullptr, message_limit);
 }
 
 }  // namespace collimate

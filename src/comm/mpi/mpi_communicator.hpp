@@ -12,7 +12,8 @@ namespace collimate {
 /// Throws our sentence if an MPI call did not succeed.
 void check_mpi(int result, const char* call);
 
-/// Takes the communicator over and frees it. `message_limit`: bytes of the longest single MPI message (tests lower it).
-std::unique_ptr<Communicator> make_mpi_communicator(MPI_Comm handle, std::size_t message_limit = std::size_t{1} << 30);
+/// Takes the communicator over and frees it. `silent`: set while this rank must not communicate (agree_on), for all communicators of a
+/// World; it outlives them. `message_limit`: bytes of the longest single MPI message (tests lower it).
+std::unique_ptr<Communicator> make_mpi_communicator(MPI_Comm handle, bool* silent = nullptr, std::size_t message_limit = std::size_t{1} << 30);
 
 }  // namespace collimate

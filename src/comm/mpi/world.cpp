@@ -16,6 +16,7 @@ namespace collimate {
 struct World::Session {
   int rank = 0, size = 1, node = 0, nodes = 1, node_rank = 0, node_size = 1;
   std::string host;
+  bool silent = false;  // this rank is in a step on whose success ranks agree
   std::unique_ptr<Communicator> ranks;
 };
 
@@ -44,7 +45,7 @@ World::World() : session_(std::make_unique<Session>()) {
   MPI_Comm_free(&node_ranks);
 
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &all), "MPI_Comm_dup");
-  me.ranks = make_mpi_communicator(all);
+  me.ranks = make_mpi_communicator(all, &me.silent);
   const std::vector<int> leaders = gather_all(*me.ranks, leader);
   const std::set<int> distinct(leaders.begin(), leaders.end());
   me.nodes = static_cast<int>(distinct.size());
@@ -67,11 +68,12 @@ const std::string& World::host() const { return session_->host; }
 Communicator& World::ranks() { return *session_->ranks; }
 
 std::unique_ptr<Communicator> World::split(int colour, int key) {
+  ensure(!session_->silent, "a step on whose success ranks agree must not communicate (MPI_Comm_split)");
   MPI_Comm part = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split(MPI_COMM_WORLD, colour, key, &part), "MPI_Comm_split");
   int size = 0;
   check_mpi(MPI_Comm_size(part, &size), "MPI_Comm_size");
-  if (size > 1) return make_mpi_communicator(part);
+  if (size > 1) return make_mpi_communicator(part, &session_->silent);
   MPI_Comm_free(&part);
   return make_single_communicator();
 }

@@ -103,28 +103,6 @@ TEST(Communicator, HostHelpers) {
   EXPECT_EQ(values, (std::vector<double>{0, 0, 0}));
 }
 
-std::string agreed_sentence(const std::function<void()>& step) {
-  try {
-    agree(ranks(), step);
-  } catch (const AgreedError& error) {
-    return fmt::format("{} {}", static_cast<int>(error.code()), error.what());
-  }
-  return "fine";
-}
-
-TEST(Agree, OneFailingRankStopsAllWithOneSentence) {
-  const int me = ranks().rank(), size = ranks().size();
-  EXPECT_EQ(agreed_sentence([] {}), "fine");
-  const std::string sentence = agreed_sentence([&] {
-    if (me >= 1) fail_with(ExitCode::does_not_fit, "rank {} has no room", me);
-  });
-  EXPECT_EQ(sentence, size == 1 ? "fine" : "3 [rank 1] rank 1 has no room");
-  EXPECT_EQ(agreed_sentence([&] { if (me == size - 1) throw std::runtime_error("foreign"); }),
-            size == 1 ? "1 foreign" : fmt::format("1 [rank {}] foreign", size - 1));
-  EXPECT_EQ(agree(ranks(), [&] { return me * 10; }), me * 10);
-  ranks().barrier();  // nobody was left behind
-}
-
 TEST(ProcessGrid, LinesAlongTheAxes) {
   World& world = *test_world();
   std::vector<GridShape> shapes = {{1, world.size(), 1}, {world.size(), 1, 1}, {1, 1, world.size()}};
