@@ -1,11 +1,9 @@
 #include "collimate/base/hdf5_file.hpp"
 
 #include <hdf5.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -191,11 +189,9 @@ void Hdf5File::close_datasets() const noexcept {
   datasets_.clear();
 }
 
-void Hdf5File::flush() { static_cast<void>(check(H5Fflush(file_, H5F_SCOPE_GLOBAL), "write to")); }
-
 void Hdf5File::close() {
   if (file_ < 0) return;
-  flush();
+  static_cast<void>(check(H5Fflush(file_, H5F_SCOPE_GLOBAL), "write to"));
   close_datasets();
   static_cast<void>(check(H5Fclose(std::exchange(file_, -1)), "close"));
 }
@@ -225,11 +221,6 @@ std::vector<std::string> Hdf5File::children(const std::string& group) const {
   };
   static_cast<void>(check(H5Literate(id, H5_INDEX_NAME, H5_ITER_INC, nullptr, take, &names), "list", group));
   return names;
-}
-
-void Hdf5File::create_group(const std::string& name) {
-  const Id links(link_properties(), H5Pclose);
-  const Id group(check(H5Gcreate2(file_, name.c_str(), links, H5P_DEFAULT, H5P_DEFAULT), "create", name), H5Gclose);
 }
 
 void Hdf5File::create_dataset(const std::string& name, DType dtype, Shape shape, std::int64_t chunk_rows) {
@@ -270,7 +261,7 @@ Hdf5Info Hdf5File::info(const std::string& name) const {
   if (rank == 3) info.shape = {at(0), at(1), at(2)};
   if (rank == 4) info.shape = {at(0), at(1), at(2), at(3)};
   info.extendible = most[0] == H5S_UNLIMITED;
-  for (const DType dtype : {DType::f32, DType::f64, DType::i32, DType::i64, DType::u8, DType::u64})
+  for (const DType dtype : dtypes)
     if (H5Tequal(type, file_type(dtype)) > 0) {
       info.dtype = dtype;
       return info;
@@ -401,13 +392,6 @@ std::int64_t Hdf5File::integer_attribute(const std::string& object, const std::s
   std::int64_t value = 0;
   static_cast<void>(check(H5Aread(id, H5T_NATIVE_INT64, &value), "read the attribute", key));
   return value;
-}
-
-void Hdf5File::sync() {
-  flush();
-  void* descriptor = nullptr;
-  static_cast<void>(check(H5Fget_vfd_handle(file_, H5P_DEFAULT, &descriptor), "sync"));
-  require(::fsync(*static_cast<int*>(descriptor)) == 0, "cannot sync the HDF5 file '{}': {}", path_, std::strerror(errno));
 }
 
 }  // namespace collimate

@@ -37,9 +37,21 @@ Shape shape_of(const Json& json) {
   fail("a shape with {} axes", json.size());
 }
 
+bool in_checkpoints(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+    case DType::f64:
+    case DType::i64: return true;
+    case DType::i32:
+    case DType::u8:
+    case DType::u64: return false;
+  }
+  return false;
+}
+
 DType dtype_of(const std::string& name) {
-  for (const DType dtype : {DType::f32, DType::f64, DType::i64})
-    if (name == name_of(dtype)) return dtype;
+  for (const DType dtype : dtypes)
+    if (in_checkpoints(dtype) && name == name_of(dtype)) return dtype;
   fail("the unknown type {}", name);
 }
 

@@ -58,6 +58,10 @@ done
 for name in MPI_Comm cudaStream_t ncclComm_t H5Fopen hid_t boost::any nlohmann::json; do
   refused 'names a foreign library' include/collimate/comm/bad.hpp "$name x;"
 done
+refused 'switch over DType has a default' src/io/bad.cpp 'switch (dtype) {\n  case DType::f32: return 4;\n  default: return 8;\n}'
+write src/io/good.cpp 'switch (dtype) {\n  case DType::f32: return 4;\n}\nswitch (c) {\n  case 1: return 4;\n  default: return 8;\n}'
+"$check" . || { echo "a default that is not over DType was refused"; failures=1; }
+rm src/io/good.cpp
 refused 'unfinished' src/base/bad.cpp '// TO''DO: later'
 refused 'unfinished' tests/base/bad.cpp '// FIX''ME'
 refused '501 lines' src/base/bad.cpp "$(printf 'x\\n%.0s' {1..500})"

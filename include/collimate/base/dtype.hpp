@@ -1,16 +1,28 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <string_view>
 
 namespace collimate {
 
-/// Element types of tensors.
+/// Element types of tensors. A switch over them names every one and has no `default`, so that a new type does not compile before each
+/// place has decided about it.
 enum class DType { f32, f64, i32, i64, u8, u64 };
+constexpr DType dtypes[] = {DType::f32, DType::f64, DType::i32, DType::i64, DType::u8, DType::u64};  ///< all of them
 
 constexpr std::size_t size_of(DType type) {  ///< bytes per element
-  return type == DType::u8 ? 1 : type == DType::f32 || type == DType::i32 ? 4 : 8;
+  switch (type) {
+    case DType::u8: return 1;
+    case DType::f32:
+    case DType::i32: return 4;
+    case DType::f64:
+    case DType::i64:
+    case DType::u64: return 8;
+  }
+  return 0;  // no type
 }
+static_assert(size_of(static_cast<DType>(std::size(dtypes))) == 0, "a type is not in dtypes");
 std::string_view name_of(DType type);
 
 template <class T>

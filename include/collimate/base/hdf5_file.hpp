@@ -34,7 +34,6 @@ class Hdf5File {
   bool exists(const std::string& name) const;
   bool is_group(const std::string& name) const;
   std::vector<std::string> children(const std::string& group = "/") const;  ///< names in the group, sorted
-  void create_group(const std::string& name);
 
   /// Contiguous, or with chunk_rows > 0 in chunks of that many rows and extendible along axis 0 (shape[0] may then be 0).
   void create_dataset(const std::string& name, DType dtype, Shape shape, std::int64_t chunk_rows = 0);
@@ -82,8 +81,6 @@ class Hdf5File {
   std::string text_attribute(const std::string& object, const std::string& key) const;
   std::int64_t integer_attribute(const std::string& object, const std::string& key) const;
 
-  void flush();  ///< hands everything to the operating system
-  void sync();   ///< flush, and wait until it is on the disk
   void close();  ///< throws if the last bytes cannot be written; the object is then unusable
 
  private:
