@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <istream>
 #include <queue>
 #include <unordered_map>
 #include <unordered_set>
@@ -10,9 +9,6 @@
 
 namespace collimate {
 namespace {
-
-/// GPT-2's expression decides a word by at most this many bytes after it ("'" + "re", or one character).
-constexpr std::size_t lookahead_bytes = 16;
 
 struct Word {
   std::vector<std::int32_t> symbols;
@@ -128,30 +124,19 @@ class PairCounts {
 struct BpeTrainer::Words {
   Words() : words(gpt2_expression(), "the BPE trainer") {}
 
-  /// Counts the words of `text`, of which `ended` says whether anything follows; returns the bytes done with.
-  std::size_t count(std::string_view text, bool ended) {
+  /// Counts the words of a text, but for its special tokens.
+  void count(std::string_view text) {
     const TextRange all[] = {{0, text.size()}};
     std::size_t done = 0;
     while (const auto match = special.find(text, done, all)) {
-      if (!ended && match->position + special.longest() > text.size()) break;  // may yet become a longer one
-      count_words(text.substr(done, match->position - done), true);
+      count_words(text.substr(done, match->position - done));
       done = match->position + match->length;
     }
-    return done + count_words(text.substr(done), ended);
+    count_words(text.substr(done));
   }
 
-  std::size_t count_words(std::string_view text, bool ended) {
-    const std::size_t margin = ended ? 0 : lookahead_bytes + special.longest();
-    const std::size_t safe = text.size() - std::min(text.size(), margin);
-    std::size_t done = 0;
-    bool stopped = false;
-    cut_words(words, text, [&](std::string_view word) {
-      stopped = stopped || done + word.size() > safe;
-      if (stopped) return;
-      ++counts[std::string(word)];
-      done += word.size();
-    });
-    return done;
+  void count_words(std::string_view text) {
+    cut_words(words, text, [&](std::string_view word) { ++counts[std::string(word)]; });
   }
 
   Expression words;
@@ -166,22 +151,7 @@ BpeTrainer::BpeTrainer(SpecialNames special) : words_(std::make_unique<Words>())
 
 BpeTrainer::~BpeTrainer() = default;
 
-void BpeTrainer::add(std::string_view document) { words_->count(document, true); }
-
-void BpeTrainer::add(std::istream& text, std::size_t block_bytes) {
-  require(block_bytes > 0, "BPE training cannot read a text in blocks of 0 bytes");
-  std::string buffer;
-  bool more = true;
-  while (more) {
-    const std::size_t kept = buffer.size();
-    buffer.resize(kept + block_bytes);
-    text.read(buffer.data() + kept, static_cast<std::streamsize>(block_bytes));
-    buffer.resize(kept + static_cast<std::size_t>(text.gcount()));
-    more = text.good();
-    require(!text.bad(), "reading the text for BPE training failed");
-    buffer.erase(0, words_->count(buffer, !more));
-  }
-}
+void BpeTrainer::add(std::string_view document) { words_->count(document); }
 
 BpeTraining BpeTrainer::train(std::int64_t vocabulary) const {
   BpeModel model = bytes_model(special_, false);
@@ -217,12 +187,6 @@ BpeTraining BpeTrainer::train(std::int64_t vocabulary) const {
   const SpecialIds special = take_special_ids(model, special_);
   result.tokenizer = make_bpe_tokenizer(model, special, "the trained BPE tokenizer");
   return result;
-}
-
-BpeTraining train_bpe(std::istream& text, std::int64_t vocabulary, const SpecialNames& special) {
-  BpeTrainer trainer(special);
-  trainer.add(text);
-  return trainer.train(vocabulary);
 }
 
 }  // namespace collimate

@@ -196,7 +196,6 @@ bool is_one_message(const Record& record) {
 
 std::string_view name_of(DatasetKind kind) { return word_of(kinds, kind); }
 DatasetKind dataset_kind_named(std::string_view name) { return named(kinds, "kind of dataset", name); }
-std::string_view name_of(SampleFormat format) { return word_of(formats, format); }
 SampleFormat sample_format_named(std::string_view name) { return named(formats, "format of samples", name); }
 
 std::vector<std::string> sample_format_names() {

@@ -31,7 +31,6 @@ struct RecordReader::Parser {
   Parser(const std::string& path, const RecordOptions& options) : stream(path), longest(options.longest) {}
   virtual ~Parser() = default;
   virtual std::optional<Record> next() = 0;
-  virtual FileFormat format() const = 0;
 
   /// No record may grow beyond the limit; this cannot be skipped, as its end is unknown.
   void limit(std::size_t bytes, std::int64_t line) const {
@@ -48,9 +47,8 @@ struct RecordReader::Parser {
 
 namespace {
 
-struct JsonLines : RecordReader::Parser {
+struct JsonLinesParser : RecordReader::Parser {
   using Parser::Parser;
-  FileFormat format() const override { return FileFormat::jsonl; }
   std::optional<Record> next() override {
     while (true) {
       const std::int64_t line = stream.line();
@@ -65,7 +63,6 @@ struct JsonLines : RecordReader::Parser {
 /// One JSON list of objects; the elements are cut out by counting brackets outside of strings.
 struct JsonArray : RecordReader::Parser {
   using Parser::Parser;
-  FileFormat format() const override { return FileFormat::json; }
   std::optional<Record> next() override {
     if (finished) return std::nullopt;
     if (!started) {
@@ -119,7 +116,6 @@ struct JsonArray : RecordReader::Parser {
 struct Table : RecordReader::Parser {
   Table(const std::string& path, const RecordOptions& options)
       : Parser(path, options), delimiter(options.delimiter ? options.delimiter : delimiter_of(path, stream.head())) {}
-  FileFormat format() const override { return FileFormat::csv; }
   std::optional<Record> next() override {
     if (header.empty()) read_header();
     std::int64_t line = 0;
@@ -196,7 +192,6 @@ struct Table : RecordReader::Parser {
 
 struct PlainText : RecordReader::Parser {
   PlainText(const std::string& path, const RecordOptions& options) : Parser(path, options), unit(options.text_unit) {}
-  FileFormat format() const override { return FileFormat::text; }
   std::optional<Record> next() override {
     Record record;
     std::string text;
@@ -263,7 +258,7 @@ FileFormat format_of(const std::string& path) {
 
 std::unique_ptr<RecordReader::Parser> make_parser(const std::string& path, const RecordOptions& options) {
   switch (options.format == FileFormat::automatic ? format_of(path) : options.format) {
-    case FileFormat::jsonl: return std::make_unique<JsonLines>(path, options);
+    case FileFormat::jsonl: return std::make_unique<JsonLinesParser>(path, options);
     case FileFormat::json: return std::make_unique<JsonArray>(path, options);
     case FileFormat::csv: return std::make_unique<Table>(path, options);
     default: return std::make_unique<PlainText>(path, options);
@@ -277,7 +272,6 @@ RecordReader::RecordReader(const std::string& path, RecordOptions options)
 RecordReader::RecordReader(RecordReader&&) noexcept = default;
 RecordReader::~RecordReader() = default;
 
-FileFormat RecordReader::format() const { return parser_->format(); }
 
 std::optional<Record> RecordReader::next() {
   while (true) {

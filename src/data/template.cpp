@@ -211,15 +211,6 @@ std::string Template::look_for_special(const Tokenizer& tokenizer) {
       join(letters, ", "));
 }
 
-LengthCounts& LengthCounts::operator+=(const LengthCounts& other) {
-  dropped += other.dropped;
-  cut_prompts += other.cut_prompts;
-  cut_responses += other.cut_responses;
-  prompt_had_bos += other.prompt_had_bos;
-  unknown += other.unknown;
-  return *this;
-}
-
 TemplateEncoder::TemplateEncoder(const Template& rules, const Tokenizer& tokenizer) : rules_(rules), tokenizer_(&tokenizer) {
   rules_.check();
   require(!(rules_.add_bos || rules_.starts_with_bos(true)) || tokenizer.bos(),

@@ -36,7 +36,6 @@ void AddedTokens::add(const AddedToken& token) {
   tokens.push_back(token);
   if (token.blanks.behind) before_blanks_.push_back(token.id);
   std::stable_sort(tokens.begin(), tokens.end(), [](const AddedToken& a, const AddedToken& b) { return a.text.size() > b.text.size(); });
-  longest_ = std::max(longest_, token.text.size());
   any_plain_ = any_plain_ || !token.special;
   if (token.single_word && !word_) word_.emplace("[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]", "an added token");
 }

@@ -42,7 +42,6 @@ class AddedTokens {
   /// A match has the blanks that its token takes with it, but none before `from`.
   std::optional<Match> find(std::string_view text, std::size_t from, std::span<const TextRange> special_in) const;
   bool takes_blanks_behind(std::int32_t id) const { return std::count(before_blanks_.begin(), before_blanks_.end(), id) > 0; }
-  std::size_t longest() const { return longest_; }  ///< bytes
 
   /// Appends the ids of the matches, and by `plain(part)` those of the text before, between and after them.
   template <class Plain>
@@ -59,7 +58,6 @@ class AddedTokens {
  private:
   std::array<std::vector<AddedToken>, 256> by_first_byte_;  // longest first
   std::vector<std::int32_t> before_blanks_;            // ids of those that take the blanks behind them
-  std::size_t longest_ = 0;
   bool any_plain_ = false;
   std::optional<Expression> word_;  // a character of a word, where a token must stand alone
 

@@ -83,7 +83,6 @@ JsonLines::JsonLines(const std::string& path) : content_(std::make_unique<Conten
 
 JsonLines::JsonLines(JsonLines&&) noexcept = default;
 JsonLines::~JsonLines() = default;
-const std::string& JsonLines::path() const { return content_->file.path(); }
 std::int64_t JsonLines::position() const { return static_cast<std::int64_t>(content_->position); }
 void JsonLines::sync() { content_->file.sync(); }
 
@@ -100,12 +99,13 @@ void JsonLines::write(const JsonLine& line) {
 
 void JsonLines::truncate_to(std::int64_t bytes) {
   const auto wanted = static_cast<std::uint64_t>(bytes);
+  const std::string& path = content_->file.path();
   require(bytes >= 0 && wanted <= content_->file.size(),
-          "'{}' has {} bytes, but the checkpoint was taken when it had {}: it belongs to another run, so start from its own folder", path(),
+          "'{}' has {} bytes, but the checkpoint was taken when it had {}: it belongs to another run, so start from its own folder", path,
           content_->file.size(), bytes);
   char last = '\n';
-  if (bytes > 0) File(path(), File::Mode::read).read_at(wanted - 1, &last, 1);
-  require(last == '\n', "'{}' has no line that ends at byte {}, where the checkpoint was taken: it belongs to another run", path(), bytes);
+  if (bytes > 0) File(path, File::Mode::read).read_at(wanted - 1, &last, 1);
+  require(last == '\n', "'{}' has no line that ends at byte {}, where the checkpoint was taken: it belongs to another run", path, bytes);
   content_->file.truncate(wanted);
   content_->position = wanted;
 }

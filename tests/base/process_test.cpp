@@ -44,7 +44,7 @@ struct Closer {
 };
 using File = std::unique_ptr<std::FILE, Closer>;
 
-TEST(Log, OnlyRankZeroSpeaksUnlessAsked) {
+TEST(Log, OnlyRankZeroSpeaks) {
   const File output(std::tmpfile()), errors(std::tmpfile());
   Log first(0, output.get(), errors.get()), second(1, output.get(), errors.get());
   first.info("step {}", 1);
@@ -52,8 +52,7 @@ TEST(Log, OnlyRankZeroSpeaksUnlessAsked) {
   second.error("silent");
   first.warning("slow");
   first.error("bad");
-  second.everywhere(LogLevel::warning, "here");
-  EXPECT_EQ(contents(output.get()), "step 1\nwarning: slow\nwarning: [rank 1] here\n");
+  EXPECT_EQ(contents(output.get()), "step 1\nwarning: slow\n");
   EXPECT_EQ(contents(errors.get()), "error: bad\n");
 }
 

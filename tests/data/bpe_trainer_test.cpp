@@ -1,5 +1,4 @@
 #include <map>
-#include <sstream>
 
 #include "collimate/data/tokenizer.hpp"
 #include "data/pretokenizer.hpp"
@@ -48,8 +47,7 @@ Merges brute_force(const std::vector<std::string>& documents, int merges) {
 
 TEST(BpeTrainer, GivesTheMergesOfTheDefinition) {
   const std::string text = "low low low low low lower lower widest widest widest newest newest newest newest newest newest";
-  std::istringstream stream(text);
-  const BpeTraining training = train_bpe(stream, 257 + 6);
+  const BpeTraining training = trained(text, 257 + 6);
   EXPECT_EQ(training.merges, brute_force({text}, 6));
   // The worked example of Sennrich et al. with ties by the greatest pair: e+s and s+t are both met 9 times.
   EXPECT_EQ(training.merges[0], (std::pair<std::string, std::string>("s", "t")));
@@ -63,28 +61,7 @@ TEST(BpeTrainer, GivesTheMergesOfTheDefinitionOnRandomTexts) {
     const int letters = 2 + round % 3;
     for (int i = 0; i < 400; ++i) text += random() % 5 ? static_cast<char>('a' + random() % letters) : ' ';
     if (round % 2) text += "aaaaaaaaa aaaa aaaaa \xff\xff\xff\xfe \xff\xff";
-    BpeTrainer trainer;
-    trainer.add(text);
-    const BpeTraining training = trainer.train(257 + 60);
-    EXPECT_EQ(training.merges, brute_force({text}, 60));
-  }
-}
-
-TEST(BpeTrainer, BlocksDoNotChangeTheResult) {
-  std::mt19937 random(9);
-  std::string text = "it'll we're \r\n  end of<|endoftext|>  text  <|endoftext|>\n\n\n";
-  for (int i = 0; i < 40; ++i) text += random_text(random, 20);
-  BpeTrainer whole;
-  whole.add(text);
-  const BpeTraining expected = whole.train(257 + 80);
-  EXPECT_EQ(expected.merges.size(), 80u);
-  for (const std::size_t block : {1, 2, 3, 5, 7, 16, 29, 64, 1000}) {
-    BpeTrainer trainer;
-    std::istringstream stream(text);
-    trainer.add(stream, block);
-    const BpeTraining training = trainer.train(257 + 80);
-    EXPECT_EQ(training.words, expected.words) << block;
-    EXPECT_EQ(training.merges, expected.merges) << block;
+    EXPECT_EQ(trained(text, 257 + 60).merges, brute_force({text}, 60));
   }
 }
 
@@ -97,19 +74,14 @@ TEST(BpeTrainer, SpecialTokensSeparateAndAreNotLearned) {
   EXPECT_EQ(a.merges, brute_force({"ab ab", "ab  ", "cd"}, 43));
 }
 
-TEST(BpeTrainer, LongestOfOverlappingSpecialTokensWinsInAnyBlock) {
-  const SpecialNames special{{"<a>", "<a>b"}, "", "<a>", ""};
-  for (const std::size_t block : {1, 3, 100}) {
-    BpeTrainer trainer(special);
-    std::istringstream stream("xy<a>bxy<a>cxy<a>b");
-    trainer.add(stream, block);
-    EXPECT_EQ(trainer.train(300).words, 2) << block;  // "xy" and "cxy"
-  }
+TEST(BpeTrainer, LongestOfOverlappingSpecialTokensWins) {
+  BpeTrainer trainer({{"<a>", "<a>b"}, "", "<a>", ""});
+  trainer.add("xy<a>bxy<a>cxy<a>b");
+  EXPECT_EQ(trainer.train(300).words, 2);  // "xy" and "cxy"
 }
 
 TEST(BpeTrainer, StopsWhereTheTextRunsOutOfPairs) {
-  std::istringstream stream("abc");
-  const BpeTraining training = train_bpe(stream, 1000);
+  const BpeTraining training = trained("abc", 1000);
   EXPECT_EQ(training.requested, 1000 - 257);
   EXPECT_EQ(training.merges, (Merges{{"b", "c"}, {"a", "bc"}}));
   EXPECT_EQ(training.tokenizer->vocabulary(), 259);

@@ -1,5 +1,7 @@
 #include "collimate/data/formats.hpp"
 
+#include <set>
+
 #include "collimate/data/template.hpp"
 #include "data/testing.hpp"
 
@@ -36,10 +38,11 @@ TEST_F(Formats, AreToldApartByTheirFields) {
       {R"({"act": "x", "prompt": "a"})", SampleFormat::prompts},
       {R"({"instruction": "a"})", SampleFormat::prompts},
       {R"({"text": "a"})", SampleFormat::text}};
-  for (const auto& [json, format] : cases) {
-    EXPECT_EQ(detect_format(record(json)), format) << json;
-    EXPECT_EQ(sample_format_named(name_of(format)), format);
-  }
+  for (const auto& [json, format] : cases) EXPECT_EQ(detect_format(record(json)), format) << json;
+  std::set<SampleFormat> named;
+  for (const std::string& name : sample_format_names()) named.insert(sample_format_named(name));
+  EXPECT_EQ(named.size(), sample_format_names().size());
+  EXPECT_EQ(sample_format_named("prompt-response"), SampleFormat::prompt_response);
   EXPECT_THAT(complaint(R"({"foo": "a", "bar": "b"})"),
               AllOf(HasSubstr("r.jsonl', line 1"), HasSubstr("bar, foo"), HasSubstr("prompt/response")));
   EXPECT_THAT(refusal([] { sample_format_named("alpacca"); }), HasSubstr("alpaca"));

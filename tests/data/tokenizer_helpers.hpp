@@ -44,6 +44,13 @@ inline Ids encode_special(const Tokenizer& tokenizer, std::string_view text) {
   return tokenizer.encode(text, all);
 }
 
+/// What training on one text gives.
+inline BpeTraining trained(std::string_view text, std::int64_t vocabulary) {
+  BpeTrainer trainer;
+  trainer.add(text);
+  return trainer.train(vocabulary);
+}
+
 /// Random bytes, some of them runs of letters, spaces, multi-byte characters and broken ones.
 inline std::string random_text(std::mt19937& random, int parts) {
   static const std::vector<std::string> pool = {

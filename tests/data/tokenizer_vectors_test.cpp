@@ -4,12 +4,12 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/data/tokenizer.hpp"
 #include "data/bpe_alphabet.hpp"
+#include "data/tokenizer_helpers.hpp"
 
 // Encodings, merges and vocabularies that other programs computed.
 namespace collimate {
@@ -74,8 +74,7 @@ TEST_F(TokenizerVectors, Gpt2IsFastEnoughAndLosslessOnEnglish) {
 }
 
 TEST_F(TokenizerVectors, TrainerGivesTheReferenceMergesAndVocabulary) {
-  std::ifstream corpus(file("corpora/cs336_corpus_en.txt"), std::ios::binary);
-  const BpeTraining training = train_bpe(corpus, 500);
+  const BpeTraining training = trained(read_file(file("corpora/cs336_corpus_en.txt")), 500);
   std::string merges;
   for (const auto& [left, right] : training.merges) merges += bytes_to_alphabet(left) + " " + bytes_to_alphabet(right) + "\n";
   std::string expected = read_file(file("tokenizers/cs336_bpe_reference_merges.txt"));
@@ -89,9 +88,9 @@ TEST_F(TokenizerVectors, TrainerGivesTheReferenceMergesAndVocabulary) {
 }
 
 TEST_F(TokenizerVectors, TrainerMakesManyMergesInSeconds) {
-  std::ifstream corpus(file("corpora/tinyshakespeare.txt"), std::ios::binary);
+  const std::string corpus = read_file(file("corpora/tinyshakespeare.txt"));
   const auto start = std::chrono::steady_clock::now();
-  const BpeTraining training = train_bpe(corpus, 257 + 8000);
+  const BpeTraining training = trained(corpus, 257 + 8000);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::printf("BPE trainer: 8,000 merges on 1.1 MB in %.2f s\n", seconds);
   EXPECT_EQ(training.merges.size(), 8000u);

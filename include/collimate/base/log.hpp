@@ -13,7 +13,7 @@ namespace collimate {
 enum class LogLevel { info, warning, error };
 
 /// Writes lines for people: on rank 0 to standard output (errors to standard error) and, once opened, to a file.
-/// Other ranks are silent but in `everywhere`, whose lines name the rank. May be called from any thread; make one per process.
+/// Other ranks are silent. May be called from any thread; make one per process.
 class Log {
  public:
   explicit Log(int rank = 0, std::FILE* output = stdout, std::FILE* errors = stderr) : rank_(rank), output_(output), errors_(errors) {}
@@ -30,11 +30,6 @@ class Log {
   template <class... Args>
   void error(fmt::format_string<Args...> text, Args&&... args) {
     if (rank_ == 0) write(LogLevel::error, fmt::format(text, std::forward<Args>(args)...));
-  }
-  /// On every rank that calls it: "[rank 3] text".
-  template <class... Args>
-  void everywhere(LogLevel level, fmt::format_string<Args...> text, Args&&... args) {
-    write(level, fmt::format("[rank {}] {}", rank_, fmt::format(text, std::forward<Args>(args)...)));
   }
   void write(LogLevel level, std::string_view text);  ///< on this rank, whichever it is
 

@@ -28,7 +28,6 @@ enum class SampleFormat {
   text,                 ///< text alone: every token is a target
   oasst,                ///< a tree of OpenAssistant: prompt with replies, which have replies
 };
-std::string_view name_of(SampleFormat format);
 SampleFormat sample_format_named(std::string_view name);  ///< auto, alpaca, prompt-response, preference, hh, dialogue, ...
 std::vector<std::string> sample_format_names();
 

@@ -73,7 +73,6 @@ class RecordReader {
   /// Empty at the end of the file. A bad record (cut off, wrong number of columns, not UTF-8, not JSON) is an error naming file
   /// and line, or is skipped and counted; a file without any good record is an error.
   std::optional<Record> next();
-  FileFormat format() const;
   std::int64_t records() const { return records_; }
   std::int64_t bad() const { return bad_; }
   const std::vector<std::string>& complaints() const { return complaints_; }  ///< the first five skipped, in words

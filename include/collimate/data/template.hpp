@@ -104,7 +104,6 @@ struct LengthCounts {
   std::int64_t dropped = 0, cut_prompts = 0, cut_responses = 0;
   std::int64_t unknown = 0;         ///< tokens that stand for what the tokenizer has no piece for
   std::int64_t prompt_had_bos = 0;  ///< prompts that begin with the template's own BOS token; it was not added again
-  LengthCounts& operator+=(const LengthCounts& other);
   bool operator==(const LengthCounts&) const = default;
 };
 

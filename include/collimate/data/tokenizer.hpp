@@ -1,6 +1,5 @@
 #pragma once
 #include <cstdint>
-#include <iosfwd>
 #include <memory>
 #include <optional>
 #include <span>
@@ -140,7 +139,6 @@ class BpeTrainer {
   explicit BpeTrainer(SpecialNames special = {});  ///< special tokens found in a text separate it and are not learned from
   ~BpeTrainer();
   void add(std::string_view document);
-  void add(std::istream& text, std::size_t block_bytes = 1 << 20);  ///< one document; the size of the blocks does not change the result
   /// Merges until the vocabulary (special tokens + 256 + merges) has this size or no pair is left.
   BpeTraining train(std::int64_t vocabulary) const;
 
@@ -149,8 +147,5 @@ class BpeTrainer {
   std::unique_ptr<Words> words_;
   SpecialNames special_;
 };
-
-/// Trains on one text.
-BpeTraining train_bpe(std::istream& text, std::int64_t vocabulary, const SpecialNames& special = {});
 
 }  // namespace collimate

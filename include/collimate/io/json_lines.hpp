@@ -44,7 +44,6 @@ class JsonLines {
   explicit JsonLines(const std::string& path);  ///< goes on at the end of what is there
   JsonLines(JsonLines&&) noexcept;
   ~JsonLines();
-  const std::string& path() const;
   void write(const JsonLine& line);
   std::int64_t position() const;  ///< bytes so far: what a checkpoint remembers
   /// Goes back to where a checkpoint was taken. Throws if the file is shorter or no line ends there.
