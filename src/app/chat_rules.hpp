@@ -3,7 +3,7 @@
 
 #include "app/command_line.hpp"
 #include "collimate/data/model_files.hpp"
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/rlhf/text_rules.hpp"
 
 namespace collimate {
 

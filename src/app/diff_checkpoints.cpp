@@ -6,7 +6,8 @@
 #include <vector>
 
 #include "app/diff.hpp"
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/model/transformer.hpp"
+#include "collimate/rlhf/saved_models.hpp"
 
 namespace collimate {
 namespace {

@@ -8,7 +8,7 @@
 #include "app/diff.hpp"
 #include "collimate/base/atomic_file.hpp"
 #include "collimate/base/text.hpp"
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/rlhf/saved_models.hpp"
 
 namespace collimate {
 namespace {

@@ -14,7 +14,8 @@
 #include "collimate/base/text.hpp"
 #include "collimate/data/model_files.hpp"
 #include "collimate/model/hugging_face.hpp"
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/rlhf/saved_models.hpp"
+#include "collimate/rlhf/weights.hpp"
 
 namespace collimate {
 namespace {

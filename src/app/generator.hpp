@@ -7,7 +7,7 @@
 #include "app/command_line.hpp"
 #include "collimate/data/template.hpp"
 #include "collimate/engine/engine.hpp"
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/rlhf/saved_models.hpp"
 
 namespace collimate {
 

@@ -11,6 +11,7 @@
 #include "collimate/base/error.hpp"
 #include "collimate/io/safetensors.hpp"
 #include "collimate/model/hugging_face.hpp"
+#include "collimate/rlhf/weights.hpp"
 
 namespace collimate {
 namespace {

@@ -16,7 +16,7 @@
 #include "collimate/data/model_files.hpp"
 #include "collimate/io/checkpoint.hpp"
 #include "collimate/model/hugging_face.hpp"
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/rlhf/save_models.hpp"
 
 namespace collimate {
 namespace {

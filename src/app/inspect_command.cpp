@@ -5,7 +5,7 @@
 #include "collimate/app/commands.hpp"
 #include "collimate/data/prepare.hpp"
 #include "collimate/io/inspect.hpp"
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/rlhf/saved_models.hpp"
 
 namespace collimate {
 

@@ -1,7 +1,8 @@
 #pragma once
 #include <string>
 
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/rlhf/saved_models.hpp"
+
 
 namespace collimate {
 

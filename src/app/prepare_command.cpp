@@ -6,7 +6,7 @@
 #include "collimate/base/error.hpp"
 #include "collimate/data/prepare.hpp"
 #include "collimate/data/prepare_example.hpp"
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/rlhf/saved_models.hpp"
 
 namespace collimate {
 namespace {

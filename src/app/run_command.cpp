@@ -3,7 +3,6 @@
 #include <filesystem>
 #include <functional>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "app/build_info.hpp"
 #include "app/command_line.hpp"
@@ -11,6 +10,7 @@
 #include "collimate/base/text.hpp"
 #include "collimate/comm/launcher.hpp"
 #include "collimate/comm/rank_cores.hpp"
+#include "collimate/rlhf/stage_names.hpp"
 #include "collimate/rlhf/stages.hpp"
 
 namespace collimate {
@@ -74,11 +74,11 @@ struct ProcessScorer {
   std::string error;                     // why there is none
 };
 
-bool names_stage(const Options& o, const char* stage) {
+bool runs_stage(const Options& o, const char* stage) {
   return std::find(o.run.stages.begin(), o.run.stages.end(), stage) != o.run.stages.end();
 }
 
-bool scores_responses(const Options& o) { return names_stage(o, "ppo") || names_stage(o, "evaluate"); }
+bool scores_responses(const Options& o) { return runs_stage(o, "ppo") || runs_stage(o, "evaluate"); }
 
 bool needs_scorer(const Options& o) { return o.ppo.scorer.kind != "model" && scores_responses(o); }
 
@@ -183,11 +183,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   std::unique_ptr<RunFolder> folder;
   std::unique_ptr<rlhf::Scorer> scorer;
   Session session{.world = world, .grid = grid, .device = *device, .log = log, .options = options};
-  session.build = nlohmann::json{{"program", build.program},
-                                 {"processor", build.processor},
-                                 {"instruction_set", build.instruction_set},
-                                 {"libraries", build.libraries}}
-                      .dump();
+  session.build = to_json(build);
   session.deck = table.resolved_deck(free_options);
   const std::string& restart = options.run.restart;
   agree_on(world.ranks(), [&] {
@@ -204,7 +200,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     if (world.rank() != 0) return;
     if (!options.run.check && RunLock::known_in(options.run.folder)) lock.emplace(options.run.folder);
     const bool full_is_fine = options.run.check && existing == Existing::refuse;  // as is one that a run is just filling
-    RunFolder::check(options.run.folder, full_is_fine ? Existing::go_on : existing);
+    RunFolder::check(options.run.folder, full_is_fine ? Existing::go_on : existing, rlhf::learning_stages);
   });
   rlhf::check_checkpoints(session);
   rlhf::Preparation preparation(session);
@@ -220,7 +216,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     log.info("{}\n{}\n{}", headline(build), cores_report(cores), found);
     for (const std::string& warning : warnings) log.warning("{}", warning);
     agree_on(world.ranks(), [&] {
-      if (world.rank() == 0) RunFolder::check(options.run.folder, existing);
+      if (world.rank() == 0) RunFolder::check(options.run.folder, existing, rlhf::learning_stages);
     });
     log.info("OK: deck, files, run folder and memory. Nothing was run.");
     return static_cast<int>(ExitCode::done);
@@ -229,7 +225,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   agree_on(world.ranks(), [&] {
     if (world.rank() != 0) return;
     if (session.scorer) session.scorer->check();
-    folder = std::make_unique<RunFolder>(options.run.folder, existing, std::move(lock));
+    folder = std::make_unique<RunFolder>(options.run.folder, existing, rlhf::learning_stages, std::move(lock));
   });
   session.folder = folder.get();
   if (restart == "auto") rlhf::take_up(session);
@@ -245,7 +241,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     log.warning("the file system of '{}' does not support locks: nothing keeps a second run out of this folder", options.run.folder);
   if (folder) {
     std::vector<std::string> left = folder->left();
-    if (names_stage(options, "prepare")) std::erase(left, "data");  // which it makes anew
+    if (runs_stage(options, "prepare")) std::erase(left, "data");  // which it makes anew
     if (!left.empty()) log.info("files in '{}' that are not of the run are left alone: {}", options.run.folder, join(left, ", "));
   }
   preparation.finish();

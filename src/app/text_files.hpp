@@ -2,7 +2,7 @@
 #include <string>
 
 #include "collimate/data/model_files.hpp"
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/rlhf/text_rules.hpp"
 
 namespace collimate {
 

@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 constexpr std::array own_files{"deck.ini",      "log.txt",      "metrics.jsonl", "timings.jsonl",
                                "samples.jsonl", "hashes.jsonl", "summary.json",  "report.html"};
-constexpr std::array stages{"sft", "reward", "ppo"};  // that leave checkpoints
+using Stages = std::span<const char* const>;
 
 bool counts(const fs::directory_entry& entry) {  // neither a lock nor what a refused or killed start has prepared
   const std::string name = entry.path().filename().string();
@@ -31,7 +31,7 @@ bool counts(const fs::directory_entry& entry) {  // neither a lock nor what a re
 }
 
 /// The checkpoints that a run has left in its folder.
-std::vector<std::string> checkpoints_of_run(const fs::path& path) {
+std::vector<std::string> checkpoints_of_run(const fs::path& path, Stages stages) {
   const fs::path checkpoints = path / "checkpoints";
   require(
       !fs::is_symlink(checkpoints),
@@ -43,10 +43,10 @@ std::vector<std::string> checkpoints_of_run(const fs::path& path) {
 }
 
 /// Removes what a run has written, and nothing else; returns the names of what stays.
-std::vector<std::string> remove_run(const fs::path& path) {
+std::vector<std::string> remove_run(const fs::path& path, Stages stages) {
   std::vector<std::string> left;
   const fs::path checkpoints = path / "checkpoints";
-  const std::vector<std::string> old = checkpoints_of_run(path);
+  const std::vector<std::string> old = checkpoints_of_run(path, stages);
   for (const char* name : own_files) fs::remove(path / name);
   for (const std::string& folder : old) remove_checkpoint(folder);
   for (const auto& entry : fs::directory_iterator(path))
@@ -74,7 +74,7 @@ void check_place(const std::string& path) {
           std::strerror(errno));
 }
 
-void check_content(const std::string& path, Existing existing) {
+void check_content(const std::string& path, Existing existing, Stages stages) {
   const bool empty = std::none_of(fs::directory_iterator(path), {}, counts);
   require(existing != Existing::refuse || empty,
           "the run folder '{}' {}", path,
@@ -82,7 +82,7 @@ void check_content(const std::string& path, Existing existing) {
                                      : "is not empty: choose another run.folder");
   require(existing != Existing::replace || empty || RunFolder::holds_run(path),
           "the folder '{}' does not hold a run, so it is not replaced: choose another run.folder", path);
-  if (existing == Existing::replace) checkpoints_of_run(path);
+  if (existing == Existing::replace) checkpoints_of_run(path, stages);
 }
 
 [[noreturn]] void fail_on(const std::string& path, const fs::filesystem_error& problem) {
@@ -90,13 +90,13 @@ void check_content(const std::string& path, Existing existing) {
 }
 
 /// Makes the folder ready for a run, locks it and returns its path. left: what was there and no run has written.
-std::string prepared(const std::string& path, Existing existing, std::optional<RunLock>& lock, std::vector<std::string>& left) {
-  RunFolder::check(path, existing);
+std::string prepared(const std::string& path, Existing existing, Stages stages, std::optional<RunLock>& lock, std::vector<std::string>& left) {
+  RunFolder::check(path, existing, stages);
   try {
     fs::create_directories(path);
     if (!lock) lock.emplace(path);
-    check_content(path, existing);  // a run that held the lock until now may have filled it
-    if (existing == Existing::replace) left = remove_run(path);
+    check_content(path, existing, stages);  // a run that held the lock until now may have filled it
+    if (existing == Existing::replace) left = remove_run(path, stages);
     fs::create_directories(fs::path(path) / "checkpoints");
   } catch (const fs::filesystem_error& problem) {
     fail_on(path, problem);
@@ -147,19 +147,19 @@ RunPositions RunPositions::from_json(const std::string& text) {
   return {at("metrics"), at("samples"), json.contains("hashes") ? at("hashes") : 0};  // runs of older versions have none
 }
 
-RunFolder::RunFolder(const std::string& path, Existing existing, std::optional<RunLock> lock)
-    : path_(prepared(path, existing, lock, left_)),
+RunFolder::RunFolder(const std::string& path, Existing existing, Stages stages, std::optional<RunLock> lock)
+    : path_(prepared(path, existing, stages, lock, left_)),
       lock_(std::move(lock)),
       metrics_(file("metrics.jsonl")),
       timings_(file("timings.jsonl")),
       samples_(file("samples.jsonl")),
       hashes_(file("hashes.jsonl")) {}
 
-void RunFolder::check(const std::string& path, Existing existing) {
+void RunFolder::check(const std::string& path, Existing existing, Stages stages) {
   require(!path.empty(), "run.folder is empty: name the folder for the files of the run");
   try {
     check_place(path);
-    if (fs::is_directory(path)) check_content(path, existing);
+    if (fs::is_directory(path)) check_content(path, existing, stages);
   } catch (const fs::filesystem_error& problem) {
     fail_on(path, problem);
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "collimate/rlhf/saved_models.hpp"
+
 namespace collimate::rlhf {
 namespace {
 

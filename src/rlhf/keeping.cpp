@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "collimate/io/checkpoint.hpp"
+
 namespace collimate::rlhf {
 namespace {
 

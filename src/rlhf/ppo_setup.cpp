@@ -9,6 +9,7 @@
 #include "collimate/rlhf/keeping.hpp"
 #include "collimate/rlhf/ppo_trainer.hpp"
 #include "collimate/rlhf/restart.hpp"
+#include "collimate/rlhf/weights.hpp"
 
 namespace collimate::rlhf {
 namespace {

@@ -48,8 +48,8 @@ Experience PpoTrainer::score(const Rollout& rollout) {
   const Batch batch = session_.batch(rollout.sequences);
   const auto temperature = static_cast<float>(options_.temperature);
   Experience e;
-  e.old_logprob = token_logprobs(session_, *actor_.engine, batch, temperature);
-  e.reference_logprob = token_logprobs(session_, *reference_, batch, temperature);
+  e.old_logprob = token_logprobs(batch, session_.division(), *actor_.engine, temperature);
+  e.reference_logprob = token_logprobs(batch, session_.division(), *reference_, temperature);
   e.value = per_token(batch, session_.division(), [&](auto grains, const EachValued& each) { critic_.engine->values(grains, each); });
   e.raw_score = scores_->score(rollout, batch);
   for (std::int64_t i = 0; i < rollout.size(); ++i) e.score.push_back(shape_score(e.raw_score[i], rollout.ended(i), score_options_));

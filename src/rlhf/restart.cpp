@@ -1,7 +1,6 @@
 #include "collimate/rlhf/restart.hpp"
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -10,14 +9,13 @@
 #include "collimate/base/checksum.hpp"
 #include "collimate/base/text.hpp"
 #include "collimate/rlhf/ppo_trainer.hpp"
+#include "collimate/rlhf/stage_names.hpp"
 #include "collimate/rlhf/training.hpp"
 
 namespace collimate::rlhf {
 namespace {
 
 using nlohmann::json;
-
-constexpr std::array stages = {"sft", "reward", "ppo"};  // that leave checkpoints
 
 // A line of a resolved deck.
 struct DeckValue {
@@ -70,7 +68,7 @@ std::vector<Difference> differences(const Session& session, const SavedModels& s
 
 std::vector<StageInput> all_inputs(const Options& o) {
   std::vector<StageInput> all;
-  for (const char* stage : stages)
+  for (const char* stage : learning_stages)
     for (StageInput& input : inputs_of(o, stage)) all.push_back(std::move(input));
   return all;
 }
@@ -159,7 +157,7 @@ void check_length(const Session& session, const std::string& stage, const Resume
               wanted.text, done, steps, resume.folder, before, pace.schedule, wanted.steps, before);
   if (!saved.complete()) return;
   const auto lines = [](const json& of) { return of["positions"].value("metrics", std::int64_t{0}); };
-  for (const std::string other : stages) {
+  for (const std::string other : learning_stages) {
     if (other == stage) continue;
     const auto later = find_resume(session, other);
     if (!later) continue;
@@ -206,7 +204,7 @@ std::string input_checksums(const Session& session, const std::string& stage) {
   };
   for (const StageInput& input : inputs_of(session.options, stage)) add(input);
   for (const StageInput& input : all_inputs(session.options)) {
-    if (sums.contains(input.option) || (input.kind == InputKind::checkpoint && names_stage(input.value))) continue;
+    if (sums.contains(input.option) || (input.kind == InputKind::checkpoint && is_learning_stage(input.value))) continue;
     try {
       add(input);
     } catch (const Error&) {
@@ -239,10 +237,11 @@ std::optional<Resume> find_resume(const Session& session, const std::string& sta
 void check_restart(const Session& session, const std::string& stage, const Resume& resume) {
   const SavedModels saved(resume.folder);
   const auto lengths = lengths_of(stage);
+  const auto is_length = [](const std::string& name) {
+    return std::any_of(learning_stages.begin(), learning_stages.end(), [&](const char* stage) { return contains(lengths_of(stage), name); });
+  };
   for (const Difference& difference : differences(session, saved)) {
-    const bool own_length = contains(lengths, difference.name), length = own_length || std::any_of(stages.begin(), stages.end(), [&](const char* other) {
-                                                                     return contains(lengths_of(other), difference.name);
-                                                                   });
+    const bool own_length = contains(lengths, difference.name), length = own_length || is_length(difference.name);
     if (length ? own_length && !is_run(session, stage) : !is_path(session.options, difference.name)) refuse(saved, difference);
   }
   const std::string now = json::parse(session.build).value("instruction_set", "");

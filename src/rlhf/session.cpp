@@ -7,6 +7,9 @@
 #include "collimate/base/text.hpp"
 #include "collimate/engine/schedule.hpp"
 #include "collimate/kernels/rows.hpp"
+#include "collimate/rlhf/saved_models.hpp"
+#include "collimate/rlhf/stage_names.hpp"
+#include "collimate/rlhf/weights.hpp"
 
 namespace collimate::rlhf {
 
@@ -170,11 +173,9 @@ void check_normalised(const std::string& folder, const std::string& option, cons
 
 }  // namespace
 
-bool names_stage(const std::string& name) { return name == "sft" || name == "reward" || name == "ppo"; }
-
 std::optional<std::string> stored_checkpoint(const Session& session, const std::string& name) {
-  if (name.empty() || name == "random" || (names_stage(name) && session.replacing)) return std::nullopt;
-  const std::string folder = names_stage(name) ? session.checkpoint(name) : session.path(name);
+  if (name.empty() || name == "random" || (is_learning_stage(name) && session.replacing)) return std::nullopt;
+  const std::string folder = is_learning_stage(name) ? session.checkpoint(name) : session.path(name);
   return std::filesystem::exists(folder) ? std::optional(folder) : std::nullopt;
 }
 
@@ -191,7 +192,7 @@ Source find_source(const Session& session, const std::string& option, const std:
     source.text = {data.tokenizer(), data.rules()};
     return source;
   }
-  const bool stage = names_stage(name);
+  const bool stage = is_learning_stage(name);
   const std::string folder = stage ? session.checkpoint(name) : session.path(name);
   const auto stored = stored_checkpoint(session, name);
   const auto& stages = o.run.stages;

@@ -15,14 +15,14 @@
 #include "collimate/rlhf/ppo_trainer.hpp"
 #include "collimate/rlhf/restart.hpp"
 #include "collimate/rlhf/reward_trainer.hpp"
+#include "collimate/rlhf/saved_models.hpp"
+#include "collimate/rlhf/stage_names.hpp"
 #include "collimate/rlhf/supervised_trainer.hpp"
 
 namespace collimate::rlhf {
 namespace {
 
 using nlohmann::json;
-
-constexpr const char* learning_stages[] = {"sft", "reward", "ppo"};
 
 // Whether the stage prepare finds its data in the run folder, made before a restart.
 bool is_prepared(const Session& session) {

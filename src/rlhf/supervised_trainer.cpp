@@ -4,8 +4,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "collimate/rlhf/compute_grains.hpp"
 #include "collimate/rlhf/losses.hpp"
-#include "collimate/rlhf/rollout.hpp"
 
 namespace collimate::rlhf {
 
@@ -81,7 +81,7 @@ void SupervisedTrainer::evaluate(std::int64_t step) {
     std::iota(samples.begin(), samples.end(), begin);
     const Batch batch = load(session_, *heldout_, samples);
     for (const Sequence& sequence : batch.sequences()) bytes += learned_bytes(sequence, *tokenizer);
-    for (const float logprob : token_logprobs(session_, *model_.engine, batch, 1.0f)) {
+    for (const float logprob : token_logprobs(batch, session_.division(), *model_.engine, 1.0f)) {
       nats -= logprob;
       ++tokens;
     }

@@ -4,7 +4,7 @@
 #include "collimate/base/text.hpp"
 #include "collimate/base/utf8.hpp"
 #include "collimate/data/dataset.hpp"
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/rlhf/saved_models.hpp"
 
 // Chat templates from folder to folder, and dialogues with a model.
 namespace collimate::test {

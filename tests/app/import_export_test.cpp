@@ -1,8 +1,9 @@
 #include <nlohmann/json.hpp>
 
-#include "app/stored_model.hpp"
 #include "app/model_folder.hpp"
-#include "collimate/rlhf/model_card.hpp"
+#include "app/stored_model.hpp"
+#include "collimate/data/dataset.hpp"
+#include "collimate/rlhf/save_models.hpp"
 
 namespace collimate::test {
 namespace {

@@ -2,11 +2,13 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "collimate/rlhf/save_models.hpp"
+#include "collimate/rlhf/saved_models.hpp"
+#include "collimate/rlhf/weights.hpp"
 #include "app/adapter_model.hpp"
 #include "app/export_weights.hpp"
 #include "app/model_folder.hpp"
 #include "app/stored_model.hpp"
-#include "collimate/rlhf/model_card.hpp"
 #include "support/says.hpp"
 
 // Model files as other programs write and read them.

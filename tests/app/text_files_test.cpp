@@ -3,7 +3,8 @@
 #include "app/model_folder.hpp"
 #include "collimate/base/text.hpp"
 #include "collimate/data/tokenizer.hpp"
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/data/dataset.hpp"
+#include "collimate/rlhf/saved_models.hpp"
 
 namespace collimate::test {
 namespace {

@@ -67,7 +67,7 @@ TEST(Inspect, CheckpointWithABox) {
 
 TEST(Inspect, Run) {
   const Scratch scratch;
-  RunFolder run(scratch / "run", Existing::refuse);
+  RunFolder run(scratch / "run", Existing::refuse, {});
   EXPECT_SAYS(inspect(scratch / "run"), "checkpoints\n  none\n");
   run.write_deck("# deck\nstages = sft, ppo\n[sft]\nsteps = 3\n[lora]\nstages = reward\n");
   run.metrics().write(JsonLine().add("step", 1));

@@ -25,6 +25,8 @@ using test::put;
 using test::refusal;
 using test::Scratch;
 
+constexpr const char* stages[] = {"sft", "reward", "ppo"};
+
 TEST(JsonLine, KeepsOrderAndTypes) {
   const std::vector<double> some{0.5, -2};
   const std::vector<std::int64_t> none;
@@ -123,7 +125,7 @@ TEST(RunFolder, HasItsLayoutAndGoesOn) {
   const std::string path = scratch / "a/run";
   RunPositions at;
   {
-    RunFolder run(path, Existing::refuse);
+    RunFolder run(path, Existing::refuse, stages);
     run.write_deck("[run]\nseed = 1\n");
     run.metrics().write(JsonLine().add("step", 1));
     run.samples().write(JsonLine().add("prompt", "x"));
@@ -133,16 +135,16 @@ TEST(RunFolder, HasItsLayoutAndGoesOn) {
   }
   for (const char* name : {"deck.ini", "metrics.jsonl", "timings.jsonl", "samples.jsonl", "checkpoints"})
     EXPECT_TRUE(fs::exists(fs::path(path) / name)) << name;
-  EXPECT_SAYS(refusal([&] { RunFolder run(path, Existing::refuse); }), "already holds a run");
+  EXPECT_SAYS(refusal([&] { RunFolder run(path, Existing::refuse, stages); }), "already holds a run");
   {
-    RunFolder run(path, Existing::go_on);
+    RunFolder run(path, Existing::go_on, stages);
     run.restart_at(at);
     run.metrics().write(JsonLine().add("step", 2));
   }
   EXPECT_EQ(bytes_of(path + "/metrics.jsonl"), "{\"step\":1}\n{\"step\":2}\n");
   EXPECT_EQ(bytes_of(path + "/timings.jsonl"), "{\"seconds\":0.5}\n");
   put(path + "/notes.txt", "mine");
-  RunFolder fresh(path, Existing::replace);
+  RunFolder fresh(path, Existing::replace, stages);
   EXPECT_EQ(fresh.metrics().position(), 0);
   EXPECT_FALSE(fs::exists(path + "/deck.ini"));
   EXPECT_EQ(bytes_of(path + "/notes.txt"), "mine");
@@ -153,7 +155,7 @@ TEST(RunFolder, HasItsLayoutAndGoesOn) {
 
 TEST(RunFolder, CutsEachFileBackToItsOwnPlace) {
   const Scratch scratch;
-  RunFolder folder(scratch / "run", Existing::refuse);
+  RunFolder folder(scratch / "run", Existing::refuse, stages);
   const auto write = [&](int lines) {
     for (int i = 0; i < lines; ++i) {
       folder.metrics().write(JsonLine().add("metric", i));
@@ -177,38 +179,38 @@ TEST(RunFolder, IsForOneRunAtATime) {
   const Scratch scratch;
   const std::string path = scratch / "run";
   for (const Existing existing : {Existing::refuse, Existing::replace, Existing::go_on}) {
-    const RunFolder run(path, Existing::replace);
+    const RunFolder run(path, Existing::replace, stages);
     EXPECT_TRUE(run.locked());
-    EXPECT_SAYS(refusal([&] { RunFolder second(path, existing); }),
+    EXPECT_SAYS(refusal([&] { RunFolder second(path, existing, stages); }),
                 existing == Existing::refuse ? "already holds a run" : "in use by another run");
     EXPECT_SAYS(refusal([&] { RunLock second(path); }), "'" + path + "' is in use by another run");
   }
-  EXPECT_EQ(refusal([&] { RunFolder next(path, Existing::go_on, RunLock(path)); }), "accepted");
+  EXPECT_EQ(refusal([&] { RunFolder next(path, Existing::go_on, stages, RunLock(path)); }), "accepted");
   // The lock ends with its process, also with one that is killed.
   int ready[2];
   ASSERT_EQ(pipe(ready), 0);
   const pid_t child = fork();
   if (child == 0) {
-    const RunFolder run(path, Existing::go_on);
+    const RunFolder run(path, Existing::go_on, stages);
     const bool told = write(ready[1], "x", 1) == 1;
     while (told) pause();
     _exit(1);
   }
   char byte = 0;
   ASSERT_EQ(read(ready[0], &byte, 1), 1);
-  EXPECT_SAYS(refusal([&] { RunFolder second(path, Existing::replace); }), "in use by another run");
+  EXPECT_SAYS(refusal([&] { RunFolder second(path, Existing::replace, stages); }), "in use by another run");
   kill(child, SIGKILL);
   waitpid(child, nullptr, 0);
-  EXPECT_EQ(refusal([&] { RunFolder next(path, Existing::replace); }), "accepted");
+  EXPECT_EQ(refusal([&] { RunFolder next(path, Existing::replace, stages); }), "accepted");
   close(ready[0]), close(ready[1]);
   // A folder that only has a lock is as good as new; in one that is refused none is made.
   fs::remove_all(path);
   fs::create_directories(path);
   { const RunLock lock(path); }
   EXPECT_TRUE(RunLock::known_in(path));
-  EXPECT_EQ(refusal([&] { RunFolder run(path, Existing::refuse); }), "accepted");
+  EXPECT_EQ(refusal([&] { RunFolder run(path, Existing::refuse, stages); }), "accepted");
   put(scratch / "thesis.txt", "x");
-  EXPECT_SAYS(refusal([&] { RunFolder run(scratch / ".", Existing::refuse); }), "is not empty");
+  EXPECT_SAYS(refusal([&] { RunFolder run(scratch / ".", Existing::refuse, stages); }), "is not empty");
   EXPECT_FALSE(RunLock::known_in(scratch / "."));
 }
 
@@ -222,7 +224,7 @@ TEST(RunFolder, ReplacesWhatRunsWriteAndNothingElse) {
   const Scratch scratch;
   const std::string path = scratch / "run", elsewhere = scratch / "elsewhere";
   const auto make = [&](const std::string& name) { put_checkpoint(path + "/checkpoints/" + name); };
-  { RunFolder(path, Existing::refuse).write_deck("[run]\n"); }
+  { RunFolder(path, Existing::refuse, stages).write_deck("[run]\n"); }
   for (const char* name : {"sft", "sft-20", "reward.replaced", "ppo-3.partial", "base", "sft-best", "ppox"}) make(name);
   put(path + "/checkpoints/sft-20/.manifest.json.17.part", "{");  // of a run that was killed
   put(path + "/checkpoints/notes.txt", "mine");
@@ -230,37 +232,48 @@ TEST(RunFolder, ReplacesWhatRunsWriteAndNothingElse) {
   put(elsewhere + "/manifest.json", "{}");
   fs::create_directory_symlink(elsewhere, path + "/checkpoints/ppo");
   const std::vector<std::string> mine = {"checkpoints/base", "checkpoints/notes.txt", "checkpoints/ppo", "checkpoints/ppox", "checkpoints/sft-best"};
-  { EXPECT_EQ(RunFolder(path, Existing::replace).left(), mine); }
+  { EXPECT_EQ(RunFolder(path, Existing::replace, stages).left(), mine); }
   for (const std::string& name : mine) EXPECT_TRUE(fs::exists(path + "/" + name)) << name;
   EXPECT_TRUE(fs::exists(elsewhere + "/manifest.json"));
   EXPECT_EQ(std::distance(fs::directory_iterator(path + "/checkpoints"), {}), 5);
   // A foreign file within a checkpoint: nothing is removed.
-  { RunFolder(path, Existing::go_on).write_deck("[run]\n"); }
+  { RunFolder(path, Existing::go_on, stages).write_deck("[run]\n"); }
   make("sft"), make("reward-7");
   put(path + "/checkpoints/sft/results.csv", "mine");
-  EXPECT_SAYS(refusal([&] { RunFolder run(path, Existing::replace); }), "checkpoints/sft' holds 'results.csv'");
+  EXPECT_SAYS(refusal([&] { RunFolder run(path, Existing::replace, stages); }), "checkpoints/sft' holds 'results.csv'");
   for (const char* name : {"/deck.ini", "/checkpoints/sft/results.csv", "/checkpoints/reward-7/manifest.json"}) EXPECT_TRUE(fs::exists(path + name)) << name;
+}
+
+// Which folders are a run's follows from the stages that its owner names.
+TEST(RunFolder, ReplacesTheCheckpointsOfTheStagesThatItIsTold) {
+  const Scratch scratch;
+  const std::string path = scratch / "run";
+  { RunFolder(path, Existing::refuse, stages).write_deck("[run]\n"); }
+  for (const char* name : {"sft", "dpo", "dpo-20"}) put_checkpoint(path + "/checkpoints/" + name);
+  constexpr const char* others[] = {"dpo"};
+  EXPECT_EQ(RunFolder(path, Existing::replace, others).left(), std::vector<std::string>{"checkpoints/sft"});
+  EXPECT_FALSE(fs::exists(path + "/checkpoints/dpo") || fs::exists(path + "/checkpoints/dpo-20"));
 }
 
 TEST(RunFolder, DoesNotFollowALinkToReplaceCheckpoints) {
   const Scratch scratch;
   const std::string path = scratch / "run", theirs = scratch / "theirs";
-  { RunFolder(path, Existing::refuse).write_deck("[run]\n"); }
+  { RunFolder(path, Existing::refuse, stages).write_deck("[run]\n"); }
   put_checkpoint(theirs + "/sft");
   fs::remove(path + "/checkpoints");
   fs::create_directory_symlink(theirs, path + "/checkpoints");
   for (const auto& answer :
-       {refusal([&] { RunFolder run(path, Existing::replace); }), refusal([&] { RunFolder::check(path, Existing::replace); })})
+       {refusal([&] { RunFolder run(path, Existing::replace, stages); }), refusal([&] { RunFolder::check(path, Existing::replace, stages); })})
     EXPECT_SAYS(answer, "/checkpoints' is a symbolic link");
   EXPECT_TRUE(fs::exists(theirs + "/sft/manifest.json") && fs::exists(path + "/deck.ini"));
-  EXPECT_EQ(refusal([&] { RunFolder run(path, Existing::go_on); }), "accepted");
+  EXPECT_EQ(refusal([&] { RunFolder run(path, Existing::go_on, stages); }), "accepted");
   fs::remove(path + "/checkpoints");
   // Links in the place of its own files go, what they lead to stays; the run folder itself may be a link.
   put(scratch / "precious.jsonl", "mine");
   fs::remove(path + "/metrics.jsonl");
   fs::create_symlink(scratch / "precious.jsonl", path + "/metrics.jsonl");
   fs::create_directory_symlink(path, scratch / "link");
-  { RunFolder(scratch / "link", Existing::replace).metrics().write(JsonLine().add("step", 1)); }
+  { RunFolder(scratch / "link", Existing::replace, stages).metrics().write(JsonLine().add("step", 1)); }
   EXPECT_EQ(bytes_of(scratch / "precious.jsonl"), "mine");
   EXPECT_EQ(bytes_of(path + "/metrics.jsonl"), "{\"step\":1}\n");
 }
@@ -275,15 +288,15 @@ TEST(RunFolder, IsCheckedWithoutAChange) {
   const auto expect = [&](const std::string& name, const std::string& answer) {
     const std::string path = scratch / name;
     for (const Existing existing : {Existing::refuse, Existing::replace, Existing::go_on}) {
-      EXPECT_SAYS(refusal([&] { RunFolder::check(path, existing); }), answer);
-      EXPECT_SAYS(refusal([&] { RunFolder run(path, existing); }), answer);
+      EXPECT_SAYS(refusal([&] { RunFolder::check(path, existing, stages); }), answer);
+      EXPECT_SAYS(refusal([&] { RunFolder run(path, existing, stages); }), answer);
     }
   };
   for (const char* name : {"file", "file/run"}) expect(name, "/file' is not a folder; choose another run.folder");
   for (const char* name : {"dangling", "dangling/run"}) expect(name, "/dangling' is a symbolic link to a place that does not exist");
   expect("circle", "Too many levels of symbolic links; choose another run.folder");
   for (const std::string above : {"", "new/"}) expect(above + std::string(300, 'x'), "File name too long; choose another run.folder");
-  EXPECT_EQ(refusal([&] { RunFolder::check(scratch / "new/run", Existing::refuse); }), "accepted");
+  EXPECT_EQ(refusal([&] { RunFolder::check(scratch / "new/run", Existing::refuse, stages); }), "accepted");
   EXPECT_FALSE(fs::exists(scratch / "new"));
   fs::permissions(scratch / ".", fs::perms(0755));
   const pid_t child = fork();
@@ -292,8 +305,8 @@ TEST(RunFolder, IsCheckedWithoutAChange) {
     if (geteuid() == 0 && (chroot(".") != 0 || setuid(65534) != 0)) _exit(2);
     for (const std::string path : {"closed", "closed/run"})
       for (const Existing existing : {Existing::refuse, Existing::replace, Existing::go_on}) {
-        EXPECT_SAYS(refusal([&] { RunFolder::check(path, existing); }), "choose a run.folder that you may write to");
-        EXPECT_SAYS(refusal([&] { RunFolder run(path, existing); }), "choose a run.folder that you may write to");
+        EXPECT_SAYS(refusal([&] { RunFolder::check(path, existing, stages); }), "choose a run.folder that you may write to");
+        EXPECT_SAYS(refusal([&] { RunFolder run(path, existing, stages); }), "choose a run.folder that you may write to");
       }
     _exit(testing::Test::HasFailure() ? 1 : 0);
   }
@@ -313,12 +326,12 @@ TEST(RunFolder, ARestartCutsThreeFilesAndNoOther) {
   };
   RunPositions then;
   {
-    RunFolder run(scratch / "run", Existing::refuse);
+    RunFolder run(scratch / "run", Existing::refuse, stages);
     write(run, "kept");
     then = RunPositions::from_json(run.positions().to_json());
     write(run, "lost");
   }
-  RunFolder run(scratch / "run", Existing::go_on);
+  RunFolder run(scratch / "run", Existing::go_on, stages);
   run.restart_at(then);
   write(run, "new");
   run.positions();
@@ -332,9 +345,9 @@ TEST(RunFolder, ARestartCutsThreeFilesAndNoOther) {
 TEST(RunFolder, NeverReplacesWhatIsNoRun) {
   const Scratch scratch;
   put(scratch / "thesis.txt", "x");
-  EXPECT_SAYS(refusal([&] { RunFolder run(scratch / ".", Existing::replace); }), "does not hold a run");
-  EXPECT_SAYS(refusal([&] { RunFolder run(scratch / "thesis.txt", Existing::replace); }), "cannot create the run folder");
-  EXPECT_SAYS(refusal([&] { RunFolder run("", Existing::replace); }), "run.folder is empty");
+  EXPECT_SAYS(refusal([&] { RunFolder run(scratch / ".", Existing::replace, stages); }), "does not hold a run");
+  EXPECT_SAYS(refusal([&] { RunFolder run(scratch / "thesis.txt", Existing::replace, stages); }), "cannot create the run folder");
+  EXPECT_SAYS(refusal([&] { RunFolder run("", Existing::replace, stages); }), "run.folder is empty");
 }
 
 TEST(Summary, KeysStayFlatAndComeBack) {

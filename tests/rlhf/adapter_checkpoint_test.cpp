@@ -3,7 +3,9 @@
 
 #include <filesystem>
 
-#include "collimate/rlhf/model_card.hpp"
+#include "collimate/rlhf/save_models.hpp"
+#include "collimate/rlhf/saved_models.hpp"
+#include "collimate/rlhf/weights.hpp"
 #include "support/refusal.hpp"
 #include "support/small_model.hpp"
 

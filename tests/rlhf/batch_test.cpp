@@ -1,4 +1,4 @@
-#include "collimate/rlhf/batch.hpp"
+#include "collimate/rlhf/compute_grains.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,13 +46,13 @@ enum class Existing { refuse, replace, go_on };
 
 /// The folder of one run: deck.ini, log.txt, metrics.jsonl, timings.jsonl, samples.jsonl, hashes.jsonl, summary.json, checkpoints/, lock.
 /// Only rank 0 makes one. A folder that does not hold a run is never replaced, one that another run uses never touched; what
-/// goes is what runs write: these files, and the checkpoints of the stages.
+/// goes is what runs write: these files, and the checkpoints of `stages`, by whose names they are known.
 class RunFolder {
  public:
   /// lock: where it is held already.
-  RunFolder(const std::string& path, Existing existing, std::optional<RunLock> lock = {});
+  RunFolder(const std::string& path, Existing existing, std::span<const char* const> stages, std::optional<RunLock> lock = {});
   /// Throws where no run could have this folder, and changes nothing. Links within it are not followed to replace what lies behind them.
-  static void check(const std::string& path, Existing existing);
+  static void check(const std::string& path, Existing existing, std::span<const char* const> stages);
   /// True if `path` holds the files of a run.
   static bool holds_run(const std::string& path);
   const std::string& path() const { return path_; }

@@ -1,5 +1,5 @@
 #pragma once
-#include "collimate/rlhf/rollout.hpp"
+#include "collimate/rlhf/evaluation.hpp"
 
 namespace collimate::rlhf {
 

@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "collimate/rlhf/save_models.hpp"
 #include "collimate/rlhf/session.hpp"
 
 namespace collimate::rlhf {

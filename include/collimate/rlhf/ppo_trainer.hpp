@@ -1,5 +1,5 @@
 #pragma once
-#include "collimate/rlhf/rollout.hpp"
+#include "collimate/rlhf/evaluation.hpp"
 #include "collimate/rlhf/training.hpp"
 
 namespace collimate::rlhf {

@@ -1,5 +1,6 @@
 #pragma once
 #include "collimate/data/dataset.hpp"
+#include "collimate/rlhf/advantages.hpp"
 #include "collimate/rlhf/session.hpp"
 
 namespace collimate::rlhf {
@@ -34,61 +35,10 @@ struct RolloutOptions {
 Rollout sample_responses(const Session& session, Engine& policy, const TextRules& text, std::vector<PromptSample> prompts,
                          std::span<const std::int64_t> ids, const RolloutOptions& how);
 
-/// Log-probability of every response token of a batch, in sequence order, on every rank.
-std::vector<float> token_logprobs(const Session& session, Engine& policy, const Batch& batch, float temperature);
-
 /// The most tokens of a prompt in a dataset.
 std::int64_t longest_prompt(const Dataset& prompts);
 
-/// Stops, naming the prompt, where ppo.scorer needs a reference answer with a number and a prompt has none. Rank 0 looks.
-void check_answers(const Session& session, const Dataset& prompts);
-
-/// Stops where these prompts cannot be evaluated as the section `evaluate` of the deck says: too many samples, or evaluate.preferred, which
-/// counts the quickstart's form of answers, with a prompt that is none of its questions.
-void check_evaluation(const Session& session, const Dataset& prompts);
-
-/// Gives scores to responses: a reward model, normalised, or the session's built-in scorer. Equal on every rank.
-class ScoreSource {
- public:
-  /// model: null where the session's scorer is asked.
-  ScoreSource(const Session& session, Engine* model, ScoreNormalisation normalisation)
-      : session_(session), model_(model), normalisation_(normalisation) {}
-  std::vector<double> raw(const Rollout& rollout, const Batch& batch) const;  ///< as the model or scorer gives them, times ppo.scorer_sign
-  std::vector<double> score(const Rollout& rollout, const Batch& batch) const;  ///< normalised
-  /// Tells scorers apart whose scores have different units: the options of a built-in one, the content of a lexicon; a reward model's body
-  /// (a hash) and normalisation, as its checkpoint has them. Call it before set_normalisation. Collective.
-  std::string name() const;
-  /// Where all of these scores are equal: a sentence that says so and names the likely reason; "" otherwise, and on other ranks than the
-  /// first. `in`: the normalisation that the scores have.
-  std::string equal_scores(const Rollout& rollout, std::span<const double> scores, const ScoreNormalisation& in = {}) const;
-  const ScoreNormalisation& normalisation() const { return normalisation_; }
-  void set_normalisation(ScoreNormalisation normalisation) { normalisation_ = normalisation; }
-  bool is_model() const { return model_ != nullptr; }
-
- private:
-  std::vector<ScoredSample> samples_of(const Rollout& rollout) const;
-  const Session& session_;
-  Engine* model_;
-  ScoreNormalisation normalisation_;
-};
-
-/// What a policy does on held-out prompts.
-struct Evaluation {
-  double reward = 0, raw_reward = 0, kl = 0, preferred = 0, ended = 0, length = 0;  ///< means over the samples
-  double reward_error = 0;  ///< standard error of reward: samples of one prompt count as one observation; 0 for a single prompt
-  Rollout rollout;
-  std::vector<double> raw_scores, scores;  ///< of each sample, before and after normalisation
-  std::vector<double> kls;                 ///< to the reference, of each sample; empty without one
-};
-
-/// Evaluates as the section `evaluate` of the deck says: the same prompts and random numbers before and after training.
-Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* reference, const TextRules& text, const Dataset& prompts,
-                           const ScoreSource& scores);
-
 /// Adds a sample's token ids to a line of samples.jsonl, where run.sample_ids asks for them.
 void add_ids(const Session& session, JsonLine& line, const Rollout& rollout, std::int64_t sample);
-
-/// Adds a sample of an evaluation to a line that says whose it is, and writes it to samples.jsonl.
-void write_sample(const Session& session, JsonLine line, const Evaluation& evaluation, std::int64_t sample);
 
 }  // namespace collimate::rlhf

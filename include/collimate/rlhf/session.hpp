@@ -8,11 +8,13 @@
 #include "collimate/base/peak_memory.hpp"
 #include "collimate/base/timer.hpp"
 #include "collimate/comm/process_grid.hpp"
+#include "collimate/data/dataset.hpp"
 #include "collimate/io/run_folder.hpp"
 #include "collimate/rlhf/batch.hpp"
 #include "collimate/rlhf/model_card.hpp"
 #include "collimate/rlhf/options.hpp"
 #include "collimate/rlhf/scorer.hpp"
+#include "collimate/rlhf/text_rules.hpp"
 
 namespace collimate::rlhf {
 
@@ -96,8 +98,6 @@ struct Source {
 /// What a stage takes as a start: a model with exactly the head that it asks for, or one with another head too (the body is taken), and
 /// perhaps random numbers.
 enum class Accept { exact, exact_or_random, any_or_random };
-
-bool names_stage(const std::string& name);  ///< of those that leave models
 
 /// Whether two sources are one and the same model, whatever the deck calls it.
 bool same_model(const Source& a, const Source& b);

@@ -1,7 +1,9 @@
 #pragma once
 #include <cmath>
 
+#include "collimate/rlhf/compute_grains.hpp"
 #include "collimate/rlhf/keeping.hpp"
+#include "collimate/rlhf/saved_models.hpp"
 #include "collimate/rlhf/session.hpp"
 
 namespace collimate::rlhf {

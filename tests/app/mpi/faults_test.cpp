@@ -48,7 +48,7 @@ struct FaultBench : Bench {
     saboteur.harm = Harm::none;
     agree_on(world.ranks(), [&] {
       folder.reset();  // it holds its lock
-      if (world.rank() == 0) folder = std::make_unique<RunFolder>(options.run.folder, Existing::replace);
+      if (world.rank() == 0) folder = std::make_unique<RunFolder>(options.run.folder, Existing::replace, learning_stages);
     });
     Session session{.world = world, .grid = place, .device = *device, .log = log, .options = options, .folder = folder.get()};
     std::string sentence;

@@ -8,6 +8,7 @@
 #include "collimate/data/prepare.hpp"
 #include "collimate/rlhf/ppo_trainer.hpp"
 #include "collimate/rlhf/reward_trainer.hpp"
+#include "collimate/rlhf/stage_names.hpp"
 #include "collimate/rlhf/supervised_trainer.hpp"
 #include "comm/mpi_test.hpp"
 
@@ -52,7 +53,7 @@ struct Bench {
       fs::remove_all(root);
       fs::create_directories(root);
       write_data();
-      folder = std::make_unique<RunFolder>(options.run.folder, Existing::replace);
+      folder = std::make_unique<RunFolder>(options.run.folder, Existing::replace, learning_stages);
     });
   }
   ~Bench() {

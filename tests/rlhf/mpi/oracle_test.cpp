@@ -1,5 +1,7 @@
 #include "rlhf/mpi/twin.hpp"
 
+#include "collimate/rlhf/saved_models.hpp"
+
 // Whole stages against the same stage written down once more: sample by sample on one rank, in double precision, straight from the
 // formulas. What the deck says must be in the weights and in metrics.jsonl.
 namespace collimate::rlhf {

@@ -2,6 +2,8 @@
 #include <numeric>
 
 #include "collimate/rlhf/minibatches.hpp"
+#include "collimate/rlhf/saved_models.hpp"
+#include "collimate/rlhf/weights.hpp"
 #include "rlhf/mpi/twin.hpp"
 
 // PPO written down once more, sample by sample, in double precision, straight from the formulas; every switch is on.

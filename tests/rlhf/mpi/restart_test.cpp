@@ -29,7 +29,7 @@ struct RestartBench : Bench {
     agree_on(world.ranks(), [&] {
       if (world.rank() != 0 || restart != "none") return;
       folder.reset();  // its lock is free before it is made again
-      folder = std::make_unique<RunFolder>(options.run.folder, Existing::replace);
+      folder = std::make_unique<RunFolder>(options.run.folder, Existing::replace, learning_stages);
     });
     Session session = this->session();
     if (session.first()) session.scorer = scorer.get();

@@ -4,7 +4,9 @@
 #include <map>
 #include <thread>
 
+#include "collimate/rlhf/saved_models.hpp"
 #include "collimate/rlhf/stages.hpp"
+#include "collimate/rlhf/weights.hpp"
 #include "rlhf/mpi/bench.hpp"
 
 // The trainers on tiny data, every rank count of the test: the details of a right PPO that need a model.

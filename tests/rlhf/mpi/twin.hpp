@@ -3,6 +3,7 @@
 
 #include "collimate/data/order.hpp"
 #include "collimate/kernels/rows.hpp"
+#include "collimate/rlhf/saved_models.hpp"
 #include "rlhf/mpi/bench.hpp"
 
 namespace collimate::rlhf {

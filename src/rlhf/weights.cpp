@@ -1,0 +1,42 @@
+#include "collimate/rlhf/weights.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "rlhf/checkpoint_form.hpp"
+
+namespace collimate::rlhf {
+
+void random_weights(ParameterStore& store, const ModelCard& card, std::uint64_t seed) {
+  store.initialise(seed);
+  if (card.init_std == 0) return;
+  for (const Parameter& parameter : store.layout().parameters()) {
+    const std::string& name = parameter.name;
+    if (parameter.initial.deviation == 0 || name.ends_with(".lora_a")) continue;
+    const bool residual = name.ends_with(".output.weight") || name.ends_with(".down.weight");
+    const double deviation = residual ? card.init_std / std::sqrt(2.0 * static_cast<double>(card.config.layers)) : card.init_std;
+    const double factor = deviation / parameter.initial.deviation;
+    store.change(parameter, [&](std::int64_t, std::span<float> values) {
+      for (float& value : values) value = static_cast<float>(factor * value);
+    });
+  }
+}
+
+std::string base_hash(const ParameterStore& store) {
+  std::vector<std::uint64_t> hashes = store.hashes(Kind::value);
+  const auto& parameters = store.layout().parameters();
+  hashes.resize(std::find_if(parameters.begin(), parameters.end(), is_head) - parameters.begin());  // a head comes last
+  return fmt::format("{:016x}", combine(store.layout(), hashes));
+}
+
+void scale_value_head(ParameterStore& store, double gain, double bias) {
+  for (const char* name : {"value_head.weight", "value_head.bias"}) {
+    const Parameter& parameter = store.layout().parameter(name);
+    const double shift = parameter.shape.rank() == 1 ? bias : 0;
+    store.change(parameter, [&](std::int64_t, std::span<float> values) {
+      for (float& value : values) value = static_cast<float>(gain * value + shift);
+    });
+  }
+}
+
+}  // namespace collimate::rlhf
