@@ -206,6 +206,14 @@ std::int64_t Dataset::longest(std::int64_t sample) const {
   return longest;
 }
 
+std::int64_t Dataset::pairs(std::int64_t group) const {
+  const Columns& c = *columns_;
+  c.check_index(group, DatasetKind::preference);
+  std::int64_t pairs = 0;
+  c.for_each_pair(group, [&](std::int64_t, std::int64_t) { ++pairs; });
+  return pairs;
+}
+
 SupervisedSample Dataset::supervised(std::int64_t sample) const {
   const Columns& c = *columns_;
   c.check_index(sample, DatasetKind::supervised);

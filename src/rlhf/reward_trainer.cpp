@@ -10,11 +10,20 @@ namespace collimate::rlhf {
 
 namespace {
 
-// The sequences of a prompt group are numbered from here: chosen and rejected of its first pair, of its second ...
-std::int64_t first_id(std::int64_t group) { return group << 16; }
+// The sequences of a prompt group have numbers of their own, which key random numbers: chosen and rejected of its first pair, of its second ...
+constexpr std::int64_t numbers_of_group = 1 << 16;
+
+std::int64_t first_id(std::int64_t group) { return group * numbers_of_group; }
 
 std::string pair_name(const Dataset& data, std::int64_t id) {
-  return fmt::format("pair {} of prompt group {} of '{}'", (id & 0xffff) / 2, id >> 16, data.path());
+  return fmt::format("pair {} of prompt group {} of '{}'", id % numbers_of_group / 2, id / numbers_of_group, data.path());
+}
+
+void check_groups(const Dataset& data) {
+  for (std::int64_t group = 0; group < data.size(); ++group)
+    require(data.pairs(group) <= numbers_of_group / 2,
+            "prompt group {} of '{}' has {} pairs, and a group can have {} at most: prepare the pairs of a prompt apart (--group-pairs none)", group,
+            data.path(), data.pairs(group), numbers_of_group / 2);
 }
 
 }  // namespace
@@ -22,6 +31,8 @@ std::string pair_name(const Dataset& data, std::int64_t id) {
 RewardTrainer::RewardTrainer(Session& session)
     : BatchTrainer(session, session.options.reward, {"reward", "reward", DatasetKind::preference, Head::value, Accept::any_or_random}),
       options_(session.options.reward) {
+  check_groups(data_);
+  if (heldout_) check_groups(*heldout_);
   source_.card.head = Head::value;
   source_.card.normalisation = {};
 }

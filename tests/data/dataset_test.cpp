@@ -98,6 +98,7 @@ TEST_F(Datasets, PreferenceGroupsAndPromptsComeBack) {
   for (std::int64_t i = 0; i < 100; ++i) {
     ASSERT_EQ(in.preference(i), groups[i]);
     ASSERT_EQ(in.rows(i), groups[i].rows());
+    ASSERT_EQ(in.pairs(i), static_cast<std::int64_t>(groups[i].pairs.size()));
     ASSERT_EQ(other.prompt(i), prompts[i]);
     pairs += static_cast<std::int64_t>(groups[i].pairs.size());
     rows += groups[i].rows();

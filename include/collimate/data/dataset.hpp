@@ -88,6 +88,7 @@ class Dataset {
 
   std::int64_t rows(std::int64_t sample) const;     ///< what the sample adds to a grain
   std::int64_t longest(std::int64_t sample) const;  ///< tokens of the longest of its sequences
+  std::int64_t pairs(std::int64_t group) const;     ///< of a preference dataset
   SupervisedSample supervised(std::int64_t sample) const;
   PreferenceGroup preference(std::int64_t group) const;
   PromptSample prompt(std::int64_t sample) const;

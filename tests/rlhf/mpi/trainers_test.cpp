@@ -8,6 +8,7 @@
 #include "collimate/rlhf/stages.hpp"
 #include "collimate/rlhf/weights.hpp"
 #include "rlhf/mpi/bench.hpp"
+#include "support/refusal.hpp"
 
 // The trainers on tiny data, every rank count of the test: the details of a right PPO that need a model.
 namespace collimate::rlhf {
@@ -150,6 +151,29 @@ TEST(Trainers, LongDatasetsAreEvaluatedWhole) {
     }
   }
   EXPECT_EQ(nlohmann::json::parse(session.summary.text())["reward.pairs"], groups);
+}
+
+// The sequences of a group are numbered, and the numbers key random numbers: a group never runs into those of the next one.
+TEST(Trainers, PromptGroupsWithMorePairsThanHaveNumbersAreRefused) {
+  Bench bench("pairs");
+  agree_on(bench.world.ranks(), [&] {
+    if (bench.world.rank() != 0) return;
+    std::ofstream lines(bench.file("many.jsonl"));
+    for (int i = 0; i < 32769; ++i) lines << fmt::format("{{\"prompt\": \"q\", \"chosen\": \"{:x}\", \"rejected\": \"n\"}}\n", i);
+    lines.close();
+    bench.prepare("many", DatasetKind::preference);
+  });
+  bench.options.machine.grain_tokens = 600000;
+  bench.options.reward.init = "random";
+  for (std::string* data : {&bench.options.reward.data, &bench.options.reward.heldout}) {
+    const std::string before = std::exchange(*data, bench.file("many.h5"));
+    Session session = bench.session();
+    EXPECT_EQ(test::refusal([&] { RewardTrainer trainer(session); }),
+              fmt::format("prompt group 0 of '{}' has 32769 pairs, and a group can have 32768 at most: prepare the pairs of a prompt apart "
+                          "(--group-pairs none)",
+                          bench.file("many.h5")));
+    *data = before;
+  }
 }
 
 TEST(Trainers, Detail21NormalisedScoresHaveMeanZeroAndDeviationOne) {
