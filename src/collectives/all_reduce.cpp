@@ -86,8 +86,9 @@ std::int64_t parts_room(std::int64_t elements, int ranks, DType dtype) {
 template <class T>
 void all_reduce_host(Communicator& ranks, std::span<T> data, Device& device) {
   constexpr DType dtype = dtype_of<T>();
-  const std::int64_t count = std::ssize(data), size = ranks.size();
-  std::vector<T> room(static_cast<std::size_t>(is_gathered(count, ranks.size(), dtype) ? count * size : parts_room(count, ranks.size(), dtype)));
+  const std::int64_t count = std::ssize(data);
+  const int size = ranks.size();
+  std::vector<T> room(static_cast<std::size_t>(is_gathered(count, size, dtype) ? count * size : parts_room(count, size, dtype)));
   all_reduce(ranks, on_host(data, device), on_host(std::span(room), device), device.host().stream());
 }
 
@@ -102,7 +103,8 @@ void all_reduce(Communicator& ranks, Tensor data, Tensor room, Stream& stream) {
   if (ranks.size() == 1 || data.count() == 0) return;
   ensure(room && room.dtype() == data.dtype(), "a sum over {} ranks has no room of type {}", ranks.size(), name_of(data.dtype()));
   const Tensor flat = data.reshape({data.count()});
-  is_gathered(data.count(), ranks.size(), data.dtype()) ? reduce_gathered(ranks, flat, room, stream) : reduce_parts(ranks, flat, room, stream);
+  const bool gathered = is_gathered(data.count(), ranks.size(), data.dtype());
+  gathered ? reduce_gathered(ranks, flat, room, stream) : reduce_parts(ranks, flat, room, stream);
 }
 
 void all_reduce(Communicator& ranks, std::span<std::int64_t> data, Device& device) { all_reduce_host(ranks, data, device); }

@@ -40,7 +40,8 @@ StepReport Optimizer::step(double rate, Stream& stream) {
   const double norm = std::sqrt(store_->gradient_squares());
   if (!std::isfinite(norm))
     throw AgreedError(ExitCode::failure,
-                      fmt::format("the gradient norm of {} is {} at optimizer step {}: lower the learning rate or look at the samples of this step",
+                      fmt::format("the gradient norm of {} is {} at optimizer step {}: lower the learning rate or look at the samples of this "
+                                  "step",
                                   store_->model(), norm, how_.step));
   kernels::AdamW how = how_;
   how.rate = rate;

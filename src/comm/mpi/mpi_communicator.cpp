@@ -27,7 +27,8 @@ void give_up(std::vector<MPI_Request>& requests) {
 class MpiTransfer final : public Transfer {
  public:
   /// waited: called with the seconds of each wait; its owner outlives this.
-  MpiTransfer(std::vector<MPI_Request> requests, std::function<void(double)> waited) : requests_(std::move(requests)), waited_(std::move(waited)) {}
+  MpiTransfer(std::vector<MPI_Request> requests, std::function<void(double)> waited)
+      : requests_(std::move(requests)), waited_(std::move(waited)) {}
   ~MpiTransfer() override { std::uncaught_exceptions() > exceptions_ ? finish_soon() : static_cast<void>(finish()); }
   void wait() override { check_mpi(finish(), "MPI_Waitall"); }
 
@@ -223,7 +224,8 @@ void MpiCommunicator::all_reduce_unordered(Tensor data, Stream& stream) {
   for (std::int64_t begin = 0; begin < data.count(); begin += most)
     wait_in("MPI_Allreduce", [&] {
       const int length = static_cast<int>(std::min(most, data.count() - begin));
-      return MPI_Allreduce(MPI_IN_PLACE, bytes_of(data) + begin * static_cast<std::int64_t>(sizeof(float)), length, MPI_FLOAT, MPI_SUM, handle_);
+      std::byte* const elements = bytes_of(data) + begin * static_cast<std::int64_t>(sizeof(float));
+      return MPI_Allreduce(MPI_IN_PLACE, elements, length, MPI_FLOAT, MPI_SUM, handle_);
     });
 }
 

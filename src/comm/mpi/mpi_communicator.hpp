@@ -14,6 +14,7 @@ void check_mpi(int result, const char* call);
 
 /// Takes the communicator over and frees it. `silent`: set while this rank must not communicate (agree_on), for all communicators of a
 /// World; it outlives them. `message_limit`: bytes of the longest single MPI message (tests lower it).
-std::unique_ptr<Communicator> make_mpi_communicator(MPI_Comm handle, bool* silent = nullptr, std::size_t message_limit = std::size_t{1} << 30);
+std::unique_ptr<Communicator> make_mpi_communicator(MPI_Comm handle, bool* silent = nullptr,
+                                                    std::size_t message_limit = std::size_t{1} << 30);
 
 }  // namespace collimate

@@ -80,7 +80,8 @@ TEST(AllReduce, BitsAsWholeNumbers) {
   const auto bits = [](Owned<float>& f) { return Tensor(f.values.data(), DType::i32, {std::ssize(f.values)}, *f.device); };
   all_reduce(ranks(), bits(data), bits(room), data.stream());
   std::int64_t wrong = 0;
-  for (std::int64_t i = 0; i < 50000; ++i) wrong += i % 3 ? data.values[i] != term(7, i) : data.values[i] != 0 || !std::signbit(data.values[i]);
+  for (std::int64_t i = 0; i < 50000; ++i)
+    wrong += i % 3 ? data.values[i] != term(7, i) : data.values[i] != 0 || !std::signbit(data.values[i]);
   EXPECT_EQ(wrong, 0);
 }
 
