@@ -28,6 +28,7 @@ Slot MemoryPlan::reserve(std::string name, std::size_t bytes, Lifetime lifetime,
   ensure(!committed_, "'{}' was reserved after the memory plan was committed", name);
   const std::size_t offset = bytes_of(memory, lifetime);
   entries_.push_back({std::move(name), (bytes + alignment - 1) / alignment * alignment, offset, lifetime, memory});
+  sums_[static_cast<int>(memory)][static_cast<int>(lifetime)] += entries_.back().bytes;
   return Slot{static_cast<int>(entries_.size()) - 1};
 }
 
@@ -36,10 +37,7 @@ Slot MemoryPlan::reserve(std::string name, Shape shape, DType dtype, Lifetime li
 }
 
 std::size_t MemoryPlan::bytes_of(Memory memory, Lifetime lifetime) const {
-  std::size_t sum = 0;
-  for (const Entry& entry : entries_)
-    if (entry.memory == memory && entry.lifetime == lifetime) sum += entry.bytes;
-  return sum;
+  return sums_[static_cast<int>(memory)][static_cast<int>(lifetime)];
 }
 
 std::size_t MemoryPlan::planned_bytes(Memory memory) const {

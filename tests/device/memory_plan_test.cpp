@@ -7,6 +7,7 @@
 #include <fstream>
 #include <map>
 
+#include "collimate/base/timer.hpp"
 #include "device/cpu/host_memory.hpp"
 
 namespace collimate {
@@ -30,6 +31,21 @@ TEST(MemoryPlan, PhasesOverlayAndMeasuredEqualsPlanned) {
   EXPECT_EQ(static_cast<std::byte*>(plan.at(cache, {16}).data()) - static_cast<std::byte*>(plan.at(weights, {16}).data()), 448);
   EXPECT_THROW(plan.at(weights, {200}), Error);
   EXPECT_THROW(plan.reserve("late", 1), Error);
+}
+
+// What a slot's place needs is known without a look at all others.
+TEST(MemoryPlan, ManyReservationsCostNoMoreThanFew) {
+  auto device = make_cpu_device();
+  MemoryPlan plan(*device);
+  const std::size_t before = plan.planned_bytes(Memory::device);
+  const Stopwatch clock;
+  std::size_t planned = before;
+  for (int i = 0; i < 40000; ++i) {
+    plan.reserve("", 64, i % 2 ? Lifetime::update : Lifetime::rollout);
+    planned = plan.planned_bytes(Memory::device);
+  }
+  EXPECT_EQ(planned - before, 20000u * 64);
+  EXPECT_LT(clock.seconds(), 1.0);  // some milliseconds
 }
 
 TEST(MemoryPlan, RefusesWhatDoesNotFitAndSaysWhatIsLarge) {

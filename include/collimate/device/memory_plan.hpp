@@ -45,6 +45,7 @@ class MemoryPlan {
   std::size_t bytes_of(Memory memory, Lifetime lifetime) const;
   Device* device_;
   std::vector<Entry> entries_;
+  std::size_t sums_[3][3] = {};  // bytes of the entries, by memory and lifetime
   Buffer buffers_[3];
   Staging staging_;
   Slot ring_;
