@@ -33,9 +33,8 @@ int ranks_sharing(const std::vector<RankCores>& places, int rank) {
 
 double quota_share(const std::vector<RankCores>& places, int rank) {
   const RankCores& own = places[rank];
-  const auto together =
-      std::count_if(places.begin(), places.end(), [&](const RankCores& other) { return other.node == own.node && other.group == own.group; });
-  return own.quota / static_cast<double>(together);
+  const auto together = [&](const RankCores& other) { return other.node == own.node && other.group == own.group; };
+  return own.quota / static_cast<double>(std::count_if(places.begin(), places.end(), together));
 }
 
 std::vector<RankCores> share_cores(World& world) {
@@ -73,9 +72,10 @@ std::string cores_report(const std::vector<RankCores>& places) {
       const RankCores& place = places[ranks[i]];
       std::vector<int> alike;
       for (; i < ranks.size() && same_cores(places[ranks[i]], place); ++i) alike.push_back(ranks[i]);
-      out += fmt::format("    {} {}: {} on {} {}{}\n", alike.size() > 1 ? "ranks" : "rank", core_list(alike), counted(place.threads, "thread"),
-                         place.cores.size() == 1 ? "core" : "cores", core_list(place.cores),
-                         place.quota > 0 ? fmt::format("; the CPU quota of the control group {} is {}", place.group, cores_text(place.quota)) : "");
+      const std::string quota =
+          place.quota > 0 ? fmt::format("; the CPU quota of the control group {} is {}", place.group, cores_text(place.quota)) : "";
+      out += fmt::format("    {} {}: {} on {} {}{}\n", alike.size() > 1 ? "ranks" : "rank", core_list(alike),
+                         counted(place.threads, "thread"), place.cores.size() == 1 ? "core" : "cores", core_list(place.cores), quota);
     }
   }
   return out;
@@ -114,8 +114,8 @@ std::vector<std::string> cores_warnings(const std::vector<RankCores>& places) {
     std::size_t threads = 0;
     for (const int rank : ranks) threads += static_cast<std::size_t>(places[rank].threads);
     if (static_cast<double>(threads) > std::max(1.0, first.quota))
-      sentences.push_back(fmt::format("on {} the {} of {} {} may use the time of {} together (CPU quota of the control group {}): they will be "
-                                      "held up, so ask for more cores, set OMP_NUM_THREADS lower, or start fewer ranks",
+      sentences.push_back(fmt::format("on {} the {} of {} {} may use the time of {} together (CPU quota of the control group {}): they will "
+                                      "be held up, so ask for more cores, set OMP_NUM_THREADS lower, or start fewer ranks",
                                       first.host, counted(threads, "thread"), ranks.size() > 1 ? "ranks" : "rank", core_list(ranks),
                                       cores_text(first.quota), where.second));
   }

@@ -90,7 +90,8 @@ void check_content(const std::string& path, Existing existing, Stages stages) {
 }
 
 /// Makes the folder ready for a run, locks it and returns its path. left: what was there and no run has written.
-std::string prepared(const std::string& path, Existing existing, Stages stages, std::optional<RunLock>& lock, std::vector<std::string>& left) {
+std::string prepared(const std::string& path, Existing existing, Stages stages, std::optional<RunLock>& lock,
+                     std::vector<std::string>& left) {
   RunFolder::check(path, existing, stages);
   try {
     fs::create_directories(path);

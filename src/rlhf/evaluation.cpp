@@ -24,7 +24,8 @@ Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* refer
   const Rollout& rollout = result.rollout;
   const Batch batch = session.batch(rollout.sequences);
   result.raw_scores = source.raw(rollout, batch);
-  if (const std::string equal = source.equal_scores(rollout, result.raw_scores); !equal.empty()) session.log.warning("evaluation: {}", equal);
+  const std::string equal = source.equal_scores(rollout, result.raw_scores);
+  if (!equal.empty()) session.log.warning("evaluation: {}", equal);
   const auto n = static_cast<double>(rollout.size());
   for (const double raw : result.raw_scores) {
     result.scores.push_back(source.normalisation()(raw));
@@ -57,16 +58,18 @@ Evaluation evaluate_policy(const Session& session, Engine& policy, Engine* refer
 void check_evaluation(const Session& session, const Dataset& prompts) {
   const std::int64_t samples = session.options.evaluate.samples;
   require(samples <= most_samples / std::max<std::int64_t>(1, prompts.size()),
-          "evaluate.samples = {} of each of the {} prompts of '{}' are more than the {} samples that an evaluation can hold: lower it", samples,
-          prompts.size(), prompts.path(), most_samples);
+          "evaluate.samples = {} of each of the {} prompts of '{}' are more than the {} samples that an evaluation can hold: lower it",
+          samples, prompts.size(), prompts.path(), most_samples);
   if (!session.options.evaluate.preferred || !session.first()) return;
   const std::vector<ExampleQuestion> questions = example_questions();
   for (std::int64_t i = 0; i < prompts.size(); ++i) {
     const PromptSample prompt = prompts.prompt(i);
-    require(std::any_of(questions.begin(), questions.end(),
-                        [&](const ExampleQuestion& q) { return q.answer == prompt.answer && prompt.text.find(q.prompt) != std::string::npos; }),
-            "evaluate.preferred counts answers that have the form the quickstart prefers, and prompt {} of '{}' is none of the quickstart's "
-            "questions: leave evaluate.preferred out, mean scores are reported in any case",
+    const auto is_prompt = [&](const ExampleQuestion& question) {
+      return question.answer == prompt.answer && prompt.text.find(question.prompt) != std::string::npos;
+    };
+    require(std::any_of(questions.begin(), questions.end(), is_prompt),
+            "evaluate.preferred counts answers that have the form the quickstart prefers, and prompt {} of '{}' is none of the "
+            "quickstart's questions: leave evaluate.preferred out, mean scores are reported in any case",
             i, prompts.path());
   }
 }

@@ -121,7 +121,8 @@ void LoraOptions::declare(OptionTable& t) {
   t.add("lora.alpha", alpha, "LoRA scaling: adapters are scaled by alpha / rank", more_than(0));
   t.add("lora.dropout", dropout, "dropout on the input of an adapter in SFT and reward training (PPO uses none)", between(0, 0.9));
   t.add("lora.targets", targets, "matrices of each block that get an adapter", one_of(adapter_targets()));
-  t.add("lora.stages", stages, "stages that train adapters; the others train whole models", one_of({learning_stages.begin(), learning_stages.end()}));
+  t.add("lora.stages", stages, "stages that train adapters; the others train whole models",
+        one_of({learning_stages.begin(), learning_stages.end()}));
   t.add("lora.base", base,
         "base model of a checkpoint with adapters, where it is no longer where the checkpoint says");
 }

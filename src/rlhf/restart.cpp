@@ -175,7 +175,9 @@ std::vector<StageInput> inputs_of(const Options& o, const std::string& stage) {
   const StageInput reward = {"ppo.reward", o.ppo.scorer.kind == "model" ? o.ppo.reward : "", InputKind::checkpoint},
                    words = {"ppo.scorer_lexicon", o.ppo.scorer.kind == "lexicon" ? o.ppo.scorer.lexicon : "", InputKind::file};
   if (stage == "sft")
-    return {{"sft.data", o.sft.data, InputKind::dataset, true}, {"sft.heldout", o.sft.heldout, InputKind::dataset}, {"sft.init", o.sft.init, InputKind::checkpoint}};
+    return {{"sft.data", o.sft.data, InputKind::dataset, true},
+            {"sft.heldout", o.sft.heldout, InputKind::dataset},
+            {"sft.init", o.sft.init, InputKind::checkpoint}};
   if (stage == "reward")
     return {{"reward.data", o.reward.data, InputKind::dataset, true},
             {"reward.heldout", o.reward.heldout, InputKind::dataset},
@@ -238,7 +240,8 @@ void check_restart(const Session& session, const std::string& stage, const Resum
   const SavedModels saved(resume.folder);
   const auto lengths = lengths_of(stage);
   const auto is_length = [](const std::string& name) {
-    return std::any_of(learning_stages.begin(), learning_stages.end(), [&](const char* stage) { return contains(lengths_of(stage), name); });
+    const auto has_it = [&](const char* other) { return contains(lengths_of(other), name); };
+    return std::any_of(learning_stages.begin(), learning_stages.end(), has_it);
   };
   for (const Difference& difference : differences(session, saved)) {
     const bool own_length = contains(lengths, difference.name), length = own_length || is_length(difference.name);

@@ -10,7 +10,8 @@ namespace collimate::rlhf {
 
 namespace {
 
-// The sequences of a prompt group have numbers of their own, which key random numbers: chosen and rejected of its first pair, of its second ...
+// The sequences of a prompt group have numbers of their own, which key random numbers: chosen and rejected of its first pair, of its
+// second ...
 constexpr std::int64_t numbers_of_group = 1 << 16;
 
 std::int64_t first_id(std::int64_t group) { return group * numbers_of_group; }
@@ -22,8 +23,8 @@ std::string pair_name(const Dataset& data, std::int64_t id) {
 void check_groups(const Dataset& data) {
   for (std::int64_t group = 0; group < data.size(); ++group)
     require(data.pairs(group) <= numbers_of_group / 2,
-            "prompt group {} of '{}' has {} pairs, and a group can have {} at most: prepare the pairs of a prompt apart (--group-pairs none)", group,
-            data.path(), data.pairs(group), numbers_of_group / 2);
+            "prompt group {} of '{}' has {} pairs, and a group can have {} at most: prepare the pairs of a prompt apart (--group-pairs none)",
+            group, data.path(), data.pairs(group), numbers_of_group / 2);
 }
 
 }  // namespace

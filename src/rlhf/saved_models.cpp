@@ -57,7 +57,8 @@ std::string SavedModels::instruction_set() const { return meta_->root.value("bui
 
 bool SavedModels::can_go_on() const {
   const auto& all = reader_.tensors();
-  return std::any_of(all.begin(), all.end(), [](const CheckpointTensor& one) { return one.name.find("/first_moment/") != std::string::npos; });
+  const auto is_moment = [](const CheckpointTensor& one) { return one.name.find("/first_moment/") != std::string::npos; };
+  return std::any_of(all.begin(), all.end(), is_moment);
 }
 
 void SavedModels::check_shape(const std::string& tensor, const Shape& wanted) const {
@@ -168,7 +169,8 @@ void SavedModels::merge(const std::string& model, const LoraConfig& lora, Parame
     std::vector<float> product(width);
     store.change(w, [&](std::int64_t element, std::span<float> values) {
       while (!values.empty()) {  // a row after the other
-        const std::int64_t row = element / width, first = element % width, count = std::min<std::int64_t>(width - first, std::ssize(values));
+        const std::int64_t row = element / width, first = element % width;
+        const std::int64_t count = std::min<std::int64_t>(width - first, std::ssize(values));
         std::fill_n(product.begin(), count, 0.0f);
         for (std::int64_t k = 0; k < lora.rank; ++k)
           for (std::int64_t c = 0; c < count; ++c) product[c] = std::fma(b[row * lora.rank + k], a[k * width + first + c], product[c]);

@@ -16,8 +16,8 @@ void check_answers(const Session& session, const Dataset& prompts) {
   for (std::int64_t i = 0; i < prompts.size(); ++i) {
     const std::string answer = prompts.prompt(i).answer;
     require(reference_number(answer).has_value(),
-            "ppo.scorer = exact compares with the number of a reference answer, and prompt {} of '{}' has {}: prepare the prompts from records "
-            "with the field 'answer', or choose another ppo.scorer",
+            "ppo.scorer = exact compares with the number of a reference answer, and prompt {} of '{}' has {}: prepare the prompts from "
+            "records with the field 'answer', or choose another ppo.scorer",
             i, prompts.path(), answer.empty() ? "no answer" : fmt::format("the answer '{}'", answer));
   }
 }
@@ -32,7 +32,11 @@ std::string ScoreSource::name() const {
   const ScorerOptions& o = session_.options.ppo.scorer;
   if (model_) return fmt::format("model {} {} {}", base_hash(model_->store()), normalisation_.gain, normalisation_.bias);
   const std::string form = o.exact_answer == "marked" ? "" : o.exact_answer;
-  std::string which = o.kind == "exact" ? form : o.kind == "regex" ? o.pattern : o.kind == "length" ? std::to_string(o.length) : o.kind == "process" ? o.command : "";
+  std::string which = o.kind == "exact"     ? form
+                      : o.kind == "regex"   ? o.pattern
+                      : o.kind == "length"  ? std::to_string(o.length)
+                      : o.kind == "process" ? o.command
+                                            : "";
   agree_on(session_.ranks(), [&] {
     if (o.kind != "lexicon" || !session_.first()) return;
     which = checksum_text(checksum(read_file(session_.path(o.lexicon))));
@@ -66,8 +70,8 @@ std::string ScoreSource::equal_scores(const Rollout& rollout, std::span<const do
     why = "has the reward model learned anything?";
   else if (const std::string known = session_.scorer->why_equal(samples_of(rollout)); !known.empty())
     why = known;
-  return fmt::format("the scorer {} gives all {} samples the score {:.6g}, from which nothing is learned: {}", session_.options.ppo.scorer.kind,
-                     scores.size(), (scores[0] - in.bias) / in.gain, why);
+  return fmt::format("the scorer {} gives all {} samples the score {:.6g}, from which nothing is learned: {}",
+                     session_.options.ppo.scorer.kind, scores.size(), (scores[0] - in.bias) / in.gain, why);
 }
 
 std::vector<double> ScoreSource::raw(const Rollout& rollout, const Batch& batch) const {
@@ -86,7 +90,8 @@ std::vector<double> ScoreSource::raw(const Rollout& rollout, const Batch& batch)
       constexpr double most = std::numeric_limits<float>::max();
       require(
           std::abs(score) <= most && std::abs(normalisation_(score)) <= most,
-          "the scorer {} gives sample {} the score {}, times ppo.scorer_sign = {}: a reward can be no larger than {:.3g}, so scale the scores",
+          "the scorer {} gives sample {} the score {}, times ppo.scorer_sign = {}: a reward can be no larger than {:.3g}, so scale "
+          "the scores",
           o.kind == "process" ? fmt::format("'{}'", o.command) : o.kind, samples[scores.size()].index, raw, o.sign, most);
       scores.push_back(score);
     }

@@ -93,7 +93,8 @@ TEST(RankCores, SharingReportAndWarnings) {
 }
 
 TEST(RankCores, RanksShareTheQuotaOfTheirControlGroup) {
-  std::vector<RankCores> places = {{0, "a", {0}, 1, 8, 3, "/job"}, {0, "a", {1}, 1, 8, 3, "/job"}, {0, "a", {2}, 1, 8, 0, ""}, {1, "b", {0}, 1, 2, 3, "/job"}};
+  std::vector<RankCores> places = {
+      {0, "a", {0}, 1, 8, 3, "/job"}, {0, "a", {1}, 1, 8, 3, "/job"}, {0, "a", {2}, 1, 8, 0, ""}, {1, "b", {0}, 1, 2, 3, "/job"}};
   EXPECT_EQ(quota_share(places, 0), 1.5);
   EXPECT_EQ(quota_share(places, 2), 0);
   EXPECT_EQ(quota_share(places, 3), 3);

@@ -262,8 +262,8 @@ TEST(RunFolder, DoesNotFollowALinkToReplaceCheckpoints) {
   put_checkpoint(theirs + "/sft");
   fs::remove(path + "/checkpoints");
   fs::create_directory_symlink(theirs, path + "/checkpoints");
-  for (const auto& answer :
-       {refusal([&] { RunFolder run(path, Existing::replace, stages); }), refusal([&] { RunFolder::check(path, Existing::replace, stages); })})
+  for (const auto& answer : {refusal([&] { RunFolder run(path, Existing::replace, stages); }),
+                             refusal([&] { RunFolder::check(path, Existing::replace, stages); })})
     EXPECT_SAYS(answer, "/checkpoints' is a symbolic link");
   EXPECT_TRUE(fs::exists(theirs + "/sft/manifest.json") && fs::exists(path + "/deck.ini"));
   EXPECT_EQ(refusal([&] { RunFolder run(path, Existing::go_on, stages); }), "accepted");

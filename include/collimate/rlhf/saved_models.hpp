@@ -14,7 +14,8 @@ namespace collimate::rlhf {
 /// A published checkpoint with models in it, opened for reading.
 ///
 /// Tensors are named <model>/value/<parameter> and, where a run can go on from it, <model>/first_moment/... and <model>/second_moment/....
-/// The manifest's meta is {"models": {name: card}, "tokenizer", "template", "settled", "ends", "generation", "chat_template", "stage", "complete", "progress", "build"}.
+/// The manifest's meta is {"models": {name: card}, "tokenizer", "template", "settled", "ends", "bos", "generation", "chat_template", "stage",
+/// "complete", "progress", "deck", "build"}.
 class SavedModels {
  public:
   /// base: where to look for the base of a model with adapters that is not where the checkpoint says.
@@ -37,8 +38,8 @@ class SavedModels {
   /// checkpoint lacks keep what they hold. Adapters are merged into their base: W + scale (B A), where B A is summed by fused
   /// multiply-adds in fp32, the ranks in order; a base with another hash than theirs is refused. Collective.
   void load(const std::string& model, ParameterStore& store, bool moments = false) const;
-  /// Of a model that was saved as adapters: fills a store with their base, and one with them; `base` are the parameters that they go on with.
-  /// Collective.
+  /// Of a model that was saved as adapters: fills a store with their base, and one with them; `base` are the parameters that they go on
+  /// with. Collective.
   void load_base(const std::string& model, ParameterStore& base) const;
   void load_adapters(const std::string& model, ParameterStore& adapters, const ParameterStore& base, bool moments) const;
   /// Fills the value head of a store of adapters, where the model has one.

@@ -15,7 +15,8 @@ struct TextRules {
   std::string tokenizer;  ///< Tokenizer::serialize(); empty: the model has none
   Template rules;
   bool settled = true;  ///< false: nobody chose the template, and the first dataset brings it (an import without a template's options)
-  std::vector<std::int32_t> ends = {};  ///< all ids that the imported folder named as ends of text; what is learned ends with the tokenizer's EOS
+  /// All ids that the imported folder named as ends of text; what is learned ends with the tokenizer's EOS.
+  std::vector<std::int32_t> ends = {};
   std::optional<std::int32_t> bos = {};  ///< where there is no tokenizer to name it
   std::string generation = {};           ///< what generation_config.json says beside token ids, JSON or "": kept for the export
   std::string chat_template = {};  ///< the Jinja text that the imported folder had, or "": kept for the export
