@@ -1,5 +1,6 @@
 #pragma once
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -26,7 +27,8 @@ struct Bench {
   std::unique_ptr<RunFolder> folder;
   fs::path root;
 
-  explicit Bench(const std::string& name) : root(fs::temp_directory_path() / fmt::format("collimate-{}-{}", name, world.size())) {
+  /// Its folder is this mpirun's own: two runs of the tests beside each other do not meet.
+  explicit Bench(const std::string& name) : root(fs::temp_directory_path() / fmt::format("collimate-{}-{}", name, ::getppid())) {
     options.run.folder = (root / "run").string();
     options.model.layers = 2;
     options.model.width = 32;
