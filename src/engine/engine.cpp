@@ -147,17 +147,27 @@ std::unique_ptr<Transfer> Engine::send_stage(Tensor data, int to) {
 
 void Engine::receive_stage(Tensor data, int from) { division_.along(Axis::pipeline).receive(data, from, *stream_); }
 
-/// The chunk that is wanted first after grain g of a scoring.
-int Engine::after(std::size_t g, std::span<const Grain> grains) const { return g + 1 < grains.size() ? transformer_.first_chunk() : -1; }
+/// One more pass of which the stores know what it will fetch.
+void Engine::announce(const Route& route) {
+  store_->itinerary().add(route.own);
+  if (adapters_) adapters_->itinerary().add(route.adapters);
+}
+
+void Engine::forget_routes() {
+  store_->itinerary().clear();
+  if (adapters_) adapters_->itinerary().clear();
+}
 
 void Engine::score_all(std::span<const Grain> all, const std::function<void(std::size_t, const Grain&, Tensor)>& head) {
   const std::vector<Grain> grains = checked(all);
+  forget_routes();
+  for (std::size_t g = 0; g < grains.size(); ++g) announce(transformer_.scoring_route());
   for (std::size_t g = 0; g < grains.size(); ++g) {
     const GrainView view = upload(score_.grain, grains[g]);
     const std::int64_t rows = view.rows();
     score_.sent.reset();  // what was sent may lie where the next one comes
     if (rows && !division_.first_stage()) receive_stage(score_.activations.x[0].slice(0, rows), division_.stage() - 1);
-    const Tensor out = transformer_.forward(score_.activations, weights(), {.stream = *stream_, .grain = view, .next = after(g, grains)});
+    const Tensor out = transformer_.forward(score_.activations, weights(), {.stream = *stream_, .grain = view});
     if (division_.last_stage())
       head(g, grains[g], out);
     else if (rows)
@@ -171,7 +181,7 @@ void Engine::score(std::span<const Grain> grains, float temperature, const EachS
   ensure(transformer_.head() == Head::policy, "model {} has another head", store_->model());
   std::vector<float> logprob, entropy;
   score_all(grains, [&](std::size_t g, const Grain& grain, Tensor hidden) {
-    const Lease lease = transformer_.fetch_head(weights(), after(g, grains));
+    const Lease lease = transformer_.fetch_head(weights());
     logprob.resize(grain.tokens.size());
     entropy.resize(grain.tokens.size());
     if (grain.tokens.empty()) return;
@@ -184,7 +194,7 @@ void Engine::values(std::span<const Grain> grains, const EachValued& each) {
   ensure(transformer_.head() == Head::value, "model {} has another head", store_->model());
   std::vector<float> values;
   score_all(grains, [&](std::size_t g, const Grain& grain, Tensor hidden) {
-    const Lease lease = transformer_.fetch_head(weights(), after(g, grains));
+    const Lease lease = transformer_.fetch_head(weights());
     values.resize(grain.tokens.size());
     if (grain.tokens.empty()) return;
     const Tensor out = score_.values.slice(0, hidden[0]);
@@ -206,26 +216,25 @@ void Engine::values(const Grain& grain, std::span<float> values) {
 }
 
 // The key of a step's dropout: the seed moved by the step, so that every step has its own masks.
-Pass Engine::learning_pass(const GrainView& grain, const Dropout& dropout, int next) {
+Pass Engine::learning_pass(const GrainView& grain, const Dropout& dropout) {
   const std::uint64_t seed = dropout.seed + 0x9e3779b97f4a7c15ull * static_cast<std::uint64_t>(dropout.step);
   return {.stream = *stream_,
           .grain = grain,
           .dropout = dropout.probability,
           .adapter_dropout = dropout.adapters,
-          .key = RandomKey(seed, Purpose::dropout),
-          .next = next};
+          .key = RandomKey(seed, Purpose::dropout)};
 }
 
-void Engine::train_forward(InFlight& flight, const Grain& grain, const Dropout& dropout, int next) {
+void Engine::train_forward(InFlight& flight, const Grain& grain, const Dropout& dropout) {
   flight.view = upload(flight.buffers, grain);
   const std::int64_t rows = flight.view.rows();
   flight.sent.reset();
   if (rows && !division_.first_stage()) receive_stage(flight.activations.x[0].slice(0, rows), division_.stage() - 1);
-  const Tensor out = transformer_.forward(flight.activations, weights(), learning_pass(flight.view, dropout, next));
+  const Tensor out = transformer_.forward(flight.activations, weights(), learning_pass(flight.view, dropout));
   if (rows && !division_.last_stage()) flight.sent = send_stage(out, division_.stage() + 1);
 }
 
-void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& grain, const Dropout& dropout, int next,
+void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& grain, const Dropout& dropout,
                             const std::function<void(std::size_t, const Grain&, Tensor, Tensor)>& head) {
   const std::int64_t rows = flight.view.rows();
   const Tensor dhidden = learn_.dhidden.slice(0, rows), gradient = flight.activations.gradient.slice(0, rows);
@@ -237,7 +246,7 @@ void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& gr
   } else if (rows) {
     receive_stage(gradient, division_.stage() + 1);
   }
-  transformer_.backward(dhidden, flight.activations, weights(), learning_pass(flight.view, dropout, next));
+  transformer_.backward(dhidden, flight.activations, weights(), learning_pass(flight.view, dropout));
   if (rows && !division_.first_stage()) learn_.sent = send_stage(gradient, division_.stage() - 1);
   learning().close_grain();
 }
@@ -247,14 +256,15 @@ void Engine::train(std::span<const Grain> all, const Dropout& dropout,
   ensure(learning().learns(), "model {} was not planned to learn", store_->model());
   const std::vector<Grain> grains = checked(all);
   const auto actions = one_forward_one_backward(division_.stage(), division_.stages(), static_cast<int>(grains.size()));
-  for (std::size_t i = 0; i < actions.size(); ++i) {
-    const auto g = static_cast<std::size_t>(actions[i].grain);
+  forget_routes();
+  for (const Action& action : actions) announce(action.forward ? transformer_.forward_route() : transformer_.backward_route());
+  for (const Action& action : actions) {
+    const auto g = static_cast<std::size_t>(action.grain);
     InFlight& flight = learn_.flights[g % learn_.flights.size()];
-    const int next = i + 1 == actions.size() ? -1 : actions[i + 1].forward ? transformer_.first_chunk() : transformer_.last_chunk();
-    if (actions[i].forward)
-      train_forward(flight, grains[g], dropout, next);
+    if (action.forward)
+      train_forward(flight, grains[g], dropout);
     else
-      train_backward(flight, g, grains[g], dropout, next, head);
+      train_backward(flight, g, grains[g], dropout, head);
   }
   learn_.sent.reset();
   for (InFlight& flight : learn_.flights) flight.sent.reset();
@@ -303,6 +313,7 @@ void Engine::forward_backward(const Grain& grain, const Dropout& dropout, const 
 std::vector<float> Engine::logits(const Grain& grain) {
   ensure(policy_.has_value(), "model {} has another head", store_->model());
   check(grain);
+  forget_routes();
   const GrainView view = upload(score_.grain, grain);
   const Tensor hidden = transformer_.forward(score_.activations, weights(), {.stream = *stream_, .grain = view});
   std::vector<float> out(view.rows() * transformer_.config().vocabulary);

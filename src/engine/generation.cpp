@@ -214,6 +214,7 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
   ensure(use_.slots > 0 && transformer_.head() == Head::policy, "model {} was not planned to generate", store_->model());
   if (!attempt([&] { check(prompts, how); })) prompts = {};
   std::vector<Continuation> out(prompts.size());
+  forget_routes();
   store_->hold_all();
   if (adapters_) adapters_->hold_all();
   std::vector<Group> groups;

@@ -120,6 +120,7 @@ Transformer::Transformer(const ModelConfig& config, Head head, const Division& d
   for (std::int64_t i = 0; i < mine_.count; ++i)
     blocks_.emplace_back(config_, layout_, lora_, adapter_layout_, static_cast<int>(mine_.begin + i));
   if (division.last_stage()) final_norm_.emplace(config_, layout_, "final_norm");
+  make_routes();
   if (config_.positions == Positions::rotary) rotary_ = plan.reserve("rotary table", Shape{config_.context, config_.head_size}, DType::f32);
 }
 
@@ -212,14 +213,29 @@ int Transformer::adapter_chunk(int chunk) const {
   return block >= 0 && block < config_.layers ? block : -1;
 }
 
-BlockLease Transformer::fetch_block(const ModelWeights& weights, std::size_t i, int next) const {
-  const int chunk = chunk_of_block(i);
-  return {weights.own.fetch(chunk, next), weights.adapters ? weights.adapters->fetch(adapter_chunk(chunk), adapter_chunk(next)) : Lease()};
+void Transformer::make_routes() {
+  const auto both = [&](std::vector<int>& own, std::vector<int>& adapters, std::size_t block) {
+    own.push_back(chunk_of_block(block));
+    adapters.push_back(adapter_chunk(own.back()));
+  };
+  const bool last = division_.last_stage();
+  if (division_.first_stage()) forward_.own.push_back(0);
+  if (division_.first_stage() && config_.positions == Positions::learned) forward_.own.push_back(1);
+  for (std::size_t i = 0; i < blocks_.size(); ++i) both(forward_.own, forward_.adapters, i);
+  if (last) forward_.own.push_back(final_chunk());
+  scoring_ = forward_;
+  if (last)
+    for (Route* route : {&scoring_, &backward_}) (head_apart() ? route->adapters : route->own).push_back(head_chunk_);
+  if (last) backward_.own.push_back(final_chunk());
+  for (std::size_t i = blocks_.size(); i-- > 0;) both(backward_.own, backward_.adapters, i);
 }
 
-Lease Transformer::fetch_head(const ModelWeights& weights, int next) const {
-  return head_apart() ? weights.adapters->fetch(head_chunk_) : weights.own.fetch(head_chunk_, next);
+BlockLease Transformer::fetch_block(const ModelWeights& weights, std::size_t i) const {
+  const int chunk = chunk_of_block(i);
+  return {weights.own.fetch(chunk), weights.adapters ? weights.adapters->fetch(adapter_chunk(chunk)) : Lease()};
 }
+
+Lease Transformer::fetch_head(const ModelWeights& weights) const { return (head_apart() ? *weights.adapters : weights.own).fetch(head_chunk_); }
 void Transformer::reduce_head(const ModelWeights& weights) const { (head_apart() ? *weights.adapters : weights.own).reduce(head_chunk_); }
 
 Tensor Transformer::forward(const Activations& a, const ModelWeights& weights, const Pass& pass) const {
@@ -233,12 +249,11 @@ Tensor Transformer::forward(const Activations& a, const ModelWeights& weights, c
       kernels::dropout(input(0), input(0), pass.dropout, pass.key, pass.grain.samples, pass.grain.positions.device, 0, stream);
   }
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const int next = i + 1 < blocks_.size() ? chunk_of_block(i + 1) : last ? final_chunk() : pass.next;
-    const BlockLease lease = fetch_block(weights, i, next);
+    const BlockLease lease = fetch_block(weights, i);
     if (rows) blocks_[i].forward(input(i + 1), input(i), a.blocks[all ? i : 0], lease, a.scratch, rotary(), pass);
   }
   if (!last) return input(blocks_.size());
-  const Lease lease = weights.own.fetch(final_chunk(), head_apart() ? -1 : head_chunk_);
+  const Lease lease = weights.own.fetch(final_chunk());
   if (rows) final_norm_->forward(a.final_norm, input(blocks_.size()), lease, stream);
   return a.final_norm.y.slice(0, rows);
 }
@@ -248,7 +263,7 @@ void Transformer::backward(Tensor dhidden, const Activations& a, const ModelWeig
   const std::int64_t rows = pass.grain.rows();
   const Tensor gradient = a.gradient.slice(0, rows);
   if (final_norm_) {
-    const Lease lease = weights.own.fetch(final_chunk(), chunk_of_block(blocks_.size() - 1));
+    const Lease lease = weights.own.fetch(final_chunk());
     if (rows) {
       gradient.zero(stream);
       final_norm_->backward(gradient, dhidden, a.x.back().slice(0, rows), a.final_norm, lease, stream);
@@ -256,7 +271,7 @@ void Transformer::backward(Tensor dhidden, const Activations& a, const ModelWeig
     weights.own.reduce(final_chunk());
   }
   for (std::size_t i = blocks_.size(); i-- > 0;) {
-    const BlockLease lease = fetch_block(weights, i, i > 0 ? chunk_of_block(i - 1) : pass.next);
+    const BlockLease lease = fetch_block(weights, i);
     const Tensor x = a.x[i].slice(0, rows);
     if (rows) {
       blocks_[i].recompute(recompute_.of(static_cast<int>(mine_.begin + static_cast<std::int64_t>(i))), x, a.blocks[i], lease, a.scratch,
@@ -289,19 +304,19 @@ void Transformer::backward_embedding(const Activations& a, const ModelWeights& w
 
 void Transformer::embed(Tensor x, const ModelWeights& weights, Tensor tokens, Tensor positions, const ShardTree& tree,
                         Stream& stream) const {
-  const bool rows = x[0] > 0, learned = config_.positions == Positions::learned;
-  const Lease embedding = weights.own.fetch(0, learned ? 1 : chunk_of_block(0));
+  const bool rows = x[0] > 0;
   const Parameter& table = layout_.parameter("embedding.weight");
-  if (rows) {
-    x.zero(stream);
-    for (std::size_t v = 0; v < table.parts.size(); ++v)
-      if (table.parts[v].held()) kernels::embedding_forward(x, embedding.at(table.parts[v]), tokens, table.bounds[v], stream);
-    // One rank has each row, the others zeros: as whole numbers their sum is the row, also where it is -0.
-    const auto as_whole_numbers = [](const Tensor& t) { return Tensor(t.data(), DType::i32, t.shape(), t.device()); };
-    if (tree.shared()) all_reduce(*tree.ranks, as_whole_numbers(x), as_whole_numbers(tree.exchange), stream);
+  if (rows) x.zero(stream);
+  {
+    const Lease lease = weights.own.fetch(0);
+    for (std::size_t v = 0; rows && v < table.parts.size(); ++v)
+      if (table.parts[v].held()) kernels::embedding_forward(x, lease.at(table.parts[v]), tokens, table.bounds[v], stream);
   }
-  if (!learned) return;
-  const Lease lease = weights.own.fetch(1, chunk_of_block(0));
+  // One rank has each row, the others zeros: as whole numbers their sum is the row, also where it is -0.
+  const auto as_whole_numbers = [](const Tensor& t) { return Tensor(t.data(), DType::i32, t.shape(), t.device()); };
+  if (rows && tree.shared()) all_reduce(*tree.ranks, as_whole_numbers(x), as_whole_numbers(tree.exchange), stream);
+  if (config_.positions != Positions::learned) return;
+  const Lease lease = weights.own.fetch(1);
   if (rows) kernels::embedding_add(x, lease.at(layout_.view("position.weight")), positions, stream);
 }
 
@@ -310,7 +325,7 @@ Tensor Transformer::decode(const Activations& a, const ModelWeights& weights, co
   const std::int64_t rows = tokens[0];
   if (division_.first_stage()) embed(a.x[0].slice(0, rows), weights, tokens, positions.device, a.scratch.tree, stream);
   for (std::size_t i = 0; i < blocks_.size(); ++i)
-    blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0], fetch_block(weights, i, -1), a.scratch,
+    blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0], fetch_block(weights, i), a.scratch,
                       rotary(), cache, slots, positions, stream);
   const Tensor out = a.x[blocks_.size() % 2].slice(0, rows);
   if (!final_norm_) return out;

@@ -31,7 +31,10 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
   value_ = plan.reserve(model_ + " values", placement.values ? share : all, DType::f32);
   scalars_ = plan.reserve(model_ + " norm and hash", {std::max<std::int64_t>(1, learns() ? layout_.largest_chunk() / kernels::chunk_block : 0)}, DType::f64);
   if (placement.values) {
-    for (Slot& slot : fetched_slot_) slot = plan.reserve(model_ + " fetched chunk", largest, DType::f32);
+    windows_.resize(2);
+    windows_slot_ = plan.reserve(model_ + " fetched chunks", {std::ssize(windows_), layout_.largest_chunk()}, DType::f32);
+    for (int c = 0; c < static_cast<int>(layout_.chunks().size()); ++c)
+      if (layout_.chunks()[c].size) all_chunks_.push_back(c);
     if (use.generates) whole_ = plan.reserve(model_ + " values, whole, to generate", all, DType::f32, Lifetime::rollout);
   }
   for (const auto& tie : layout_.ties())
@@ -78,17 +81,19 @@ Tensor ParameterStore::all(Kind kind) const {
   return plan_->at(slot, {sharded(kind) ? owned_size() : layout_.size()});
 }
 
-Lease ParameterStore::fetch(int index, int next) {
+Lease ParameterStore::fetch(int index) {
   const Chunk& chunk = layout_.chunks()[chunk_of(index)];
-  Lease lease = fetch_gradient(index);
-  if (!sharded(Kind::value)) {
-    lease.value = value().slice(chunk.offset, chunk.size);
-  } else if (holds_all_) {
-    lease.value = plan_->at(whole_, {layout_.size()}).slice(chunk.offset, chunk.size);
-  } else {
-    lease.value = gathered(chunk_of(index));
-    if (next >= 0) start_gather(place(chunk_of(next), last_fetched_), chunk_of(next));
+  const Tensor gradient = fetch_gradient(index).gradient;
+  if (!itinerary_.done()) {
+    ensure(itinerary_.ahead(0) == index, "{}: chunk {} is fetched where {} was to come", model_, index, itinerary_.ahead(0));
+    itinerary_.advance();
   }
+  if (!sharded(Kind::value)) return {value().slice(chunk.offset, chunk.size), gradient};
+  if (holds_all_) return {plan_->at(whole_, {layout_.size()}).slice(chunk.offset, chunk.size), gradient};
+  Window& window = bring(chunk_of(index));
+  Lease lease(place_of(window).slice(0, chunk.size), gradient, &window);
+  if (const int next = itinerary_.ahead(0); next >= 0 && !window_of(chunk_of(next)))
+    if (Window* const room = free_window()) start_gather(*room, chunk_of(next));
   return lease;
 }
 
@@ -232,7 +237,7 @@ void ParameterStore::change(const Parameter& parameter, const Change& change) co
 void ParameterStore::for_each_run(Kind kind, const Parameter& parameter, std::int64_t begin, std::int64_t count, Extent extent,
                                   const Run& run) const {
   if (kind == Kind::value)
-    for (Fetched& fetched : fetched_) fetched = {};  // the values may be changed here
+    forget_windows();  // the values may be changed here
   const Tensor whole = all(kind);
   const int chunk = parameter.chunk;
   const Part own = owned_of(chunk), wanted = extent == Extent::counted ? counted(chunk)

@@ -39,23 +39,46 @@ std::string groups_text(const std::map<std::uint64_t, std::vector<int>>& ranks) 
 
 }  // namespace
 
-/// Which of the two places a chunk may take: the one that has it, or the one that is not `keep`.
-int ParameterStore::place(int chunk, int keep) {
-  for (int p = 0; p < 2; ++p)
-    if (fetched_[p].chunk == chunk) return p;
-  return 1 - keep;
+Window* ParameterStore::window_of(int chunk) {
+  for (Window& window : windows_)
+    if (window.chunk == chunk) return &window;
+  return nullptr;
 }
 
-/// Sends this rank's share of a chunk to all replicas and receives theirs; the place is ready when the transfer is.
-void ParameterStore::start_gather(int place, int chunk) {
-  Fetched& fetched = fetched_[place];
-  if (fetched.chunk == chunk) return;
-  fetched.transfer.reset();
-  fetched.chunk = chunk;
+/// One without a lease whose chunk is needed last, or never again as far as is known.
+Window* ParameterStore::free_window() {
+  Window* best = nullptr;
+  std::size_t latest = 0;
+  for (Window& window : windows_) {
+    if (window.leases > 0) continue;
+    std::size_t use = 0;
+    while (use < windows_.size() && (itinerary_.ahead(use) < 0 || chunk_of(itinerary_.ahead(use)) != window.chunk)) ++use;
+    if (best && use <= latest) continue;
+    best = &window;
+    latest = use;
+  }
+  return best;
+}
+
+Tensor ParameterStore::place_of(const Window& window) const {
+  const std::int64_t most = layout_.largest_chunk();
+  return plan_->at(windows_slot_, {std::ssize(windows_), most}).slice(&window - windows_.data(), 1).reshape({most});
+}
+
+void ParameterStore::forget_windows() const {
+  for (Window& window : windows_) {
+    ensure(window.leases == 0, "{}: values change while chunk {} is used", model_, window.chunk);
+    window = {};
+  }
+}
+
+/// Sends this rank's share of a chunk to all replicas and receives theirs; the window is ready when the transfer is.
+void ParameterStore::start_gather(Window& window, int chunk) {
+  window = {.chunk = chunk};
   const std::int64_t size = layout_.chunks()[chunk].size;
   const int ranks = division_.ranks(Axis::data), me = division_.rank(Axis::data);
   Stream& stream = plan_->device().stream();
-  const Tensor target = plan_->at(fetched_slot_[place], {size});
+  const Tensor target = place_of(window).slice(0, size);
   const Tensor mine = value().slice(owned_[chunk], owned_of(chunk).count);
   const Tensor own = target.slice(owned_of(chunk).begin, owned_of(chunk).count);
   copy(own, mine, stream);
@@ -66,27 +89,31 @@ void ParameterStore::start_gather(int place, int chunk) {
     if (mine.count()) sends.push_back({mine, to});
     if (const Part part = owned_part(size, from, ranks); part.count) receives.push_back({target.slice(part.begin, part.count), from});
   }
-  fetched.transfer = division_.along(Axis::data).start(sends, receives, stream);
+  window.transfer = division_.along(Axis::data).start(sends, receives, stream);
 }
 
-Tensor ParameterStore::gathered(int chunk) {
-  const int p = place(chunk, last_fetched_);
-  start_gather(p, chunk);
-  last_fetched_ = p;
-  if (fetched_[p].transfer) fetched_[p].transfer->wait();
-  fetched_[p].transfer.reset();
-  return plan_->at(fetched_slot_[p], {layout_.chunks()[chunk].size});
+/// The window with the values of a chunk.
+Window& ParameterStore::bring(int chunk) {
+  Window* window = window_of(chunk);
+  if (!window) {
+    window = free_window();
+    ensure(window != nullptr, "{}: chunk {} is fetched while {} others are used", model_, chunk, windows_.size());
+    start_gather(*window, chunk);
+  }
+  if (window->transfer) window->transfer->wait();
+  window->transfer.reset();
+  return *window;
 }
 
 void ParameterStore::hold_all() {
   if (!sharded(Kind::value)) return;
   ensure(whole_ && !holds_all_, "model {} was not planned to be held whole, or is already", model_);
   const Tensor whole = plan_->at(whole_, {layout_.size()});
-  for (int c = 0; c < static_cast<int>(layout_.chunks().size()); ++c) {
+  itinerary_.clear();
+  itinerary_.add(all_chunks_);
+  for (const int c : all_chunks_) {
     const Chunk& chunk = layout_.chunks()[c];
-    if (!chunk.size) continue;
-    const Tensor value = gathered(c);
-    copy(whole.slice(chunk.offset, chunk.size), value, plan_->device().stream());
+    copy(whole.slice(chunk.offset, chunk.size), fetch(c).value, plan_->device().stream());
   }
   holds_all_ = true;
 }
@@ -108,7 +135,7 @@ void ParameterStore::finish_step() {
     sum_of_step_ = run_sum_->finish(division_.along(Axis::data), grains_, stream);
   else
     sum_of_step_ = shared_sum_->finish(stream);
-  for (Fetched& fetched : fetched_) fetched = {};  // values will change
+  forget_windows();  // values will change
   exchange_ties();
   if (!division_.placement().moments && division_.ordered) gather_chunks(sum_of_step_);
 }

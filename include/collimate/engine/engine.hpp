@@ -173,15 +173,16 @@ class Engine {
   void check(const Grain& grain) const;
   std::vector<Grain> checked(std::span<const Grain> grains);
   GrainView upload(const GrainBuffers& buffers, const Grain& grain);
-  Pass learning_pass(const GrainView& grain, const Dropout& dropout, int next);
+  Pass learning_pass(const GrainView& grain, const Dropout& dropout);
   std::unique_ptr<Transfer> send_stage(Tensor data, int to);
   void receive_stage(Tensor data, int from);
-  int after(std::size_t g, std::span<const Grain> grains) const;
+  void announce(const Route& route);
+  void forget_routes();
   void score_all(std::span<const Grain> grains, const std::function<void(std::size_t, const Grain&, Tensor hidden)>& head);
   void train(std::span<const Grain> grains, const Dropout& dropout,
              const std::function<void(std::size_t, const Grain&, Tensor dhidden, Tensor hidden)>& head);
-  void train_forward(InFlight& flight, const Grain& grain, const Dropout& dropout, int next);
-  void train_backward(InFlight& flight, std::size_t index, const Grain& grain, const Dropout& dropout, int next,
+  void train_forward(InFlight& flight, const Grain& grain, const Dropout& dropout);
+  void train_backward(InFlight& flight, std::size_t index, const Grain& grain, const Dropout& dropout,
                       const std::function<void(std::size_t, const Grain&, Tensor dhidden, Tensor hidden)>& head);
   class Group;
   void check(std::span<const Prompt> prompts, const GenerateOptions& how) const;

@@ -35,7 +35,6 @@ struct Pass {
   RandomKey key{0, Purpose::dropout};  ///< of this optimizer step
   KvCache* cache = nullptr;            ///< where a prompt's keys and values go, if anywhere
   kernels::Ragged slots = {};          ///< [S], the cache slot of each sample
-  int next = -1;                       ///< the chunk with which this stage goes on after this pass, if any
 };
 
 /// The sum over the virtual shards of a layer (numerics contract R2): this rank's shards first, then the ranks that share the layer, one

@@ -193,6 +193,11 @@ struct RecomputePlan {
 /// head's products count on the last stage. Throws where there are more stages than blocks.
 Part stage_blocks(const ModelConfig& config, Head head, int stage, int stages);
 
+/// The chunks whose values a pass fetches, in order: from a model's own parameters, and from its adapters.
+struct Route {
+  std::vector<int> own, adapters;
+};
+
 /// A decoder-only Transformer without its head: tokens -> normalised hidden states, and back. On a grid, the part of it that a rank has:
 /// its shards of the blocks of its stage.
 class Transformer {
@@ -209,12 +214,13 @@ class Transformer {
   MemoryPlan& plan() const { return *plan_; }
   Head head() const { return head_; }
   const ParameterLayout& head_layout() const { return head_apart() ? adapter_layout_ : layout_; }
-  Lease fetch_head(const ModelWeights& weights, int next = -1) const;
+  Lease fetch_head(const ModelWeights& weights) const;
   void reduce_head(const ModelWeights& weights) const;
   ShardTree shard_tree() const;                   ///< without room
   std::size_t blocks() const { return blocks_.size(); }  ///< of this stage
-  int first_chunk() const { return division_.first_stage() ? 0 : chunk_of_block(0); }  ///< of this stage's forward
-  int last_chunk() const { return chunk_of_block(blocks_.size() - 1); }                ///< and of its backward, but for the head
+  const Route& forward_route() const { return forward_; }    ///< what forward() fetches on this stage
+  const Route& scoring_route() const { return scoring_; }    ///< forward(), then the head on the last stage
+  const Route& backward_route() const { return backward_; }  ///< the head on the last stage, then backward()
 
   enum class Keep { all, nothing };  ///< what a forward keeps for a backward
   /// like: activations of another grain in flight, whose scratch and shared buffers these use too.
@@ -241,7 +247,8 @@ class Transformer {
   int chunk_of_block(std::size_t i) const { return (config_.positions == Positions::learned ? 2 : 1) + static_cast<int>(mine_.begin + i); }
   int final_chunk() const { return (config_.positions == Positions::learned ? 2 : 1) + static_cast<int>(config_.layers); }
   int adapter_chunk(int chunk) const;
-  BlockLease fetch_block(const ModelWeights& weights, std::size_t i, int next) const;
+  void make_routes();
+  BlockLease fetch_block(const ModelWeights& weights, std::size_t i) const;
   void embed(Tensor x, const ModelWeights& weights, Tensor tokens, Tensor positions, const ShardTree& tree,
              Stream& stream) const;
   void backward_embedding(const Activations& activations, const ModelWeights& weights, const Pass& pass) const;
@@ -252,6 +259,7 @@ class Transformer {
   Part mine_;  // blocks of this stage
   LoraConfig lora_;
   int head_chunk_ = 0;  // a chunk, or the tie of the embedding
+  Route forward_, scoring_, backward_;
   ParameterLayout layout_, adapter_layout_;
   MemoryPlan* plan_;
   Slot rotary_;

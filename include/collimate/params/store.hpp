@@ -9,21 +9,10 @@
 #include "collimate/collectives/sharded_sum.hpp"
 #include "collimate/device/memory_plan.hpp"
 #include "collimate/params/division.hpp"
-#include "collimate/params/layout.hpp"
+#include "collimate/params/itinerary.hpp"
+#include "collimate/params/lease.hpp"
 
 namespace collimate {
-
-/// The parameters of one chunk while a layer uses them: values, and the gradient of the grain being computed (empty in a model that does
-/// not learn).
-struct Lease {
-  Tensor value;     ///< [chunk size] f32
-  Tensor gradient;  ///< [chunk size] f32
-  Tensor at(const View& view) const { return value.slice(view.offset, view.count()).reshape(view.shape); }
-  /// Empty where the parameters are frozen.
-  Tensor gradient_at(const View& view) const {
-    return gradient ? gradient.slice(view.offset, view.count()).reshape(view.shape) : Tensor();
-  }
-};
 
 /// The flat ranges of a model.
 enum class Kind { value, first_moment, second_moment, gradient };
@@ -49,11 +38,13 @@ class ParameterStore {
   const std::string& model() const { return model_; }
   bool learns() const { return use_.most_grains > 0; }
 
-  /// A chunk, or the second place of a tied one (its values are the chunk's, its gradient is its own). Sharded values are gathered: the
-  /// lease is valid until the next fetch but one, and `next` (a chunk, or -1) is brought meanwhile. Collective along the data axis where
+  /// A chunk, or the second place of a tied one (its values are the chunk's, its gradient is its own). Sharded values are gathered; where an
+  /// itinerary was given this must be its next fetch, and those after it are brought meanwhile. Collective along the data axis where
   /// values are sharded: all replicas fetch the same chunks in the same order, also without a grain.
-  Lease fetch(int chunk_or_tie, int next = -1);
+  Lease fetch(int chunk_or_tie);
   Lease fetch_gradient(int chunk_or_tie);  ///< the gradient alone: brings no values
+  /// The fetches to come; empty: they are not known. For passes that begin now.
+  Itinerary& itinerary() { return itinerary_; }
   /// Gathers sharded values whole for a rollout; fetch() then needs nobody, until release(). Where values are not sharded it does nothing.
   void hold_all();
   void release_all() { holds_all_ = false; }
@@ -110,17 +101,16 @@ class ParameterStore {
   std::vector<std::uint64_t> hashes(Kind kind, const std::string& when = "") const;
 
  private:
-  struct Fetched {
-    int chunk = -1;
-    std::unique_ptr<Transfer> transfer;
-  };
   std::int64_t owned_size() const { return owned_.empty() ? 0 : owned_.back(); }
   Part owned_of(int chunk) const;
   bool sharded(Kind kind) const;
   int chunk_of(int chunk_or_tie) const;
-  Tensor gathered(int chunk);
-  int place(int chunk, int keep);
-  void start_gather(int place, int chunk);
+  Window& bring(int chunk);
+  Window* window_of(int chunk);
+  Window* free_window();
+  void start_gather(Window& window, int chunk);
+  Tensor place_of(const Window& window) const;
+  void forget_windows() const;
   void exchange_ties();
   Part summed(int chunk) const;
   void gather_chunks(Tensor all) const;
@@ -136,12 +126,13 @@ class ParameterStore {
   Division division_;
   StoreUse use_;
   std::vector<std::int64_t> owned_;  // [chunks + 1] places of the shares of the chunks, one after the other
-  Slot value_, first_moment_, second_moment_, scalars_, whole_, chunk_gradient_, tie_room_, fetched_slot_[2];
+  Slot value_, first_moment_, second_moment_, scalars_, whole_, chunk_gradient_, tie_room_, windows_slot_;
   std::unique_ptr<OrderedSum> run_sum_;     // whole gradients (ZeRO 0 and 1)
   std::unique_ptr<ShardedSum> shared_sum_;  // shares of them (ZeRO 2 and 3)
   std::int64_t tie_room_elements_ = 0;  // of the other place's gradient, exchanged at a time
-  mutable Fetched fetched_[2];
-  int last_fetched_ = 0;
+  mutable std::vector<Window> windows_;  // leases point to them: their number is fixed
+  Itinerary itinerary_;
+  std::vector<int> all_chunks_;  // the itinerary of hold_all
   bool holds_all_ = false;
   bool grain_open_ = false, grain_present_ = false;
   int grains_present_ = 0;        // in this micro-step

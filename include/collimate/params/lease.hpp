@@ -1,0 +1,48 @@
+#pragma once
+#include <memory>
+#include <utility>
+
+#include "collimate/comm/communicator.hpp"
+#include "collimate/params/layout.hpp"
+
+namespace collimate {
+
+/// Room on the device for the values of one chunk at a time, where they do not rest there whole.
+struct Window {
+  int chunk = -1;   ///< what it holds, or is about to; -1: nothing
+  int leases = 0;   ///< that are open
+  std::unique_ptr<Transfer> transfer;  ///< that brings it
+};
+
+/// The parameters of one chunk while a layer uses them: values, and the gradient of the grain being computed (absent in a model that does
+/// not learn). Its end marks their last use: then the values may go.
+class Lease {
+ public:
+  Lease() = default;
+  Lease(Tensor value, Tensor gradient, Window* window = nullptr) : value(value), gradient(gradient), window_(window) {
+    if (window_) ++window_->leases;
+  }
+  Lease(Lease&& other) noexcept : value(other.value), gradient(other.gradient), window_(std::exchange(other.window_, nullptr)) {}
+  Lease& operator=(Lease&& other) noexcept {
+    std::swap(value, other.value);
+    std::swap(gradient, other.gradient);
+    std::swap(window_, other.window_);
+    return *this;
+  }
+  ~Lease() {
+    if (window_) --window_->leases;
+  }
+
+  Tensor value;     ///< [chunk size] f32
+  Tensor gradient;  ///< [chunk size] f32
+  Tensor at(const View& view) const { return value.slice(view.offset, view.count()).reshape(view.shape); }
+  /// Absent where the parameters are frozen.
+  Tensor gradient_at(const View& view) const {
+    return gradient ? gradient.slice(view.offset, view.count()).reshape(view.shape) : Tensor();
+  }
+
+ private:
+  Window* window_ = nullptr;
+};
+
+}  // namespace collimate
