@@ -53,7 +53,7 @@ std::int64_t OrderedSum::buffers_needed(std::int64_t most_grains, int ranks) {
 }
 
 OrderedSum::OrderedSum(MemoryPlan& plan, const std::string& name, std::int64_t elements, std::int64_t most_grains, int ranks,
-                       std::vector<Part> ranges, bool ordered)
+                       std::vector<Part> ranges, bool ordered, Memory memory)
     : plan_(&plan),
       name_(name),
       elements_(elements),
@@ -67,11 +67,11 @@ OrderedSum::OrderedSum(MemoryPlan& plan, const std::string& name, std::int64_t e
   ensure(elements >= 0 && most_grains >= 0 && ranks >= 1, "'{}' cannot sum {} elements of {} grains on {} ranks", name, elements,
          most_grains, ranks);
   scratch_elements_ = 0;
-  slot_ = plan.reserve(name + " sums", {buffers_, stride_}, DType::f32, Lifetime::update);
+  slot_ = plan.reserve(name + " sums", {buffers_, stride_}, DType::f32, Lifetime::update, memory);
   if (ranks > 1 && ordered) {
     const std::int64_t nodes = ranks * most_nodes((most_grains + ranks - 1) / ranks);
     scratch_elements_ = std::max(std::min(usual_scratch, nodes * stride_), nodes * least_piece);
-    scratch_ = plan.reserve(name + " exchange", {scratch_elements_}, DType::f32, Lifetime::update);
+    scratch_ = plan.reserve(name + " exchange", {scratch_elements_}, DType::f32, Lifetime::update, memory);
   }
 }
 

@@ -8,7 +8,7 @@
 namespace collimate {
 
 ShardedSum::ShardedSum(MemoryPlan& plan, const std::string& name, std::vector<Range> ranges, std::int64_t most_grains, int rank, int ranks,
-                       bool ordered)
+                       bool ordered, Memory memory)
     : plan_(&plan), name_(name), ranges_(std::move(ranges)), most_grains_(most_grains), rank_(rank), ranks_(ranks), ordered_(ordered) {
   for (Range& range : ranges_) {
     const std::int64_t owned = owned_part(range.size, rank, ranks).count;
@@ -17,8 +17,8 @@ ShardedSum::ShardedSum(MemoryPlan& plan, const std::string& name, std::vector<Ra
     scratch_elements_ = std::max(scratch_elements_, owned * ranks);
   }
   levels_ = ordered ? OrderedSum::buffers_needed(most_grains, 1) : 1;
-  slot_ = plan.reserve(name + " sums", {levels_, elements_}, DType::f32, Lifetime::update);
-  scratch_ = plan.reserve(name + " exchange", {scratch_elements_}, DType::f32, Lifetime::update);
+  slot_ = plan.reserve(name + " sums", {levels_, elements_}, DType::f32, Lifetime::update, memory);
+  scratch_ = plan.reserve(name + " exchange", {scratch_elements_}, DType::f32, Lifetime::update, memory);
 }
 
 void ShardedSum::begin() { counts_.assign(ranges_.size(), 0); }

@@ -21,7 +21,7 @@ void Staging::prepare(const Tensor& ring) { ring_ = ring; }
 
 void Staging::put_bytes(const Tensor& to, const Tensor& from, Stream& stream) {
   check(to, from);
-  if (!ring_) return copy(to, from, stream);
+  if (!ring_ || to.device().is_host()) return copy(to, from, to.device().is_host() ? to.device().stream() : stream);
   for (std::size_t begin = 0; begin < to.bytes(); begin += piece_bytes) {
     const std::size_t count = std::min(piece_bytes, to.bytes() - begin), slot = next_++ % pieces;
     const Tensor piece = bytes_of(ring_, slot * piece_bytes, count);
@@ -34,9 +34,10 @@ void Staging::put_bytes(const Tensor& to, const Tensor& from, Stream& stream) {
 
 void Staging::get_bytes(const Tensor& to, const Tensor& from, Stream& stream) {
   check(to, from);
-  if (!ring_) {
-    copy(to, from, stream);
-    return stream.wait();
+  if (!ring_ || from.device().is_host()) {
+    Stream& own = from.device().stream();
+    copy(to, from, own);
+    return own.wait();
   }
   for (std::size_t begin = 0; begin < to.bytes(); begin += piece_bytes) {
     const std::size_t count = std::min(piece_bytes, to.bytes() - begin), slot = next_++ % pieces;

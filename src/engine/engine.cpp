@@ -21,9 +21,12 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
     own_ = std::make_unique<ParameterStore>(name, transformer_.layout(), workspace.plan(), division, own);
     store_ = own_.get();
   }
-  if (use.lora.on())
-    adapters_ = std::make_unique<ParameterStore>(name + " adapters", transformer_.adapter_layout(), workspace.plan(), division,
+  if (use.lora.on()) {
+    Division with_state = division;  // adapters rest where they are stepped
+    with_state.tiers.values = division.tiers.state;
+    adapters_ = std::make_unique<ParameterStore>(name + " adapters", transformer_.adapter_layout(), workspace.plan(), with_state,
                                                  StoreUse{use.most_grains, use.slots > 0});
+  }
   if (division.last_stage()) {
     if (head == Head::policy)
       policy_.emplace(transformer_);

@@ -95,7 +95,7 @@ class Engine::Group {
 // its threads share the kernels. So do those of ranks that share layers: only one thread may talk to the others.
 void Engine::share(std::int64_t sequences, const std::function<void(std::int64_t begin, std::int64_t count)>& body) const {
   constexpr std::int64_t most_elements = 2 << 20;
-  if (stream_->device().is_host() && store_->layout().size() <= most_elements && division_.ranks(Axis::tensor) == 1)
+  if (stream_->device().is_host() && !streams() && store_->layout().size() <= most_elements && division_.ranks(Axis::tensor) == 1)
     kernels::in_parts(sequences, body);
   else
     body(0, sequences);
@@ -237,6 +237,10 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
       }
       if (group.done()) continue;
       generate_.sent.reset();  // what was sent may lie where the next one comes
+      if (streams()) {
+        forget_routes();
+        announce(transformer_.scoring_route());
+      }
       if (group.choose(prompts, use_.rows))
         prefill(group.work, prompts);
       else
@@ -247,6 +251,7 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
       send_drawn(group);
     }
   generate_.sent.reset();
+  forget_routes();
   store_->release_all();
   if (adapters_) adapters_->release_all();
   tell();

@@ -28,29 +28,39 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
   for (const Chunk& chunk : layout_.chunks()) owned_.push_back(owned_.back() + owned_part(chunk.size, rank, data).count);
   const Placement& placement = division.placement();
   const Shape all{layout_.size()}, share{owned_size()}, largest{layout_.largest_chunk()};
-  value_ = plan.reserve(model_ + " values", placement.values ? share : all, DType::f32);
-  scalars_ = plan.reserve(model_ + " norm and hash", {std::max<std::int64_t>(1, learns() ? layout_.largest_chunk() / kernels::chunk_block : 0)}, DType::f64);
-  if (placement.values) {
+  const auto memory = [](Tier tier) { return tier == Tier::host ? Memory::host : Memory::device; };
+  const Tiers tiers = division.tiers;
+  const Memory state = memory(tiers.state);
+  ensure(!learns() || tiers.values == Tier::device || tiers.state == Tier::host, "{}: values on the host are stepped on the device", model_);
+  value_ = plan.reserve(model_ + " values", placement.values ? share : all, DType::f32, Lifetime::always, memory(tiers.values));
+  const Shape room{std::max<std::int64_t>(1, learns() ? layout_.largest_chunk() / kernels::chunk_block : 0)};
+  scalars_ = plan.reserve(model_ + " norm and hash", room, DType::f64);
+  if (tiers.values == Tier::host || tiers.state == Tier::host)
+    host_scalars_ = plan.reserve(model_ + " norm and hash", room, DType::f64, Lifetime::always, Memory::host);
+  if (placement.values || tiers.values == Tier::host) {
     windows_.resize(2);
     windows_slot_ = plan.reserve(model_ + " fetched chunks", {std::ssize(windows_), layout_.largest_chunk()}, DType::f32);
     for (int c = 0; c < static_cast<int>(layout_.chunks().size()); ++c)
       if (layout_.chunks()[c].size) all_chunks_.push_back(c);
-    if (use.generates) whole_ = plan.reserve(model_ + " values, whole, to generate", all, DType::f32, Lifetime::rollout);
+    if (use.generates && placement.values) whole_ = plan.reserve(model_ + " values, whole, to generate", all, DType::f32, Lifetime::rollout);
   }
   for (const auto& tie : layout_.ties())
     if (learns() && !tie.apart && layout_.chunks()[tie.chunk].held && division.stages() > 1) {
       tie_room_elements_ = std::min<std::int64_t>(1 << 20, layout_.chunks()[tie.chunk].size);
-      tie_room_ = plan.reserve(model_ + " tied gradient", {tie_room_elements_}, DType::f32, Lifetime::update);
+      tie_room_ = plan.reserve(model_ + " tied gradient", {tie_room_elements_}, DType::f32, Lifetime::update, state);
     }
   if (!learns()) return;
-  first_moment_ = plan.reserve(model_ + " first moment", placement.moments ? share : all, DType::f32);
-  second_moment_ = plan.reserve(model_ + " second moment", placement.moments ? share : all, DType::f32);
+  const Shape stepped = placement.moments ? share : all;
+  first_moment_ = plan.reserve(model_ + " first moment", stepped, DType::f32, Lifetime::always, state);
+  second_moment_ = plan.reserve(model_ + " second moment", stepped, DType::f32, Lifetime::always, state);
+  if (on_host() && tiers.values == Tier::device) master_ = plan.reserve(model_ + " masters", stepped, DType::f32, Lifetime::always, state);
+  if (placement.gradients || on_host()) chunk_gradient_ = plan.reserve(model_ + " gradient of a chunk", largest, DType::f32, Lifetime::update);
+  if (placement.gradients && on_host()) spilled_ = plan.reserve(model_ + " gradient of a chunk", largest, DType::f32, Lifetime::update, state);
   if (placement.gradients) {
     std::vector<ShardedSum::Range> ranges;
     for (const Chunk& chunk : layout_.chunks()) ranges.push_back({chunk.size});
     for (const auto& tie : layout_.ties()) ranges.push_back({tie.apart ? layout_.chunks()[tie.chunk].size : 0});
-    shared_sum_ = std::make_unique<ShardedSum>(plan, model_ + " gradient", std::move(ranges), use.most_grains, rank, data, division.ordered);
-    chunk_gradient_ = plan.reserve(model_ + " gradient of a chunk", largest, DType::f32, Lifetime::update);
+    shared_sum_ = std::make_unique<ShardedSum>(plan, model_ + " gradient", std::move(ranges), use.most_grains, rank, data, division.ordered, state);
     return;
   }
   std::vector<Part> ranges;
@@ -58,7 +68,7 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
   for (const auto& tie : layout_.ties())
     if (tie.apart) ranges.push_back({tie.offset, layout_.chunks()[tie.chunk].size});
   run_sum_ = std::make_unique<OrderedSum>(plan, model_ + " gradient", layout_.gradient_size(), use.most_grains, data, std::move(ranges),
-                                          division.ordered);
+                                          division.ordered, state);
 }
 
 Part ParameterStore::owned_of(int chunk) const {
@@ -88,7 +98,7 @@ Lease ParameterStore::fetch(int index) {
     ensure(itinerary_.ahead(0) == index, "{}: chunk {} is fetched where {} was to come", model_, index, itinerary_.ahead(0));
     itinerary_.advance();
   }
-  if (!sharded(Kind::value)) return {value().slice(chunk.offset, chunk.size), gradient};
+  if (windows_.empty()) return {value().slice(chunk.offset, chunk.size), gradient};
   if (holds_all_) return {plan_->at(whole_, {layout_.size()}).slice(chunk.offset, chunk.size), gradient};
   Window& window = bring(chunk_of(index));
   Lease lease(place_of(window).slice(0, chunk.size), gradient, &window);
@@ -102,7 +112,7 @@ Lease ParameterStore::fetch_gradient(int index) {
   ensure(chunk.held, "{}: the chunk {} lies on another stage", model_, chunk.name);
   Lease lease;
   if (!grain_open_ || !grain_present_) return lease;
-  if (open_) {
+  if (open_ && !on_host()) {
     lease.gradient = open_.slice(layout_.gradient_offset(index), chunk.size);
     return lease;
   }
@@ -130,7 +140,7 @@ void ParameterStore::open_grain(bool present) {
   grain_open_ = true;
   grain_present_ = present;
   if (run_sum_) {
-    open_ = run_sum_->open(plan_->device().stream());
+    open_ = run_sum_->open(state_stream());
     return;
   }
   const int ranks = division_.ranks(Axis::data);
@@ -138,7 +148,7 @@ void ParameterStore::open_grain(bool present) {
 }
 
 void ParameterStore::close_grain() {
-  if (run_sum_) run_sum_->push(plan_->device().stream());
+  if (run_sum_) run_sum_->push(state_stream());
   open_ = {};
   grain_open_ = false;
   ++micro_step_;
@@ -155,13 +165,13 @@ double ParameterStore::gradient_squares() const {
 ExactSum ParameterStore::own_squares() const {
   ExactSum sum;
   std::vector<double> blocks;
-  Stream& stream = plan_->device().stream();
+  Stream& stream = state_stream();
   const Tensor gradient = all(Kind::gradient);
   for (int c = 0; c < static_cast<int>(layout_.chunks().size()); ++c)
     if (const Part share = counted(c); share.count > 0) {
       const std::int64_t begin = sharded(Kind::gradient) ? owned_[c] + share.begin - owned_of(c).begin : layout_.chunks()[c].offset + share.begin;
       blocks.resize(share.count / kernels::chunk_block);
-      const Tensor squares = plan_->at(scalars_, {std::ssize(blocks)}, DType::f64);
+      const Tensor squares = scalars(gradient, std::ssize(blocks), DType::f64);
       kernels::block_squares(squares, gradient.slice(begin, share.count), stream);
       plan_->staging().get(blocks, squares, stream);
       for (const double block : blocks) sum.add(block);
@@ -179,14 +189,27 @@ Part ParameterStore::counted(int index) const {
   return {begin, std::max<std::int64_t>(0, own.begin + own.count - begin)};
 }
 
-std::vector<ParameterStore::Piece> ParameterStore::pieces() const {
+/// Room for some numbers on the device of a tensor.
+Tensor ParameterStore::scalars(const Tensor& beside, std::int64_t count, DType dtype) const {
+  return plan_->at(&beside.device() == &plan_->device() ? scalars_ : host_scalars_, {count}, dtype);
+}
+
+/// What the optimizer steps: the values, or their masters.
+Tensor ParameterStore::masters() const {
+  return master_ ? plan_->at(master_, {division_.placement().moments ? owned_size() : layout_.size()}) : value();
+}
+
+std::vector<ParameterStore::Piece> ParameterStore::pieces() {
+  if (master_ && masters_stale_) copy_masters(false);
+  masters_stale_ = false;
   const auto view = [&](Kind kind, std::int64_t whole_at, std::int64_t owned_at, std::int64_t count) {
     return all(kind).slice(sharded(kind) ? owned_at : whole_at, count);
   };
   std::vector<Piece> out;
   const auto add = [&](std::int64_t begin, std::int64_t owned_at, std::int64_t count) {
     if (count == 0) return;
-    out.push_back({begin, count, view(Kind::value, begin, owned_at, count), view(Kind::gradient, begin, owned_at, count),
+    const Tensor stepped = master_ ? masters().slice(division_.placement().moments ? owned_at : begin, count) : view(Kind::value, begin, owned_at, count);
+    out.push_back({begin, count, stepped, view(Kind::gradient, begin, owned_at, count),
                    view(Kind::first_moment, begin, owned_at, count), view(Kind::second_moment, begin, owned_at, count)});
   };
   if (!division_.placement().moments) {
@@ -199,10 +222,12 @@ std::vector<ParameterStore::Piece> ParameterStore::pieces() const {
 }
 
 void ParameterStore::clear() {
-  if (plan_->device().is_host()) return;  // which gives zeroed memory
-  all(Kind::value).zero(plan_->device().stream());
+  const auto clear = [](const Tensor& tensor) {
+    if (!tensor.device().is_host()) tensor.zero(tensor.device().stream());  // the host gives zeroed memory
+  };
+  clear(all(Kind::value));
   if (!learns()) return;
-  for (const Kind kind : {Kind::first_moment, Kind::second_moment}) all(kind).zero(plan_->device().stream());
+  for (const Kind kind : {Kind::first_moment, Kind::second_moment}) clear(all(kind));
 }
 
 void ParameterStore::initialise(std::uint64_t seed) {
@@ -236,8 +261,10 @@ void ParameterStore::change(const Parameter& parameter, const Change& change) co
 
 void ParameterStore::for_each_run(Kind kind, const Parameter& parameter, std::int64_t begin, std::int64_t count, Extent extent,
                                   const Run& run) const {
-  if (kind == Kind::value)
-    forget_windows();  // the values may be changed here
+  if (kind == Kind::value) {  // they may be changed here
+    masters_stale_ = true;
+    forget_windows();
+  }
   const Tensor whole = all(kind);
   const int chunk = parameter.chunk;
   const Part own = owned_of(chunk), wanted = extent == Extent::counted ? counted(chunk)

@@ -66,22 +66,28 @@ Tensor ParameterStore::place_of(const Window& window) const {
 }
 
 void ParameterStore::forget_windows() const {
+  if (windows_.empty()) return;
+  plan_->device().stream(Lane::fetch).wait();
   for (Window& window : windows_) {
     ensure(window.leases == 0, "{}: values change while chunk {} is used", model_, window.chunk);
     window = {};
   }
 }
 
-/// Sends this rank's share of a chunk to all replicas and receives theirs; the window is ready when the transfer is.
+/// Brings what rests here of a chunk into a window; sends this rank's share to all replicas and receives theirs.
 void ParameterStore::start_gather(Window& window, int chunk) {
-  window = {.chunk = chunk};
+  window = {};
+  window.chunk = chunk;
   const std::int64_t size = layout_.chunks()[chunk].size;
-  const int ranks = division_.ranks(Axis::data), me = division_.rank(Axis::data);
-  Stream& stream = plan_->device().stream();
+  const bool whole = !sharded(Kind::value);
+  const int ranks = whole ? 1 : division_.ranks(Axis::data), me = division_.rank(Axis::data);
+  Stream &stream = plan_->device().stream(), &fetch = plan_->device().stream(Lane::fetch);
   const Tensor target = place_of(window).slice(0, size);
-  const Tensor mine = value().slice(owned_[chunk], owned_of(chunk).count);
-  const Tensor own = target.slice(owned_of(chunk).begin, owned_of(chunk).count);
-  copy(own, mine, stream);
+  const Part owned = whole ? Part{0, size} : owned_of(chunk);
+  const Tensor mine = value().slice(whole ? layout_.chunks()[chunk].offset : owned_[chunk], owned.count), own = target.slice(owned.begin, owned.count);
+  fetch.wait(stream.record());  // the last use of the window
+  copy(own, mine, fetch);
+  window.arrived = fetch.record();
   if (ranks == 1) return;
   std::vector<Message> sends, receives;
   for (int step = 1; step < ranks; ++step) {
@@ -102,6 +108,7 @@ Window& ParameterStore::bring(int chunk) {
   }
   if (window->transfer) window->transfer->wait();
   window->transfer.reset();
+  plan_->device().stream().wait(window->arrived);
   return *window;
 }
 
@@ -118,19 +125,32 @@ void ParameterStore::hold_all() {
   holds_all_ = true;
 }
 
+/// A chunk's gradient of the grain, where sums of a state on the host take it.
+Tensor ParameterStore::spill(int index) {
+  const std::int64_t size = layout_.chunks()[chunk_of(index)].size;
+  const Tensor target = run_sum_ ? open_.slice(layout_.gradient_offset(index), size) : plan_->at(spilled_, {size});
+  Stream &compute = plan_->device().stream(), &spill = plan_->device().stream(Lane::spill);
+  spill.wait(compute.record());
+  copy(target, plan_->at(chunk_gradient_, {size}), spill);
+  spill.finish(spill.record());
+  return target;
+}
+
 void ParameterStore::reduce(int index) {
-  if (!shared_sum_) return;
+  if (!shared_sum_ && !on_host()) return;
   ensure(!grain_present_ || in_backward_ == index, "{}: chunk {} is reduced before its gradient was written", model_, index);
   in_backward_ = -1;
-  const Tensor gradient = grain_present_ ? plan_->at(chunk_gradient_, {layout_.chunks()[chunk_of(index)].size}) : Tensor();
+  Tensor gradient;
+  if (grain_present_) gradient = on_host() ? spill(index) : plan_->at(chunk_gradient_, {layout_.chunks()[chunk_of(index)].size});
+  if (!shared_sum_) return;
   // A tied chunk whose two places are on two stages has one range, the chunk's own.
   const int chunks = static_cast<int>(layout_.chunks().size());
   const bool own_range = index < chunks || layout_.ties()[index - chunks].apart;
-  shared_sum_->add(own_range ? index : chunk_of(index), gradient, grains_present_, division_.along(Axis::data), plan_->device().stream());
+  shared_sum_->add(own_range ? index : chunk_of(index), gradient, grains_present_, division_.along(Axis::data), state_stream());
 }
 
 void ParameterStore::finish_step() {
-  Stream& stream = plan_->device().stream();
+  Stream& stream = state_stream();
   if (run_sum_)
     sum_of_step_ = run_sum_->finish(division_.along(Axis::data), grains_, stream);
   else
@@ -149,12 +169,12 @@ Part ParameterStore::summed(int chunk) const {
 void ParameterStore::gather_chunks(Tensor all) const {
   if (division_.ranks(Axis::data) == 1) return;
   for (const Chunk& chunk : layout_.chunks())
-    if (chunk.size) gather_shares(division_.along(Axis::data), all.slice(chunk.offset, chunk.size), plan_->device().stream());
+    if (chunk.size) gather_shares(division_.along(Axis::data), all.slice(chunk.offset, chunk.size), all.device().stream());
 }
 
 /// Adds the gradients of a tied chunk's two places, the first place's first. On two stages each ends with the same sum.
 void ParameterStore::exchange_ties() {
-  Stream& stream = plan_->device().stream();
+  Stream& stream = state_stream();
   const int chunks = static_cast<int>(layout_.chunks().size());
   for (int t = 0; t < static_cast<int>(layout_.ties().size()); ++t) {
     const auto& tie = layout_.ties()[t];
@@ -180,15 +200,34 @@ void ParameterStore::exchange_ties() {
   }
 }
 
+/// Between the masters of this rank's pieces, on the host, and its values, on the device.
+void ParameterStore::copy_masters(bool to_values) {
+  Stream &compute = plan_->device().stream(), &lane = plan_->device().stream(to_values ? Lane::fetch : Lane::spill);
+  const bool shares = division_.placement().moments;
+  lane.wait(compute.record());
+  for (int c = 0; c < static_cast<int>(layout_.chunks().size()); ++c) {
+    const Chunk& chunk = layout_.chunks()[c];
+    const Part part = shares ? owned_of(c) : Part{0, chunk.size};
+    const Tensor value = this->value().slice(sharded(Kind::value) ? owned_[c] : chunk.offset + part.begin, part.count);
+    const Tensor master = masters().slice(shares ? owned_[c] : chunk.offset, part.count);
+    to_values ? copy(value, master, lane) : copy(master, value, lane);
+  }
+  if (to_values)
+    compute.wait(lane.record());
+  else
+    lane.wait();
+}
+
 void ParameterStore::spread_values() {
+  if (master_) copy_masters(true);
   if (division_.placement().moments && !division_.placement().values) gather_chunks(value());
 }
 
 /// Hashes of what this rank holds of each parameter: all of it, or only what it counts.
 std::vector<std::uint64_t> ParameterStore::held_hashes(Kind kind, Extent extent) const {
   std::vector<std::uint64_t> out(layout_.parameters().size());
-  Stream& stream = plan_->device().stream();
-  const Tensor hash = plan_->at(scalars_, {1}, DType::u64);
+  const Tensor hash = scalars(all(kind), 1, DType::u64);
+  Stream& stream = hash.device().stream();
   for (std::size_t p = 0; p < out.size(); ++p) {
     const Parameter& parameter = layout_.parameters()[p];
     hash.zero(stream);

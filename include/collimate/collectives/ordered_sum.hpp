@@ -31,9 +31,9 @@ class OrderedSum {
  public:
   /// Reserves buffers of `elements` floats for steps of at most `most_grains` grains over `ranks` data-parallel ranks, and
   /// scratch for the exchange. ranges: the parts of the gradient of which each rank owns owned_part(); none: all of it is one.
-  /// ordered: false adds in whatever order is quickest (numerics.mode = fast).
+  /// ordered: false adds in whatever order is quickest (numerics.mode = fast). memory: where the buffers rest; streams are those of its device.
   OrderedSum(MemoryPlan& plan, const std::string& name, std::int64_t elements, std::int64_t most_grains, int ranks,
-             std::vector<Part> ranges = {}, bool ordered = true);
+             std::vector<Part> ranges = {}, bool ordered = true, Memory memory = Memory::device);
 
   void begin(std::int64_t first_grain);  ///< the step's first grain of this rank; forgets the last step
   Tensor open(Stream& stream);           ///< zeros [elements] for the next grain's gradient

@@ -15,7 +15,7 @@ class ShardedSum {
   };
   /// Reserves levels of the sum's size (1 + log2 grains), and room for the d pieces of the largest range.
   ShardedSum(MemoryPlan& plan, const std::string& name, std::vector<Range> ranges, std::int64_t most_grains, int rank, int ranks,
-             bool ordered = true);
+             bool ordered = true, Memory memory = Memory::device);
 
   void begin();
   /// One micro-step's gradients of one range: `gradient` [size], or nothing where this rank had no grain; `present` grains were computed by

@@ -176,6 +176,7 @@ class Engine {
   Pass learning_pass(const GrainView& grain, const Dropout& dropout);
   std::unique_ptr<Transfer> send_stage(Tensor data, int to);
   void receive_stage(Tensor data, int from);
+  bool streams() const { return store_->streams() || (adapters_ && adapters_->streams()); }
   void announce(const Route& route);
   void forget_routes();
   void score_all(std::span<const Grain> grains, const std::function<void(std::size_t, const Grain&, Tensor hidden)>& head);

@@ -12,12 +12,22 @@ struct Placement {
 };
 constexpr Placement placements[] = {{false, false, false}, {true, false, false}, {true, true, false}, {true, true, true}};
 
+/// Where bytes of a model rest.
+enum class Tier { device, host };
+
+/// Tiers of a model. Values on the host are brought chunk by chunk as they are used. A state on the host (moments, sums of gradients and, where
+/// values rest on the device, the masters that are stepped) is stepped there.
+struct Tiers {
+  Tier values = Tier::device, state = Tier::device;
+};
+
 /// How a model is divided over the ranks of a grid. None of it but `shards` changes a number (numerics contract).
 struct Division {
   const ProcessGrid* grid = nullptr;  ///< null: one rank
   int shards = 1;       ///< V, virtual shards of each layer; grid.tensor divides it
   int zero = 0;         ///< ZeRO stage: a row of `placements`
   bool ordered = true;  ///< false: numerics.mode = fast, sums in whatever order is quickest
+  Tiers tiers = {};
 
   const Placement& placement() const { return placements[zero]; }
   Communicator& along(Axis axis) const;

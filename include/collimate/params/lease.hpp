@@ -11,7 +11,8 @@ namespace collimate {
 struct Window {
   int chunk = -1;   ///< what it holds, or is about to; -1: nothing
   int leases = 0;   ///< that are open
-  std::unique_ptr<Transfer> transfer;  ///< that brings it
+  std::unique_ptr<Transfer> transfer;  ///< from other ranks, that brings it
+  Event arrived;                       ///< the copy from the host that does
 };
 
 /// The parameters of one chunk while a layer uses them: values, and the gradient of the grain being computed (absent in a model that does

@@ -37,6 +37,8 @@ class ParameterStore {
   const Division& division() const { return division_; }
   const std::string& model() const { return model_; }
   bool learns() const { return use_.most_grains > 0; }
+  /// Whether each fetch brings values from where they rest: then one thread fetches, and passes are announced by the itinerary.
+  bool streams() const { return !windows_.empty() && !holds_all_; }
 
   /// A chunk, or the second place of a tied one (its values are the chunk's, its gradient is its own). Sharded values are gathered; where an
   /// itinerary was given this must be its next fetch, and those after it are brought meanwhile. Collective along the data axis where
@@ -57,7 +59,7 @@ class ParameterStore {
   void close_grain();
   /// Sums the gradients of the step's grains over all ranks in the fixed order. Collective.
   void finish_step();
-  /// After an update of this rank's shares of the values: brings the others' shares (ZeRO 1 and 2). Collective.
+  /// After an update of this rank's pieces: brings masters to the values, and the others' shares (ZeRO 1 and 2). Collective.
   void spread_values();
 
   /// A piece of the flat ranges that this rank updates: elements [begin, begin + count) of the layout as held.
@@ -65,8 +67,8 @@ class ParameterStore {
     std::int64_t begin = 0, count = 0;
     Tensor value, gradient, first_moment, second_moment;
   };
-  /// Everything, or this rank's share of each chunk; after finish_step.
-  std::vector<Piece> pieces() const;
+  /// Everything, or this rank's share of each chunk, where the state rests; after finish_step.
+  std::vector<Piece> pieces();
   /// Sum of squares of the step's gradient, each parameter counted once; equal on every rank and every division. Collective; where one rank
   /// cannot form its part, all throw its AgreedError.
   double gradient_squares() const;
@@ -111,6 +113,12 @@ class ParameterStore {
   void start_gather(Window& window, int chunk);
   Tensor place_of(const Window& window) const;
   void forget_windows() const;
+  bool on_host() const { return division_.tiers.state == Tier::host; }  ///< the state
+  Stream& state_stream() const { return on_host() ? plan_->device().host().stream() : plan_->device().stream(); }
+  Tensor scalars(const Tensor& beside, std::int64_t count, DType dtype) const;
+  Tensor masters() const;
+  void copy_masters(bool to_values);
+  Tensor spill(int index);
   void exchange_ties();
   Part summed(int chunk) const;
   void gather_chunks(Tensor all) const;
@@ -126,7 +134,7 @@ class ParameterStore {
   Division division_;
   StoreUse use_;
   std::vector<std::int64_t> owned_;  // [chunks + 1] places of the shares of the chunks, one after the other
-  Slot value_, first_moment_, second_moment_, scalars_, whole_, chunk_gradient_, tie_room_, windows_slot_;
+  Slot value_, master_, first_moment_, second_moment_, scalars_, host_scalars_, spilled_, whole_, chunk_gradient_, tie_room_, windows_slot_;
   std::unique_ptr<OrderedSum> run_sum_;     // whole gradients (ZeRO 0 and 1)
   std::unique_ptr<ShardedSum> shared_sum_;  // shares of them (ZeRO 2 and 3)
   std::int64_t tie_room_elements_ = 0;  // of the other place's gradient, exchanged at a time
@@ -136,6 +144,7 @@ class ParameterStore {
   bool holds_all_ = false;
   bool grain_open_ = false, grain_present_ = false;
   int grains_present_ = 0;        // in this micro-step
+  mutable bool masters_stale_ = true;  // values were changed but by a step
   std::int64_t grains_ = 0, micro_step_ = 0;
   int in_backward_ = -1;          // whose gradient is in the one chunk buffer of ZeRO 2 and 3
   Tensor open_;                   // the gradient of the grain being computed, where it is whole
