@@ -40,7 +40,8 @@ const std::vector<std::string> free_options = {"run.folder",
                                                "grid.",
                                                "params.",
                                                "engine.",
-                                               "device.",
+                                               "memory.",
+                                               "placement.",
                                                "lora.base",
                                                "ppo.slots",
                                                "sft.log_every",
@@ -110,6 +111,10 @@ GridShape shape_of(const rlhf::MachineOptions& o) {
 void check_combinations(const Options& o, int ranks) {
   complete(shape_of(o.machine), ranks, static_cast<int>(o.machine.tensor_shards), rlhf::starts_from_random(o) ? o.model.layers : 0);
   axis_order(o.machine.order);
+  require(o.machine.moments == o.machine.gradients, "placement.moments = {} and placement.gradients = {}: they rest together; set both to one",
+          o.machine.moments, o.machine.gradients);
+  require(o.machine.values == "device" || o.machine.moments == "host" || o.lora.on(),
+          "placement.values = host needs the optimizer's state there too: set placement.moments = host and placement.gradients = host");
   require(!o.run.stages.empty(), "run.stages is empty: name at least one of prepare, sft, reward, ppo, evaluate");
   require(o.ppo.policy.dual_clip == 0 || o.ppo.policy.dual_clip > 1, "ppo.dual_clip = {} must be 0 (off) or more than 1",
           o.ppo.policy.dual_clip);

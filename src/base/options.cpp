@@ -18,10 +18,6 @@ namespace po = boost::program_options;
 
 namespace collimate {
 
-namespace {
-std::string or_see_help(const std::string& suggestion) { return suggestion.empty() ? "--help lists all of them" : suggestion; }
-}  // namespace
-
 Range any() { return {}; }
 Range at_least(double low) { return {.low = low}; }
 Range more_than(double low) { return {.low = low, .low_included = false}; }
@@ -64,8 +60,17 @@ struct OptionTable::State {
   po::options_description description;
   po::positional_options_description positionals;
   po::variables_map values;
+  std::map<std::string, std::string> names_now;  ///< of options that had another name
   std::string wordless;  ///< the option that a word without one is meant for
 };
+
+void OptionTable::renamed(const std::string& before, const std::string& name) { state_->names_now[before] = name; }
+
+std::string OptionTable::hint_for(const std::string& unknown, const std::string& dashes) const {
+  if (const auto now = state_->names_now.find(unknown); now != state_->names_now.end()) return fmt::format("it is {}{} now", dashes, now->second);
+  const std::string suggestion = did_you_mean(unknown, names(), dashes);
+  return suggestion.empty() ? "--help lists all of them" : suggestion;
+}
 
 std::string OptionTable::Option::text() const {
   return std::visit(
@@ -243,7 +248,7 @@ void OptionTable::read_arguments(const std::vector<std::string>& arguments) {
     const std::string typed = error.get_option_name();
     const std::size_t begin = std::min(typed.find_first_not_of('-'), typed.size());
     const std::string name = typed.substr(begin, typed.find('=') - begin);
-    fail("command line: there is no option --{}; {}", name, or_see_help(did_you_mean(name, names(), "--")));
+    fail("command line: there is no option --{}; {}", name, hint_for(name, "--"));
   } catch (const po::too_many_positional_options_error&) {
     refuse_stray_word(words);
   } catch (const po::error_with_option_name& error) {
@@ -272,7 +277,7 @@ void OptionTable::read_deck(std::string_view text, const std::string& file) {
     const std::string name = line.section.empty() ? line.key : line.section + "." + line.key;
     const auto found = state_->by_name.find(name);
     require(found != state_->by_name.end(), "{}:{}: there is no option {}; {}", file, line.line, name,
-            or_see_help(did_you_mean(name, names())));
+            hint_for(name));
     Option& option = *found->second;
     require(option.in_deck, "{}:{}: {} is an option of the command line and cannot stand in a deck", file, line.line, name);
     const auto [first, fresh] = seen.emplace(name, line.line);

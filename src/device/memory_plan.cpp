@@ -68,25 +68,35 @@ std::string MemoryPlan::report() const {
   return out;
 }
 
-void MemoryPlan::check_limit(std::size_t limit) const {
-  const std::size_t needed = planned_bytes(Memory::device), capacity = device_->capacity(Memory::device);
-  const bool beyond_machine = capacity && needed > capacity;
-  if ((limit && needed > limit) || beyond_machine) {
-    std::vector<Entry> largest = entries_;
+std::size_t MemoryPlan::host_bytes() const {
+  return planned_bytes(Memory::host) + planned_bytes(Memory::pinned) + (device_->is_host() ? planned_bytes(Memory::device) : 0);
+}
+
+void MemoryPlan::check_caps(const MemoryCaps& caps) const {
+  const auto check = [&](std::size_t needed, std::size_t allowed, const char* where, const std::string& who, const auto& counts) {
+    if (!allowed || needed <= allowed) return;
+    std::vector<Entry> largest;
+    for (const Entry& entry : entries_)
+      if (counts(entry.memory)) largest.push_back(entry);
     std::stable_sort(largest.begin(), largest.end(), [](const Entry& a, const Entry& b) { return a.bytes > b.bytes; });
     std::string names;
     for (std::size_t i = 0; i < std::min<std::size_t>(3, largest.size()); ++i)
       names += fmt::format("{}{} ({:.1f} MiB)", i ? ", " : "", largest[i].name, mebibytes(largest[i].bytes));
-    fail_with(ExitCode::does_not_fit,
-              "the run needs {:.1f} MiB on the device and {} {:.1f} MiB{}; the largest parts are {}", mebibytes(needed),
-              beyond_machine ? "the machine has" : "device.memory allows", mebibytes(beyond_machine ? capacity : limit),
-              beyond_machine ? " for it" : "", names);
-  }
+    fail_with(ExitCode::does_not_fit, "the run needs {:.1f} MiB {} and {}; the largest parts are {}", mebibytes(needed), where,
+              fmt::format(fmt::runtime(who), mebibytes(allowed)), names);
+  };
+  const auto on_device = [](Memory memory) { return memory == Memory::device; };
+  const auto outside = [](Memory memory) { return memory != Memory::device; };
+  check(planned_bytes(Memory::device), device_->capacity(Memory::device), "on the device", "the machine has {:.1f} MiB for it", on_device);
+  if (device_->is_host())
+    check(host_bytes(), device_->capacity(Memory::host), "in all", "the machine has {:.1f} MiB", [](Memory) { return true; });
+  check(planned_bytes(Memory::device), caps.device, "on the device", "memory.device allows {:.1f} MiB", on_device);
+  check(planned_bytes(Memory::host) + planned_bytes(Memory::pinned), caps.host, "in host memory", "memory.host allows {:.1f} MiB", outside);
 }
 
-void MemoryPlan::commit(std::size_t limit) {
+void MemoryPlan::commit(const MemoryCaps& caps) {
   ensure(!committed_, "the memory plan was committed twice");
-  check_limit(limit);
+  check_caps(caps);
   for (const Memory memory : memories) buffers_[static_cast<int>(memory)] = Buffer(*device_, planned_bytes(memory), memory);
   committed_ = true;
   if (ring_) staging_.prepare(at(ring_, {static_cast<std::int64_t>(entries_[ring_.index].bytes)}, DType::u8));

@@ -64,7 +64,7 @@ std::string Evaluator::describe() const {
 
 void Evaluator::run() {
   const EvaluateOptions& options = session_.options.evaluate;
-  plan_.commit(static_cast<std::size_t>(session_.options.machine.device_memory));
+  plan_.commit(session_.options.machine.caps());
   for (Model* model : {&policy_, &reference_, &reward_}) {
     if (!model->engine) continue;
     model->engine->prepare();

@@ -60,7 +60,13 @@ void MachineOptions::declare(OptionTable& t) {
         between(1, 64));
   t.add("batch.grain_tokens", grain_tokens, "tokens of one grain (micro-batch); changing it changes results in the last bits",
         between(16, 1e12), "tokens");
-  t.add("device.memory", device_memory, "memory limit per rank (0: no limit)", at_least(0), "bytes");
+  t.add("memory.device", device_memory, "most memory of the device that a rank may use (0: what there is)", at_least(0), "bytes");
+  t.add("memory.host", host_memory, "most memory of the host that a rank may use for what placement.* puts there (0: what there is)", at_least(0), "bytes");
+  t.renamed("device.memory", "memory.device");
+  const Range tiers = one_of({"device", "host"});
+  t.add("placement.values", values, "where parameters rest; those on the host are brought to the device as they are used", tiers);
+  t.add("placement.moments", moments, "where the optimizer's moments rest; on the host they are stepped there, with masters beside them", tiers);
+  t.add("placement.gradients", gradients, "where sums of gradients rest; they go with the moments", tiers);
 }
 
 void ModelOptions::declare(OptionTable& t) {

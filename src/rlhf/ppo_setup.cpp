@@ -157,7 +157,7 @@ std::int64_t PpoTrainer::first_grains() const {
 }
 
 void PpoTrainer::start() {
-  plan_.commit(static_cast<std::size_t>(session_.options.machine.device_memory));
+  plan_.commit(session_.options.machine.caps());
   actor_.start(options_.actor_optimizer);
   critic_.start(options_.critic_optimizer);
   reference_->prepare();

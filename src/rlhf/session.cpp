@@ -47,10 +47,12 @@ void Session::stop() const {
 void Session::check_fits(const MemoryPlan& plan) const {
   const MachineOptions& machine = options.machine;
   try {
-    plan.check_limit(static_cast<std::size_t>(machine.device_memory));
+    plan.check_caps(machine.caps());
   } catch (const Error& error) {
     std::vector<std::string> remedies = {"lower batch.grain_tokens"};
     if (machine.recompute != "full") remedies.push_back("set engine.recompute = full");
+    if (machine.moments == "device") remedies.push_back("set placement.moments = host and placement.gradients = host");
+    else if (machine.values == "device") remedies.push_back("set placement.values = host");
     if (machine.zero < 3) remedies.push_back("raise params.zero on several replicas");
     if (!options.lora.on()) remedies.push_back("set lora.rank");
     remedies.push_back("share the model among more ranks (grid.tensor, grid.pipeline)");

@@ -163,7 +163,7 @@ std::vector<std::string> BatchTrainer::warnings() const {
 }
 
 void BatchTrainer::run() {
-  plan_.commit(static_cast<std::size_t>(session_.options.machine.device_memory));
+  plan_.commit(session_.options.machine.caps());
   model_.start(options_.optimizer);
   load_source(session_, source_, *model_.engine);
   source_.card.adapters = note_of(session_, spec_.stage, source_, *model_.engine);

@@ -54,11 +54,22 @@ TEST(MemoryPlan, RefusesWhatDoesNotFitAndSaysWhatIsLarge) {
   plan.reserve("small", 100);
   plan.reserve("huge", 100 << 20);
   try {
-    plan.commit(50 << 20);
+    plan.commit({.device = 50 << 20});
     FAIL() << "a plan above the limit was accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::does_not_fit);
     EXPECT_NE(std::string(error.what()).find("huge (100.0 MiB)"), std::string::npos) << error.what();
+  }
+  plan.reserve("outside", 9 << 20, Lifetime::always, Memory::host);
+  plan.reserve("pinned", 3 << 20, Lifetime::always, Memory::pinned);
+  EXPECT_EQ(plan.host_bytes(), plan.planned_bytes(Memory::device) + (12 << 20));
+  plan.check_caps({.device = 101 << 20, .host = 12 << 20});
+  try {
+    plan.check_caps({.host = (12 << 20) - 1});
+    FAIL() << "more host memory than the limit was accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("12.0 MiB in host memory and memory.host allows"), std::string::npos) << error.what();
+    EXPECT_EQ(std::string(error.what()).find("huge"), std::string::npos) << error.what();
   }
 }
 
@@ -67,7 +78,7 @@ TEST(MemoryPlan, RefusesMoreThanTheMachineHas) {
   MemoryPlan plan(*device);
   plan.reserve("huge", std::size_t{1} << 50);
   try {
-    plan.check_limit(0);
+    plan.check_caps({});
     FAIL() << "a petabyte was accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::does_not_fit);

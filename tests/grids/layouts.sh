@@ -21,6 +21,8 @@ on_layout() {
       recompute=*) options+=(--engine.recompute="${word#*=}") ;;
       every=*) options+=(--engine.recompute_every="${word#*=}") ;;
       order=*) options+=(--grid.order="${word#*=}") ;;
+      values=*) options+=(--placement.values="${word#*=}") ;;
+      state=*) options+=(--placement.moments="${word#*=}" --placement.gradients="${word#*=}") ;;
       slots=*) options+=(--ppo.slots="${word#*=}") ;;
       threads=*) export OMP_NUM_THREADS=${word#*=} ;;
       "$grid") ;;

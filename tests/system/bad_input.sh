@@ -129,7 +129,12 @@ bad "${made[@]}" --sft.init=no/such/checkpoint --check -- no/such/checkpoint
 bad "${made[@]}" --ppo.max_new=60 -- ppo.max_new context
 bad "${made[@]}" --model.context=16 -- "sample" "'bad/data/heldout-sft.h5'" "model.context"
 bad --run.stages=prepare,sft --sft.data={run}/data/no-such.h5 -- "bad/data/no-such.h5"
-refusal=3 bad "${made[@]}" --device.memory=1000000 -- device.memory "engine.recompute = full"
+refusal=3 bad "${made[@]}" --memory.device=1000000 -- memory.device "engine.recompute = full" "placement.moments = host"
+refusal=3 bad "${made[@]}" --placement.values=host --placement.moments=host --placement.gradients=host --memory.host=100000 -- memory.host "in host memory"
+bad "${made[@]}" --device.memory=1000000 -- device.memory "it is --memory.device now"
+bad "${made[@]}" --placement.values=host -- "placement.moments = host"
+bad "${made[@]}" --placement.moments=host -- "they rest together"
+bad "${made[@]}" --placement.moments=disk -- placement.moments "device, host"
 mkdir -p bad/.collimate-0/data  # of a start that was killed, perhaps on another machine
 train 2 bad "${made[@]}" --sft.steps=1 --reward.steps=1 --ppo.iterations=0
 must_end_with 0

@@ -13,8 +13,8 @@ for ranks in 1 2; do
   must_print "ppo: 180 prompts"
   [ "$(ls -A | tr '\n' ' ')" = "err.txt out.txt prepared " ] || wrong "--check has left $(ls -A)"
 done
-train 1 none --check --device.memory=1000000
-refusal=3 refused "device.memory"
+train 1 none --check --memory.device=1000000
+refusal=3 refused "memory.device"
 [ ! -e none ] || wrong "--check has written"
 
 # A model that comes from a checkpoint is what it is; the deck's own is said to be without use, in --check and in the run.

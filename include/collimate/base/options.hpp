@@ -56,6 +56,7 @@ class OptionTable {
   void command_line_only(const std::vector<std::string>& names);
   /// The next `count` words without dashes set this option (-1: all that remain); implies command_line_only.
   void positional(const std::string& name, int count = 1);
+  void renamed(const std::string& before, const std::string& name);  ///< the old name is refused with the present one
   void words_are_for(const std::string& name);  ///< a word without dashes is refused, and this option named as what it is meant for
 
   void read_arguments(const std::vector<std::string>& arguments);  ///< before the deck
@@ -76,6 +77,7 @@ class OptionTable {
   struct State;
   void add_target(std::string name, Target target, std::string help, Range range, std::string unit);
   Option& find(const std::string& name) const;
+  std::string hint_for(const std::string& unknown, const std::string& dashes = "") const;
   void assign_all();
   [[noreturn]] void refuse_stray_word(const std::vector<std::string>& words) const;
   std::unique_ptr<State> state_;

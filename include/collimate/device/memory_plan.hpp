@@ -15,6 +15,11 @@ struct Slot {
   explicit operator bool() const { return index >= 0; }
 };
 
+/// The most bytes that a plan may take of each memory; 0: no bound but the machine's.
+struct MemoryCaps {
+  std::size_t device = 0, host = 0;
+};
+
 /// All memory of a run: everything is reserved by name first, then allocated once, then only viewed.
 /// Every reservation is aligned to 64 bytes.
 class MemoryPlan {
@@ -24,11 +29,13 @@ class MemoryPlan {
   Slot reserve(std::string name, std::size_t bytes, Lifetime lifetime = Lifetime::always, Memory memory = Memory::device);
   Slot reserve(std::string name, Shape shape, DType dtype, Lifetime lifetime = Lifetime::always, Memory memory = Memory::device);
   std::size_t planned_bytes(Memory memory) const;  ///< what commit allocates
+  /// Of all memories that are the host's own: on a CPU all of them, else what is not on the device.
+  std::size_t host_bytes() const;
   std::size_t allocated_bytes() const;             ///< what commit has allocated, over all memories
   std::string report() const;                      ///< one line per reservation with its bytes, then the totals
-  /// Refuses with exit code 3, naming the largest reservations, if the device needs more than `limit` bytes (0: none).
-  void check_limit(std::size_t limit) const;
-  void commit(std::size_t limit = 0);  ///< after check_limit, allocates
+  /// Refuses with exit code 3, naming the largest reservations, what needs more of a memory than its cap or than the machine has.
+  void check_caps(const MemoryCaps& caps) const;
+  void commit(const MemoryCaps& caps = {});  ///< after check_caps, allocates
   bool committed() const { return committed_; }
   /// A view of the slot's first elements; the slot must be large enough.
   Tensor at(Slot slot, Shape shape, DType dtype = DType::f32) const;

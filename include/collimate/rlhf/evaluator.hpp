@@ -9,7 +9,7 @@ class Evaluator {
  public:
   explicit Evaluator(Session& session);
   std::string describe() const;  ///< prompts and memory lines
-  std::size_t planned_bytes() const { return plan_.planned_bytes(Memory::device); }
+  std::size_t planned_bytes() const { return plan_.host_bytes(); }
   void run();
 
  private:

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "collimate/base/options.hpp"
+#include "collimate/device/memory_plan.hpp"
 #include "collimate/model/adapter.hpp"
 #include "collimate/model/config.hpp"
 #include "collimate/optim/optimizer.hpp"
@@ -39,7 +40,9 @@ struct MachineOptions {
   std::string mode = "exact", recompute = "none";
   std::int64_t recompute_every = 1;
   std::int64_t tensor_shards = 1, grain_tokens = 1024;
-  std::int64_t device_memory = 0;  ///< bytes; 0: no limit
+  std::int64_t device_memory = 0, host_memory = 0;  ///< bytes; 0: no limit
+  std::string values = "device", moments = "device", gradients = "device";  ///< where they rest
+  MemoryCaps caps() const { return {static_cast<std::size_t>(device_memory), static_cast<std::size_t>(host_memory)}; }
   void declare(OptionTable& table);
 };
 

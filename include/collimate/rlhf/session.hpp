@@ -46,7 +46,10 @@ struct Session {
   Communicator& ranks() const { return grid.world(); }
   /// How every model of the run is divided over the ranks.
   Division division() const {
-    return {&grid, static_cast<int>(options.machine.tensor_shards), static_cast<int>(options.machine.zero), options.machine.mode == "exact"};
+    const MachineOptions& machine = options.machine;
+    const auto tier = [](const std::string& name) { return name == "host" ? Tier::host : Tier::device; };
+    return {&grid, static_cast<int>(machine.tensor_shards), static_cast<int>(machine.zero), machine.mode == "exact",
+            {tier(machine.values), tier(machine.moments)}};
   }
   RecomputePlan recompute() const;
   bool first() const { return world.rank() == 0; }
