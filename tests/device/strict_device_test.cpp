@@ -96,6 +96,18 @@ TEST(StrictDevice, ACopyOrAWaitOfTheHostThatIsLeftOutShows) {
   EXPECT_NE(fetched({1, StrictOrder::random, Fault{Fault::Kind::finish, 0}}), (std::vector<float>{1, 2, 3, 4}));
 }
 
+TEST(StrictDevice, WorkThatAnErrorLeavesBehindRunsBeforeItsMemoryGoes) {
+  const auto device = make_strict_device({1, StrictOrder::late});
+  {
+    const Buffer here(*device, 4096, Memory::device), outside(*device, 4096, Memory::pinned);
+    const Tensor a(here.data(), DType::f32, {1024}, *device), b(outside.data(), DType::f32, {1024}, device->host());
+    copy(a, b, device->stream(Lane::fetch));
+    device->stream().wait(device->stream(Lane::fetch).record());
+    copy(b, a, device->stream());
+  }
+  device->stream().wait();  // would touch what is gone
+}
+
 TEST(StrictDevice, StreamsThatWaitForEachOtherAreRefused) {
   for (const StrictOrder order : {StrictOrder::random, StrictOrder::late}) {
     const auto device = make_strict_device({1, order});

@@ -97,6 +97,7 @@ class StrictDevice final : public Device {
     return seen;
   }
   void release(void* pointer, std::size_t bytes, Memory memory) noexcept override {
+    for (StrictStream& stream : streams_) stream.wait();  // what an error left behind may still use it
     if (memory != Memory::device) return host_->release(pointer, bytes, memory);
     const auto range = ranges_.find(static_cast<std::byte*>(pointer));
     forget_memory(pointer);
