@@ -88,6 +88,7 @@ int OrderedSum::take() {
 }
 
 void OrderedSum::begin(std::int64_t first_grain) {
+  plan_->enter(Lifetime::update);
   held_.clear();
   free_.resize(static_cast<std::size_t>(buffers_));
   std::iota(free_.rbegin(), free_.rend(), 0);  // buffer 0 is taken first

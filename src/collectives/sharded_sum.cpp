@@ -21,7 +21,10 @@ ShardedSum::ShardedSum(MemoryPlan& plan, const std::string& name, std::vector<Ra
   scratch_ = plan.reserve(name + " exchange", {scratch_elements_}, DType::f32, Lifetime::update, memory);
 }
 
-void ShardedSum::begin() { counts_.assign(ranges_.size(), 0); }
+void ShardedSum::begin() {
+  plan_->enter(Lifetime::update);
+  counts_.assign(ranges_.size(), 0);
+}
 
 Tensor ShardedSum::level(std::size_t index, int range) const {
   const Tensor all = plan_->at(slot_, {levels_, elements_}).slice(static_cast<std::int64_t>(index), 1).reshape({elements_});

@@ -102,9 +102,21 @@ void MemoryPlan::commit(const MemoryCaps& caps) {
   if (ring_) staging_.prepare(at(ring_, {static_cast<std::int64_t>(entries_[ring_.index].bytes)}, DType::u8));
 }
 
+void MemoryPlan::enter(Lifetime phase) {
+  ensure(committed_ && phase != Lifetime::always, "a phase was entered before the plan is committed");
+  if (phase == phase_) return;
+  phase_ = phase;
+  const std::size_t always = bytes_of(Memory::device, Lifetime::always);
+  const Buffer& buffer = buffers_[static_cast<int>(Memory::device)];
+  if (always < buffer.bytes())
+    device_->forget({static_cast<std::byte*>(buffer.data()) + always, DType::u8, {static_cast<std::int64_t>(buffer.bytes() - always)}, *device_});
+}
+
 Tensor MemoryPlan::at(Slot slot, Shape shape, DType dtype) const {
   ensure(committed_ && slot, "a tensor was asked of a plan that is not committed");
   const Entry& entry = entries_[slot.index];
+  ensure(entry.lifetime == Lifetime::always || entry.lifetime == phase_, "'{}' is used in another phase than {}", entry.name,
+         lifetime_names[static_cast<int>(entry.lifetime)]);
   if (static_cast<std::size_t>(shape.count()) * size_of(dtype) > entry.bytes)
     fail_with(ExitCode::failure, "'{}' holds {} bytes, too few for {} of shape {}", entry.name, entry.bytes, name_of(dtype), shape.text());
   const std::size_t base = entry.lifetime == Lifetime::always ? 0 : bytes_of(entry.memory, Lifetime::always);

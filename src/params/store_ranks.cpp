@@ -115,6 +115,7 @@ Window& ParameterStore::bring(int chunk) {
 void ParameterStore::hold_all() {
   if (!sharded(Kind::value)) return;
   ensure(whole_ && !holds_all_, "model {} was not planned to be held whole, or is already", model_);
+  plan_->enter(Lifetime::rollout);
   const Tensor whole = plan_->at(whole_, {layout_.size()});
   itinerary_.clear();
   itinerary_.add(all_chunks_);

@@ -135,11 +135,40 @@ TEST(StrictDevice, StagingLetsArraysGoAtOnceAndCutsLongOnes) {
   EXPECT_THROW(plan.staging().put(plan.at(slot, {3}, DType::i32), expected, stream), Error);
 }
 
+TEST(StrictDevice, APhaseLeavesNoNumbersToTheNextOne) {
+  const auto device = make_strict_device();
+  MemoryPlan plan(*device);
+  const Slot sums = plan.reserve("sums", {4}, DType::f32, Lifetime::update), kept = plan.reserve("kept", {4}, DType::f32),
+             cache = plan.reserve("cache", {4}, DType::f32, Lifetime::rollout);
+  plan.commit();
+  Stream& stream = device->stream();
+  const auto first = [&](Slot slot) {
+    std::vector<float> out(1);
+    plan.staging().get(out, plan.at(slot, {4}).slice(0, 1), stream);
+    return out[0];
+  };
+  EXPECT_THROW(plan.at(sums, {4}), Error);
+  plan.enter(Lifetime::update);
+  plan.at(sums, {4}).zero(stream);
+  plan.at(kept, {4}).zero(stream);
+  plan.enter(Lifetime::update);
+  EXPECT_EQ(first(sums), 0);
+  EXPECT_THROW(plan.at(cache, {4}), Error) << "the cache in an update";
+  plan.enter(Lifetime::rollout);
+  EXPECT_TRUE(std::isnan(first(cache)));
+  EXPECT_EQ(first(kept), 0);
+  EXPECT_THROW(plan.at(sums, {4}), Error);
+  plan.enter(Lifetime::update);
+  EXPECT_TRUE(std::isnan(first(sums)));
+}
+
 TEST(StrictDevice, ItsNameInTheEnvironment) {
   EXPECT_EQ(strict_options("strict").seed, 1u);
   EXPECT_EQ(strict_options("strict:7").seed, 7u);
   EXPECT_EQ(strict_options("strict:7:late").order, StrictOrder::late);
-  for (const char* text : {"cuda", "strict:1:soon", "strict:1:late:2", ""}) EXPECT_THROW(strict_options(text), Error) << text;
+  EXPECT_EQ(strict_options("strict:7:late:copy=4").fault->number, 4);
+  EXPECT_EQ(strict_options("strict:7:late:copy=4").fault->kind, Fault::Kind::copy);
+  for (const char* text : {"cuda", "strict:1:soon", "strict:1:late:2", "strict:1:late:copy=1:1", "strict:1:late:kernel=1", ""}) EXPECT_THROW(strict_options(text), Error) << text;
 }
 
 }  // namespace

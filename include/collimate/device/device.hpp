@@ -65,6 +65,8 @@ class Device {
   /// The device whose memory is the host's: where tensors of host and pinned memory are. The CPU is its own.
   virtual Device& host() = 0;
   bool is_host() { return &host() == this; }
+  /// These bytes hold nothing from now on, whatever was queued before: a device for tests fills them with numbers that show.
+  virtual void forget(const Tensor&) {}
   /// The address under which the device's own work and messages reach what the host calls `data`.
   virtual void* reach(void* data) const { return data; }
 };

@@ -37,7 +37,9 @@ class MemoryPlan {
   void check_caps(const MemoryCaps& caps) const;
   void commit(const MemoryCaps& caps = {});  ///< after check_caps, allocates
   bool committed() const { return committed_; }
-  /// A view of the slot's first elements; the slot must be large enough.
+  /// Begins a phase: what is reserved for it takes the place of what the other phase left, which cannot be viewed any more.
+  void enter(Lifetime phase);
+  /// A view of the slot's first elements; the slot must be large enough and of this phase.
   Tensor at(Slot slot, Shape shape, DType dtype = DType::f32) const;
   Device& device() const { return *device_; }
   Staging& staging() { return staging_; }  ///< of all tenants; once the plan is committed
@@ -57,6 +59,7 @@ class MemoryPlan {
   Staging staging_;
   Slot ring_;
   bool committed_ = false;
+  Lifetime phase_ = Lifetime::always;  // none yet
 };
 
 }  // namespace collimate

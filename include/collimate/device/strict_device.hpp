@@ -35,10 +35,12 @@ struct StrictOptions {
 
 /// The CPU's operations as on a device with memory of its own, to find on a laptop what would be a race on a GPU (tests). Host code that touches
 /// device memory is stopped with a sentence. Nothing runs when it is called: kernels, copies and fills are queued on their streams and run when an
-/// event or a wait asks for them, in an order that the streams and events allow. Fresh memory holds signalling numbers. Its results are the CPU's.
+/// event or a wait asks for them, in an order that the streams and events allow. Fresh memory, and what another phase left,
+/// holds signalling numbers. Its results are the CPU's.
 std::unique_ptr<Device> make_strict_device(const StrictOptions& options = {});
 
-/// Of "strict", "strict:SEED" or "strict:SEED:ORDER", the order one of random, copies_first, kernels_first, late. Refuses anything else.
+/// Of "strict", "strict:SEED", "strict:SEED:ORDER" (random, copies_first, kernels_first or late) or "strict:SEED:ORDER:FAULT=N" (the N-th wait,
+/// copy or finish is left out). Refuses anything else.
 StrictOptions strict_options(const std::string& text);
 
 }  // namespace collimate

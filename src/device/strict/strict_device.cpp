@@ -113,6 +113,11 @@ class StrictDevice final : public Device {
     return place <= range->first + range->second.length ? range->second.real + (place - range->first) : data;
   }
 
+  void forget(const Tensor& tensor) override {
+    for (StrictStream& stream : streams_) stream.wait();
+    std::fill_n(static_cast<std::uint32_t*>(reach(tensor.data())), tensor.bytes() / sizeof poison, poison);
+  }
+
   /// Runs what may run, until the event has happened.
   void run_until(StrictStream& stream, const Event& event) {
     while (!stream.happened(event)) choose(stream).run_next();
@@ -178,14 +183,20 @@ std::unique_ptr<Device> make_strict_device(const StrictOptions& options) { retur
 StrictOptions strict_options(const std::string& text) {
   constexpr const char* orders[] = {"random", "copies_first", "kernels_first", "late"};
   const std::vector<std::string> words = split(text, ':');
-  require(!words.empty() && words.size() <= 3 && words[0] == "strict",
-          "'{}' names no device: cpu, or strict[:SEED[:ORDER]] with an order among random, copies_first, kernels_first, late", text);
+  require(!words.empty() && words.size() <= 4 && words[0] == "strict",
+          "'{}' names no device: cpu, or strict[:SEED[:ORDER[:FAULT=N]]] with an order among random, copies_first, kernels_first, late", text);
   StrictOptions options;
   if (words.size() > 1) options.seed = std::strtoull(words[1].c_str(), nullptr, 10);
   if (words.size() < 3) return options;
   const auto order = std::find(std::begin(orders), std::end(orders), words[2]);
   require(order != std::end(orders), "'{}' is no order of the strict device: random, copies_first, kernels_first or late", words[2]);
   options.order = static_cast<StrictOrder>(order - std::begin(orders));
+  if (words.size() < 4) return options;
+  const std::vector<std::string> fault = split(words[3], '=');
+  constexpr const char* kinds[] = {"wait", "copy", "finish"};
+  const auto kind = std::find(std::begin(kinds), std::end(kinds), fault[0]);
+  require(fault.size() == 2 && kind != std::end(kinds), "'{}' is no fault of the strict device: wait=N, copy=N or finish=N", words[3]);
+  options.fault = Fault{static_cast<Fault::Kind>(kind - std::begin(kinds)), std::strtoll(fault[1].c_str(), nullptr, 10)};
   return options;
 }
 
