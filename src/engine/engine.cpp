@@ -74,7 +74,7 @@ Engine::Learn Engine::take_learn(Arena& arena) const {
   if (value_) {
     learn.values = arena.take({use_.rows});
     learn.dvalues = arena.take({use_.rows});
-    for (auto* host : {&learn.host_values, &learn.host_dvalues}) host->resize(static_cast<std::size_t>(use_.rows));
+    for (auto* host : {&learn.host_values, &learn.host_dvalues}) host->resize(arena.counts() ? 0 : static_cast<std::size_t>(use_.rows));
   }
   return learn;
 }

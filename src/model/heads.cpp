@@ -39,6 +39,7 @@ PolicyHead::Buffers PolicyHead::take(Arena& arena, std::int64_t rows, Transforme
     b.dlogprob = arena.take({rows});
     b.dentropy = arena.take({rows});
   }
+  if (arena.counts()) return b;
   for (auto* host : {&b.host_rows, &b.host_targets}) host->reserve(static_cast<std::size_t>(rows));
   for (auto& host : b.host) host.resize(static_cast<std::size_t>(rows));
   return b;

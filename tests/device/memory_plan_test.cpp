@@ -26,9 +26,13 @@ TEST(MemoryPlan, PhasesOverlayAndMeasuredEqualsPlanned) {
   EXPECT_EQ(plan.planned_bytes(Memory::device), expected);
   plan.commit();
   EXPECT_EQ(plan.allocated_bytes(), expected);
-  EXPECT_EQ(plan.at(cache, {250}).data(), plan.at(saved, {250}).data());
-  EXPECT_EQ(static_cast<std::byte*>(plan.at(more, {16}).data()) - static_cast<std::byte*>(plan.at(saved, {16}).data()), 5056);
+  plan.enter(Lifetime::rollout);
+  const void* const place = plan.at(cache, {250}).data();
   EXPECT_EQ(static_cast<std::byte*>(plan.at(cache, {16}).data()) - static_cast<std::byte*>(plan.at(weights, {16}).data()), 448);
+  EXPECT_THROW(plan.at(saved, {250}), Error) << "of another phase";
+  plan.enter(Lifetime::update);
+  EXPECT_EQ(place, plan.at(saved, {250}).data());
+  EXPECT_EQ(static_cast<std::byte*>(plan.at(more, {16}).data()) - static_cast<std::byte*>(plan.at(saved, {16}).data()), 5056);
   EXPECT_THROW(plan.at(weights, {200}), Error);
   EXPECT_THROW(plan.reserve("late", 1), Error);
 }

@@ -17,6 +17,7 @@ class Arena {
     return {data, dtype, shape, *device_};
   }
   std::size_t used() const { return used_; }
+  bool counts() const { return base_ == nullptr; }  ///< only: a layout is measured, not made
 
  private:
   Device* device_;
