@@ -155,7 +155,9 @@ TEST(DryDevice, ScoringAndGenerationAreCountedToo) {
   const double weights = 12 * 12288.0 * 12288 * 96 + 50257 * 12288.0;
   Cost before = dry.device->meter();
   const std::vector<Prompt> prompts = {{std::vector<std::int32_t>(60, 1), 0}, {std::vector<std::int32_t>(40, 2), 1}};
-  const auto out = dry.engine.generate(prompts, {.max_new = 11});
+  GenerateOptions how;
+  how.max_new = 11;
+  const auto out = dry.engine.generate(prompts, how);
   EXPECT_EQ(out[0].tokens.size(), 11u);
   const Cost generation = dry.device->meter() - before;
   // Prompts of 100 rows and ten times two tokens; two more rows of the head behind the prompts.
