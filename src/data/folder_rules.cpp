@@ -129,7 +129,7 @@ bool set_blanks(json& file, const ModelFiles& files, const std::string& name, No
 
 /// NFC, where the folder's class has it and the file has not.
 bool compose(json& file, const ModelFiles& files, const std::string& name, Notes& notes) {
-  if (files.model_type == taken_as_it_is || !lists(nfc_classes, files.tokenizer_class)) return false;
+  if (files.model_type == taken_as_it_is || !lists(nfc_classes, files.tokenizer_class) || blank_steps(file).byte_level == nullptr) return false;
   bool composed = false;
   keep_steps(file["normalizer"], "normalizers", [&](json& step) {
     composed = composed || step.value("type", "") == "NFC";
