@@ -58,6 +58,7 @@ def reward(name, config, here):
     config.num_labels = 1
     model = lively(transformers.AutoModelForSequenceClassification.from_config(config))
     model.save_pretrained(f"{here}/reward")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(f"{here}/reward")  # in memory other products may be chosen
     collimate("import", "--model", f"{here}/reward", "--output", f"{here}/rc")
     collimate("export", "--checkpoint", f"{here}/rc", "--output", f"{here}/reward-out")
     again = transformers.AutoModelForSequenceClassification.from_pretrained(f"{here}/reward-out")
