@@ -48,13 +48,12 @@ TEST(Sweeps, OnceAndTwiceGiveTheSameBits) {
     }
 }
 
-/// One optimizer step of a model whose parameters and state rest on the host, on a strict device: the hashes of its values afterwards, or an error.
-std::string step_on_host(const StrictOptions& options) {
+/// Two optimizer steps, between which nobody looks at values: the hash of the values afterwards, or an error.
+std::string two_steps(Device& device, const Tiers& tiers) {
   const ModelConfig config = small_llama();
-  const auto device = make_strict_device(options);
-  MemoryPlan plan(*device);
+  MemoryPlan plan(device);
   Workspace workspace(plan);
-  const Division division{.tiers = {Tier::host, Tier::host}};
+  const Division division{.tiers = tiers};
   Engine engine("model", config, Head::policy, division, {.rows = 64, .most_grains = 2}, workspace);
   workspace.reserve();
   plan.commit();
@@ -70,7 +69,7 @@ std::string step_on_host(const StrictOptions& options) {
         for (std::size_t i = 0; i < logprob.size(); ++i) dlogprob[i] = -1;
       });
       engine.finish_step();
-      optimizer.step(0.01, device->stream());
+      optimizer.step(0.01, device.stream());
     }
     return fmt::format("{:x}", combine(engine.store().layout(), engine.store().hashes(Kind::value)));
   } catch (const Error& error) {
@@ -78,11 +77,14 @@ std::string step_on_host(const StrictOptions& options) {
   }
 }
 
+std::string step_on_host(const StrictOptions& options) { return two_steps(*make_strict_device(options), {Tier::host, Tier::host}); }
+
 // Most waits of one lane for another and most copies matter in some order in which a device may run: left out, they are seen (the others guard windows
 // that nothing uses any more). Of the host's waits most are for work that is done already. Without a fault no order changes a bit.
 TEST(StrictDevice, EveryEventOfAStepFromTheHostMatters) {
   const auto orders = {StrictOrder::late, StrictOrder::copies_first, StrictOrder::kernels_first, StrictOrder::random};
-  const std::string right = step_on_host({});
+  const std::string right = two_steps(*make_cpu_device(), {});
+  for (const Tiers& tiers : {Tiers{Tier::host, Tier::host}, Tiers{Tier::device, Tier::host}}) EXPECT_EQ(two_steps(*make_cpu_device(), tiers), right);
   for (const StrictOrder order : orders)
     for (const std::uint64_t seed : {1, 2, 3}) EXPECT_EQ(step_on_host({seed, order}), right);
   for (const auto& [kind, name] : {std::pair{Fault::Kind::wait, "wait"}, {Fault::Kind::copy, "copy"}, {Fault::Kind::finish, "finish"}}) {
