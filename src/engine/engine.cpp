@@ -12,7 +12,6 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
     : use_(use),
       workspace_(&workspace),
       stream_(&workspace.plan().device().stream()),
-      sweeps_(use.sweeps.value_or(workspace.plan().device().is_host() ? Sweeps::once : Sweeps::twice)),
       division_(division),
       transformer_(config, head, division, workspace.plan(), use.recompute, use.lora),
       store_(use.frozen) {
@@ -27,12 +26,9 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
     adapters_ = std::make_unique<ParameterStore>(name + " adapters", transformer_.adapter_layout(), workspace.plan(), with_state,
                                                  StoreUse{use.most_grains, use.slots > 0});
   }
-  if (division.last_stage()) {
-    if (head == Head::policy)
-      policy_.emplace(transformer_);
-    else
-      value_.emplace(transformer_);
-  }
+  scoring_ = transformer_.forward_route();
+  backward_ = transformer_.backward_route();
+  if (division.last_stage()) make_head();
   const auto measure = [&](auto take) {
     Arena arena(workspace.plan().device());
     take(arena);
@@ -41,6 +37,24 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
   if (use_.rows) measure([&](Arena& arena) { take_score(arena); });
   if (use_.most_grains) measure([&](Arena& arena) { take_learn(arena); });
   if (use_.slots) measure([&](Arena& arena) { take_generate(arena); });
+}
+
+void Engine::make_head() {
+  const Part place = transformer_.head_layout().units_of(transformer_.head_place());
+  const auto add = [&](Route& route, const std::vector<int>& head, bool first) {
+    std::vector<int>& units = transformer_.head_apart() ? route.adapters : route.own;
+    units.insert(first ? units.begin() : units.end(), head.begin(), head.end());
+  };
+  if (transformer_.head() == Head::value) {
+    value_.emplace(transformer_);
+    for (Route* route : {&scoring_, &backward_}) add(*route, {static_cast<int>(place.begin)}, route == &backward_);
+    return;
+  }
+  const bool streams = store_->streams() || store_->gradients_leave();  // one unit at a time
+  const bool twice = use_.sweeps.value_or(stream_->device().is_host() ? Sweeps::once : Sweeps::twice) == Sweeps::twice || (streams && place.count > 1);
+  policy_.emplace(transformer_, twice ? Sweeps::twice : Sweeps::once);
+  add(scoring_, policy_->scoring_route(), false);
+  add(backward_, policy_->learning_route(), true);
 }
 
 void Engine::prepare() {
@@ -137,7 +151,7 @@ GrainView Engine::upload(const GrainBuffers& buffers, const Grain& grain) {
     staging().put(part, span, *stream_);
     return part;
   };
-  return {put(buffers.tokens, grain.tokens), {grain.positions, put(buffers.positions, grain.positions)}, put(buffers.targets, grain.targets),
+  return {{grain.tokens, put(buffers.tokens, grain.tokens)}, {grain.positions, put(buffers.positions, grain.positions)}, put(buffers.targets, grain.targets),
           put(buffers.samples, grain.samples), {grain.offsets, put(buffers.offsets, grain.offsets)}};
 }
 
@@ -164,7 +178,7 @@ void Engine::forget_routes() {
 void Engine::score_all(std::span<const Grain> all, const std::function<void(std::size_t, const Grain&, Tensor)>& head) {
   const std::vector<Grain> grains = checked(all);
   forget_routes();
-  for (std::size_t g = 0; g < grains.size(); ++g) announce(transformer_.scoring_route());
+  for (std::size_t g = 0; g < grains.size(); ++g) announce(scoring_);
   for (std::size_t g = 0; g < grains.size(); ++g) {
     const GrainView view = upload(score_.grain, grains[g]);
     const std::int64_t rows = view.rows();
@@ -184,12 +198,10 @@ void Engine::score(std::span<const Grain> grains, float temperature, const EachS
   ensure(transformer_.head() == Head::policy, "model {} has another head", store_->model());
   std::vector<float> logprob, entropy;
   score_all(grains, [&](std::size_t g, const Grain& grain, Tensor hidden) {
-    const Lease lease = transformer_.fetch_head(weights());
     logprob.resize(grain.tokens.size());
     entropy.resize(grain.tokens.size());
-    if (grain.tokens.empty()) return;
-    policy_->score(hidden, grain.targets, temperature, score_.head, lease, *stream_, logprob, entropy);
-    each(g, logprob, entropy);
+    policy_->score(hidden, grain.targets, temperature, score_.head, *store_, *stream_, logprob, entropy);
+    if (!grain.tokens.empty()) each(g, logprob, entropy);
   });
 }
 
@@ -197,7 +209,7 @@ void Engine::values(std::span<const Grain> grains, const EachValued& each) {
   ensure(transformer_.head() == Head::value, "model {} has another head", store_->model());
   std::vector<float> values;
   score_all(grains, [&](std::size_t g, const Grain& grain, Tensor hidden) {
-    const Lease lease = transformer_.fetch_head(weights());
+    const Lease lease = fetch_value_head();
     values.resize(grain.tokens.size());
     if (grain.tokens.empty()) return;
     const Tensor out = score_.values.slice(0, hidden[0]);
@@ -245,7 +257,6 @@ void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& gr
   learn_.sent.reset();
   if (division_.last_stage()) {
     head(index, grain, dhidden, flight.activations.final_norm.y.slice(0, rows));
-    transformer_.reduce_head(weights());
   } else if (rows) {
     receive_stage(gradient, division_.stage() + 1);
   }
@@ -260,7 +271,7 @@ void Engine::train(std::span<const Grain> all, const Dropout& dropout,
   const std::vector<Grain> grains = checked(all);
   const auto actions = one_forward_one_backward(division_.stage(), division_.stages(), static_cast<int>(grains.size()));
   forget_routes();
-  for (const Action& action : actions) announce(action.forward ? transformer_.forward_route() : transformer_.backward_route());
+  for (const Action& action : actions) announce(action.forward ? transformer_.forward_route() : backward_);
   for (const Action& action : actions) {
     const auto g = static_cast<std::size_t>(action.grain);
     InFlight& flight = learn_.flights[g % learn_.flights.size()];
@@ -277,9 +288,7 @@ void Engine::train(std::span<const Grain> all, const Dropout& dropout,
 void Engine::forward_backward(std::span<const Grain> grains, float temperature, const Dropout& dropout, const GrainTokenLoss& loss) {
   ensure(transformer_.head() == Head::policy, "model {} has another head", store_->model());
   train(grains, dropout, [&](std::size_t g, const Grain& grain, Tensor dhidden, Tensor hidden) {
-    const Lease lease = transformer_.fetch_head(weights());
-    if (grain.tokens.empty()) return;
-    policy_->forward_backward(dhidden, hidden, grain.targets, temperature, learn_.head, lease, *stream_, sweeps_,
+    policy_->forward_backward(dhidden, hidden, grain.targets, temperature, learn_.head, *store_, *stream_,
                               [&](std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
                                 loss(g, row, logprob, entropy, dlogprob, dentropy);
                               });
@@ -289,16 +298,18 @@ void Engine::forward_backward(std::span<const Grain> grains, float temperature, 
 void Engine::forward_backward(std::span<const Grain> grains, const Dropout& dropout, const GrainValueLoss& loss) {
   ensure(transformer_.head() == Head::value, "model {} has another head", store_->model());
   train(grains, dropout, [&](std::size_t g, const Grain& grain, Tensor dhidden, Tensor hidden) {
-    const Lease lease = transformer_.fetch_head(weights());
-    if (grain.tokens.empty()) return;
-    const Tensor values = learn_.values.slice(0, hidden[0]), dvalues = learn_.dvalues.slice(0, hidden[0]);
-    value_->forward(values, hidden, lease, *stream_);
-    const auto host = std::span(learn_.host_values).first(grain.tokens.size()), gradient = std::span(learn_.host_dvalues).first(grain.tokens.size());
-    staging().get(host, values, *stream_);
-    std::ranges::fill(gradient, 0.0f);
-    loss(g, host, gradient);
-    staging().put(dvalues, std::span<const float>(gradient), *stream_);
-    value_->backward(dhidden, dvalues, hidden, lease, *stream_);
+    const Lease lease = fetch_value_head();
+    if (!grain.tokens.empty()) {
+      const Tensor values = learn_.values.slice(0, hidden[0]), dvalues = learn_.dvalues.slice(0, hidden[0]);
+      value_->forward(values, hidden, lease, *stream_);
+      const auto host = std::span(learn_.host_values).first(grain.tokens.size()), gradient = std::span(learn_.host_dvalues).first(grain.tokens.size());
+      staging().get(host, values, *stream_);
+      std::ranges::fill(gradient, 0.0f);
+      loss(g, host, gradient);
+      staging().put(dvalues, std::span<const float>(gradient), *stream_);
+      value_->backward(dhidden, dvalues, hidden, lease, *stream_);
+    }
+    transformer_.head_store(weights()).reduce(value_head_unit());
   });
 }
 
@@ -320,7 +331,7 @@ std::vector<float> Engine::logits(const Grain& grain) {
   const GrainView view = upload(score_.grain, grain);
   const Tensor hidden = transformer_.forward(score_.activations, weights(), {.stream = *stream_, .grain = view});
   std::vector<float> out(view.rows() * transformer_.config().vocabulary);
-  policy_->logits(hidden, score_.head, transformer_.fetch_head(weights()), *stream_, out);
+  policy_->logits(hidden, score_.head, *store_, *stream_, out);
   return out;
 }
 

@@ -113,7 +113,7 @@ std::vector<std::int32_t> Engine::draw(std::span<const Active> work, const Gener
   share(n, [&](std::int64_t begin, std::int64_t count) {
     const std::int64_t each = policy_->decode_scratch(1);
     const Tensor logits = generate_.logits.slice(begin, count), scratch = generate_.scratch.slice(begin * each, count * each);
-    policy_->decode(logits, generate_.hidden.slice(begin, count), scratch, transformer_.fetch_head(weights()), *stream_);
+    policy_->decode(logits, generate_.hidden.slice(begin, count), scratch, *store_, *stream_);
     kernels::sample_tokens(tokens.slice(begin, count), logprobs.slice(begin, count), logits, generate_.uniforms.slice(begin, count),
                            how.sampling, *stream_);
   });
@@ -171,14 +171,15 @@ void Engine::decode(std::span<Active> work) {
     slots.push_back(a.slot);
     positions.push_back(a.length++);
   }
-  const kernels::Ragged at{slots, generate_.slots.slice(0, n)}, places{positions, generate_.positions.slice(0, n)};
-  staging().put(generate_.tokens.slice(0, n), tokens, *stream_);
+  const kernels::Ragged last{tokens, generate_.tokens.slice(0, n)}, at{slots, generate_.slots.slice(0, n)},
+      places{positions, generate_.positions.slice(0, n)};
+  staging().put(last.device, tokens, *stream_);
   staging().put(at.device, slots, *stream_);
   staging().put(places.device, positions, *stream_);
   if (!division_.first_stage()) receive_stage(generate_.activations.x[0].slice(0, n), division_.stage() - 1);
   share(n, [&](std::int64_t begin, std::int64_t count) {
     const Tensor hidden =
-        transformer_.decode(generate_.activations.rows(begin, count), weights(), generate_.cache, generate_.tokens.slice(begin, count),
+        transformer_.decode(generate_.activations.rows(begin, count), weights(), generate_.cache, last.slice(begin, count),
                             at.slice(begin, count), places.slice(begin, count), *stream_);
     copy(generate_.hidden.slice(begin, count), hidden, *stream_);
   });
@@ -239,7 +240,7 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
       generate_.sent.reset();  // what was sent may lie where the next one comes
       if (streams()) {
         forget_routes();
-        announce(transformer_.scoring_route());
+        announce(scoring_);
       }
       if (group.choose(prompts, use_.rows))
         prefill(group.work, prompts);

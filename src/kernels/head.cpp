@@ -5,13 +5,16 @@
 
 namespace collimate::kernels {
 
-void logit_statistics(Tensor statistics, Tensor logits, Tensor targets, std::int64_t first, float temperature, Stream& stream) {
+void logit_statistics(Tensor statistics, Tensor sums, Tensor logits, Tensor targets, std::int64_t first, float temperature, Write write,
+                      Stream& stream) {
   constexpr auto name = "logit_statistics";
   check_rank(name, "logits", logits, 2);
   check(name, "statistics", statistics, {logits[0], 4});
+  check(name, "sums", sums, {logits[0], 2}, DType::f64);
   check(name, "targets", targets, {logits[0]}, DType::i32);
+  ensure(write != Write::add, "logit_statistics replaces or goes on");
   require(temperature > 0, "logit_statistics needs a temperature above 0, and was given {}", temperature);
-  table_of(statistics).logit_statistics(statistics, logits, targets, first, temperature, stream);
+  table_of(statistics).logit_statistics(statistics, sums, logits, targets, first, temperature, write, stream);
 }
 
 void merge_statistics(Tensor statistics, Tensor other, Stream& stream) {

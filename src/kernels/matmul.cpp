@@ -12,10 +12,13 @@ void check_rows(std::string_view operation, std::int64_t rows) {
           padded_rows(rows), rows, row_block, least_rows);
 }
 
+void check_write(std::string_view operation, Write write) { ensure(write != Write::go_on, "{} cannot go on", operation); }
+
 }  // namespace
 
 void linear_forward(Tensor y, Tensor x, Tensor w, Tensor bias, Write write, Stream& stream) {
   constexpr auto name = "linear_forward";
+  check_write(name, write);
   check_rank(name, "x", x, 2);
   check_rank(name, "w", w, 2);
   const auto rows = x[0], n = w[0], k = x[1];
@@ -39,6 +42,7 @@ void linear_backward_input(Tensor dx, Tensor dy, Tensor w, Write write, Stream& 
 
 void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, Write write, Stream& stream) {
   constexpr auto name = "linear_backward_weight";
+  check_write(name, write);
   check_rank(name, "dy", dy, 2);
   check_rank(name, "x", x, 2);
   const auto rows = dy[0], n = dy[1], k = x[1];

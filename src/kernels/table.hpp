@@ -44,7 +44,7 @@ struct Table {
   void (*swiglu_backward)(In dgate_up, In dy, In gate_up, Stream&);
   void (*dropout)(In y, In x, double probability, const RandomKey&, In samples, In positions, std::uint32_t site, std::int64_t first, Stream&);
 
-  void (*logit_statistics)(In statistics, In logits, In targets, std::int64_t first, float temperature, Stream&);
+  void (*logit_statistics)(In statistics, In sums, In logits, In targets, std::int64_t first, float temperature, Write, Stream&);
   void (*merge_statistics)(In statistics, In other, Stream&);
   void (*finish_statistics)(In logprob, In entropy, In lse, In statistics, In targets, Stream&);
   void (*logit_gradient)(In logits, In lse, In entropy, In targets, In dlogprob, In dentropy, std::int64_t first, float temperature, Stream&);

@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "collimate/kernels/elementwise.hpp"
-#include "collimate/kernels/embedding.hpp"
 
 namespace collimate {
 namespace {
@@ -27,6 +26,17 @@ const ModelConfig& checked(const ModelConfig& config, const Division& division, 
 void declare_value_head(const ModelConfig& config, ParameterLayout& layout) {
   layout.add("value_head.weight", {1, config.width}, true, {1 / std::sqrt(config.width + 1.0)});
   layout.add("value_head.bias", {1}, false, {});
+}
+
+/// Elements of a unit of a table of the vocabulary: whole thousands of rows that are together no larger than a block's section, but one at
+/// least.
+std::int64_t table_unit(const ModelConfig& config, int shards) {
+  ParameterLayout block(shards);
+  Block::declare(config, block, 0, Presence::yes);
+  const std::vector<std::int64_t>& sections = block.chunks()[0].sections;
+  std::int64_t section = 0;
+  for (std::size_t s = 1; s < sections.size(); ++s) section = std::max(section, sections[s] - sections[s - 1]);
+  return std::max<std::int64_t>(1, section / config.width / 1024) * 1024 * config.width;
 }
 
 double block_products(const ModelConfig& c) {
@@ -58,19 +68,11 @@ Part stage_blocks(const ModelConfig& config, Head head, int stage, int stages) {
 
 ParameterLayout Transformer::make_layout(const ModelConfig& config, Head head, const Division& division, bool head_apart, int& head_chunk) {
   ParameterLayout layout(division.shards, division.held_shards());
-  const auto rows = shard_bounds(config.vocabulary, division.shards);
-  const Shape table{config.vocabulary, config.width};
   const bool first = division.first_stage(), last = division.last_stage(), tied = head == Head::policy && config.tied;
   const Part mine = stage_blocks(config, head, division.stage(), division.stages());
   const auto on = [](bool here) { return here ? Presence::yes : Presence::no; };
-  layout.open_chunk("embedding", first ? Presence::yes : last && tied ? Presence::copy : Presence::no);
-  layout.add("embedding.weight", table, Split::rows, rows, true, {0.02});
-  layout.close_chunk();
-  if (config.positions == Positions::learned) {
-    layout.open_chunk("position", on(first));
-    layout.add("position.weight", {config.context, config.width}, true, {0.02});
-    layout.close_chunk();
-  }
+  const std::int64_t unit = table_unit(config, division.shards);
+  Embedding::declare(config, layout, first ? Presence::yes : last && tied ? Presence::copy : Presence::no, on(first), unit);
   for (int i = 0; i < config.layers; ++i) Block::declare(config, layout, i, on(i >= mine.begin && i < mine.begin + mine.count));
   layout.open_chunk("final", on(last));
   NormLayer::declare(config, layout, "final_norm");
@@ -80,9 +82,9 @@ ParameterLayout Transformer::make_layout(const ModelConfig& config, Head head, c
     return layout;
   }
   if (head_apart) return layout;
-  layout.open_chunk("head", on(last));
+  layout.open_chunk("head", on(last), head == Head::policy ? unit : 0);
   if (head == Head::policy)
-    layout.add("head.weight", table, Split::rows, rows, true, {0.02});
+    layout.add("head.weight", {config.vocabulary, config.width}, Split::rows, shard_bounds(config.vocabulary, division.shards), true, {0.02});
   else
     declare_value_head(config, layout);
   head_chunk = layout.close_chunk();
@@ -116,6 +118,7 @@ Transformer::Transformer(const ModelConfig& config, Head head, const Division& d
       lora_(lora),
       layout_(make_layout(config_, head, division, head_apart(), head_chunk_)),
       adapter_layout_(make_adapter_layout()),
+      embedding_(config_, layout_, division, plan, division.first_stage()),
       plan_(&plan) {
   for (std::int64_t i = 0; i < mine_.count; ++i)
     blocks_.emplace_back(config_, layout_, lora_, adapter_layout_, static_cast<int>(mine_.begin + i));
@@ -208,35 +211,21 @@ Activations Activations::rows(std::int64_t begin, std::int64_t count) const {
   return a;
 }
 
-int Transformer::adapter_chunk(int chunk) const {
-  const int block = chunk - (config_.positions == Positions::learned ? 2 : 1);
-  return block >= 0 && block < config_.layers ? block : -1;
-}
-
 void Transformer::make_routes() {
-  const auto both = [&](std::vector<int>& own, std::vector<int>& adapters, std::size_t block) {
-    own.push_back(chunk_of_block(block));
-    adapters.push_back(adapter_chunk(own.back()));
+  const auto block = [&](Route& route, std::size_t i) {
+    route.own.push_back(block_unit(i));
+    if (lora_.on()) route.adapters.push_back(adapter_unit(i));
   };
-  const bool last = division_.last_stage();
-  if (division_.first_stage()) forward_.own.push_back(0);
-  if (division_.first_stage() && config_.positions == Positions::learned) forward_.own.push_back(1);
-  for (std::size_t i = 0; i < blocks_.size(); ++i) both(forward_.own, forward_.adapters, i);
-  if (last) forward_.own.push_back(final_chunk());
-  scoring_ = forward_;
-  if (last)
-    for (Route* route : {&scoring_, &backward_}) (head_apart() ? route->adapters : route->own).push_back(head_chunk_);
-  if (last) backward_.own.push_back(final_chunk());
-  for (std::size_t i = blocks_.size(); i-- > 0;) both(backward_.own, backward_.adapters, i);
+  forward_.own = embedding_.route();
+  for (std::size_t i = 0; i < blocks_.size(); ++i) block(forward_, i);
+  for (Route* route : {&forward_, &backward_})
+    if (final_norm_) route->own.push_back(unit(final_chunk()));
+  for (std::size_t i = blocks_.size(); i-- > 0;) block(backward_, i);
 }
 
 BlockLease Transformer::fetch_block(const ModelWeights& weights, std::size_t i) const {
-  const int chunk = chunk_of_block(i);
-  return {weights.own.fetch(chunk), weights.adapters ? weights.adapters->fetch(adapter_chunk(chunk)) : Lease()};
+  return {weights.own.fetch(block_unit(i)), weights.adapters ? weights.adapters->fetch(adapter_unit(i)) : Lease()};
 }
-
-Lease Transformer::fetch_head(const ModelWeights& weights) const { return (head_apart() ? *weights.adapters : weights.own).fetch(head_chunk_); }
-void Transformer::reduce_head(const ModelWeights& weights) const { (head_apart() ? *weights.adapters : weights.own).reduce(head_chunk_); }
 
 Tensor Transformer::forward(const Activations& a, const ModelWeights& weights, const Pass& pass) const {
   Stream& stream = pass.stream;
@@ -244,7 +233,7 @@ Tensor Transformer::forward(const Activations& a, const ModelWeights& weights, c
   const bool all = a.blocks.size() == blocks_.size(), last = final_norm_.has_value();
   const auto input = [&](std::size_t i) { return a.x[all ? i : i % 2].slice(0, rows); };
   if (division_.first_stage()) {
-    embed(input(0), weights, pass.grain.tokens, pass.grain.positions.device, a.scratch.tree, stream);
+    embedding_.forward(input(0), weights.own, pass.grain.tokens, pass.grain.positions, a.scratch.tree, stream);
     if (pass.dropout > 0 && rows)
       kernels::dropout(input(0), input(0), pass.dropout, pass.key, pass.grain.samples, pass.grain.positions.device, 0, stream);
   }
@@ -253,7 +242,7 @@ Tensor Transformer::forward(const Activations& a, const ModelWeights& weights, c
     if (rows) blocks_[i].forward(input(i + 1), input(i), a.blocks[all ? i : 0], lease, a.scratch, rotary(), pass);
   }
   if (!last) return input(blocks_.size());
-  const Lease lease = weights.own.fetch(final_chunk());
+  const Lease lease = weights.own.fetch(unit(final_chunk()));
   if (rows) final_norm_->forward(a.final_norm, input(blocks_.size()), lease, stream);
   return a.final_norm.y.slice(0, rows);
 }
@@ -263,12 +252,12 @@ void Transformer::backward(Tensor dhidden, const Activations& a, const ModelWeig
   const std::int64_t rows = pass.grain.rows();
   const Tensor gradient = a.gradient.slice(0, rows);
   if (final_norm_) {
-    const Lease lease = weights.own.fetch(final_chunk());
+    const Lease lease = weights.own.fetch(unit(final_chunk()));
     if (rows) {
       gradient.zero(stream);
       final_norm_->backward(gradient, dhidden, a.x.back().slice(0, rows), a.final_norm, lease, stream);
     }
-    weights.own.reduce(final_chunk());
+    weights.own.reduce(unit(final_chunk()));
   }
   for (std::size_t i = blocks_.size(); i-- > 0;) {
     const BlockLease lease = fetch_block(weights, i);
@@ -278,58 +267,25 @@ void Transformer::backward(Tensor dhidden, const Activations& a, const ModelWeig
                            rotary(), pass);
       blocks_[i].backward(gradient, x, a.blocks[i], lease, a.scratch, rotary(), pass);
     }
-    weights.own.reduce(chunk_of_block(i));
-    if (weights.adapters) weights.adapters->reduce(adapter_chunk(chunk_of_block(i)));
+    weights.own.reduce(block_unit(i));
+    if (weights.adapters) weights.adapters->reduce(adapter_unit(i));
   }
-  if (division_.first_stage() && weights.own.learns()) backward_embedding(a, weights, pass);
-}
-
-void Transformer::backward_embedding(const Activations& a, const ModelWeights& weights, const Pass& pass) const {
-  Stream& stream = pass.stream;
-  const std::int64_t rows = pass.grain.rows();
-  const Tensor gradient = a.gradient.slice(0, rows);
+  if (!division_.first_stage() || !weights.own.learns()) return;
   if (pass.dropout > 0 && rows)
     kernels::dropout(gradient, gradient, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions.device, 0, stream);
-  const Lease embedding = weights.own.fetch_gradient(0);
-  const Parameter& table = layout_.parameter("embedding.weight");
-  for (std::size_t v = 0; rows && v < table.parts.size(); ++v)
-    if (table.parts[v].held())
-      kernels::embedding_backward(embedding.gradient_at(table.parts[v]), gradient, pass.grain.tokens, table.bounds[v], stream);
-  weights.own.reduce(0);
-  if (config_.positions != Positions::learned) return;
-  const Lease positions = weights.own.fetch_gradient(1);
-  if (rows) kernels::embedding_backward(positions.gradient_at(layout_.view("position.weight")), gradient, pass.grain.positions.device, 0, stream);
-  weights.own.reduce(1);
+  embedding_.backward(gradient, weights.own, pass.grain.tokens, pass.grain.positions, stream);
 }
 
-void Transformer::embed(Tensor x, const ModelWeights& weights, Tensor tokens, Tensor positions, const ShardTree& tree,
-                        Stream& stream) const {
-  const bool rows = x[0] > 0;
-  const Parameter& table = layout_.parameter("embedding.weight");
-  if (rows) x.zero(stream);
-  {
-    const Lease lease = weights.own.fetch(0);
-    for (std::size_t v = 0; rows && v < table.parts.size(); ++v)
-      if (table.parts[v].held()) kernels::embedding_forward(x, lease.at(table.parts[v]), tokens, table.bounds[v], stream);
-  }
-  // One rank has each row, the others zeros: as whole numbers their sum is the row, also where it is -0.
-  const auto as_whole_numbers = [](const Tensor& t) { return Tensor(t.data(), DType::i32, t.shape(), t.device()); };
-  if (rows && tree.shared()) all_reduce(*tree.ranks, as_whole_numbers(x), as_whole_numbers(tree.exchange), stream);
-  if (config_.positions != Positions::learned) return;
-  const Lease lease = weights.own.fetch(1);
-  if (rows) kernels::embedding_add(x, lease.at(layout_.view("position.weight")), positions, stream);
-}
-
-Tensor Transformer::decode(const Activations& a, const ModelWeights& weights, const KvCache& cache, Tensor tokens, const kernels::Ragged& slots,
-                           const kernels::Ragged& positions, Stream& stream) const {
-  const std::int64_t rows = tokens[0];
-  if (division_.first_stage()) embed(a.x[0].slice(0, rows), weights, tokens, positions.device, a.scratch.tree, stream);
+Tensor Transformer::decode(const Activations& a, const ModelWeights& weights, const KvCache& cache, const kernels::Ragged& tokens,
+                           const kernels::Ragged& slots, const kernels::Ragged& positions, Stream& stream) const {
+  const std::int64_t rows = tokens.count();
+  if (division_.first_stage()) embedding_.forward(a.x[0].slice(0, rows), weights.own, tokens, positions, a.scratch.tree, stream);
   for (std::size_t i = 0; i < blocks_.size(); ++i)
     blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0], fetch_block(weights, i), a.scratch,
                       rotary(), cache, slots, positions, stream);
   const Tensor out = a.x[blocks_.size() % 2].slice(0, rows);
   if (!final_norm_) return out;
-  final_norm_->forward(a.final_norm, out, weights.own.fetch(final_chunk()), stream);
+  final_norm_->forward(a.final_norm, out, weights.own.fetch(unit(final_chunk())), stream);
   return a.final_norm.y.slice(0, rows);
 }
 

@@ -17,8 +17,9 @@ std::vector<std::int64_t> shard_bounds(std::int64_t n, int shards, std::int64_t 
   return bounds;
 }
 
-void ParameterLayout::open_chunk(std::string name, Presence presence) {
-  ensure(!open_ && ties_.empty(), "chunk '{}' was opened inside another or after a tie", name);
+void ParameterLayout::open_chunk(std::string name, Presence presence, std::int64_t unit) {
+  ensure(!open_ && ties_.empty() && unit % kernels::chunk_block == 0, "chunk '{}' was opened inside another or after a tie", name);
+  unit_ = unit;
   open_ = true;
   first_open_ = parameters_.size();
   fill_.assign(shards_ + 1, 0);
@@ -60,22 +61,35 @@ int ParameterLayout::close_chunk() {
       std::int64_t& offset = parameters_[i].parts[v].offset;
       offset = holds(section) ? offset + chunk.sections[section] : -1;
     }
+  const int index = static_cast<int>(chunks_.size()) - 1;
+  places_.push_back({std::ssize(units_), 0});
+  const auto add = [&](std::int64_t begin, std::int64_t count) {
+    const int unit = static_cast<int>(units_.size());
+    units_.push_back({index, unit, begin, count, size_ + begin});
+    ++places_.back().count;
+  };
+  for (std::size_t section = 0; unit_ && section < fill_.size(); ++section)
+    for (std::int64_t begin = chunk.sections[section]; begin < chunk.sections[section + 1]; begin += unit_)
+      add(begin, std::min(unit_, chunk.sections[section + 1] - begin));
+  if (places_.back().count == 0) add(0, chunk.size);
   size_ += chunk.size;
   gradient_size_ = size_;
   open_ = false;
-  return static_cast<int>(chunks_.size()) - 1;
+  return index;
 }
 
 int ParameterLayout::tie(int chunk, bool here) {
   const bool apart = here && chunks_[chunk].held && !chunks_[chunk].copy;
   ties_.push_back({chunk, apart ? gradient_size_ : chunks_[chunk].offset, apart});
+  const Part values = places_[chunk];
+  places_.push_back({std::ssize(units_), values.count});
+  for (std::int64_t u = values.begin; u < values.begin + values.count; ++u) {
+    Unit unit = units_[u];
+    unit.gradient = ties_.back().offset + unit.begin;
+    units_.push_back(unit);
+  }
   if (apart) gradient_size_ += chunks_[chunk].size;
   return static_cast<int>(chunks_.size() + ties_.size()) - 1;
-}
-
-std::int64_t ParameterLayout::gradient_offset(int index) const {
-  const int chunks = static_cast<int>(chunks_.size());
-  return index < chunks ? chunks_[index].offset : ties_[index - chunks].offset;
 }
 
 bool ParameterLayout::has(const std::string& name) const {
@@ -94,10 +108,25 @@ std::int64_t ParameterLayout::parameter_count() const {
   return n;
 }
 
-std::int64_t ParameterLayout::largest_chunk() const {
+std::int64_t ParameterLayout::largest_unit() const {
   std::int64_t largest = 0;
-  for (const Chunk& chunk : chunks_) largest = std::max(largest, chunk.size);
+  for (const Unit& unit : units_) largest = std::max(largest, unit.count);
   return largest;
+}
+
+std::vector<TableRows> ParameterLayout::table_rows(const std::string& name, int place) const {
+  const Parameter& table = parameter(name);
+  const std::int64_t columns = table.shape[1];
+  std::vector<TableRows> out;
+  for (std::int64_t u = units_of(place).begin; u < units_of(place).begin + units_of(place).count; ++u)
+    for (int v = 0; v < std::ssize(table.parts); ++v) {
+      const View& part = table.parts[v];
+      const std::int64_t begin = std::max(units_[u].begin, part.offset), end = std::min(units_[u].begin + units_[u].count, part.offset + part.count());
+      if (!part.held() || begin >= end) continue;
+      ensure((begin - part.offset) % columns == 0 && (end - begin) % columns == 0, "a unit of '{}' does not begin with a row", name);
+      out.push_back({static_cast<int>(u), v, table.bounds[v] + (begin - part.offset) / columns, {begin, {(end - begin) / columns, columns}}});
+    }
+  return out;
 }
 
 View ParameterLayout::fused(const std::vector<std::string>& names, int shard) const {

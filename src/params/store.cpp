@@ -25,23 +25,25 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
     : model_(std::move(model)), layout_(std::move(layout)), plan_(&plan), division_(division), use_(use) {
   const int data = division.ranks(Axis::data), rank = division.rank(Axis::data);
   owned_.push_back(0);
-  for (const Chunk& chunk : layout_.chunks()) owned_.push_back(owned_.back() + owned_part(chunk.size, rank, data).count);
+  const int chunk_units = layout_.ties().empty() ? static_cast<int>(layout_.units().size())
+                                                 : static_cast<int>(layout_.units_of(static_cast<int>(layout_.chunks().size())).begin);
+  for (int u = 0; u < chunk_units; ++u) owned_.push_back(owned_.back() + owned_part(unit(u).count, rank, data).count);
   const Placement& placement = division.placement();
-  const Shape all{layout_.size()}, share{owned_size()}, largest{layout_.largest_chunk()};
+  const Shape all{layout_.size()}, share{owned_size()}, largest{layout_.largest_unit()};
   const auto memory = [](Tier tier) { return tier == Tier::host ? Memory::host : Memory::device; };
   const Tiers tiers = division.tiers;
   const Memory state = memory(tiers.state);
   ensure(!learns() || tiers.values == Tier::device || tiers.state == Tier::host, "{}: values on the host are stepped on the device", model_);
   value_ = plan.reserve(model_ + " values", placement.values ? share : all, DType::f32, Lifetime::always, memory(tiers.values));
-  const Shape room{std::max<std::int64_t>(1, learns() ? layout_.largest_chunk() / kernels::chunk_block : 0)};
+  const Shape room{std::max<std::int64_t>(1, learns() ? layout_.largest_unit() / kernels::chunk_block : 0)};
   scalars_ = plan.reserve(model_ + " norm and hash", room, DType::f64);
   if (tiers.values == Tier::host || tiers.state == Tier::host)
     host_scalars_ = plan.reserve(model_ + " norm and hash", room, DType::f64, Lifetime::always, Memory::host);
   if (placement.values || tiers.values == Tier::host) {
     windows_.resize(2);
-    windows_slot_ = plan.reserve(model_ + " fetched chunks", {std::ssize(windows_), layout_.largest_chunk()}, DType::f32);
-    for (int c = 0; c < static_cast<int>(layout_.chunks().size()); ++c)
-      if (layout_.chunks()[c].size) all_chunks_.push_back(c);
+    windows_slot_ = plan.reserve(model_ + " fetched units", {std::ssize(windows_), layout_.largest_unit()}, DType::f32);
+    for (int u = 0; u < chunk_units; ++u)
+      if (unit(u).count) all_units_.push_back(u);
     if (use.generates && placement.values) whole_ = plan.reserve(model_ + " values, whole, to generate", all, DType::f32, Lifetime::rollout);
   }
   for (const auto& tie : layout_.ties())
@@ -54,35 +56,28 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
   first_moment_ = plan.reserve(model_ + " first moment", stepped, DType::f32, Lifetime::always, state);
   second_moment_ = plan.reserve(model_ + " second moment", stepped, DType::f32, Lifetime::always, state);
   if (on_host() && tiers.values == Tier::device) master_ = plan.reserve(model_ + " masters", stepped, DType::f32, Lifetime::always, state);
-  if (placement.gradients || on_host()) chunk_gradient_ = plan.reserve(model_ + " gradient of a chunk", largest, DType::f32, Lifetime::update);
-  if (placement.gradients && on_host()) spilled_ = plan.reserve(model_ + " gradient of a chunk", largest, DType::f32, Lifetime::update, state);
+  if (placement.gradients || on_host()) unit_gradient_ = plan.reserve(model_ + " gradient of a unit", largest, DType::f32, Lifetime::update);
+  if (placement.gradients && on_host()) spilled_ = plan.reserve(model_ + " gradient of a unit", largest, DType::f32, Lifetime::update, state);
   if (placement.gradients) {
     std::vector<ShardedSum::Range> ranges;
-    for (const Chunk& chunk : layout_.chunks()) ranges.push_back({chunk.size});
-    for (const auto& tie : layout_.ties()) ranges.push_back({tie.apart ? layout_.chunks()[tie.chunk].size : 0});
+    for (const Unit& unit : layout_.units()) ranges.push_back({layout_.summed_apart(unit) ? unit.count : 0});
     shared_sum_ = std::make_unique<ShardedSum>(plan, model_ + " gradient", std::move(ranges), use.most_grains, rank, data, division.ordered, state);
     return;
   }
   std::vector<Part> ranges;
-  for (const Chunk& chunk : layout_.chunks()) ranges.push_back({chunk.offset, chunk.size});
-  for (const auto& tie : layout_.ties())
-    if (tie.apart) ranges.push_back({tie.offset, layout_.chunks()[tie.chunk].size});
+  for (const Unit& unit : layout_.units())
+    if (layout_.summed_apart(unit)) ranges.push_back({unit.gradient, unit.count});
   run_sum_ = std::make_unique<OrderedSum>(plan, model_ + " gradient", layout_.gradient_size(), use.most_grains, data, std::move(ranges),
                                           division.ordered, state);
 }
 
-Part ParameterStore::owned_of(int chunk) const {
-  return owned_part(layout_.chunks()[chunk].size, division_.rank(Axis::data), division_.ranks(Axis::data));
+Part ParameterStore::owned_of(int index) const {
+  return owned_part(unit(index).count, division_.rank(Axis::data), division_.ranks(Axis::data));
 }
 
 bool ParameterStore::sharded(Kind kind) const {
   const Placement& placement = division_.placement();
   return kind == Kind::value ? placement.values : kind == Kind::gradient ? placement.gradients : placement.moments;
-}
-
-int ParameterStore::chunk_of(int index) const {
-  const int chunks = static_cast<int>(layout_.chunks().size());
-  return index < chunks ? index : layout_.ties()[index - chunks].chunk;
 }
 
 Tensor ParameterStore::all(Kind kind) const {
@@ -92,36 +87,59 @@ Tensor ParameterStore::all(Kind kind) const {
 }
 
 Lease ParameterStore::fetch(int index) {
-  const Chunk& chunk = layout_.chunks()[chunk_of(index)];
   const Tensor gradient = fetch_gradient(index).gradient;
+  Lease lease = fetch_values(index);
+  lease.gradient = gradient;
+  return lease;
+}
+
+Lease ParameterStore::fetch_values(int index) {
+  const Unit& unit = this->unit(index);
+  const std::int64_t offset = layout_.chunks()[unit.chunk].offset + unit.begin;
   if (!itinerary_.done()) {
-    ensure(itinerary_.ahead(0) == index, "{}: chunk {} is fetched where {} was to come", model_, index, itinerary_.ahead(0));
+    ensure(itinerary_.ahead(0) == index, "{}: unit {} is fetched where {} was to come", model_, index, itinerary_.ahead(0));
     itinerary_.advance();
   }
-  if (windows_.empty()) return {value().slice(chunk.offset, chunk.size), gradient};
-  if (holds_all_) return {plan_->at(whole_, {layout_.size()}).slice(chunk.offset, chunk.size), gradient};
-  Window& window = bring(chunk_of(index));
-  Lease lease(place_of(window).slice(0, chunk.size), gradient, &window);
-  if (const int next = itinerary_.ahead(0); next >= 0 && !window_of(chunk_of(next)))
-    if (Window* const room = free_window()) start_gather(*room, chunk_of(next));
+  if (windows_.empty()) return {value().slice(offset, unit.count), {}, unit.begin};
+  if (holds_all_) return {plan_->at(whole_, {layout_.size()}).slice(offset, unit.count), {}, unit.begin};
+  Window& window = bring(unit.values);
+  Lease lease(place_of(window).slice(0, unit.count), {}, unit.begin, &window);
+  if (const int next = itinerary_.ahead(0); next >= 0 && !window_of(this->unit(next).values))
+    if (Window* const room = free_window()) start_gather(*room, this->unit(next).values);
   return lease;
 }
 
 Lease ParameterStore::fetch_gradient(int index) {
-  const Chunk& chunk = layout_.chunks()[chunk_of(index)];
-  ensure(chunk.held, "{}: the chunk {} lies on another stage", model_, chunk.name);
-  Lease lease;
+  const Unit& unit = this->unit(index);
+  ensure(layout_.chunks()[unit.chunk].held, "{}: the chunk {} lies on another stage", model_, name_of_unit(index));
+  Lease lease({}, {}, unit.begin);
   if (!grain_open_ || !grain_present_) return lease;
-  if (open_ && !on_host()) {
-    lease.gradient = open_.slice(layout_.gradient_offset(index), chunk.size);
+  if (!unit_gradient_) {
+    lease.gradient = open_.slice(unit.gradient, unit.count);
     return lease;
   }
-  lease.gradient = plan_->at(chunk_gradient_, {chunk.size});
+  lease.gradient = plan_->at(unit_gradient_, {unit.count});
   if (in_backward_ != index) {
-    ensure(in_backward_ < 0, "{}: the gradient of chunk {} is wanted before another one was reduced", model_, chunk.name);
+    ensure(in_backward_ < 0, "{}: the gradient of unit {} of {} is wanted before another one was reduced", model_, index, name_of_unit(index));
     in_backward_ = index;
     lease.gradient.zero(plan_->device().stream());
   }
+  return lease;
+}
+
+Lease ParameterStore::at_rest(int index) const {
+  ensure(division_.tiers.values == Tier::host && !sharded(Kind::value), "{}: values do not rest on the host whole", model_);
+  return {value().slice(unit(index).gradient, unit(index).count), {}, unit(index).begin};
+}
+
+Lease ParameterStore::gradient_at_rest(int index) {
+  Lease lease({}, {}, unit(index).begin);
+  if (!grain_open_ || !grain_present_) return lease;
+  ensure(on_host() && in_backward_ < 0, "{}: the gradient of unit {} of {} is not wanted on the host", model_, index, name_of_unit(index));
+  in_backward_ = index;
+  written_at_rest_ = true;
+  lease.gradient = open_gradient(index);
+  if (!run_sum_) lease.gradient.zero(state_stream());
   return lease;
 }
 
@@ -167,9 +185,9 @@ ExactSum ParameterStore::own_squares() const {
   std::vector<double> blocks;
   Stream& stream = state_stream();
   const Tensor gradient = all(Kind::gradient);
-  for (int c = 0; c < static_cast<int>(layout_.chunks().size()); ++c)
-    if (const Part share = counted(c); share.count > 0) {
-      const std::int64_t begin = sharded(Kind::gradient) ? owned_[c] + share.begin - owned_of(c).begin : layout_.chunks()[c].offset + share.begin;
+  for (int u = 0; u < chunk_units(); ++u)
+    if (const Part share = counted(u); share.count > 0) {
+      const std::int64_t begin = sharded(Kind::gradient) ? owned_[u] + share.begin - owned_of(u).begin : unit(u).gradient + share.begin;
       blocks.resize(share.count / kernels::chunk_block);
       const Tensor squares = scalars(gradient, std::ssize(blocks), DType::f64);
       kernels::block_squares(squares, gradient.slice(begin, share.count), stream);
@@ -179,13 +197,13 @@ ExactSum ParameterStore::own_squares() const {
   return sum;
 }
 
-// A chunk's elements are counted by the owner of their share; the shared section by the first of the ranks that share its layers; a tied
-// copy by nobody.
+/// The part of a unit that this rank counts. Its elements are counted by the owner of their share; the shared section by the first of the ranks
+/// that share its layers; a tied copy by nobody.
 Part ParameterStore::counted(int index) const {
-  const Chunk& chunk = layout_.chunks()[index];
+  const Chunk& chunk = layout_.chunks()[unit(index).chunk];
   if (!chunk.held || chunk.copy) return {};
   const Part own = owned_of(index);
-  const std::int64_t begin = std::max(own.begin, division_.rank(Axis::tensor) == 0 ? 0 : chunk.sections[1]);
+  const std::int64_t begin = std::max(own.begin, division_.rank(Axis::tensor) == 0 ? 0 : chunk.sections[1] - unit(index).begin);
   return {begin, std::max<std::int64_t>(0, own.begin + own.count - begin)};
 }
 
@@ -216,8 +234,7 @@ std::vector<ParameterStore::Piece> ParameterStore::pieces() {
     add(0, 0, layout_.size());
     return out;
   }
-  for (int c = 0; c < static_cast<int>(layout_.chunks().size()); ++c)
-    add(layout_.chunks()[c].offset + owned_of(c).begin, owned_[c], owned_of(c).count);
+  for (int u = 0; u < chunk_units(); ++u) add(unit(u).gradient + owned_of(u).begin, owned_[u], owned_of(u).count);
   return out;
 }
 
@@ -266,15 +283,14 @@ void ParameterStore::for_each_run(Kind kind, const Parameter& parameter, std::in
     forget_windows();
   }
   const Tensor whole = all(kind);
-  const int chunk = parameter.chunk;
-  const Part own = owned_of(chunk), wanted = extent == Extent::counted ? counted(chunk)
-                                             : sharded(kind)           ? own
-                                                                       : Part{0, layout_.chunks()[chunk].size};
-  const std::int64_t base = layout_.chunks()[chunk].offset, low = base + wanted.begin, high = low + wanted.count;
-  const std::int64_t shift = sharded(kind) ? owned_[chunk] - (base + own.begin) : 0;
+  const Part units = layout_.units_of(parameter.chunk);
   layout_.for_each_run(parameter, begin, count, [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
-    const std::int64_t from = std::max(offset, low), to = std::min(offset + length, high);
-    if (from < to) run(element + from - offset, whole.slice(from + shift, to - from));
+    for (int u = static_cast<int>(units.begin); u < units.begin + units.count; ++u) {
+      const Part own = owned_of(u), wanted = extent == Extent::counted ? counted(u) : sharded(kind) ? own : Part{0, unit(u).count};
+      const std::int64_t base = unit(u).gradient, shift = sharded(kind) ? owned_[u] - (base + own.begin) : 0;
+      const std::int64_t from = std::max(offset, base + wanted.begin), to = std::min(offset + length, base + wanted.begin + wanted.count);
+      if (from < to) run(element + from - offset, whole.slice(from + shift, to - from));
+    }
   });
 }
 

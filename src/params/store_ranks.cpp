@@ -1,6 +1,7 @@
 // What a store does together with the other ranks that hold parts of the same model.
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "collimate/base/error.hpp"
 #include "collimate/collectives/all_reduce.hpp"
@@ -39,20 +40,20 @@ std::string groups_text(const std::map<std::uint64_t, std::vector<int>>& ranks) 
 
 }  // namespace
 
-Window* ParameterStore::window_of(int chunk) {
+Window* ParameterStore::window_of(int unit) {
   for (Window& window : windows_)
-    if (window.chunk == chunk) return &window;
+    if (window.unit == unit) return &window;
   return nullptr;
 }
 
-/// One without a lease whose chunk is needed last, or never again as far as is known.
+/// One without a lease whose unit is needed last, or never again as far as is known.
 Window* ParameterStore::free_window() {
   Window* best = nullptr;
   std::size_t latest = 0;
   for (Window& window : windows_) {
     if (window.leases > 0) continue;
     std::size_t use = 0;
-    while (use < windows_.size() && (itinerary_.ahead(use) < 0 || chunk_of(itinerary_.ahead(use)) != window.chunk)) ++use;
+    while (use < windows_.size() && (itinerary_.ahead(use) < 0 || unit(itinerary_.ahead(use)).values != window.unit)) ++use;
     if (best && use <= latest) continue;
     best = &window;
     latest = use;
@@ -61,7 +62,7 @@ Window* ParameterStore::free_window() {
 }
 
 Tensor ParameterStore::place_of(const Window& window) const {
-  const std::int64_t most = layout_.largest_chunk();
+  const std::int64_t most = layout_.largest_unit();
   return plan_->at(windows_slot_, {std::ssize(windows_), most}).slice(&window - windows_.data(), 1).reshape({most});
 }
 
@@ -69,22 +70,22 @@ void ParameterStore::forget_windows() const {
   if (windows_.empty()) return;
   plan_->device().stream(Lane::fetch).wait();
   for (Window& window : windows_) {
-    ensure(window.leases == 0, "{}: values change while chunk {} is used", model_, window.chunk);
+    ensure(window.leases == 0, "{}: values change while unit {} is used", model_, window.unit);
     window = {};
   }
 }
 
-/// Brings what rests here of a chunk into a window; sends this rank's share to all replicas and receives theirs.
-void ParameterStore::start_gather(Window& window, int chunk) {
+/// Brings what rests here of a unit into a window; sends this rank's share to all replicas and receives theirs.
+void ParameterStore::start_gather(Window& window, int index) {
   window = {};
-  window.chunk = chunk;
-  const std::int64_t size = layout_.chunks()[chunk].size;
+  window.unit = index;
+  const std::int64_t size = unit(index).count;
   const bool whole = !sharded(Kind::value);
   const int ranks = whole ? 1 : division_.ranks(Axis::data), me = division_.rank(Axis::data);
   Stream &stream = plan_->device().stream(), &fetch = plan_->device().stream(Lane::fetch);
   const Tensor target = place_of(window).slice(0, size);
-  const Part owned = whole ? Part{0, size} : owned_of(chunk);
-  const Tensor mine = value().slice(whole ? layout_.chunks()[chunk].offset : owned_[chunk], owned.count), own = target.slice(owned.begin, owned.count);
+  const Part owned = whole ? Part{0, size} : owned_of(index);
+  const Tensor mine = value().slice(whole ? unit(index).gradient : owned_[index], owned.count), own = target.slice(owned.begin, owned.count);
   fetch.wait(stream.record());  // the last use of the window
   copy(own, mine, fetch);
   window.arrived = fetch.record();
@@ -98,13 +99,13 @@ void ParameterStore::start_gather(Window& window, int chunk) {
   window.transfer = division_.along(Axis::data).start(sends, receives, stream);
 }
 
-/// The window with the values of a chunk.
-Window& ParameterStore::bring(int chunk) {
-  Window* window = window_of(chunk);
+/// The window with the values of a unit.
+Window& ParameterStore::bring(int unit) {
+  Window* window = window_of(unit);
   if (!window) {
     window = free_window();
-    ensure(window != nullptr, "{}: chunk {} is fetched while {} others are used", model_, chunk, windows_.size());
-    start_gather(*window, chunk);
+    ensure(window != nullptr, "{}: unit {} is fetched while {} others are used", model_, unit, windows_.size());
+    start_gather(*window, unit);
   }
   if (window->transfer) window->transfer->wait();
   window->transfer.reset();
@@ -118,36 +119,39 @@ void ParameterStore::hold_all() {
   plan_->enter(Lifetime::rollout);
   const Tensor whole = plan_->at(whole_, {layout_.size()});
   itinerary_.clear();
-  itinerary_.add(all_chunks_);
-  for (const int c : all_chunks_) {
-    const Chunk& chunk = layout_.chunks()[c];
-    copy(whole.slice(chunk.offset, chunk.size), fetch(c).value, plan_->device().stream());
-  }
+  itinerary_.add(all_units_);
+  for (const int u : all_units_) copy(whole.slice(unit(u).gradient, unit(u).count), fetch(u).value, plan_->device().stream());
   holds_all_ = true;
 }
 
-/// A chunk's gradient of the grain, where sums of a state on the host take it.
+/// Where sums of a state on the host take a unit's gradient of the grain.
+Tensor ParameterStore::open_gradient(int index) const {
+  return run_sum_ ? open_.slice(unit(index).gradient, unit(index).count) : plan_->at(spilled_, {unit(index).count});
+}
+
 Tensor ParameterStore::spill(int index) {
-  const std::int64_t size = layout_.chunks()[chunk_of(index)].size;
-  const Tensor target = run_sum_ ? open_.slice(layout_.gradient_offset(index), size) : plan_->at(spilled_, {size});
+  const std::int64_t size = unit(index).count;
+  const Tensor target = open_gradient(index);
   Stream &compute = plan_->device().stream(), &spill = plan_->device().stream(Lane::spill);
   spill.wait(compute.record());
-  copy(target, plan_->at(chunk_gradient_, {size}), spill);
+  copy(target, plan_->at(unit_gradient_, {size}), spill);
   spill.finish(spill.record());
   return target;
 }
 
 void ParameterStore::reduce(int index) {
-  if (!shared_sum_ && !on_host()) return;
-  ensure(!grain_present_ || in_backward_ == index, "{}: chunk {} is reduced before its gradient was written", model_, index);
+  if (!gradients_leave()) return;
+  ensure(!grain_present_ || in_backward_ == index, "{}: unit {} of {} is reduced before its gradient was written", model_, index, name_of_unit(index));
   in_backward_ = -1;
   Tensor gradient;
-  if (grain_present_) gradient = on_host() ? spill(index) : plan_->at(chunk_gradient_, {layout_.chunks()[chunk_of(index)].size});
+  if (grain_present_)
+    gradient = std::exchange(written_at_rest_, false) ? open_gradient(index)
+               : on_host()                            ? spill(index)
+                                                      : plan_->at(unit_gradient_, {unit(index).count});
   if (!shared_sum_) return;
   // A tied chunk whose two places are on two stages has one range, the chunk's own.
-  const int chunks = static_cast<int>(layout_.chunks().size());
-  const bool own_range = index < chunks || layout_.ties()[index - chunks].apart;
-  shared_sum_->add(own_range ? index : chunk_of(index), gradient, grains_present_, division_.along(Axis::data), state_stream());
+  const int range = layout_.summed_apart(unit(index)) ? index : unit(index).values;
+  shared_sum_->add(range, gradient, grains_present_, division_.along(Axis::data), state_stream());
 }
 
 void ParameterStore::finish_step() {
@@ -158,44 +162,47 @@ void ParameterStore::finish_step() {
     sum_of_step_ = shared_sum_->finish(stream);
   forget_windows();  // values will change
   exchange_ties();
-  if (!division_.placement().moments && division_.ordered) gather_chunks(sum_of_step_);
+  if (!division_.placement().moments && division_.ordered) gather_units(sum_of_step_);
 }
 
-/// What a rank has of a chunk's sum at the end of a step: its share, but in the fast mode everything.
-Part ParameterStore::summed(int chunk) const {
-  return division_.ordered || division_.placement().moments ? owned_of(chunk) : Part{0, layout_.chunks()[chunk].size};
+/// What a rank has of a unit's sum at the end of a step: its share, but in the fast mode everything.
+Part ParameterStore::summed(int index) const {
+  return division_.ordered || division_.placement().moments ? owned_of(index) : Part{0, unit(index).count};
 }
 
-/// Every replica's shares of all chunks on every replica.
-void ParameterStore::gather_chunks(Tensor all) const {
+/// Every replica's shares of all units on every replica.
+void ParameterStore::gather_units(Tensor all) const {
   if (division_.ranks(Axis::data) == 1) return;
-  for (const Chunk& chunk : layout_.chunks())
-    if (chunk.size) gather_shares(division_.along(Axis::data), all.slice(chunk.offset, chunk.size), all.device().stream());
+  for (int u = 0; u < chunk_units(); ++u)
+    if (unit(u).count) gather_shares(division_.along(Axis::data), all.slice(unit(u).gradient, unit(u).count), all.device().stream());
 }
 
 /// Adds the gradients of a tied chunk's two places, the first place's first. On two stages each ends with the same sum.
 void ParameterStore::exchange_ties() {
   Stream& stream = state_stream();
   const int chunks = static_cast<int>(layout_.chunks().size());
+  const auto sum_of = [&](int index, const Part& part) {
+    return sum_of_step_.slice(shared_sum_ ? shared_sum_->offset(index) : unit(index).gradient + part.begin, part.count);
+  };
   for (int t = 0; t < static_cast<int>(layout_.ties().size()); ++t) {
     const auto& tie = layout_.ties()[t];
     const Chunk& chunk = layout_.chunks()[tie.chunk];
     if (!chunk.held) continue;
-    const Part own = summed(tie.chunk);
-    const auto part = [&](std::int64_t offset, int range) {
-      return sum_of_step_.slice(shared_sum_ ? shared_sum_->offset(range) : offset + own.begin, own.count);
-    };
-    const Tensor sum = part(chunk.offset, tie.chunk);
-    if (tie.apart) {
-      kernels::add(sum, sum, part(tie.offset, chunks + t), stream);
-    } else if (tie_room_) {
-      const Tensor room = plan_->at(tie_room_, {tie_room_elements_});
-      const int peer = chunk.copy ? 0 : division_.stages() - 1;
-      for (std::int64_t begin = 0; begin < sum.count(); begin += tie_room_elements_) {
-        const Tensor mine = sum.slice(begin, std::min(tie_room_elements_, sum.count() - begin)), theirs = room.slice(0, mine.count());
-        const Message send{mine, peer}, receive{theirs, peer};
-        division_.along(Axis::pipeline).exchange({&send, 1}, {&receive, 1}, stream);
-        chunk.copy ? kernels::add(mine, theirs, mine, stream) : kernels::add(mine, mine, theirs, stream);
+    const Part units = layout_.units_of(chunks + t);
+    for (int second = static_cast<int>(units.begin); second < units.begin + units.count; ++second) {
+      const int first = unit(second).values;
+      const Tensor sum = sum_of(first, summed(first));
+      if (tie.apart) {
+        kernels::add(sum, sum, sum_of(second, summed(first)), stream);
+      } else if (tie_room_) {
+        const Tensor room = plan_->at(tie_room_, {tie_room_elements_});
+        const int peer = chunk.copy ? 0 : division_.stages() - 1;
+        for (std::int64_t begin = 0; begin < sum.count(); begin += tie_room_elements_) {
+          const Tensor mine = sum.slice(begin, std::min(tie_room_elements_, sum.count() - begin)), theirs = room.slice(0, mine.count());
+          const Message send{mine, peer}, receive{theirs, peer};
+          division_.along(Axis::pipeline).exchange({&send, 1}, {&receive, 1}, stream);
+          chunk.copy ? kernels::add(mine, theirs, mine, stream) : kernels::add(mine, mine, theirs, stream);
+        }
       }
     }
   }
@@ -206,11 +213,10 @@ void ParameterStore::copy_masters(bool to_values) {
   Stream &compute = plan_->device().stream(), &lane = plan_->device().stream(to_values ? Lane::fetch : Lane::spill);
   const bool shares = division_.placement().moments;
   lane.wait(compute.record());
-  for (int c = 0; c < static_cast<int>(layout_.chunks().size()); ++c) {
-    const Chunk& chunk = layout_.chunks()[c];
-    const Part part = shares ? owned_of(c) : Part{0, chunk.size};
-    const Tensor value = this->value().slice(sharded(Kind::value) ? owned_[c] : chunk.offset + part.begin, part.count);
-    const Tensor master = masters().slice(shares ? owned_[c] : chunk.offset, part.count);
+  for (int u = 0; u < chunk_units(); ++u) {
+    const Part part = shares ? owned_of(u) : Part{0, unit(u).count};
+    const Tensor value = this->value().slice(sharded(Kind::value) ? owned_[u] : unit(u).gradient + part.begin, part.count);
+    const Tensor master = masters().slice(shares ? owned_[u] : unit(u).gradient, part.count);
     to_values ? copy(value, master, lane) : copy(master, value, lane);
   }
   if (to_values)
@@ -221,7 +227,7 @@ void ParameterStore::copy_masters(bool to_values) {
 
 void ParameterStore::spread_values() {
   if (master_) copy_masters(true);
-  if (division_.placement().moments && !division_.placement().values) gather_chunks(value());
+  if (division_.placement().moments && !division_.placement().values) gather_units(value());
 }
 
 /// Hashes of what this rank holds of each parameter: all of it, or only what it counts.

@@ -34,14 +34,15 @@ struct Head {
   Host host;
   Index rows, columns;
   Ids ids;
-  Tensor logits, targets, statistics, logprob, entropy, lse;
+  Tensor logits, targets, statistics, sums, logprob, entropy, lse;
   Head(Index columns, Index rows = 19)
-      : rows(rows), columns(columns), logits(host.random({rows, columns}, 1, 4.0f)), statistics(host.filled({rows, 4}, not_a_number)),
+      : rows(rows), columns(columns), logits(host.random({rows, columns}, 1, 4.0f)), statistics(host.filled({rows, 4}, not_a_number)), sums(host.make({rows, 2}, DType::f64)),
         logprob(host.make({rows})), entropy(host.make({rows})), lse(host.make({rows})) {
     for (Index r = 0; r < rows; ++r) ids.push_back(static_cast<std::int32_t>(r % 5 == 4 ? -1 : (r * 977) % columns));
     targets = host.of(ids);
   }
   Stream& stream() { return host.stream(); }
+  void measure(float temperature) { logit_statistics(statistics, sums, logits, targets, 0, temperature, Write::replace, host.stream()); }
   void finish() { finish_statistics(logprob, entropy, lse, statistics, targets, host.stream()); }
   void expect(const Expected& e) const {
     expect_near(logprob, e.logprob, 1e-6, "logprob");
@@ -54,7 +55,7 @@ TEST(LogitHead, StatisticsAgreeWithDouble) {
   for (const Index columns : {3, 16, 735, 1024, 5000}) {
     SCOPED_TRACE(columns);
     Head head(columns);
-    logit_statistics(head.statistics, head.logits, head.targets, 0, 0.7f, head.stream());
+    head.measure(0.7f);
     head.finish();
     head.expect(oracle(doubles(head.logits), head.ids, columns, 0.7f));
   }
@@ -68,7 +69,7 @@ TEST(LogitHead, ShardsMergeToTheWhole) {
     const Index first = edges[shard], count = edges[shard + 1] - first;
     const Tensor part = head.host.make({head.rows, count}), statistics = shard ? head.host.make({head.rows, 4}) : head.statistics;
     for (Index r = 0; r < head.rows; ++r) std::copy_n(head.logits.as<float>() + r * 735 + first, count, part.as<float>() + r * count);
-    logit_statistics(statistics, part, head.targets, first, 1.0f, head.stream());
+    logit_statistics(statistics, head.sums, part, head.targets, first, 1.0f, Write::replace, head.stream());
     if (count == 0) {
       EXPECT_EQ(statistics.as<float>()[0], -std::numeric_limits<float>::infinity());
       EXPECT_EQ(statistics.as<float>()[1], 0.0f);
@@ -79,11 +80,30 @@ TEST(LogitHead, ShardsMergeToTheWhole) {
   head.expect(expected);
 }
 
+// Units of whole thousands of columns, one after the other, are the shard in one call, bit by bit.
+TEST(LogitHead, UnitsGoOnWhereTheLastOneStopped) {
+  for (const Index columns : {2048, 5000}) {
+    Head head(columns, 37);
+    for (Index c = 3072; c < columns; ++c) head.logits.as<float>()[5 * columns + c] += 50;  // the maximum moves
+    head.measure(0.8f);
+    for (const Index unit : {1024, 2048, 4096}) {
+      const Tensor statistics = head.host.filled({37, 4}, not_a_number), sums = head.host.make({37, 2}, DType::f64);
+      for (Index first = 0; first < columns; first += unit) {
+        const Index count = std::min(unit, columns - first);
+        const Tensor part = head.host.make({37, count});
+        for (Index r = 0; r < 37; ++r) std::copy_n(head.logits.as<float>() + r * columns + first, count, part.as<float>() + r * count);
+        logit_statistics(statistics, sums, part, head.targets, first, 0.8f, first ? Write::go_on : Write::replace, head.stream());
+      }
+      EXPECT_TRUE(same_bits(statistics, head.statistics)) << columns << " in " << unit;
+    }
+  }
+}
+
 TEST(LogitHead, GradientAgreesWithCentralDifferences) {
   for (const Index columns : {3, 48, 83}) {
     Head head(columns, 6);
     const double temperature = 1.3;
-    logit_statistics(head.statistics, head.logits, head.targets, 0, static_cast<float>(temperature), head.stream());
+    head.measure(static_cast<float>(temperature));
     head.finish();
     const Tensor dlogprob = head.host.random({head.rows}, 2), dentropy = head.host.random({head.rows}, 3);
     const Vector expected = central_differences(doubles(head.logits), [&](const Vector& l) {
@@ -109,20 +129,22 @@ TEST(LogitHead, RowsAndThreadsDoNotChangeBits) {
   for (Index c = 0; c < 5000; ++c) head.logits.as<float>()[c] = not_a_number;
   expect_same_bits_for_all_threads([&] {
     const Tensor statistics = head.host.make({63, 4});
-    logit_statistics(statistics, head.logits.slice(1, 63), head.targets.slice(1, 63), 0, 1.0f, head.stream());
+    logit_statistics(statistics, head.sums.slice(1, 63), head.logits.slice(1, 63), head.targets.slice(1, 63), 0, 1.0f, Write::replace, head.stream());
     return statistics;
   });
-  logit_statistics(head.statistics, head.logits, head.targets, 0, 1.0f, head.stream());
+  head.measure(1.0f);
   const Tensor one = head.host.make({1, 4});
-  logit_statistics(one, head.logits.slice(17, 1), head.targets.slice(17, 1), 0, 1.0f, head.stream());
+  logit_statistics(one, head.sums.slice(17, 1), head.logits.slice(17, 1), head.targets.slice(17, 1), 0, 1.0f, Write::replace, head.stream());
   EXPECT_TRUE(same_bits(one, head.statistics.slice(17, 1)));
   EXPECT_TRUE(std::isnan(head.statistics.as<float>()[1]));
 }
 
 TEST(LogitHead, RefusesWrongInput) {
   Head head(8);
-  EXPECT_THROW(logit_statistics(head.host.make({19, 3}), head.logits, head.targets, 0, 1.0f, head.stream()), Error);
-  EXPECT_THROW(logit_statistics(head.statistics, head.logits, head.targets, 0, 0.0f, head.stream()), Error);
+  EXPECT_THROW(logit_statistics(head.host.make({19, 3}), head.sums, head.logits, head.targets, 0, 1.0f, Write::replace, head.stream()), Error);
+  EXPECT_THROW(logit_statistics(head.statistics, head.host.make({19, 2}), head.logits, head.targets, 0, 1.0f, Write::replace, head.stream()), Error);
+  EXPECT_THROW(logit_statistics(head.statistics, head.sums, head.logits, head.targets, 0, 1.0f, Write::add, head.stream()), Error);
+  EXPECT_THROW(head.measure(0.0f), Error);
   EXPECT_THROW(merge_statistics(head.statistics, head.host.make({18, 4}), head.stream()), Error);
   EXPECT_THROW(logit_gradient(head.logits, head.lse, head.entropy, head.targets, head.lse, head.host.make({18}), 0, 1.0f, head.stream()),
                Error);

@@ -113,6 +113,25 @@ TEST(Linear, RowsDoNotSeeTheirNeighbours) {
   }
 }
 
+// A sum over columns of dy that goes on where another stopped is the sum over all of them, bit by bit.
+TEST(Linear, InputGradientsGoOn) {
+  for (const auto& [rows, n, k] : {Product{16, 512, 48}, {272, 1100, 128}, {300, 2304, 849}, {31, 3000, 5}}) {
+    Host host;
+    const Tensor w = host.random({n, k}, 1), dy = host.random({rows, n}, 2), whole = host.make({rows, k});
+    linear_backward_input(whole, dy, w, Write::replace, host.stream());
+    for (const Index unit : {256, 768, 1024}) {
+      const Tensor dx = host.filled({rows, k}, not_a_number);
+      for (Index first = 0; first < n; first += unit) {
+        const Index count = std::min(unit, n - first);
+        const Tensor part = host.make({rows, count});
+        for (Index r = 0; r < rows; ++r) std::copy_n(dy.as<float>() + r * n + first, count, part.as<float>() + r * count);
+        linear_backward_input(dx, part, w.slice(first, count), first ? Write::go_on : Write::replace, host.stream());
+      }
+      EXPECT_TRUE(same_bits(dx, whole)) << rows << " " << n << " " << k << " in " << unit;
+    }
+  }
+}
+
 TEST(Linear, ThreadsDoNotChangeBits) {
   for (const auto& [rows, n, k] :
        {Product{272, 735, 128}, {528, 128, 336}, {1024, 300, 2000}, {16, 1, 48}, {300, 1, 849}, {256, 193, 1}, {256, 609, 1170}}) {
@@ -180,6 +199,8 @@ TEST(Linear, RefusesWrongShapes) {
   EXPECT_THROW(linear_forward(host.make({16, 4}, DType::f64), x, w, none, Write::replace, host.stream()), Error);
   EXPECT_THROW(linear_backward_input(host.make({16, 7}), y, w, Write::replace, host.stream()), Error);
   EXPECT_THROW(linear_backward_weight(w, y, host.make({32, 8}), Write::replace, host.stream()), Error);
+  EXPECT_THROW(linear_backward_weight(w, y, x, Write::go_on, host.stream()), Error);
+  EXPECT_THROW(linear_forward(y, x, w, none, Write::go_on, host.stream()), Error);
   EXPECT_THROW(linear_backward_bias(host.make({3}), y, Write::replace, host.stream()), Error);
   EXPECT_THROW(linear_decode(y, x, host.make({4, 7}), none, host.stream()), Error);
 }

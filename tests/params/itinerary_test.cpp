@@ -66,7 +66,7 @@ TEST(Windows, WhatComesNextIsBroughtAheadWhereItIsKnown) {
   EXPECT_TRUE(one.store.itinerary().done());
 }
 
-TEST(Windows, ALeasedChunkStaysAndOneMoreIsRefused) {
+TEST(Windows, ALeasedUnitStaysAndOneMoreIsRefused) {
   Streamed one;
   const Lease first = one.store.fetch(0), second = one.store.fetch(1);
   EXPECT_THROW(one.store.fetch(2), Error);

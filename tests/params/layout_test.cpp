@@ -133,9 +133,55 @@ TEST(Layout, TiesAddGradientsButNoValues) {
   EXPECT_EQ(tie, 2);
   EXPECT_EQ(layout.size(), size);
   EXPECT_EQ(layout.gradient_size(), size + layout.chunks()[1].size);
-  EXPECT_EQ(layout.gradient_offset(tie), size);
-  EXPECT_EQ(layout.gradient_offset(1), layout.chunks()[1].offset);
+  const Unit& first = layout.units()[layout.units_of(1).begin];
+  const Unit& second = layout.units()[layout.units_of(tie).begin];
+  EXPECT_EQ(second.gradient, size);
+  EXPECT_EQ(first.gradient, layout.chunks()[1].offset);
+  EXPECT_EQ(second.values, layout.units_of(1).begin);
+  EXPECT_TRUE(layout.summed_apart(first) && layout.summed_apart(second));
   EXPECT_THROW(layout.open_chunk("late"), Error);
+}
+
+// Units cover the chunks without overlap; a table's are runs of whole thousands of rows of a shard, on whichever ranks the shards are.
+TEST(Layout, TablesAreCutIntoRunsOfRows) {
+  constexpr std::int64_t columns = 3, vocabulary = 9000;
+  std::map<std::pair<int, std::int64_t>, std::int64_t> cut;  // shard and first row: rows
+  for (const auto& [shards, held] : {std::pair{4, Part{0, 4}}, {4, Part{0, 2}}, {4, Part{2, 2}}, {4, Part{3, 1}}, {1, Part{0, 1}}}) {
+    ParameterLayout layout(shards, held);
+    layout.open_chunk("small");
+    layout.add("gain", {7}, false, {});
+    layout.close_chunk();
+    layout.open_chunk("table", Presence::yes, 2048 * columns);
+    layout.add("weight", {vocabulary, columns}, Split::rows, shard_bounds(vocabulary, shards), true, {1});
+    layout.close_chunk();
+    const int tie = layout.tie(1);
+    std::int64_t end = 0;
+    for (std::int64_t u = layout.units_of(1).begin; u < layout.units_of(tie).begin; ++u) {
+      const Unit& unit = layout.units()[u];
+      EXPECT_EQ(unit.begin, end);
+      EXPECT_EQ(unit.count % 1024, 0);
+      EXPECT_EQ(unit.gradient, layout.chunks()[1].offset + unit.begin);
+      end += unit.count;
+    }
+    EXPECT_EQ(end, layout.chunks()[1].size);
+    EXPECT_LE(layout.largest_unit(), 2048 * columns);
+    for (const int place : {1, tie}) {
+      std::int64_t rows = 0;
+      for (const TableRows& part : layout.table_rows("weight", place)) {
+        const Unit& unit = layout.units()[part.unit];
+        EXPECT_EQ(unit.begin, part.view.offset);
+        EXPECT_LE(part.view.count(), unit.count);
+        EXPECT_EQ((part.first - shard_bounds(vocabulary, shards)[part.shard]) % 2048, 0);
+        rows += part.view.shape[0];
+        if (shards == 4) {
+          const auto [known, is_new] = cut.insert({{part.shard, part.first}, part.view.shape[0]});
+          EXPECT_EQ(known->second, part.view.shape[0]) << "the same on every rank";
+        }
+      }
+      EXPECT_EQ(rows, vocabulary / shards * held.count);
+    }
+  }
+  EXPECT_EQ(cut.size(), 8u);
 }
 
 TEST(Layout, WrongDeclarationsAreRefused) {

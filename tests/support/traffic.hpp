@@ -39,9 +39,9 @@ class TrafficFormulas {
     return {tensor(grains), data(grains, total), pipeline(grains), all_reduced(limbs * 8, 8, grid.world().rank(), grid.world().size())};
   }
   std::int64_t bytes() const { return 4 * layout_.size(); }  ///< Ψ: what a replica's rank holds, padding included
-  /// What ZeRO 3 gathers in a step of so many grains: a chunk for each use, but where it is one of the last two.
+  /// What ZeRO 3 gathers in a step of so many grains: a unit for each use, but where it is one of the last two.
   std::int64_t gathered_bytes(std::size_t grains) const {
-    return 4 * gathered(grains, [&](int chunk) { return layout_.chunks()[chunk].size; });
+    return 4 * gathered(grains, [&](int unit) { return layout_.units()[unit].count; });
   }
 
  private:
@@ -52,6 +52,10 @@ class TrafficFormulas {
   std::int64_t own(std::int64_t elements) const {
     return owned_part(elements, division_.rank(Axis::data), ranks(Axis::data)).count;
   }
+
+  Part head_units() const { return layout_.units_of(config_.tied ? 0 : final_chunk() + 1); }
+  /// Whether a head goes over its table unit by unit, all rows of a grain at once.
+  bool by_units() const { return division_.zero >= 2 && head_units().count > 1; }
 
   /// Reduced by parts and gathered, 2 (n - 1) / n; few bytes are sent to everybody at once.
   static std::int64_t all_reduced(std::int64_t bytes, std::int64_t width, int rank, int ranks) {
@@ -82,8 +86,9 @@ class TrafficFormulas {
       if (!division_.last_stage()) continue;
       std::int64_t targets = 0;
       for (const std::int32_t target : grain.targets) targets += target >= 0;
-      for (; targets > 0; targets -= kernels::row_block) {
-        const std::int64_t rows = kernels::padded_rows(std::min(targets, kernels::row_block));
+      const std::int64_t most = by_units() ? std::max(targets, kernels::row_block) : kernels::row_block;
+      for (; targets > 0; targets -= most) {
+        const std::int64_t rows = kernels::padded_rows(std::min(targets, most));
         bytes += rows * 4 * 4 * (ranks - 1) + all_reduced(rows * config_.width);
       }
     }
@@ -91,7 +96,9 @@ class TrafficFormulas {
   }
 
   std::int64_t pipeline(std::span<const Grain> grains) const {
-    std::int64_t elements = tied_across_stages() ? own(layout_.chunks()[0].size) : 0;
+    std::int64_t elements = 0;
+    const Part table = layout_.units_of(0);
+    for (std::int64_t u = table.begin; tied_across_stages() && u < table.begin + table.count; ++u) elements += own(layout_.units()[u].count);
     for (const Grain& grain : grains)
       elements += std::ssize(grain.tokens) * config_.width * (2 - division_.first_stage() - division_.last_stage());
     return 4 * elements;
@@ -101,32 +108,38 @@ class TrafficFormulas {
     const int d = ranks(Axis::data), zero = division_.zero;
     if (d == 1) return 0;
     std::int64_t scattered = 0, shares = 0;  // what a rank sends of a whole gradient to its owners; its own shares of the values
-    for (const Chunk& chunk : layout_.chunks()) {
-      scattered += chunk.size - own(chunk.size);
-      shares += own(chunk.size);
+    for (int u = 0; u < std::ssize(layout_.units()); ++u) {
+      const Unit& unit = layout_.units()[u];
+      if (layout_.summed_apart(unit)) scattered += unit.count - own(unit.count);
+      if (unit.values == u) shares += own(unit.count);
     }
-    for (const auto& tie : layout_.ties())
-      if (const std::int64_t size = layout_.chunks()[tie.chunk].size; tie.apart) scattered += size - own(size);
     const auto sums = zero < 2 ? std::ssize(nodes_of(part_of(total, division_.rank(Axis::data), d)))
                                : std::count_if(grains.begin(), grains.end(), [](const Grain& grain) { return !grain.tokens.empty(); });
-    return 4 * (sums * scattered + (d - 1) * (zero == 3 ? gathered(grains.size(), [&](int chunk) { return own(layout_.chunks()[chunk].size); }) : shares));
+    return 4 * (sums * scattered + (d - 1) * (zero == 3 ? gathered(grains.size(), [&](int unit) { return own(layout_.units()[unit].count); }) : shares));
   }
 
   template <class Size>
   std::int64_t gathered(std::size_t grains, const Size& size) const {
     std::vector<int> uses;
+    const auto use = [&](int chunk) {
+      const Part units = layout_.units_of(chunk);
+      for (std::int64_t u = units.begin; u < units.begin + units.count; ++u) uses.push_back(static_cast<int>(u));
+    };
     for (const Action& action : one_forward_one_backward(division_.stage(), division_.stages(), static_cast<int>(grains))) {
-      if (!action.forward && division_.last_stage()) uses.insert(uses.end(), {config_.tied ? 0 : final_chunk() + 1, final_chunk()});
-      for (int chunk = 0; action.forward && division_.first_stage() && chunk <= positions(); ++chunk) uses.push_back(chunk);
+      if (!action.forward && division_.last_stage()) {
+        for (int sweep = 0; sweep < (by_units() ? 2 : 1); ++sweep) use(config_.tied ? 0 : final_chunk() + 1);
+        use(final_chunk());
+      }
+      for (int chunk = 0; action.forward && division_.first_stage() && chunk <= positions(); ++chunk) use(chunk);
       for (std::int64_t i = 0; i < blocks_.count; ++i)
-        uses.push_back(1 + positions() + static_cast<int>(blocks_.begin + (action.forward ? i : blocks_.count - 1 - i)));
-      if (action.forward && division_.last_stage()) uses.push_back(final_chunk());
+        use(1 + positions() + static_cast<int>(blocks_.begin + (action.forward ? i : blocks_.count - 1 - i)));
+      if (action.forward && division_.last_stage()) use(final_chunk());
     }
     std::int64_t elements = 0;
-    for (int last = -1, before = -1; const int chunk : uses) {
-      if (chunk == last) continue;
-      if (chunk != before) elements += size(chunk);
-      before = std::exchange(last, chunk);
+    for (int last = -1, before = -1; const int unit : uses) {
+      if (unit == last) continue;
+      if (unit != before) elements += size(unit);
+      before = std::exchange(last, unit);
     }
     return elements;
   }

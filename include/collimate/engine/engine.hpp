@@ -177,6 +177,9 @@ class Engine {
   std::unique_ptr<Transfer> send_stage(Tensor data, int to);
   void receive_stage(Tensor data, int from);
   bool streams() const { return store_->streams() || (adapters_ && adapters_->streams()); }
+  void make_head();
+  int value_head_unit() const { return static_cast<int>(transformer_.head_layout().units_of(transformer_.head_place()).begin); }
+  Lease fetch_value_head() { return transformer_.head_store(weights()).fetch(value_head_unit()); }
   void announce(const Route& route);
   void forget_routes();
   void score_all(std::span<const Grain> grains, const std::function<void(std::size_t, const Grain&, Tensor hidden)>& head);
@@ -197,9 +200,9 @@ class Engine {
   EngineUse use_;
   Workspace* workspace_;
   Stream* stream_;
-  Sweeps sweeps_;
   Division division_;
   Transformer transformer_;
+  Route scoring_, backward_;  // forward, then the head; the head, then backward
   std::unique_ptr<ParameterStore> own_, adapters_;
   ParameterStore* store_;
   std::optional<PolicyHead> policy_;

@@ -9,8 +9,10 @@ namespace collimate::kernels {
 
 /// Per row of logits[R,N] / temperature: statistics[R,4] = {max, sum exp(l - max), sum exp(l - max) l, logit of the target or
 /// -inf where the target is in another shard or -1}. targets[R] i32 are vocabulary ids; the shard holds [first, first + N).
-/// An empty shard (N = 0) gives {-inf, 0, 0, -inf}.
-void logit_statistics(Tensor statistics, Tensor logits, Tensor targets, std::int64_t first, float temperature, Stream& stream);
+/// An empty shard (N = 0) gives {-inf, 0, 0, -inf}. sums[R,2] f64: the two sums before they are rounded; with go_on a shard's next columns are
+/// added to them and to statistics, as if all were there at once, if there were a multiple of 1,024 before.
+void logit_statistics(Tensor statistics, Tensor sums, Tensor logits, Tensor targets, std::int64_t first, float temperature, Write write,
+                      Stream& stream);
 /// statistics = the statistics of the union of two vocabulary shards.
 void merge_statistics(Tensor statistics, Tensor other, Stream& stream);
 /// logprob[R] = target - lse, entropy[R] = lse - sum p l, lse[R] = max + log(sum); 0 where the target is -1.

@@ -3,8 +3,9 @@
 
 namespace collimate::kernels {
 
-/// Whether a product replaces its output or is added to it.
-enum class Write { replace, add };
+/// Whether a product replaces its output, is formed and then added to it, or goes on where an earlier one stopped: the two are then, bit by
+/// bit, one product over the terms of both, if the first one had a multiple of 256.
+enum class Write { replace, add, go_on };
 
 // Products of a linear layer. R rows must equal padded_rows(R). Every product is cut into row blocks of 256 and a fixed list
 // of output tiles, one thread a tile; products over rows (dw, dbias) add block after block. So bits depend neither on the
@@ -12,7 +13,7 @@ enum class Write { replace, add };
 
 /// y[R,N] = x[R,K] w[N,K]^T (+ bias[N] where bias is given)
 void linear_forward(Tensor y, Tensor x, Tensor w, Tensor bias, Write write, Stream& stream);
-/// dx[R,K] = dy[R,N] w[N,K]
+/// dx[R,K] = dy[R,N] w[N,K]; the only product that may go on
 void linear_backward_input(Tensor dx, Tensor dy, Tensor w, Write write, Stream& stream);
 /// dw[N,K] = dy[R,N]^T x[R,K]
 void linear_backward_weight(Tensor dw, Tensor dy, Tensor x, Write write, Stream& stream);

@@ -12,20 +12,26 @@ using TokenLoss = std::function<void(std::int64_t first_row, std::span<const flo
                                      std::span<float> dlogprob, std::span<float> dentropy)>;
 
 /// How a head that learns goes over a grain. once: each block of 256 rows is computed, judged and turned into gradients while its logits are
-/// there. twice: all log-probabilities of the grain go to the host in one copy, their gradients come back in one, and the logits are computed
-/// again; for devices that the host must not keep waiting, and for losses that see the whole grain. The same bits.
+/// there; all units of the table are leased meanwhile. twice: unit after unit, all log-probabilities of the grain are computed and go to the
+/// host in one copy, their gradients come back in one, and the logits of each unit are computed again; for tables that stream, for devices that
+/// the host must not keep waiting, and for losses that see the whole grain. The same bits.
 enum class Sweeps { once, twice };
 
 /// Hidden states to log-probabilities: the rows that have a target are gathered, 256 at a time, so that prompts cost nothing here and the
-/// R x V matrix of logits never exists. Each rank has its shards of the vocabulary; per row, four numbers cross the ranks.
+/// R x V matrix of logits never exists. Each rank has its shards of the vocabulary, in units; per row, four numbers cross the ranks. Where a
+/// grain has no rows the table is fetched all the same, for the other replicas.
 class PolicyHead {
  public:
+  /// n: the rows of a sweep, 256 (once) or R.
   struct Buffers {
-    std::vector<Tensor> logits;         ///< per shard [256, V_v]
-    std::vector<Tensor> statistics;     ///< [256,4], the result first, then one per level of the shard tree
+    std::vector<Tensor> logits;         ///< per unit [256, its rows]; but to learn once, all in one place
+    std::vector<Lease> leases;          ///< per unit, the open ones
+    std::vector<Tensor> statistics;     ///< [n,4], the result first, then one per level of the shard tree
+    Tensor sums;                        ///< [n,2] f64, of a shard
     Tensor all_statistics;              ///< of all ranks that share the vocabulary
-    ShardTree tree;                     ///< of tensors [256,C]; only to learn
-    Tensor hidden, dhidden;             ///< [256,C], the gathered rows of a block; dhidden only to learn
+    ShardTree tree;                     ///< of tensors [n,C]; only to learn
+    Tensor hidden;                      ///< [256,C], the gathered rows of a block
+    Tensor dhidden;                     ///< [n,C], of gathered rows; only to learn
     Tensor rows, targets;               ///< [R] i32, where the gathered rows come from, and their targets
     Tensor logprob, entropy, lse;       ///< [R], of the gathered rows
     Tensor dlogprob, dentropy;          ///< [R]; only to learn
@@ -33,36 +39,53 @@ class PolicyHead {
     std::vector<float> host[4];                         ///< logprob, entropy and their gradients
     std::int64_t count = 0;                             ///< gathered rows without padding
   };
-  explicit PolicyHead(const Transformer& model);
+  PolicyHead(const Transformer& model, Sweeps sweeps);
   Buffers take(Arena& arena, std::int64_t rows, Transformer::Keep keep) const;  ///< for grains of at most `rows` rows
+  std::vector<int> scoring_route() const;   ///< the units that score, logits and decode fetch
+  std::vector<int> learning_route() const;  ///< those of forward_backward
 
   /// logprob[R] and entropy[R] (host) of the targets[R] (host) under softmax(logits / temperature); 0 where there is no target.
-  void score(Tensor hidden, std::span<const std::int32_t> targets, float temperature, Buffers& buffers, const Lease& lease, Stream& stream,
+  void score(Tensor hidden, std::span<const std::int32_t> targets, float temperature, Buffers& buffers, ParameterStore& store, Stream& stream,
              std::span<float> logprob, std::span<float> entropy) const;
-  /// Writes dhidden[R,C] and the gradient of the head's weight.
+  /// Writes dhidden[R,C], and writes and reduces the gradient of the head's weight.
   void forward_backward(Tensor dhidden, Tensor hidden, std::span<const std::int32_t> targets, float temperature, Buffers& buffers,
-                        const Lease& lease, Stream& stream, Sweeps sweeps, const TokenLoss& loss) const;
+                        ParameterStore& store, Stream& stream, const TokenLoss& loss) const;
   /// All logits of the rows (host, R x V, in vocabulary order); padding rows too. For one rank with the whole vocabulary.
-  void logits(Tensor hidden, Buffers& buffers, const Lease& lease, Stream& stream, std::span<float> out) const;
+  void logits(Tensor hidden, Buffers& buffers, ParameterStore& store, Stream& stream, std::span<float> out) const;
   /// logits[B,V] of few rows with the decode kernel, gathered in vocabulary order.
-  void decode(Tensor logits, Tensor hidden, Tensor scratch, const Lease& lease, Stream& stream) const;
+  void decode(Tensor logits, Tensor hidden, Tensor scratch, ParameterStore& store, Stream& stream) const;
   std::int64_t decode_scratch(std::int64_t rows) const;  ///< elements of decode's scratch
 
  private:
+  /// What one call works with.
+  struct Work {
+    Buffers& buffers;
+    ParameterStore& store;
+    Stream& stream;
+    float temperature = 1;
+    bool once = false;
+  };
+  Part units_of(int shard) const;  // of this rank's, counted from 0
+  const Lease& lease(std::size_t unit, const Work& work, bool gradient = false) const;
+  void fetch_all(const Work& work) const;
   void choose(std::span<const std::int32_t> targets, Buffers& b, Stream& stream) const;
   void gather(const Part& block, Tensor hidden, Buffers& b, Stream& stream) const;
-  void block_logits(const Part& block, Buffers& b, const Lease& lease, Stream& stream) const;
-  void block_statistics(const Part& block, float temperature, Buffers& b, const Lease& lease, Stream& stream) const;
-  void block_gradients(const Part& block, Tensor dhidden, float temperature, Buffers& b, const Lease& lease, Stream& stream) const;
+  Tensor block_logits(std::size_t unit, const Part& block, const Work& work) const;
+  void statistics(const Part& rows, Tensor hidden, const Work& work) const;
+  void shard_statistics(int shard, const Part& rows, std::size_t depth, Tensor hidden, const Work& work) const;
+  void merge(int first, int shards, std::size_t depth, const Part& rows, Tensor hidden, const Work& work) const;
+  void merge_ranks(std::int64_t rows, const Work& work) const;
   void judge(const Part& rows, Buffers& b, Stream& stream, const TokenLoss& loss) const;
-  void merge(int first, int shards, std::size_t depth, const Part& block, float temperature, Buffers& b, Stream& stream) const;
-  void merge_ranks(std::int64_t rows, Buffers& b, Stream& stream) const;
+  void gradients(const Part& rows, Tensor dhidden, Tensor hidden, const Work& work) const;
+  void close(const Work& work) const;
   std::int64_t width_;
+  Sweeps sweeps_;
   ShardTree tree_;
   Staging* staging_;
   std::vector<std::int64_t> all_bounds_;  // vocabulary borders of all shards
   std::vector<std::int64_t> bounds_;      // of this rank's
-  std::vector<View> weight_;
+  int first_shard_;
+  std::vector<TableRows> units_;          // of this rank's shards, in order
 };
 
 /// Hidden states to one number per token: rewards and values.

@@ -13,12 +13,12 @@ namespace collimate {
 /// Samples packed back to back: the unit that one model replica computes (numerics contract R1). R rows, the real tokens of S samples
 /// first, then padding rows with token and position -1. Index arrays are in both memories, all else on the device.
 struct GrainView {
-  Tensor tokens;     ///< [R] i32
+  kernels::Ragged tokens;     ///< [R]
   kernels::Ragged positions;  ///< [R], from 0 within each sample
   Tensor targets;    ///< [R] i32, the token whose log-probability row r gives, or -1
   Tensor samples;    ///< [R] i64, global sample number (the key of dropout)
   kernels::Ragged offsets;    ///< [S+1]
-  std::int64_t rows() const { return tokens[0]; }
+  std::int64_t rows() const { return tokens.count(); }
 };
 
 /// Keys and values of the sequences being generated: one pair of tensors [slots, capacity, kv_heads_v * D] per layer and virtual shard.

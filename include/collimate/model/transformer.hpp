@@ -6,6 +6,7 @@
 #include "collimate/kernels/attention.hpp"
 #include "collimate/model/adapter.hpp"
 #include "collimate/model/config.hpp"
+#include "collimate/model/embedding.hpp"
 #include "collimate/model/pass.hpp"
 
 namespace collimate {
@@ -193,7 +194,7 @@ struct RecomputePlan {
 /// head's products count on the last stage. Throws where there are more stages than blocks.
 Part stage_blocks(const ModelConfig& config, Head head, int stage, int stages);
 
-/// The chunks whose values a pass fetches, in order: from a model's own parameters, and from its adapters.
+/// The units whose values a pass fetches, in order: from a model's own parameters, and from its adapters.
 struct Route {
   std::vector<int> own, adapters;
 };
@@ -214,13 +215,13 @@ class Transformer {
   MemoryPlan& plan() const { return *plan_; }
   Head head() const { return head_; }
   const ParameterLayout& head_layout() const { return head_apart() ? adapter_layout_ : layout_; }
-  Lease fetch_head(const ModelWeights& weights) const;
-  void reduce_head(const ModelWeights& weights) const;
+  int head_place() const { return head_chunk_; }                    ///< in head_layout(): the head's chunk, or the tie of the embedding
+  ParameterStore& head_store(const ModelWeights& weights) const { return head_apart() ? *weights.adapters : weights.own; }
   ShardTree shard_tree() const;                   ///< without room
   std::size_t blocks() const { return blocks_.size(); }  ///< of this stage
+  bool head_apart() const { return lora_.on() && head_ == Head::value; }  ///< a value head among the adapters
   const Route& forward_route() const { return forward_; }    ///< what forward() fetches on this stage
-  const Route& scoring_route() const { return scoring_; }    ///< forward(), then the head on the last stage
-  const Route& backward_route() const { return backward_; }  ///< the head on the last stage, then backward()
+  const Route& backward_route() const { return backward_; }  ///< what backward() does
 
   enum class Keep { all, nothing };  ///< what a forward keeps for a backward
   /// like: activations of another grain in flight, whose scratch and shared buffers these use too.
@@ -234,7 +235,8 @@ class Transformer {
   /// reads. Every gradient of the grain but the head's is written; activations.gradient becomes that of this stage's input.
   void backward(Tensor dhidden, const Activations& activations, const ModelWeights& weights, const Pass& pass) const;
   /// One token (tokens[B], positions[B]) for each sequence in slots[B]: as forward.
-  Tensor decode(const Activations& activations, const ModelWeights& weights, const KvCache& cache, Tensor tokens, const kernels::Ragged& slots,
+  Tensor decode(const Activations& activations, const ModelWeights& weights, const KvCache& cache, const kernels::Ragged& tokens,
+                const kernels::Ragged& slots,
                 const kernels::Ragged& positions, Stream& stream) const;
   /// A cache of `slots` sequences of at most `capacity` tokens.
   KvCache take_cache(Arena& arena, std::int64_t slots, std::int64_t capacity) const;
@@ -242,16 +244,14 @@ class Transformer {
  private:
   static ParameterLayout make_layout(const ModelConfig& config, Head head, const Division& division, bool head_apart, int& head_chunk);
   ParameterLayout make_adapter_layout();
-  bool head_apart() const { return lora_.on() && head_ == Head::value; }
   Tensor rotary() const;
   int chunk_of_block(std::size_t i) const { return (config_.positions == Positions::learned ? 2 : 1) + static_cast<int>(mine_.begin + i); }
   int final_chunk() const { return (config_.positions == Positions::learned ? 2 : 1) + static_cast<int>(config_.layers); }
-  int adapter_chunk(int chunk) const;
+  int unit(int chunk) const { return static_cast<int>(layout_.units_of(chunk).begin); }  ///< of a chunk that is one
+  int block_unit(std::size_t i) const { return unit(chunk_of_block(i)); }
+  int adapter_unit(std::size_t i) const { return lora_.on() ? static_cast<int>(adapter_layout_.units_of(static_cast<int>(mine_.begin + i)).begin) : -1; }
   void make_routes();
   BlockLease fetch_block(const ModelWeights& weights, std::size_t i) const;
-  void embed(Tensor x, const ModelWeights& weights, Tensor tokens, Tensor positions, const ShardTree& tree,
-             Stream& stream) const;
-  void backward_embedding(const Activations& activations, const ModelWeights& weights, const Pass& pass) const;
   ModelConfig config_;
   Head head_;
   Division division_;
@@ -259,8 +259,9 @@ class Transformer {
   Part mine_;  // blocks of this stage
   LoraConfig lora_;
   int head_chunk_ = 0;  // a chunk, or the tie of the embedding
-  Route forward_, scoring_, backward_;
+  Route forward_, backward_;
   ParameterLayout layout_, adapter_layout_;
+  Embedding embedding_;
   MemoryPlan* plan_;
   Slot rotary_;
   std::vector<Block> blocks_;

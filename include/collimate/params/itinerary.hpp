@@ -4,7 +4,7 @@
 
 namespace collimate {
 
-/// The chunks whose values some passes will fetch, in order. It is known before the first fetch, so that what comes next is brought meanwhile, and
+/// The units whose values some passes will fetch, in order. It is known before the first fetch, so that what comes next is brought meanwhile, and
 /// each fetch is compared with it.
 class Itinerary {
  public:
@@ -13,7 +13,7 @@ class Itinerary {
     passes_.clear();
     pass_ = place_ = 0;
   }
-  void add(std::span<const int> pass) {  ///< the chunks of one pass, which stay where they are
+  void add(std::span<const int> pass) {  ///< the units of one pass, which stay where they are
     if (!pass.empty()) passes_.push_back(pass);
   }
   /// The k-th fetch from now, 0 for the next one; -1 behind the last.

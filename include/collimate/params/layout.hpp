@@ -50,6 +50,23 @@ struct Chunk {
   bool copy = false;  ///< held here to be used once more; another stage counts it
 };
 
+/// What streams: whole blocks of a chunk, as held. A function of the model and its shards alone, never of where they rest; so neither is an
+/// operation's order. All of a chunk, or of a table of the vocabulary a run of rows of one shard that begins at a multiple of 1,024 rows.
+struct Unit {
+  int chunk = 0;                       ///< whose values
+  int values = 0;                      ///< the unit that has them: itself but for the second place of a tied chunk
+  std::int64_t begin = 0, count = 0;   ///< in the chunk
+  std::int64_t gradient = 0;           ///< offset in the flat gradient: of a chunk's unit, also in the flat values
+};
+
+/// Rows of a table of the vocabulary that one unit holds.
+struct TableRows {
+  int unit = 0;
+  int shard = 0;           ///< of all
+  std::int64_t first = 0;  ///< the id of the first row
+  View view;               ///< [rows, columns], in the chunk
+};
+
 /// The borders n*v/V, in units of `unit` elements, that divide n things over V virtual shards.
 std::vector<std::int64_t> shard_bounds(std::int64_t n, int shards, std::int64_t unit = 1);
 
@@ -67,8 +84,9 @@ class ParameterLayout {
   explicit ParameterLayout(int shards) : ParameterLayout(shards, {0, shards}) {}
   ParameterLayout(int shards, Part held) : shards_(shards), held_(held) {}
 
-  /// Starts a chunk; its parameters follow, then close_chunk(), which returns the chunk's index.
-  void open_chunk(std::string name, Presence presence = Presence::yes);
+  /// Starts a chunk; its parameters follow, then close_chunk(), which returns the chunk's index. unit: elements, whole blocks, after which a
+  /// section is cut into units; 0: the chunk is one.
+  void open_chunk(std::string name, Presence presence = Presence::yes, std::int64_t unit = 0);
   void add(std::string name, Shape shape, bool decays, Initial initial);  ///< into the shared section
   void add(std::string name, Shape shape, Split split, std::vector<std::int64_t> bounds, bool decays, Initial initial);
   int close_chunk();
@@ -87,15 +105,21 @@ class ParameterLayout {
   bool has(const std::string& name) const;
   std::int64_t size() const { return size_; }                    ///< elements of all chunks, padding included
   std::int64_t gradient_size() const { return gradient_size_; }  ///< size() and the tied gradients
-  std::int64_t gradient_offset(int chunk_or_tie) const;          ///< in the flat gradient
   struct Tie {
     int chunk;
     std::int64_t offset;  ///< in the flat gradient
     bool apart;           ///< both places are on this stage
   };
   const std::vector<Tie>& ties() const { return ties_; }
+  /// Whether the gradient of a unit has a sum of its own: not a tie's whose chunk's first place is on another stage.
+  bool summed_apart(const Unit& unit) const { return &unit == &units_[unit.values] || unit.gradient >= size_; }
+  /// Of all chunks in order, one at least of each, then of the ties.
+  const std::vector<Unit>& units() const { return units_; }
+  Part units_of(int chunk_or_tie) const { return places_[chunk_or_tie]; }
+  std::int64_t largest_unit() const;     ///< elements
   std::int64_t parameter_count() const;  ///< of the whole model, without padding
-  std::int64_t largest_chunk() const;    ///< elements, as held
+  /// The rows that are held of a table [rows, columns] that is split by rows and alone in its chunk; place: the chunk or its tie.
+  std::vector<TableRows> table_rows(const std::string& name, int place) const;
 
   View view(const std::string& name, int shard = 0) const { return parameter(name).parts[shard]; }
   /// Parameters that lie one after the other in a shard, seen as one matrix (or vector) with the rows of all.
@@ -110,7 +134,10 @@ class ParameterLayout {
   std::vector<Chunk> chunks_;
   std::vector<Parameter> parameters_;
   std::vector<Tie> ties_;
+  std::vector<Unit> units_;
+  std::vector<Part> places_;        // units of each chunk and tie
   std::vector<std::int64_t> fill_;  // elements so far in each section of the open chunk
+  std::int64_t unit_ = 0;           // of the open chunk
   std::size_t first_open_ = 0;
   std::int64_t size_ = 0, gradient_size_ = 0;
   bool open_ = false;

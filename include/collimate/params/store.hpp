@@ -40,11 +40,17 @@ class ParameterStore {
   /// Whether each fetch brings values from where they rest: then one thread fetches, and passes are announced by the itinerary.
   bool streams() const { return !windows_.empty() && !holds_all_; }
 
-  /// A chunk, or the second place of a tied one (its values are the chunk's, its gradient is its own). Sharded values are gathered; where an
+  /// Whether a unit's gradient leaves the device as soon as it is complete: then one unit after the other is written.
+  bool gradients_leave() const { return learns() && static_cast<bool>(unit_gradient_); }
+
+  /// A unit of the layout; of a tie's, the values are the chunk's and the gradient is its own. Sharded values are gathered; where an
   /// itinerary was given this must be its next fetch, and those after it are brought meanwhile. Collective along the data axis where
-  /// values are sharded: all replicas fetch the same chunks in the same order, also without a grain.
-  Lease fetch(int chunk_or_tie);
-  Lease fetch_gradient(int chunk_or_tie);  ///< the gradient alone: brings no values
+  /// values are sharded: all replicas fetch the same units in the same order, also without a grain.
+  Lease fetch(int unit);
+  Lease fetch_values(int unit);    ///< the values alone, as fetch does
+  Lease fetch_gradient(int unit);  ///< the gradient alone: brings no values
+  Lease at_rest(int unit) const;    ///< the values where they rest, in host memory, whole
+  Lease gradient_at_rest(int unit);  ///< the gradient alone, in host memory where its sum rests: for who adds few rows of it
   /// The fetches to come; empty: they are not known. For passes that begin now.
   Itinerary& itinerary() { return itinerary_; }
   /// Gathers sharded values whole for a rollout; fetch() then needs nobody, until release(). Where values are not sharded it does nothing.
@@ -52,10 +58,10 @@ class ParameterStore {
   void release_all() { holds_all_ = false; }
 
   /// One optimizer step over `grains` grains: begin_step; for each grain of this rank (division().grains) open_grain, backward with
-  /// reduce() after the last write into each chunk's gradient, close_grain; finish_step. Collective where gradients are sharded.
+  /// reduce() after the last write into each unit's gradient, close_grain; finish_step. Collective where gradients are sharded.
   void begin_step(std::int64_t grains);
   void open_grain(bool present = true);  ///< present: false in a micro-step in which only other replicas have a grain
-  void reduce(int chunk_or_tie);
+  void reduce(int unit);
   void close_grain();
   /// Sums the gradients of the step's grains over all ranks in the fixed order. Collective.
   void finish_step();
@@ -67,13 +73,13 @@ class ParameterStore {
     std::int64_t begin = 0, count = 0;
     Tensor value, gradient, first_moment, second_moment;
   };
-  /// Everything, or this rank's share of each chunk, where the state rests; after finish_step.
+  /// Everything, or this rank's share of each unit, where the state rests; after finish_step.
   std::vector<Piece> pieces();
   /// Sum of squares of the step's gradient, each parameter counted once; equal on every rank and every division. Collective; where one rank
   /// cannot form its part, all throw its AgreedError.
   double gradient_squares() const;
 
-  /// All that is held of a kind: [layout size], or the shares of the chunks one after the other.
+  /// All that is held of a kind: [layout size], or the shares of the units one after the other.
   Tensor all(Kind kind) const;
   Tensor value() const { return all(Kind::value); }
   Tensor gradient() const { return all(Kind::gradient); }  ///< after finish_step
@@ -94,9 +100,6 @@ class ParameterStore {
   void change(const Parameter& parameter, const Change& change) const;
   Staging& staging() const { return plan_->staging(); }  ///< for runs
 
-  /// The part of a chunk (as held) that this rank counts: over all ranks, each element is counted once.
-  Part counted(int chunk) const;
-
   /// A hash of each parameter (in the layout's order) of a kind, whatever the division; replicas are compared first: where a rank holds
   /// other bits than another that should hold the same, an error (exit 1) names parameter and rank, and `when`, such as "sft step 3".
   /// Collective.
@@ -104,13 +107,16 @@ class ParameterStore {
 
  private:
   std::int64_t owned_size() const { return owned_.empty() ? 0 : owned_.back(); }
-  Part owned_of(int chunk) const;
+  const Unit& unit(int index) const { return layout_.units()[index]; }
+  int chunk_units() const { return static_cast<int>(owned_.size()) - 1; }  ///< those of chunks; behind them come those of ties
+  const std::string& name_of_unit(int index) const { return layout_.chunks()[unit(index).chunk].name; }
+  Part owned_of(int unit) const;
+  Part counted(int unit) const;
   bool sharded(Kind kind) const;
-  int chunk_of(int chunk_or_tie) const;
-  Window& bring(int chunk);
-  Window* window_of(int chunk);
+  Window& bring(int unit);
+  Window* window_of(int unit);
   Window* free_window();
-  void start_gather(Window& window, int chunk);
+  void start_gather(Window& window, int unit);
   Tensor place_of(const Window& window) const;
   void forget_windows() const;
   bool on_host() const { return division_.tiers.state == Tier::host; }  ///< the state
@@ -118,10 +124,11 @@ class ParameterStore {
   Tensor scalars(const Tensor& beside, std::int64_t count, DType dtype) const;
   Tensor masters() const;
   void copy_masters(bool to_values);
+  Tensor open_gradient(int index) const;
   Tensor spill(int index);
   void exchange_ties();
-  Part summed(int chunk) const;
-  void gather_chunks(Tensor all) const;
+  Part summed(int unit) const;
+  void gather_units(Tensor all) const;
   ExactSum own_squares() const;
   std::vector<std::uint64_t> held_hashes(Kind kind, Extent extent) const;
   void compare_replicas(Kind kind, const std::string& when) const;
@@ -133,20 +140,21 @@ class ParameterStore {
   MemoryPlan* plan_;
   Division division_;
   StoreUse use_;
-  std::vector<std::int64_t> owned_;  // [chunks + 1] places of the shares of the chunks, one after the other
-  Slot value_, master_, first_moment_, second_moment_, scalars_, host_scalars_, spilled_, whole_, chunk_gradient_, tie_room_, windows_slot_;
+  std::vector<std::int64_t> owned_;  // places of the shares of the chunks' units, one after the other, and their end
+  Slot value_, master_, first_moment_, second_moment_, scalars_, host_scalars_, spilled_, whole_, unit_gradient_, tie_room_, windows_slot_;
   std::unique_ptr<OrderedSum> run_sum_;     // whole gradients (ZeRO 0 and 1)
   std::unique_ptr<ShardedSum> shared_sum_;  // shares of them (ZeRO 2 and 3)
   std::int64_t tie_room_elements_ = 0;  // of the other place's gradient, exchanged at a time
   mutable std::vector<Window> windows_;  // leases point to them: their number is fixed
   Itinerary itinerary_;
-  std::vector<int> all_chunks_;  // the itinerary of hold_all
+  std::vector<int> all_units_;  // the itinerary of hold_all
   bool holds_all_ = false;
   bool grain_open_ = false, grain_present_ = false;
   int grains_present_ = 0;        // in this micro-step
   mutable bool masters_stale_ = true;  // values were changed but by a step
   std::int64_t grains_ = 0, micro_step_ = 0;
-  int in_backward_ = -1;          // whose gradient is in the one chunk buffer of ZeRO 2 and 3
+  bool written_at_rest_ = false;  // the unit in_backward_
+  int in_backward_ = -1;          // the unit whose gradient is in the buffer of one
   Tensor open_;                   // the gradient of the grain being computed, where it is whole
   Tensor sum_of_step_;
 };

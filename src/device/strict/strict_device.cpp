@@ -19,7 +19,6 @@
 namespace collimate {
 namespace {
 
-constexpr std::uint32_t poison = 0x7fa5dead;  // a signalling NaN as f32, far out of any vocabulary as i32
 
 class StrictDevice;
 
@@ -60,6 +59,10 @@ class StrictStream final : public Stream {
     if (task.work) task.work();
     ++done_;
   }
+  void abandon() {  ///< what is queued
+    tasks_.clear();
+    done_ = queued_;
+  }
 
  private:
   void push(Task task) {
@@ -91,13 +94,16 @@ class StrictDevice final : public Device {
     if (file >= 0) ::close(file);
     if (seen == MAP_FAILED || real == MAP_FAILED)
       fail_with(ExitCode::does_not_fit, "the strict device cannot map {} bytes twice: {}", length, std::strerror(error));
-    std::fill_n(static_cast<std::uint32_t*>(real), length / sizeof poison, poison);
+    std::fill_n(static_cast<std::uint32_t*>(real), length / sizeof strict_poison, strict_poison);
     ranges_[static_cast<std::byte*>(seen)] = {length, static_cast<std::byte*>(real)};
     guard_memory(seen, length);
     return seen;
   }
   void release(void* pointer, std::size_t bytes, Memory memory) noexcept override {
-    for (StrictStream& stream : streams_) stream.wait();  // what an error left behind may still use it
+    try {
+      for (StrictStream& stream : streams_) stream.wait();  // what an error left behind may still use it
+    } catch (const Error&) {  // of which nobody needs the result
+    }
     if (memory != Memory::device) return host_->release(pointer, bytes, memory);
     const auto range = ranges_.find(static_cast<std::byte*>(pointer));
     forget_memory(pointer);
@@ -115,12 +121,17 @@ class StrictDevice final : public Device {
 
   void forget(const Tensor& tensor) override {
     for (StrictStream& stream : streams_) stream.wait();
-    std::fill_n(static_cast<std::uint32_t*>(reach(tensor.data())), tensor.bytes() / sizeof poison, poison);
+    std::fill_n(static_cast<std::uint32_t*>(reach(tensor.data())), tensor.bytes() / sizeof strict_poison, strict_poison);
   }
 
   /// Runs what may run, until the event has happened.
   void run_until(StrictStream& stream, const Event& event) {
-    while (!stream.happened(event)) choose(stream).run_next();
+    try {
+      while (!stream.happened(event)) choose(stream).run_next();
+    } catch (...) {  // nothing that comes later can be right
+      for (StrictStream& each : streams_) each.abandon();
+      throw;
+    }
   }
   /// Whether the test asked to leave this one out.
   bool left_out(Fault::Kind kind) {

@@ -44,13 +44,13 @@ bool in_shard(std::int32_t target, Index first, Index columns) { return target >
 
 }  // namespace
 
-void logit_statistics(float* statistics, const float* logits, const std::int32_t* targets, Index first, float temperature, Index rows,
-                      Index columns) {
+void logit_statistics(float* statistics, double* sums, const float* logits, const std::int32_t* targets, Index first, float temperature, bool go_on,
+                      Index rows, Index columns) {
   const float inverse = 1.0f / temperature;
   parallel_rows(rows, std::max<Index>(columns, 1), [=](Index r) {
     const float* row = logits + r * columns;
-    float top = minus_infinity;
-    double weight = 0, weighted = 0;
+    float *out = statistics + 4 * r, top = go_on ? out[0] : minus_infinity;
+    double weight = go_on ? sums[2 * r] : 0, weighted = go_on ? sums[2 * r + 1] : 0;
     for (Index begin = 0; begin < columns; begin += vocabulary_tile) {
       const TileSums tile = tile_sums(row + begin, std::min(vocabulary_tile, columns - begin), splat(inverse));
       const float next = tile.max > top ? tile.max : top;
@@ -59,11 +59,13 @@ void logit_statistics(float* statistics, const float* logits, const std::int32_t
       weighted = weighted * old_scale + tile.weighted * scale;
       top = next;
     }
-    float* out = statistics + 4 * r;
     out[0] = top;
-    out[1] = static_cast<float>(weight);
-    out[2] = static_cast<float>(weighted);
-    out[3] = in_shard(targets[r], first, columns) ? row[targets[r] - first] * inverse : minus_infinity;
+    out[1] = static_cast<float>(sums[2 * r] = weight);
+    out[2] = static_cast<float>(sums[2 * r + 1] = weighted);
+    if (in_shard(targets[r], first, columns))
+      out[3] = row[targets[r] - first] * inverse;
+    else if (!go_on)
+      out[3] = minus_infinity;
   });
 }
 

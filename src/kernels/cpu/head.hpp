@@ -5,8 +5,8 @@
 
 namespace collimate::kernels::cpu {
 
-void logit_statistics(float* statistics, const float* logits, const std::int32_t* targets, std::int64_t first, float temperature,
-                      std::int64_t rows, std::int64_t columns);
+void logit_statistics(float* statistics, double* sums, const float* logits, const std::int32_t* targets, std::int64_t first, float temperature,
+                      bool go_on, std::int64_t rows, std::int64_t columns);
 void merge_statistics(float* statistics, const float* other, std::int64_t rows);
 void finish_statistics(float* logprob, float* entropy, float* lse, const float* statistics, const std::int32_t* targets, std::int64_t rows);
 

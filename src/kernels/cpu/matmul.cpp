@@ -33,18 +33,18 @@ void linear_forward(float* y, const float* x, const float* w, const float* bias,
     const Index row = tile % blocks * row_block, column = tile / blocks * width;
     const Index high = std::min(row_block, rows - row), wide = std::min(width, n - column);
     float* out = y + row * n + column;
-    packed_product(out, n, {x + row * k, k, 1}, {w + column * k, k, true}, add, high, wide, k);
+    packed_product(out, n, {x + row * k, k, 1}, {w + column * k, k, true}, add ? Write::add : Write::replace, high, wide, k);
     if (bias) add_bias(out, bias + column, high, wide, n);
   });
 }
 
-void linear_backward_input(float* dx, const float* dy, const float* w, bool add, Index rows, Index n, Index k) {
+void linear_backward_input(float* dx, const float* dy, const float* w, Write write, Index rows, Index n, Index k) {
   const Index blocks = tiles_of(rows, row_block), width = tile_width(rows, k);
   parallel_tiles(blocks * tiles_of(k, width), true, [&](Index tile) {
     const Index row = tile % blocks * row_block, column = tile / blocks * width;
     const Index high = std::min(row_block, rows - row), wide = std::min(width, k - column);
     float* out = dx + row * k + column;
-    packed_product(out, k, {dy + row * n, n, 1}, {w + column, k, false}, add, high, wide, n);
+    packed_product(out, k, {dy + row * n, n, 1}, {w + column, k, false}, write, high, wide, n);
   });
 }
 
@@ -63,7 +63,7 @@ void linear_backward_weight(float* dw, const float* dy, const float* x, bool add
       const Index count = std::min(row_block, rows - first);
       for (Index r = 0; r < count; ++r)
         for (Index c = 0; c < tall; c += lanes) store(left + r * left_row + c, load(dy + (first + r) * n + row + c, tall - c));
-      packed_product(dw + row * k + column, k, {left, 1, left_row}, {x + first * k + column, k, false}, add || first, tall, broad, count);
+      packed_product(dw + row * k + column, k, {left, 1, left_row}, {x + first * k + column, k, false}, add || first ? Write::add : Write::replace, tall, broad, count);
       first += row_block;
     } while (first < rows);
   });

@@ -1,4 +1,5 @@
 #pragma once
+#include "collimate/kernels/matmul.hpp"
 #include "kernels/cpu/tile_product.hpp"
 
 namespace collimate::kernels::cpu {
@@ -10,9 +11,9 @@ struct RightFactor {
   bool transposed;
 };
 
-/// c[m,n] = a[m,k] b[k,n] (+ c where add), by the calling thread. Every element is summed by fused multiply-adds in the order of k
-/// over parts of 256, and the parts in order: its bits depend on its row of a and column of b alone, and are the same on every
+/// c[m,n] = a[m,k] b[k,n], written as asked, by the calling thread. Every element is summed by fused multiply-adds in the order of k
+/// over parts of 256, and the parts in order (those of a product that goes on behind those before it): its bits depend on its row of a and column of b alone, and are the same on every
 /// instruction set that has fma.
-void packed_product(float* c, std::int64_t c_row, LeftFactor a, RightFactor b, bool add, std::int64_t m, std::int64_t n, std::int64_t k);
+void packed_product(float* c, std::int64_t c_row, LeftFactor a, RightFactor b, Write write, std::int64_t m, std::int64_t n, std::int64_t k);
 
 }  // namespace collimate::kernels::cpu

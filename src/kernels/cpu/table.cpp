@@ -24,7 +24,7 @@ constexpr Table table = {
     .linear_forward = [](In y, In x, In w, In bias, Write write,
                          Stream&) { cpu::linear_forward(f(y), f(x), f(w), optional(bias), adds(write), x[0], w[0], x[1]); },
     .linear_backward_input = [](In dx, In dy, In w, Write write,
-                                Stream&) { cpu::linear_backward_input(f(dx), f(dy), f(w), adds(write), dy[0], dy[1], w[1]); },
+                                Stream&) { cpu::linear_backward_input(f(dx), f(dy), f(w), write, dy[0], dy[1], w[1]); },
     .linear_backward_weight = [](In dw, In dy, In x, Write write,
                                  Stream&) { cpu::linear_backward_weight(f(dw), f(dy), f(x), adds(write), dy[0], dy[1], x[1]); },
     .linear_backward_bias = [](In dbias, In dy, Write write, Stream&) { cpu::sum_rows(f(dbias), f(dy), adds(write), dy[0], dy[1]); },
@@ -83,8 +83,10 @@ constexpr Table table = {
           cpu::dropout(f(y), f(x), probability, key, samples.as<std::int64_t>(), i(positions), site, first, x[0], x[1]);
         },
 
-    .logit_statistics = [](In statistics, In logits, In targets, std::int64_t first, float temperature,
-                           Stream&) { cpu::logit_statistics(f(statistics), f(logits), i(targets), first, temperature, logits[0], logits[1]); },
+    .logit_statistics =
+        [](In statistics, In sums, In logits, In targets, std::int64_t first, float temperature, Write write, Stream&) {
+          cpu::logit_statistics(f(statistics), sums.as<double>(), f(logits), i(targets), first, temperature, write == Write::go_on, logits[0], logits[1]);
+        },
     .merge_statistics = [](In statistics, In other, Stream&) { cpu::merge_statistics(f(statistics), f(other), statistics[0]); },
     .finish_statistics = [](In logprob, In entropy, In lse, In statistics, In targets,
                             Stream&) { cpu::finish_statistics(f(logprob), f(entropy), f(lse), f(statistics), i(targets), targets[0]); },

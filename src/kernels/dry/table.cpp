@@ -24,7 +24,8 @@ void count(Stream& stream, double flops, List read, List written) {
 }
 /// A product of 2 flops for each of its terms; what is added to is read too.
 void product(Stream& stream, double terms, In out, In left, In right, In bias, Write write) {
-  count(stream, 2 * terms + (bias ? n(out) : 0), {left, right, bias, write == Write::add ? out : bias}, {out});
+  static const Tensor none;
+  count(stream, 2 * terms + (bias ? n(out) : 0), {left, right, bias, write == Write::replace ? none : out}, {out});
 }
 void product(Stream& stream, double terms, In out, In left, In right, Write write) { product(stream, terms, out, left, right, Tensor(), write); }
 
@@ -86,7 +87,8 @@ constexpr Table table = {
     .dropout = [](In y, In x, double, const RandomKey&, In samples, In positions, std::uint32_t, std::int64_t,
                   Stream& s) { count(s, n(x), {x, samples, positions}, {y}); },
 
-    .logit_statistics = [](In statistics, In logits, In targets, std::int64_t, float, Stream& s) { count(s, 18 * n(logits), {logits, targets}, {statistics}); },
+    .logit_statistics = [](In statistics, In sums, In logits, In targets, std::int64_t, float, Write,
+                           Stream& s) { count(s, 18 * n(logits), {logits, targets}, {statistics, sums}); },
     .merge_statistics = [](In statistics, In other, Stream& s) { count(s, 8 * n(other), {statistics, other}, {statistics}); },
     .finish_statistics = [](In logprob, In entropy, In lse, In statistics, In targets,
                             Stream& s) { count(s, 4 * n(lse), {statistics, targets}, {logprob, entropy, lse}); },

@@ -1,6 +1,10 @@
+#include <algorithm>
 #include <functional>
+#include <span>
 #include <tuple>
+#include <vector>
 
+#include "collimate/device/strict_device.hpp"
 #include "kernels/table.hpp"
 
 namespace collimate::kernels {
@@ -13,22 +17,50 @@ Tensor reached(const Tensor& tensor, const Stream& stream) {
   ensure(&tensor.device() == &device, "a kernel of the {} was given a tensor of the {}", device.name(), tensor.device().name());
   return {device.reach(tensor.data()), tensor.dtype(), tensor.shape(), tensor.device()};
 }
-/// Checked before: what is queued reads the device's half alone, and the host's may be gone.
-Ragged reached(const Ragged& index, const Stream& stream) { return {{}, reached(index.device, stream)}; }
+/// What is queued reads the device's half, which must then be what the host's half was.
+struct KeptRagged {
+  std::vector<std::int32_t> host;
+  Ragged index;
+  operator const Ragged&() const { return index; }  // NOLINT: it is one
+};
+KeptRagged reached(const Ragged& index, const Stream& stream) {
+  return {{index.host.begin(), index.host.end()}, {{}, reached(index.device, stream)}};
+}
 std::reference_wrapper<Stream> reached(Stream& own, const Stream&) { return own; }
 template <class Other>
 Other reached(const Other& argument, const Stream&) {
   return argument;
 }
 
-template <auto Operation>
+/// Numbers of a wrong index would lead a kernel out of its memory.
+void check_written(const Tensor& tensor) {
+  if (!tensor || tensor.dtype() != DType::i32) return;
+  const std::span<const std::int32_t> index(tensor.as<std::int32_t>(), static_cast<std::size_t>(tensor.count()));
+  if (std::ranges::find(index, static_cast<std::int32_t>(strict_poison)) != index.end())
+    fail("a kernel of the {} reads an index that nobody has written: its copy is missing, or comes too late", tensor.device().name());
+}
+void check_written(const KeptRagged& kept) {
+  const Tensor& device = kept.index.device;
+  if (!kept.host.empty() && !std::equal(kept.host.begin(), kept.host.end(), device.as<std::int32_t>()))
+    fail("a kernel of the {} reads an index that is not the host's: its copy is missing, comes too late, or what it was made of was used again too early",
+         device.device().name());
+}
+template <class Other>
+void check_written(const Other&) {}
+
+template <auto Operation, bool writes_index = false>
 struct Queued;
-template <class... Arguments, void (*Table::*Operation)(Arguments...)>
-struct Queued<Operation> {
+template <class... Arguments, void (*Table::*Operation)(Arguments...), bool writes_index>
+struct Queued<Operation, writes_index> {
   static void run(Arguments... arguments) {
     Stream& stream = std::get<sizeof...(Arguments) - 1>(std::forward_as_tuple(arguments...));
     stream.queue([kept = std::tuple(reached(arguments, stream)...)] {
-      std::apply([](const auto&... each) { (cpu_table().*Operation)(each...); }, kept);
+      std::apply(
+          [](const auto&... each) {
+            if constexpr (!writes_index) (check_written(each), ...);
+            (cpu_table().*Operation)(each...);
+          },
+          kept);
     });
   }
 };
@@ -67,7 +99,7 @@ constexpr Table table = {
     .logit_gradient = Queued<&Table::logit_gradient>::run,
     .value_forward = Queued<&Table::value_forward>::run,
     .value_backward = Queued<&Table::value_backward>::run,
-    .sample_tokens = Queued<&Table::sample_tokens>::run,
+    .sample_tokens = Queued<&Table::sample_tokens, true>::run,
     .adamw = Queued<&Table::adamw>::run,
     .block_squares = Queued<&Table::block_squares>::run,
     .element_hash = Queued<&Table::element_hash>::run,
