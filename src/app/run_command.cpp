@@ -12,6 +12,7 @@
 #include "collimate/comm/rank_cores.hpp"
 #include "collimate/rlhf/stage_names.hpp"
 #include "collimate/rlhf/stages.hpp"
+#include "collimate/rlhf/strategies.hpp"
 
 namespace collimate {
 namespace {
@@ -111,10 +112,10 @@ GridShape shape_of(const rlhf::MachineOptions& o) {
 void check_combinations(const Options& o, int ranks) {
   complete(shape_of(o.machine), ranks, static_cast<int>(o.machine.tensor_shards), rlhf::starts_from_random(o) ? o.model.layers : 0);
   axis_order(o.machine.order);
-  require(o.machine.moments == o.machine.gradients, "placement.moments = {} and placement.gradients = {}: they rest together; set both to one",
-          o.machine.moments, o.machine.gradients);
-  require(o.machine.values == "device" || o.machine.moments == "host" || o.lora.on(),
-          "placement.values = host needs the optimizer's state there too: set placement.moments = host and placement.gradients = host");
+  const HostShares host = o.machine.host_shares();
+  require(host.values <= host.state || o.lora.on(),
+          "placement.values = {0} needs at least as much of the optimizer's state there: set placement.moments = {0} and placement.gradients = {0}",
+          o.machine.values);
   require(!o.run.stages.empty(), "run.stages is empty: name at least one of prepare, sft, reward, ppo, evaluate");
   require(o.ppo.policy.dual_clip == 0 || o.ppo.policy.dual_clip > 1, "ppo.dual_clip = {} must be 0 (off) or more than 1",
           o.ppo.policy.dual_clip);
@@ -171,6 +172,28 @@ std::string scorers_without_use(const OptionTable& table, const Options& options
   return idle.empty() ? "" : fmt::format("with ppo.scorer = {} these options have no effect: {}; remove them, or choose another scorer", kind, idle);
 }
 
+// Checks the stages; where placements are to be chosen, with the first ones that fit: the optimizer's state goes to the host first, by eighths,
+// since it is used once a step, then parameters.
+std::string place_and_check(Session& session, rlhf::MachineOptions& machine, std::string& placed) {
+  if (machine.layout != "auto") return rlhf::check_stages(session);
+  const auto place = [](double share) { return share == 0 ? "device" : share == 1 ? "host" : fmt::format("host:{}", share); };
+  const bool apart = machine.device_memory > 0 || !session.device.is_host();  // else the host has no more room than the device
+  const std::vector<std::string> warnings = session.warnings;
+  for (int eighths = 0;; ++eighths) {
+    machine.moments = machine.gradients = place(std::min(eighths, 8) / 8.0);
+    machine.values = place(std::max(eighths - 8, 0) / 8.0);
+    session.planned.clear();
+    session.warnings = warnings;
+    try {
+      const std::string found = rlhf::check_stages(session);
+      placed = fmt::format("placement.layout = auto: placement.values = {}, placement.moments and .gradients = {}", machine.values, machine.moments);
+      return found;
+    } catch (const AgreedError& error) {
+      if (error.code() != ExitCode::does_not_fit || !apart || eighths == 16) throw;
+    }
+  }
+}
+
 int run(World& world, const std::vector<std::string>& arguments, const ProcessScorer& process, const std::string& alone) {
   Options options;
   std::string deck;
@@ -178,6 +201,11 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   Log log(world.rank());
   agree_on(world.ranks(), [&] {
     read(table, arguments, deck);
+    if (!options.machine.strategy.empty())
+      for (const std::string& argument : arguments)
+        require(!argument.starts_with("--params.zero") && !argument.starts_with("--placement."),
+                "--strategy = {} chooses what {} does: give one of them", options.machine.strategy, argument);
+    rlhf::apply_strategy(options.machine);
     require(alone.empty() || options.run.check, "{}", alone);
     check_combinations(options, world.size());
   });
@@ -209,7 +237,8 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   });
   rlhf::check_checkpoints(session);
   rlhf::Preparation preparation(session);
-  const std::string found = rlhf::check_stages(session);
+  std::string placed;
+  const std::string found = place_and_check(session, options.machine, placed);
   std::vector<std::string> warnings = cores_warnings(cores);
   if (!alone.empty()) warnings.push_back(alone);
   for (const std::string& idle :
@@ -218,7 +247,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   if (scorer && !scorer->remark().empty()) warnings.push_back(scorer->remark());
   warnings.insert(warnings.end(), session.warnings.begin(), session.warnings.end());
   if (options.run.check) {
-    log.info("{}\n{}\n{}", headline(build), cores_report(cores), found);
+    log.info("{}\n{}\n{}{}{}", headline(build), cores_report(cores), placed, placed.empty() ? "" : "\n", found);
     for (const std::string& warning : warnings) log.warning("{}", warning);
     agree_on(world.ranks(), [&] {
       if (world.rank() == 0) RunFolder::check(options.run.folder, existing, rlhf::learning_stages);
@@ -240,7 +269,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     log.open(folder->log(), restart == "auto");
   });
   log.info("{}\nstarted at {}", headline(build), local_time());
-  log.info("{}", cores_report(cores));
+  log.info("{}{}{}", cores_report(cores), placed.empty() ? "" : "\n", placed);
   for (const std::string& warning : warnings) log.warning("{}", warning);
   if (folder && !folder->locked())
     log.warning("the file system of '{}' does not support locks: nothing keeps a second run out of this folder", options.run.folder);

@@ -22,7 +22,7 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
   }
   if (use.lora.on()) {
     Division with_state = division;  // adapters rest where they are stepped
-    with_state.tiers.values = division.tiers.state;
+    with_state.host.values = division.host.state;
     adapters_ = std::make_unique<ParameterStore>(name + " adapters", transformer_.adapter_layout(), workspace.plan(), with_state,
                                                  StoreUse{use.most_grains, use.slots > 0});
   }

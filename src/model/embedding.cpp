@@ -24,8 +24,8 @@ void Embedding::declare(const ModelConfig& config, ParameterLayout& layout, Pres
 Embedding::Embedding(const ModelConfig& config, const ParameterLayout& layout, const Division& division, MemoryPlan& plan, bool here)
     : width_(config.width),
       plan_(&plan),
-      value_rests_(here && division.tiers.values == Tier::host && !division.placement().values),
-      sum_rests_(here && division.tiers.state == Tier::host) {
+      value_rests_(here && !division.placement().values && layout.last_units(division.host.values).front()),
+      sum_rests_(here && layout.last_units(division.host.state).front()) {
   if (!here) return;
   table_ = layout.table_rows("embedding.weight", 0);
   for (const TableRows& rows : table_)

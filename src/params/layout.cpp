@@ -72,6 +72,7 @@ int ParameterLayout::close_chunk() {
     for (std::int64_t begin = chunk.sections[section]; begin < chunk.sections[section + 1]; begin += unit_)
       add(begin, std::min(unit_, chunk.sections[section + 1] - begin));
   if (places_.back().count == 0) add(0, chunk.size);
+  chunk_units_ = static_cast<int>(units_.size());
   size_ += chunk.size;
   gradient_size_ = size_;
   open_ = false;
@@ -106,6 +107,17 @@ std::int64_t ParameterLayout::parameter_count() const {
   std::int64_t n = 0;
   for (const Parameter& parameter : parameters_) n += parameter.shape.count();
   return n;
+}
+
+std::vector<bool> ParameterLayout::last_units(double share) const {
+  std::vector<bool> last;
+  const double kept = (1 - share) * static_cast<double>(size_);
+  std::int64_t sum = 0;
+  for (int u = 0; u < chunk_units_; ++u) {
+    sum += units_[u].count;
+    last.push_back(static_cast<double>(sum) > kept);
+  }
+  return last;
 }
 
 std::int64_t ParameterLayout::largest_unit() const {

@@ -1,6 +1,7 @@
 #include "collimate/params/store.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "collimate/base/random.hpp"
@@ -23,67 +24,114 @@ std::uint32_t hash_of_name(const std::string& name) {  // FNV-1a
 
 ParameterStore::ParameterStore(std::string model, ParameterLayout layout, MemoryPlan& plan, const Division& division, const StoreUse& use)
     : model_(std::move(model)), layout_(std::move(layout)), plan_(&plan), division_(division), use_(use) {
-  const int data = division.ranks(Axis::data), rank = division.rank(Axis::data);
-  owned_.push_back(0);
-  const int chunk_units = layout_.ties().empty() ? static_cast<int>(layout_.units().size())
-                                                 : static_cast<int>(layout_.units_of(static_cast<int>(layout_.chunks().size())).begin);
-  for (int u = 0; u < chunk_units; ++u) owned_.push_back(owned_.back() + owned_part(unit(u).count, rank, data).count);
   const Placement& placement = division.placement();
-  const Shape all{layout_.size()}, share{owned_size()}, largest{layout_.largest_unit()};
-  const auto memory = [](Tier tier) { return tier == Tier::host ? Memory::host : Memory::device; };
-  const Tiers tiers = division.tiers;
-  const Memory state = memory(tiers.state);
-  ensure(!learns() || tiers.values == Tier::device || tiers.state == Tier::host, "{}: values on the host are stepped on the device", model_);
-  value_ = plan.reserve(model_ + " values", placement.values ? share : all, DType::f32, Lifetime::always, memory(tiers.values));
-  const Shape room{std::max<std::int64_t>(1, learns() ? layout_.largest_unit() / kernels::chunk_block : 0)};
+  const HostShares host = division.host;
+  const int chunk_units = layout_.chunk_units();
+  owned_.push_back(0);
+  for (int u = 0; u < chunk_units; ++u)
+    owned_.push_back(owned_.back() + owned_part(unit(u).count, division.rank(Axis::data), division.ranks(Axis::data)).count);
+  const auto counts = [&](bool share) {
+    std::vector<std::int64_t> out;
+    for (int u = 0; u < chunk_units; ++u) out.push_back(share ? owned_of(u).count : unit(u).count);
+    return out;
+  };
+  const std::vector<bool> values_on_host = layout_.last_units(host.values);
+  state_on_host_ = layout_.last_units(host.state);
+  ensure(!learns() || host.values <= host.state, "{}: values on the host are stepped on the device", model_);
+  values_.reserve(plan, model_ + " values", counts(placement.values), values_on_host);
+  const std::int64_t largest = layout_.largest_unit();
+  const Shape room{std::max<std::int64_t>(1, learns() ? largest / kernels::chunk_block : 0)};
   scalars_ = plan.reserve(model_ + " norm and hash", room, DType::f64);
-  if (tiers.values == Tier::host || tiers.state == Tier::host)
-    host_scalars_ = plan.reserve(model_ + " norm and hash", room, DType::f64, Lifetime::always, Memory::host);
-  if (placement.values || tiers.values == Tier::host) {
+  if (host.values > 0 || host.state > 0) host_scalars_ = plan.reserve(model_ + " norm and hash", room, DType::f64, Lifetime::always, Memory::host);
+  if (placement.values || std::ranges::count(values_on_host, true)) {
     windows_.resize(2);
-    windows_slot_ = plan.reserve(model_ + " fetched units", {std::ssize(windows_), layout_.largest_unit()}, DType::f32);
+    windows_slot_ = plan.reserve(model_ + " fetched units", {std::ssize(windows_), largest}, DType::f32);
     for (int u = 0; u < chunk_units; ++u)
       if (unit(u).count) all_units_.push_back(u);
-    if (use.generates && placement.values) whole_ = plan.reserve(model_ + " values, whole, to generate", all, DType::f32, Lifetime::rollout);
+    if (use.generates && placement.values)
+      whole_ = plan.reserve(model_ + " values, whole, to generate", {layout_.size()}, DType::f32, Lifetime::rollout);
   }
-  for (const auto& tie : layout_.ties())
-    if (learns() && !tie.apart && layout_.chunks()[tie.chunk].held && division.stages() > 1) {
-      tie_room_elements_ = std::min<std::int64_t>(1 << 20, layout_.chunks()[tie.chunk].size);
-      tie_room_ = plan.reserve(model_ + " tied gradient", {tie_room_elements_}, DType::f32, Lifetime::update, state);
-    }
   if (!learns()) return;
-  const Shape stepped = placement.moments ? share : all;
-  first_moment_ = plan.reserve(model_ + " first moment", stepped, DType::f32, Lifetime::always, state);
-  second_moment_ = plan.reserve(model_ + " second moment", stepped, DType::f32, Lifetime::always, state);
-  if (on_host() && tiers.values == Tier::device) master_ = plan.reserve(model_ + " masters", stepped, DType::f32, Lifetime::always, state);
-  if (placement.gradients || on_host()) unit_gradient_ = plan.reserve(model_ + " gradient of a unit", largest, DType::f32, Lifetime::update);
-  if (placement.gradients && on_host()) spilled_ = plan.reserve(model_ + " gradient of a unit", largest, DType::f32, Lifetime::update, state);
-  if (placement.gradients) {
-    std::vector<ShardedSum::Range> ranges;
-    for (const Unit& unit : layout_.units()) ranges.push_back({layout_.summed_apart(unit) ? unit.count : 0});
-    shared_sum_ = std::make_unique<ShardedSum>(plan, model_ + " gradient", std::move(ranges), use.most_grains, rank, data, division.ordered, state);
-    return;
+  first_moments_.reserve(plan, model_ + " first moment", counts(placement.moments), state_on_host_);
+  second_moments_.reserve(plan, model_ + " second moment", counts(placement.moments), state_on_host_);
+  std::vector<std::int64_t> masters = counts(placement.moments);
+  for (int u = 0; u < chunk_units; ++u) {
+    if (!state_on_host_[u] || values_on_host[u]) masters[u] = 0;
+    has_masters_ |= masters[u] > 0;
   }
-  std::vector<Part> ranges;
-  for (const Unit& unit : layout_.units())
-    if (layout_.summed_apart(unit)) ranges.push_back({unit.gradient, unit.count});
-  run_sum_ = std::make_unique<OrderedSum>(plan, model_ + " gradient", layout_.gradient_size(), use.most_grains, data, std::move(ranges),
-                                          division.ordered, state);
+  masters_.reserve(plan, model_ + " masters", std::move(masters), state_on_host_);
+  const bool any_on_host = std::ranges::count(state_on_host_, true) > 0;
+  if (placement.gradients || any_on_host) unit_gradient_ = plan.reserve(model_ + " gradient of a unit", {largest}, DType::f32, Lifetime::update);
+  if (placement.gradients && any_on_host)
+    spilled_ = plan.reserve(model_ + " gradient of a unit", {largest}, DType::f32, Lifetime::update, Memory::host);
+  place_.assign(layout_.units().size(), 0);
+  for (const bool on_host : {false, true}) reserve_sums(on_host, use.most_grains);
+}
+
+/// Sums of the units whose state rests on one tier, and room for what their ties exchange.
+void ParameterStore::reserve_sums(bool host, std::int64_t most_grains) {
+  const Memory memory = host ? Memory::host : Memory::device;
+  const int ranks = division_.ranks(Axis::data);
+  std::vector<ShardedSum::Range> shares;
+  std::vector<Part> runs;
+  std::int64_t elements = 0, exchanged = 0;
+  for (int u = 0; u < std::ssize(layout_.units()); ++u) {
+    const Unit& unit = this->unit(u);
+    if (state_on_host(u) != host) continue;
+    const bool here = layout_.chunks()[unit.chunk].held;
+    if (!layout_.summed_apart(unit)) {  // a tie's whose two places are on two stages: the chunk's own
+      place_[u] = place_[unit.values];
+      if (here && division_.stages() > 1) exchanged = std::max(exchanged, unit.count);
+      continue;
+    }
+    place_[u] = division_.placement().gradients ? std::ssize(shares) : elements;
+    shares.push_back({unit.count});
+    runs.push_back({elements, unit.count});
+    elements += unit.count;
+  }
+  if (shares.empty()) return;
+  if (exchanged)
+    tie_room_[host] = plan_->reserve(model_ + " tied gradient", {std::min(most_tie_room_, exchanged)}, DType::f32, Lifetime::update, memory);
+  if (division_.placement().gradients)
+    sums_[host].shared = std::make_unique<ShardedSum>(*plan_, model_ + " gradient", std::move(shares), most_grains, division_.rank(Axis::data), ranks,
+                                                      division_.ordered, memory);
+  else
+    sums_[host].run =
+        std::make_unique<OrderedSum>(*plan_, model_ + " gradient", elements, most_grains, ranks, std::move(runs), division_.ordered, memory);
 }
 
 Part ParameterStore::owned_of(int index) const {
   return owned_part(unit(index).count, division_.rank(Axis::data), division_.ranks(Axis::data));
 }
 
+Part ParameterStore::stepped(int index) const { return division_.placement().moments ? owned_of(index) : Part{0, unit(index).count}; }
+
 bool ParameterStore::sharded(Kind kind) const {
   const Placement& placement = division_.placement();
   return kind == Kind::value ? placement.values : kind == Kind::gradient ? placement.gradients : placement.moments;
 }
 
-Tensor ParameterStore::all(Kind kind) const {
-  if (kind == Kind::gradient) return sum_of_step_.slice(0, sharded(kind) ? owned_size() : layout_.size());
-  const Slot slot = kind == Kind::value ? value_ : kind == Kind::first_moment ? first_moment_ : second_moment_;
-  return plan_->at(slot, {sharded(kind) ? owned_size() : layout_.size()});
+Tensor ParameterStore::at(Kind kind, int index) const {
+  switch (kind) {
+    case Kind::value: return values_.at(index);
+    case Kind::first_moment: return first_moments_.at(index);
+    case Kind::second_moment: return second_moments_.at(index);
+    case Kind::gradient: break;
+  }
+  const Sums& sums = sums_[state_on_host(index)];
+  return sums.shared ? sums.result.slice(sums.shared->offset(static_cast<int>(place_[index])), owned_of(unit(index).values).count)
+                     : sums.result.slice(place_[index], unit(index).count);
+}
+
+/// A part of a unit of which at least that rests here.
+Tensor ParameterStore::part(Kind kind, int index, const Part& part) const {
+  return at(kind, index).slice(part.begin - (sharded(kind) ? owned_of(index).begin : 0), part.count);
+}
+
+std::vector<Tensor> ParameterStore::units(Kind kind) const {
+  std::vector<Tensor> out;
+  for (int u = 0; u < chunk_units(); ++u) out.push_back(at(kind, u));
+  return out;
 }
 
 Lease ParameterStore::fetch(int index) {
@@ -95,17 +143,15 @@ Lease ParameterStore::fetch(int index) {
 
 Lease ParameterStore::fetch_values(int index) {
   const Unit& unit = this->unit(index);
-  const std::int64_t offset = layout_.chunks()[unit.chunk].offset + unit.begin;
   if (!itinerary_.done()) {
     ensure(itinerary_.ahead(0) == index, "{}: unit {} is fetched where {} was to come", model_, index, itinerary_.ahead(0));
     itinerary_.advance();
   }
-  if (windows_.empty()) return {value().slice(offset, unit.count), {}, unit.begin};
-  if (holds_all_) return {plan_->at(whole_, {layout_.size()}).slice(offset, unit.count), {}, unit.begin};
+  if (holds_all_) return {plan_->at(whole_, {layout_.size()}).slice(this->unit(unit.values).gradient, unit.count), {}, unit.begin};
+  if (rests_whole(unit.values)) return {values_.at(unit.values), {}, unit.begin};
   Window& window = bring(unit.values);
   Lease lease(place_of(window).slice(0, unit.count), {}, unit.begin, &window);
-  if (const int next = itinerary_.ahead(0); next >= 0 && !window_of(this->unit(next).values))
-    if (Window* const room = free_window()) start_gather(*room, this->unit(next).values);
+  bring_next();
   return lease;
 }
 
@@ -114,8 +160,8 @@ Lease ParameterStore::fetch_gradient(int index) {
   ensure(layout_.chunks()[unit.chunk].held, "{}: the chunk {} lies on another stage", model_, name_of_unit(index));
   Lease lease({}, {}, unit.begin);
   if (!grain_open_ || !grain_present_) return lease;
-  if (!unit_gradient_) {
-    lease.gradient = open_.slice(unit.gradient, unit.count);
+  if (!leaves(index)) {
+    lease.gradient = sums_[0].open.slice(place_[index], unit.count);
     return lease;
   }
   lease.gradient = plan_->at(unit_gradient_, {unit.count});
@@ -128,18 +174,18 @@ Lease ParameterStore::fetch_gradient(int index) {
 }
 
 Lease ParameterStore::at_rest(int index) const {
-  ensure(division_.tiers.values == Tier::host && !sharded(Kind::value), "{}: values do not rest on the host whole", model_);
-  return {value().slice(unit(index).gradient, unit(index).count), {}, unit(index).begin};
+  ensure(!sharded(Kind::value) && values_.on_host(index), "{}: unit {} does not rest on the host whole", model_, index);
+  return {values_.at(index), {}, unit(index).begin};
 }
 
 Lease ParameterStore::gradient_at_rest(int index) {
   Lease lease({}, {}, unit(index).begin);
   if (!grain_open_ || !grain_present_) return lease;
-  ensure(on_host() && in_backward_ < 0, "{}: the gradient of unit {} of {} is not wanted on the host", model_, index, name_of_unit(index));
+  ensure(state_on_host(index) && in_backward_ < 0, "{}: the gradient of unit {} of {} is not wanted on the host", model_, index, name_of_unit(index));
   in_backward_ = index;
   written_at_rest_ = true;
   lease.gradient = open_gradient(index);
-  if (!run_sum_) lease.gradient.zero(state_stream());
+  if (!sums_[1].run) lease.gradient.zero(stream_of(true));
   return lease;
 }
 
@@ -147,27 +193,27 @@ void ParameterStore::begin_step(std::int64_t grains) {
   ensure(learns(), "model {} was not planned to learn", model_);
   grains_ = grains;
   micro_step_ = 0;
-  if (run_sum_)
-    run_sum_->begin(part_of(grains, division_.rank(Axis::data), division_.ranks(Axis::data)).begin);
-  else
-    shared_sum_->begin();
+  for (Sums& sums : sums_) {
+    if (sums.run) sums.run->begin(part_of(grains, division_.rank(Axis::data), division_.ranks(Axis::data)).begin);
+    if (sums.shared) sums.shared->begin();
+  }
 }
 
 void ParameterStore::open_grain(bool present) {
   ensure(!grain_open_, "{}: a grain is open already", model_);
   grain_open_ = true;
   grain_present_ = present;
-  if (run_sum_) {
-    open_ = run_sum_->open(state_stream());
-    return;
-  }
+  for (const bool host : {false, true})
+    if (sums_[host].run) sums_[host].open = sums_[host].run->open(stream_of(host));
   const int ranks = division_.ranks(Axis::data);
   grains_present_ = static_cast<int>(std::clamp<std::int64_t>(grains_ - micro_step_ * ranks, 0, ranks));
 }
 
 void ParameterStore::close_grain() {
-  if (run_sum_) run_sum_->push(state_stream());
-  open_ = {};
+  for (const bool host : {false, true}) {
+    if (sums_[host].run) sums_[host].run->push(stream_of(host));
+    sums_[host].open = {};
+  }
   grain_open_ = false;
   ++micro_step_;
 }
@@ -183,14 +229,12 @@ double ParameterStore::gradient_squares() const {
 ExactSum ParameterStore::own_squares() const {
   ExactSum sum;
   std::vector<double> blocks;
-  Stream& stream = state_stream();
-  const Tensor gradient = all(Kind::gradient);
   for (int u = 0; u < chunk_units(); ++u)
     if (const Part share = counted(u); share.count > 0) {
-      const std::int64_t begin = sharded(Kind::gradient) ? owned_[u] + share.begin - owned_of(u).begin : unit(u).gradient + share.begin;
       blocks.resize(share.count / kernels::chunk_block);
-      const Tensor squares = scalars(gradient, std::ssize(blocks), DType::f64);
-      kernels::block_squares(squares, gradient.slice(begin, share.count), stream);
+      const Tensor gradient = part(Kind::gradient, u, share), squares = scalars(gradient, std::ssize(blocks), DType::f64);
+      Stream& stream = gradient.device().stream();
+      kernels::block_squares(squares, gradient, stream);
       plan_->staging().get(blocks, squares, stream);
       for (const double block : blocks) sum.add(block);
     }
@@ -212,39 +256,23 @@ Tensor ParameterStore::scalars(const Tensor& beside, std::int64_t count, DType d
   return plan_->at(&beside.device() == &plan_->device() ? scalars_ : host_scalars_, {count}, dtype);
 }
 
-/// What the optimizer steps: the values, or their masters.
-Tensor ParameterStore::masters() const {
-  return master_ ? plan_->at(master_, {division_.placement().moments ? owned_size() : layout_.size()}) : value();
-}
-
 std::vector<ParameterStore::Piece> ParameterStore::pieces() {
-  if (master_ && masters_stale_) copy_masters(false);
+  if (has_masters_ && masters_stale_) copy_masters(false);
   masters_stale_ = false;
-  const auto view = [&](Kind kind, std::int64_t whole_at, std::int64_t owned_at, std::int64_t count) {
-    return all(kind).slice(sharded(kind) ? owned_at : whole_at, count);
-  };
   std::vector<Piece> out;
-  const auto add = [&](std::int64_t begin, std::int64_t owned_at, std::int64_t count) {
-    if (count == 0) return;
-    const Tensor stepped = master_ ? masters().slice(division_.placement().moments ? owned_at : begin, count) : view(Kind::value, begin, owned_at, count);
-    out.push_back({begin, count, stepped, view(Kind::gradient, begin, owned_at, count),
-                   view(Kind::first_moment, begin, owned_at, count), view(Kind::second_moment, begin, owned_at, count)});
-  };
-  if (!division_.placement().moments) {
-    add(0, 0, layout_.size());
-    return out;
-  }
-  for (int u = 0; u < chunk_units(); ++u) add(unit(u).gradient + owned_of(u).begin, owned_[u], owned_of(u).count);
+  for (int u = 0; u < chunk_units(); ++u)
+    if (const Part mine = stepped(u); mine.count)
+      out.push_back({unit(u).gradient + mine.begin, mine.count, masters_.has(u) ? masters_.at(u) : part(Kind::value, u, mine),
+                     part(Kind::gradient, u, mine), part(Kind::first_moment, u, mine), part(Kind::second_moment, u, mine)});
   return out;
 }
 
 void ParameterStore::clear() {
-  const auto clear = [](const Tensor& tensor) {
+  std::vector<Tensor> all = values_.ranges();
+  if (learns())
+    for (const Residence* kind : {&first_moments_, &second_moments_}) std::ranges::copy(kind->ranges(), std::back_inserter(all));
+  for (const Tensor& tensor : all)
     if (!tensor.device().is_host()) tensor.zero(tensor.device().stream());  // the host gives zeroed memory
-  };
-  clear(all(Kind::value));
-  if (!learns()) return;
-  for (const Kind kind : {Kind::first_moment, Kind::second_moment}) clear(all(kind));
 }
 
 void ParameterStore::initialise(std::uint64_t seed) {
@@ -282,14 +310,13 @@ void ParameterStore::for_each_run(Kind kind, const Parameter& parameter, std::in
     masters_stale_ = true;
     forget_windows();
   }
-  const Tensor whole = all(kind);
   const Part units = layout_.units_of(parameter.chunk);
   layout_.for_each_run(parameter, begin, count, [&](std::int64_t element, std::int64_t offset, std::int64_t length) {
     for (int u = static_cast<int>(units.begin); u < units.begin + units.count; ++u) {
       const Part own = owned_of(u), wanted = extent == Extent::counted ? counted(u) : sharded(kind) ? own : Part{0, unit(u).count};
-      const std::int64_t base = unit(u).gradient, shift = sharded(kind) ? owned_[u] - (base + own.begin) : 0;
+      const std::int64_t base = unit(u).gradient;
       const std::int64_t from = std::max(offset, base + wanted.begin), to = std::min(offset + length, base + wanted.begin + wanted.count);
-      if (from < to) run(element + from - offset, whole.slice(from + shift, to - from));
+      if (from < to) run(element + from - offset, part(kind, u, {from - base, to - from}));
     }
   });
 }

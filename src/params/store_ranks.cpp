@@ -85,7 +85,7 @@ void ParameterStore::start_gather(Window& window, int index) {
   Stream &stream = plan_->device().stream(), &fetch = plan_->device().stream(Lane::fetch);
   const Tensor target = place_of(window).slice(0, size);
   const Part owned = whole ? Part{0, size} : owned_of(index);
-  const Tensor mine = value().slice(whole ? unit(index).gradient : owned_[index], owned.count), own = target.slice(owned.begin, owned.count);
+  const Tensor mine = values_.at(index), own = target.slice(owned.begin, owned.count);
   fetch.wait(stream.record());  // the last use of the window
   copy(own, mine, fetch);
   window.arrived = fetch.record();
@@ -97,6 +97,15 @@ void ParameterStore::start_gather(Window& window, int index) {
     if (const Part part = owned_part(size, from, ranks); part.count) receives.push_back({target.slice(part.begin, part.count), from});
   }
   window.transfer = division_.along(Axis::data).start(sends, receives, stream);
+}
+
+/// Starts to bring the next unit of the itinerary that does not rest here, where there is room.
+void ParameterStore::bring_next() {
+  std::size_t ahead = 0;
+  while (itinerary_.ahead(ahead) >= 0 && rests_whole(unit(itinerary_.ahead(ahead)).values)) ++ahead;
+  const int next = itinerary_.ahead(ahead);
+  if (next < 0 || window_of(unit(next).values)) return;
+  if (Window* const room = free_window()) start_gather(*room, unit(next).values);
 }
 
 /// The window with the values of a unit.
@@ -126,43 +135,41 @@ void ParameterStore::hold_all() {
 
 /// Where sums of a state on the host take a unit's gradient of the grain.
 Tensor ParameterStore::open_gradient(int index) const {
-  return run_sum_ ? open_.slice(unit(index).gradient, unit(index).count) : plan_->at(spilled_, {unit(index).count});
+  return sums_[1].run ? sums_[1].open.slice(place_[index], unit(index).count) : plan_->at(spilled_, {unit(index).count});
 }
 
 Tensor ParameterStore::spill(int index) {
-  const std::int64_t size = unit(index).count;
   const Tensor target = open_gradient(index);
   Stream &compute = plan_->device().stream(), &spill = plan_->device().stream(Lane::spill);
   spill.wait(compute.record());
-  copy(target, plan_->at(unit_gradient_, {size}), spill);
+  copy(target, plan_->at(unit_gradient_, {unit(index).count}), spill);
   spill.finish(spill.record());
   return target;
 }
 
 void ParameterStore::reduce(int index) {
-  if (!gradients_leave()) return;
+  if (!learns() || !leaves(index)) return;
   ensure(!grain_present_ || in_backward_ == index, "{}: unit {} of {} is reduced before its gradient was written", model_, index, name_of_unit(index));
   in_backward_ = -1;
+  const bool host = state_on_host(index);
   Tensor gradient;
   if (grain_present_)
     gradient = std::exchange(written_at_rest_, false) ? open_gradient(index)
-               : on_host()                            ? spill(index)
+               : host                                 ? spill(index)
                                                       : plan_->at(unit_gradient_, {unit(index).count});
-  if (!shared_sum_) return;
-  // A tied chunk whose two places are on two stages has one range, the chunk's own.
-  const int range = layout_.summed_apart(unit(index)) ? index : unit(index).values;
-  shared_sum_->add(range, gradient, grains_present_, division_.along(Axis::data), state_stream());
+  if (sums_[host].shared)
+    sums_[host].shared->add(static_cast<int>(place_[index]), gradient, grains_present_, division_.along(Axis::data), stream_of(host));
 }
 
 void ParameterStore::finish_step() {
-  Stream& stream = state_stream();
-  if (run_sum_)
-    sum_of_step_ = run_sum_->finish(division_.along(Axis::data), grains_, stream);
-  else
-    sum_of_step_ = shared_sum_->finish(stream);
+  for (const bool host : {false, true}) {
+    Sums& sums = sums_[host];
+    if (sums.run) sums.result = sums.run->finish(division_.along(Axis::data), grains_, stream_of(host));
+    if (sums.shared) sums.result = sums.shared->finish(stream_of(host));
+  }
   forget_windows();  // values will change
   exchange_ties();
-  if (!division_.placement().moments && division_.ordered) gather_units(sum_of_step_);
+  if (!division_.placement().moments && division_.ordered) gather_units(Kind::gradient);
 }
 
 /// What a rank has of a unit's sum at the end of a step: its share, but in the fast mode everything.
@@ -171,38 +178,36 @@ Part ParameterStore::summed(int index) const {
 }
 
 /// Every replica's shares of all units on every replica.
-void ParameterStore::gather_units(Tensor all) const {
+void ParameterStore::gather_units(Kind kind) const {
   if (division_.ranks(Axis::data) == 1) return;
   for (int u = 0; u < chunk_units(); ++u)
-    if (unit(u).count) gather_shares(division_.along(Axis::data), all.slice(unit(u).gradient, unit(u).count), all.device().stream());
+    if (unit(u).count) {
+      const Tensor whole = at(kind, u);
+      gather_shares(division_.along(Axis::data), whole, whole.device().stream());
+    }
 }
 
 /// Adds the gradients of a tied chunk's two places, the first place's first. On two stages each ends with the same sum.
 void ParameterStore::exchange_ties() {
-  Stream& stream = state_stream();
-  const int chunks = static_cast<int>(layout_.chunks().size());
-  const auto sum_of = [&](int index, const Part& part) {
-    return sum_of_step_.slice(shared_sum_ ? shared_sum_->offset(index) : unit(index).gradient + part.begin, part.count);
-  };
-  for (int t = 0; t < static_cast<int>(layout_.ties().size()); ++t) {
-    const auto& tie = layout_.ties()[t];
-    const Chunk& chunk = layout_.chunks()[tie.chunk];
+  for (int second = chunk_units(); second < std::ssize(layout_.units()); ++second) {
+    const int first = unit(second).values;
+    const Chunk& chunk = layout_.chunks()[unit(first).chunk];
     if (!chunk.held) continue;
-    const Part units = layout_.units_of(chunks + t);
-    for (int second = static_cast<int>(units.begin); second < units.begin + units.count; ++second) {
-      const int first = unit(second).values;
-      const Tensor sum = sum_of(first, summed(first));
-      if (tie.apart) {
-        kernels::add(sum, sum, sum_of(second, summed(first)), stream);
-      } else if (tie_room_) {
-        const Tensor room = plan_->at(tie_room_, {tie_room_elements_});
-        const int peer = chunk.copy ? 0 : division_.stages() - 1;
-        for (std::int64_t begin = 0; begin < sum.count(); begin += tie_room_elements_) {
-          const Tensor mine = sum.slice(begin, std::min(tie_room_elements_, sum.count() - begin)), theirs = room.slice(0, mine.count());
-          const Message send{mine, peer}, receive{theirs, peer};
-          division_.along(Axis::pipeline).exchange({&send, 1}, {&receive, 1}, stream);
-          chunk.copy ? kernels::add(mine, theirs, mine, stream) : kernels::add(mine, mine, theirs, stream);
-        }
+    const bool host = state_on_host(first), whole = !sharded(Kind::gradient);
+    const Part own = summed(first);
+    const auto sum_of = [&](int index) { return whole ? at(Kind::gradient, index).slice(own.begin, own.count) : at(Kind::gradient, index); };
+    const Tensor sum = sum_of(first);
+    Stream& stream = stream_of(host);
+    if (layout_.summed_apart(unit(second))) {
+      kernels::add(sum, sum, sum_of(second), stream);
+    } else if (tie_room_[host]) {
+      const std::int64_t most = most_tie_room_;
+      const int peer = chunk.copy ? 0 : division_.stages() - 1;
+      for (std::int64_t begin = 0; begin < sum.count(); begin += most) {
+        const Tensor mine = sum.slice(begin, std::min(most, sum.count() - begin)), theirs = plan_->at(tie_room_[host], {mine.count()});
+        const Message send{mine, peer}, receive{theirs, peer};
+        division_.along(Axis::pipeline).exchange({&send, 1}, {&receive, 1}, stream);
+        chunk.copy ? kernels::add(mine, theirs, mine, stream) : kernels::add(mine, mine, theirs, stream);
       }
     }
   }
@@ -211,12 +216,10 @@ void ParameterStore::exchange_ties() {
 /// Between the masters of this rank's pieces, on the host, and its values, on the device.
 void ParameterStore::copy_masters(bool to_values) {
   Stream &compute = plan_->device().stream(), &lane = plan_->device().stream(to_values ? Lane::fetch : Lane::spill);
-  const bool shares = division_.placement().moments;
   lane.wait(compute.record());
   for (int u = 0; u < chunk_units(); ++u) {
-    const Part part = shares ? owned_of(u) : Part{0, unit(u).count};
-    const Tensor value = this->value().slice(sharded(Kind::value) ? owned_[u] : unit(u).gradient + part.begin, part.count);
-    const Tensor master = masters().slice(shares ? owned_[u] : unit(u).gradient, part.count);
+    if (!masters_.has(u)) continue;
+    const Tensor value = part(Kind::value, u, stepped(u)), master = masters_.at(u);
     to_values ? copy(value, master, lane) : copy(master, value, lane);
   }
   if (to_values)
@@ -226,21 +229,31 @@ void ParameterStore::copy_masters(bool to_values) {
 }
 
 void ParameterStore::spread_values() {
-  if (master_) copy_masters(true);
-  if (division_.placement().moments && !division_.placement().values) gather_units(value());
+  if (has_masters_) copy_masters(true);
+  if (division_.placement().moments && !division_.placement().values) gather_units(Kind::value);
 }
 
 /// Hashes of what this rank holds of each parameter: all of it, or only what it counts.
 std::vector<std::uint64_t> ParameterStore::held_hashes(Kind kind, Extent extent) const {
   std::vector<std::uint64_t> out(layout_.parameters().size());
-  const Tensor hash = scalars(all(kind), 1, DType::u64);
-  Stream& stream = hash.device().stream();
   for (std::size_t p = 0; p < out.size(); ++p) {
     const Parameter& parameter = layout_.parameters()[p];
-    hash.zero(stream);
-    for_each_run(kind, parameter, 0, parameter.shape.count(), extent,
-                 [&](std::int64_t element, Tensor run) { kernels::element_hash(hash, run, element, stream); });
-    plan_->staging().get(std::span(out).subspan(p, 1), hash, stream);
+    Tensor hash;  // beside the runs that come one after the other on one tier
+    const auto add = [&] {
+      if (!hash) return;
+      std::uint64_t sum = 0;
+      plan_->staging().get(std::span(&sum, 1), hash, hash.device().stream());
+      out[p] += sum;
+    };
+    for_each_run(kind, parameter, 0, parameter.shape.count(), extent, [&](std::int64_t element, Tensor run) {
+      if (!hash || &hash.device() != &run.device()) {
+        add();
+        hash = scalars(run, 1, DType::u64);
+        hash.zero(hash.device().stream());
+      }
+      kernels::element_hash(hash, run, element, hash.device().stream());
+    });
+    add();
   }
   return out;
 }

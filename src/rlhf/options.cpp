@@ -1,11 +1,13 @@
 #include "collimate/rlhf/options.hpp"
 
 #include <algorithm>
+#include <charconv>
 
 #include "collimate/base/error.hpp"
 #include "collimate/kernels/head.hpp"
 #include "collimate/model/families.hpp"
 #include "collimate/rlhf/stage_names.hpp"
+#include "collimate/rlhf/strategies.hpp"
 
 namespace collimate::rlhf {
 namespace {
@@ -63,10 +65,33 @@ void MachineOptions::declare(OptionTable& t) {
   t.add("memory.device", device_memory, "most memory of the device that a rank may use (0: what there is)", at_least(0), "bytes");
   t.add("memory.host", host_memory, "most memory of the host that a rank may use for what placement.* puts there (0: what there is)", at_least(0), "bytes");
   t.renamed("device.memory", "memory.device");
-  const Range tiers = one_of({"device", "host"});
-  t.add("placement.values", values, "where parameters rest; those on the host are brought to the device as they are used", tiers);
-  t.add("placement.moments", moments, "where the optimizer's moments rest; on the host they are stepped there, with masters beside them", tiers);
-  t.add("placement.gradients", gradients, "where sums of gradients rest; they go with the moments", tiers);
+  t.add("strategy", strategy,
+        "ZeRO stage and placement in one word, instead of params.zero and placement.*: " + strategies_text() + "; each also with colossalai_ before");
+  t.command_line_only({"strategy"});
+  t.add("placement.layout", layout,
+        "manual: as the options below say; auto: everything on the device but what memory.device has no room for: first the optimizer's state goes "
+        "to the host, then parameters",
+        one_of({"manual", "auto"}));
+  t.add("placement.values", values,
+        "where parameters rest: device, host (they are brought to the device as they are used), or host:0.75, that share of their bytes");
+  t.add("placement.moments", moments, "where the optimizer's moments rest, in the same words; on the host they are stepped there, with masters beside them");
+  t.add("placement.gradients", gradients, "where sums of gradients rest; they go with the moments");
+}
+
+HostShares MachineOptions::host_shares() const {
+  const auto share = [](const std::string& option, const std::string& place) {
+    if (place == "device") return 0.0;
+    if (place == "host") return 1.0;
+    double value = -1;
+    const char* const end = place.data() + place.size();
+    if (place.starts_with("host:"))
+      if (const auto [stop, wrong] = std::from_chars(place.data() + 5, end, value); wrong != std::errc() || stop != end) value = -1;
+    require(value >= 0 && value <= 1, "placement.{} = {} is no place: device, host, or host: and a share from 0 to 1, such as host:0.75", option, place);
+    return value;
+  };
+  const HostShares shares{share("values", values), share("moments", moments)};
+  require(moments == gradients, "placement.moments = {} and placement.gradients = {}: they rest together; set both to one", moments, gradients);
+  return shares;
 }
 
 void ModelOptions::declare(OptionTable& t) {

@@ -52,8 +52,8 @@ void Session::check_fits(const MemoryPlan& plan) const {
     std::vector<std::string> remedies = {"lower batch.grain_tokens"};
     if (machine.recompute != "full") remedies.push_back("set engine.recompute = full");
     const bool apart = machine.device_memory > 0 || !device.is_host();  // else the host's memory is what there is too little of
-    if (apart && machine.moments == "device") remedies.push_back("set placement.moments = host and placement.gradients = host");
-    else if (apart && machine.values == "device") remedies.push_back("set placement.values = host");
+    if (apart && machine.moments != "host") remedies.push_back("set placement.moments = host and placement.gradients = host");
+    else if (apart && machine.values != "host") remedies.push_back("set placement.values = host");
     if (machine.zero < 3) remedies.push_back("raise params.zero on several replicas");
     if (!options.lora.on()) remedies.push_back("set lora.rank");
     remedies.push_back("share the model among more ranks (grid.tensor, grid.pipeline)");

@@ -65,10 +65,10 @@ TEST(Sweeps, ATableOfSeveralUnitsToo) {
 }
 
 /// Two optimizer steps, between which nobody looks at values: the hash of the values afterwards, or an error.
-std::string two_steps(Device& device, const Tiers& tiers, const ModelConfig& config = small_llama()) {
+std::string two_steps(Device& device, const HostShares& host, const ModelConfig& config = small_llama()) {
   MemoryPlan plan(device);
   Workspace workspace(plan);
-  const Division division{.tiers = tiers};
+  const Division division{.host = host};
   Engine engine("model", config, Head::policy, division, {.rows = 64, .most_grains = 2}, workspace);
   workspace.reserve();
   plan.commit();
@@ -92,7 +92,7 @@ std::string two_steps(Device& device, const Tiers& tiers, const ModelConfig& con
   }
 }
 
-std::string step_on_host(const StrictOptions& options) { return two_steps(*make_strict_device(options), {Tier::host, Tier::host}); }
+std::string step_on_host(const StrictOptions& options) { return two_steps(*make_strict_device(options), {1, 1}); }
 
 // Many waits of one lane for another and most copies matter in some order in which a device may run: left out, they are seen, by other numbers or by an
 // error in words (the others guard what nothing uses any more). Of the host's waits most are for work that is done already. Without a fault no order
@@ -100,7 +100,7 @@ std::string step_on_host(const StrictOptions& options) { return two_steps(*make_
 TEST(StrictDevice, EveryEventOfAStepFromTheHostMatters) {
   const auto orders = {StrictOrder::late, StrictOrder::copies_first, StrictOrder::kernels_first, StrictOrder::random};
   const std::string right = two_steps(*make_cpu_device(), {});
-  for (const Tiers& tiers : {Tiers{Tier::host, Tier::host}, Tiers{Tier::device, Tier::host}}) EXPECT_EQ(two_steps(*make_cpu_device(), tiers), right);
+  for (const HostShares& host : {HostShares{1, 1}, HostShares{0, 1}, HostShares{0.3, 0.6}, HostShares{0, 0.5}}) EXPECT_EQ(two_steps(*make_cpu_device(), host), right);
   for (const StrictOrder order : orders)
     for (const std::uint64_t seed : {1, 2, 3}) EXPECT_EQ(step_on_host({seed, order}), right);
   for (const auto& [kind, name] : {std::pair{Fault::Kind::wait, "wait"}, {Fault::Kind::copy, "copy"}, {Fault::Kind::finish, "finish"}}) {
@@ -122,10 +122,10 @@ TEST(StrictDevice, EveryEventOfAStepFromTheHostMatters) {
 TEST(StrictDevice, TablesStreamInUnits) {
   for (const ModelConfig& config : {with_large_vocabulary(small_llama()), with_large_vocabulary(small_gpt2())}) {
     const std::string right = two_steps(*make_cpu_device(), {}, config);
-    for (const Tiers& tiers : {Tiers{Tier::host, Tier::host}, Tiers{Tier::device, Tier::host}}) {
-      EXPECT_EQ(two_steps(*make_cpu_device(), tiers, config), right);
+    for (const HostShares& host : {HostShares{1, 1}, HostShares{0, 1}, HostShares{0.3, 0.6}, HostShares{0, 0.5}}) {
+      EXPECT_EQ(two_steps(*make_cpu_device(), host, config), right);
       for (const StrictOrder order : {StrictOrder::late, StrictOrder::copies_first, StrictOrder::kernels_first, StrictOrder::random})
-        EXPECT_EQ(two_steps(*make_strict_device({4, order}), tiers, config), right);
+        EXPECT_EQ(two_steps(*make_strict_device({4, order}), host, config), right);
     }
   }
 }

@@ -270,7 +270,7 @@ TEST(Generation, ANaNInTheCacheIsGoneWithItsSequence) {
     const auto prompts = some_prompts(c.config);
     const auto how = some_options(1);
     const auto expected = speaker.engine.generate(prompts, how);
-    const Tensor values = speaker.engine.store().value();
+    const std::vector<Tensor> values = speaker.engine.store().units(Kind::value);
     const std::vector<float> kept = test::numbers_of(values);
     test::set_numbers(values, std::vector<float>(kept.size(), std::numeric_limits<float>::quiet_NaN()));
     const std::vector<Prompt> longest(3, {std::vector<std::int32_t>(c.config.context - 2, 1), 0});

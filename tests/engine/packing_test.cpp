@@ -179,7 +179,7 @@ TEST(Packing, ANaNIsGoneWithItsGrain) {
     const HandGrain large = packed(samples, {12, 11, 10, 5}), small = packed(samples, {3, 1, 6});
     const Said clean = learn(one, small, {0.1, 3, 1}, some_weight), scored = score(one, small);
     const auto expected = gradient(one);
-    const Tensor values = one.engine.store().value();
+    const std::vector<Tensor> values = one.engine.store().units(Kind::value);
     const std::vector<float> kept = test::numbers_of(values);
     test::set_numbers(values, std::vector<float>(kept.size(), std::numeric_limits<float>::quiet_NaN()));
     EXPECT_TRUE(std::isnan(learn(one, large, {0.1, 3, 1}, some_weight)[0][0]));

@@ -21,8 +21,8 @@ on_layout() {
       recompute=*) options+=(--engine.recompute="${word#*=}") ;;
       every=*) options+=(--engine.recompute_every="${word#*=}") ;;
       order=*) options+=(--grid.order="${word#*=}") ;;
-      values=*) options+=(--placement.values="${word#*=}") ;;
-      state=*) options+=(--placement.moments="${word#*=}" --placement.gradients="${word#*=}") ;;
+      values=*) place=${word#*=} options+=(--placement.values="${place/@/:}") ;;  # host@0.5 is host:0.5
+      state=*) place=${word#*=} options+=(--placement.moments="${place/@/:}" --placement.gradients="${place/@/:}") ;;
       slots=*) options+=(--ppo.slots="${word#*=}") ;;
       threads=*) export OMP_NUM_THREADS=${word#*=} ;;
       "$grid") ;;

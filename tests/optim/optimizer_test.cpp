@@ -181,7 +181,7 @@ TEST(Optimizer, TheNormCountsEveryParameterOnceWhateverTheShards) {
       // A tied matrix has one gradient, the sum of both uses: not two that are counted apart.
       const double expected = 9 * 40 * (tied ? 9.0 : 1.0) + (40 + 40 * 50 + 50) * 0.25;
       EXPECT_DOUBLE_EQ(optimizer.step(0.1, pupil.device->stream()).gradient_norm, std::sqrt(expected)) << shards << " shards";
-      const std::vector<float> values = test::numbers_of(pupil.store.value());
+      const std::vector<float> values = test::numbers_of(pupil.store.units(Kind::value));
       double sum = 0, padded = 0;
       for (std::int64_t i = 0; i < pupil.store.layout().size(); ++i) padded += std::abs(values[i]);
       for (const Parameter& p : pupil.store.layout().parameters())
@@ -198,8 +198,8 @@ TEST(Optimizer, ANaNGradientChangesNothing) {
     pupil.learn([](const std::string& name, std::int64_t i) { return some_gradient(name, i, 1); });
     optimizer.step(0.1, stream);
     const auto state = [&] {
-      return std::vector{test::bits_hash(pupil.store.value()), test::bits_hash(pupil.store.all(Kind::first_moment)),
-                         test::bits_hash(pupil.store.all(Kind::second_moment)), static_cast<std::uint64_t>(optimizer.steps())};
+      return std::vector{test::bits_hash(pupil.store.units(Kind::value)), test::bits_hash(pupil.store.units(Kind::first_moment)),
+                         test::bits_hash(pupil.store.units(Kind::second_moment)), static_cast<std::uint64_t>(optimizer.steps())};
     };
     const auto before = state();
     pupil.learn([&](const std::string& name, std::int64_t i) { return name == "up.bias" && i == 49 ? bad : 0.1f; });
@@ -228,7 +228,7 @@ TEST(Optimizer, ARestartedCountGoesOnWithTheSameBits) {
   again.set_steps(3);
   for (int t = 4; t <= 6; ++t) learn(stopped, again, t);
   EXPECT_EQ(again.steps(), 6);
-  EXPECT_EQ(test::bits_hash(through.store.value()), test::bits_hash(stopped.store.value()));
+  EXPECT_EQ(test::bits_hash(through.store.units(Kind::value)), test::bits_hash(stopped.store.units(Kind::value)));
 }
 
 TEST(LearningRate, EndpointsAreExact) {

@@ -32,7 +32,7 @@ TEST(Itinerary, LooksAheadOverPassesToTheEnd) {
 
 /// A frozen model of three chunks of 1, 2 and 3 blocks whose values rest on the host.
 struct Streamed {
-  Streamed() : store("model", layout(), plan, Division{.tiers = {.values = Tier::host}}) { plan.commit(); }
+  Streamed() : store("model", layout(), plan, Division{.host = {.values = 1}}) { plan.commit(); }
   static ParameterLayout layout() {
     ParameterLayout layout(1);
     for (const std::int64_t blocks : {1, 2, 3}) {

@@ -229,7 +229,7 @@ TEST(Store, ReadsBackWhatWasWrittenAndTouchesNothingElse) {
         one.store.read(Kind::value, p.name, begin, back);
         EXPECT_EQ(back, piece);
       }
-    EXPECT_EQ(test::numbers_of(one.store.value()), expected) << "padding must stay 0";
+    EXPECT_EQ(test::numbers_of(one.store.units(Kind::value)), expected) << "padding must stay 0";
   }
 }
 

@@ -29,9 +29,26 @@ void set_numbers(const Tensor& tensor, const std::vector<T>& numbers) {
   device.stream().wait();
 }
 
+/// The same of several tensors, one behind the other.
+inline std::vector<float> numbers_of(const std::vector<Tensor>& tensors) {
+  std::vector<float> out;
+  for (const Tensor& tensor : tensors) {
+    const std::vector<float> numbers = numbers_of(tensor);
+    out.insert(out.end(), numbers.begin(), numbers.end());
+  }
+  return out;
+}
+inline void set_numbers(const std::vector<Tensor>& tensors, const std::vector<float>& numbers) {
+  for (auto from = numbers.begin(); const Tensor& tensor : tensors) {
+    set_numbers(tensor, std::vector<float>(from, from + tensor.count()));
+    from += tensor.count();
+  }
+}
+
 /// A hash of the elements' bits and their order.
-inline std::size_t bits_hash(const Tensor& tensor) {
-  const std::vector<float> numbers = numbers_of(tensor);
+template <class Tensors>
+std::size_t bits_hash(const Tensors& tensors) {
+  const std::vector<float> numbers = numbers_of(tensors);
   return std::hash<std::string_view>()({reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(float)});
 }
 

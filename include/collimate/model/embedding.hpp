@@ -27,7 +27,7 @@ class Embedding {
   Tensor host_rows(std::int64_t count) const;
   std::int64_t width_;
   MemoryPlan* plan_;
-  bool value_rests_, sum_rests_;  // on the host
+  bool value_rests_, sum_rests_;  // on the host, of the whole table: it is the first of all chunks
   std::vector<TableRows> table_;  // of this rank's shards
   int positions_ = -1;            // the unit, where they are learned
   View position_table_;

@@ -12,13 +12,11 @@ struct Placement {
 };
 constexpr Placement placements[] = {{false, false, false}, {true, false, false}, {true, true, false}, {true, true, true}};
 
-/// Where bytes of a model rest.
-enum class Tier { device, host };
-
-/// Tiers of a model. Values on the host are brought chunk by chunk as they are used. A state on the host (moments, sums of gradients and, where
-/// values rest on the device, the masters that are stepped) is stepped there.
-struct Tiers {
-  Tier values = Tier::device, state = Tier::device;
+/// How much of a model rests on the host, by bytes, in whole units, the last ones in the order of use: 0 nothing, 1 everything. Values on the host
+/// are brought unit by unit as they are used. A state on the host (moments, sums of gradients and, where values rest on the device, the masters
+/// that are stepped) is stepped there; it is no smaller than that of the values.
+struct HostShares {
+  double values = 0, state = 0;
 };
 
 /// How a model is divided over the ranks of a grid. None of it but `shards` changes a number (numerics contract).
@@ -27,7 +25,7 @@ struct Division {
   int shards = 1;       ///< V, virtual shards of each layer; grid.tensor divides it
   int zero = 0;         ///< ZeRO stage: a row of `placements`
   bool ordered = true;  ///< false: numerics.mode = fast, sums in whatever order is quickest
-  Tiers tiers = {};
+  HostShares host = {};
 
   const Placement& placement() const { return placements[zero]; }
   Communicator& along(Axis axis) const;

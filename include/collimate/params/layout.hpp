@@ -113,6 +113,9 @@ class ParameterLayout {
   const std::vector<Tie>& ties() const { return ties_; }
   /// Whether the gradient of a unit has a sum of its own: not a tie's whose chunk's first place is on another stage.
   bool summed_apart(const Unit& unit) const { return &unit == &units_[unit.values] || unit.gradient >= size_; }
+  /// Which units of the chunks are the last ones in the order of use that hold at least this share of all bytes.
+  std::vector<bool> last_units(double share) const;
+  int chunk_units() const { return chunk_units_; }  ///< those of chunks; behind them come those of ties
   /// Of all chunks in order, one at least of each, then of the ties.
   const std::vector<Unit>& units() const { return units_; }
   Part units_of(int chunk_or_tie) const { return places_[chunk_or_tie]; }
@@ -135,6 +138,7 @@ class ParameterLayout {
   std::vector<Parameter> parameters_;
   std::vector<Tie> ties_;
   std::vector<Unit> units_;
+  int chunk_units_ = 0;
   std::vector<Part> places_;        // units of each chunk and tie
   std::vector<std::int64_t> fill_;  // elements so far in each section of the open chunk
   std::int64_t unit_ = 0;           // of the open chunk

@@ -11,6 +11,7 @@
 #include "collimate/params/division.hpp"
 #include "collimate/params/itinerary.hpp"
 #include "collimate/params/lease.hpp"
+#include "collimate/params/residence.hpp"
 
 namespace collimate {
 
@@ -40,8 +41,8 @@ class ParameterStore {
   /// Whether each fetch brings values from where they rest: then one thread fetches, and passes are announced by the itinerary.
   bool streams() const { return !windows_.empty() && !holds_all_; }
 
-  /// Whether a unit's gradient leaves the device as soon as it is complete: then one unit after the other is written.
-  bool gradients_leave() const { return learns() && static_cast<bool>(unit_gradient_); }
+  /// Whether gradients leave their place on the device as soon as they are complete: then one unit after the other is written.
+  bool gradients_leave() const { return static_cast<bool>(unit_gradient_); }
 
   /// A unit of the layout; of a tie's, the values are the chunk's and the gradient is its own. Sharded values are gathered; where an
   /// itinerary was given this must be its next fetch, and those after it are brought meanwhile. Collective along the data axis where
@@ -79,10 +80,8 @@ class ParameterStore {
   /// cannot form its part, all throw its AgreedError.
   double gradient_squares() const;
 
-  /// All that is held of a kind: [layout size], or the shares of the units one after the other.
-  Tensor all(Kind kind) const;
-  Tensor value() const { return all(Kind::value); }
-  Tensor gradient() const { return all(Kind::gradient); }  ///< after finish_step
+  /// What rests here of a kind, unit by unit: all of each, or the share; gradients after finish_step.
+  std::vector<Tensor> units(Kind kind) const;
 
   /// Zeros what lasts: values with the padding between them, and moments. Once the plan is committed.
   void clear();
@@ -111,24 +110,30 @@ class ParameterStore {
   int chunk_units() const { return static_cast<int>(owned_.size()) - 1; }  ///< those of chunks; behind them come those of ties
   const std::string& name_of_unit(int index) const { return layout_.chunks()[unit(index).chunk].name; }
   Part owned_of(int unit) const;
+  Part stepped(int unit) const;                ///< what this rank updates
+  Tensor at(Kind kind, int unit) const;        ///< what rests here: all of the unit, or the share; a gradient after finish_step
+  Tensor part(Kind kind, int unit, const Part& part) const;
   Part counted(int unit) const;
   bool sharded(Kind kind) const;
   Window& bring(int unit);
   Window* window_of(int unit);
   Window* free_window();
+  bool rests_whole(int unit) const { return !division_.placement().values && !values_.on_host(unit); }  ///< on the device
+  void bring_next();
   void start_gather(Window& window, int unit);
   Tensor place_of(const Window& window) const;
   void forget_windows() const;
-  bool on_host() const { return division_.tiers.state == Tier::host; }  ///< the state
-  Stream& state_stream() const { return on_host() ? plan_->device().host().stream() : plan_->device().stream(); }
+  bool state_on_host(int unit) const { return state_on_host_[this->unit(unit).values]; }
+  bool leaves(int unit) const { return division_.placement().gradients || state_on_host(unit); }  ///< its gradient
+  Stream& stream_of(bool host) const { return host ? plan_->device().host().stream() : plan_->device().stream(); }
   Tensor scalars(const Tensor& beside, std::int64_t count, DType dtype) const;
-  Tensor masters() const;
+  void reserve_sums(bool host, std::int64_t most_grains);
   void copy_masters(bool to_values);
   Tensor open_gradient(int index) const;
   Tensor spill(int index);
   void exchange_ties();
   Part summed(int unit) const;
-  void gather_units(Tensor all) const;
+  void gather_units(Kind kind) const;
   ExactSum own_squares() const;
   std::vector<std::uint64_t> held_hashes(Kind kind, Extent extent) const;
   void compare_replicas(Kind kind, const std::string& when) const;
@@ -141,10 +146,21 @@ class ParameterStore {
   Division division_;
   StoreUse use_;
   std::vector<std::int64_t> owned_;  // places of the shares of the chunks' units, one after the other, and their end
-  Slot value_, master_, first_moment_, second_moment_, scalars_, host_scalars_, spilled_, whole_, unit_gradient_, tie_room_, windows_slot_;
-  std::unique_ptr<OrderedSum> run_sum_;     // whole gradients (ZeRO 0 and 1)
-  std::unique_ptr<ShardedSum> shared_sum_;  // shares of them (ZeRO 2 and 3)
-  std::int64_t tie_room_elements_ = 0;  // of the other place's gradient, exchanged at a time
+  Residence values_, masters_, first_moments_, second_moments_;
+  std::vector<bool> state_on_host_;  // of the chunks' units
+  bool has_masters_ = false;
+  /// Of the units whose state rests on one tier: whole gradients (ZeRO 0 and 1) or shares of them (ZeRO 2 and 3).
+  struct Sums {
+    std::unique_ptr<OrderedSum> run;
+    std::unique_ptr<ShardedSum> shared;
+    Tensor open;    // the gradient of the grain being computed
+    Tensor result;  // of the step
+  };
+  Sums sums_[2];                     // on the device, on the host
+  std::vector<std::int64_t> place_;  // of each unit in its sum: an offset, or a range
+  Slot scalars_, host_scalars_, spilled_, whole_, unit_gradient_, windows_slot_;
+  Slot tie_room_[2];
+  static constexpr std::int64_t most_tie_room_ = 1 << 20;  // elements of the other place's gradient, exchanged at a time
   mutable std::vector<Window> windows_;  // leases point to them: their number is fixed
   Itinerary itinerary_;
   std::vector<int> all_units_;  // the itinerary of hold_all
@@ -155,8 +171,6 @@ class ParameterStore {
   std::int64_t grains_ = 0, micro_step_ = 0;
   bool written_at_rest_ = false;  // the unit in_backward_
   int in_backward_ = -1;          // the unit whose gradient is in the buffer of one
-  Tensor open_;                   // the gradient of the grain being computed, where it is whole
-  Tensor sum_of_step_;
 };
 
 /// One number of all hashes: the state hash.

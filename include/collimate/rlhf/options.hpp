@@ -8,6 +8,7 @@
 #include "collimate/model/adapter.hpp"
 #include "collimate/model/config.hpp"
 #include "collimate/optim/optimizer.hpp"
+#include "collimate/params/division.hpp"
 #include "collimate/rlhf/advantages.hpp"
 #include "collimate/rlhf/kl_controller.hpp"
 #include "collimate/rlhf/losses.hpp"
@@ -41,7 +42,10 @@ struct MachineOptions {
   std::int64_t recompute_every = 1;
   std::int64_t tensor_shards = 1, grain_tokens = 1024;
   std::int64_t device_memory = 0, host_memory = 0;  ///< bytes; 0: no limit
-  std::string values = "device", moments = "device", gradients = "device";  ///< where they rest
+  std::string strategy;         ///< a word that chooses zero and the places below; see strategies.hpp
+  std::string layout = "manual";  ///< manual, or auto: as little of them on the host as memory.device allows
+  std::string values = "device", moments = "device", gradients = "device";  ///< where they rest: device, host, or "host:0.75"
+  HostShares host_shares() const;  ///< of values and of the optimizer's state; refuses what is no place, and what cannot be together
   MemoryCaps caps() const { return {static_cast<std::size_t>(device_memory), static_cast<std::size_t>(host_memory)}; }
   void declare(OptionTable& table);
 };

@@ -47,9 +47,7 @@ struct Session {
   /// How every model of the run is divided over the ranks.
   Division division() const {
     const MachineOptions& machine = options.machine;
-    const auto tier = [](const std::string& name) { return name == "host" ? Tier::host : Tier::device; };
-    return {&grid, static_cast<int>(machine.tensor_shards), static_cast<int>(machine.zero), machine.mode == "exact",
-            {tier(machine.values), tier(machine.moments)}};
+    return {&grid, static_cast<int>(machine.tensor_shards), static_cast<int>(machine.zero), machine.mode == "exact", machine.host_shares()};
   }
   RecomputePlan recompute() const;
   bool first() const { return world.rank() == 0; }

@@ -8,7 +8,7 @@
 namespace collimate::test {
 namespace {
 
-double norm_of(const Tensor& tensor) {
+double norm_of(const std::vector<Tensor>& tensor) {
   double squares = 0;
   for (const double x : test::numbers_of(tensor)) squares += x * x;
   return std::sqrt(squares);
@@ -56,20 +56,20 @@ PlainSum with_a_plain_sum(const ModelConfig& config, int shards, std::int64_t gr
       pupil.one.engine.begin_step(1);
       pupil.add_grains(step, {g}, grains, dropout);
       pupil.one.engine.finish_step();
-      const std::vector<float> gradient = test::numbers_of(store.gradient());
+      const std::vector<float> gradient = test::numbers_of(store.units(Kind::gradient));
       for (std::int64_t i = 0; i < size; ++i) mine[i] += gradient[i];
     }
     pupil.one.engine.begin_step(1);
     store.open_grain();
     store.close_grain();
     pupil.one.engine.finish_step();
-    std::vector<float> gradient = test::numbers_of(store.gradient());
+    std::vector<float> gradient = test::numbers_of(store.units(Kind::gradient));
     for (const auto& part : gather_all(ranks(), mine))
       for (std::int64_t i = 0; i < size; ++i) gradient[i] += part[i];
-    test::set_numbers(store.gradient(), gradient);
+    test::set_numbers(store.units(Kind::gradient), gradient);
     pupil.optimizer.step(rate, pupil.one.device->stream());
   }
-  return {pupil.state(), norm_of(store.gradient())};
+  return {pupil.state(), norm_of(store.units(Kind::gradient))};
 }
 
 TEST(Training, AnyNumberOfRanksGivesTheBitsOfOne) {
@@ -122,7 +122,7 @@ TEST(Training, APlainSumOverRanksDiffers) {
     const PlainSum plain = with_a_plain_sum(config, 2, grains);
     Pupil pupil(small_task(), config, {.shards = 2}, grains);
     for (std::int64_t step = 1; step <= steps; ++step) pupil.step(step, grains, rate, dropout);
-    const double norm = norm_of(pupil.one.engine.store().gradient());
+    const double norm = norm_of(pupil.one.engine.store().units(Kind::gradient));
     EXPECT_NEAR(plain.norm / norm, 1, 1e-3) << "the same gradient up to rounding";
     EXPECT_TRUE(ranks().size() < 3 || plain.state != ordered) << grains << " grains on " << ranks().size() << " ranks";
   }

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Words for ZeRO and placement, placement.layout = auto, and restarts from one placement to another: the bytes of one resident rank.
+source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
+export OMP_NUM_THREADS=1
+short=(--sft.steps=3 --reward.steps=3 --ppo.iterations=2)
+train 1 one "${short[@]}"
+must_end_with 0
+
+for word in ddp zero1 colossalai_zero2 zero3 gemini zero1_cpu zero2_cpu colossalai_zero3_cpu gemini_cpu; do
+  train 2 other --restart=replace "${short[@]}" --strategy="$word"
+  must_end_with 0 "$word"
+  same_run one other
+done
+# What a word chose stands in the deck of the run.
+for line in "zero = 3" "values = host" "moments = host" "gradients = host"; do
+  grep -qxF "$line" other/deck.ini || wrong "gemini_cpu: no line '$line' in deck.ini"
+done
+train 2 other --restart=replace --strategy=gemni
+refused "--strategy = gemni" "did you mean gemini"
+train 2 other --restart=replace --strategy=ddp --params.zero=2
+refused "--strategy = ddp" "--params.zero=2"
+
+# As little on the host as fits: less room, more of it.
+places=()
+for cap in 0 3MiB 2MiB 1600KiB 1300KiB; do
+  train 1 other --restart=replace "${short[@]}" --placement.layout=auto --memory.device="$cap"
+  [ "$code" = 0 ] || { refusal=3 refused memory.device; break; }
+  same_run one other
+  places+=("$(sed -n 's/^placement.layout = auto: //p' other/log.txt)")
+done
+printf '%s\n' "${places[@]}"
+[ "${places[0]}" = "placement.values = device, placement.moments and .gradients = device" ] || wrong "without a cap: ${places[0]}"
+[ "$(printf '%s\n' "${places[@]}" | sort -u | wc -l)" -ge 3 ] || wrong "the cap does not matter"
+train 1 other --restart=replace "${short[@]}" --placement.layout=auto --memory.device=100000
+refusal=3 refused memory.device
+
+# Each start with another placement, on another number of ranks.
+placements=("--strategy=zero2_cpu" "--placement.values=host:0.5 --placement.moments=host --placement.gradients=host" "--strategy=ddp" "--strategy=gemini_cpu"
+  "--placement.moments=host:0.5 --placement.gradients=host:0.5 --params.zero=1" "--strategy=zero3" "--strategy=zero1_cpu")
+start=0
+code=75
+while [ "$code" = 75 ]; do
+  [ $start -lt 20 ] || wrong "no end"
+  # shellcheck disable=SC2086
+  train $((start % 3 + 1)) stopped --restart=auto "${short[@]}" --run.stop_after=1 ${placements[start++ % ${#placements[@]}]}
+done
+must_end_with 0
+[ $start -gt 6 ] || wrong "only $start starts"
+same_run one stopped
