@@ -109,7 +109,7 @@ ParameterLayout Transformer::make_adapter_layout() {
 }
 
 Transformer::Transformer(const ModelConfig& config, Head head, const Division& division, MemoryPlan& plan, RecomputePlan recompute,
-                         const LoraConfig& lora)
+                         const LoraConfig& lora, std::int64_t longest)
     : config_(checked(config, division, lora)),
       head_(head),
       division_(division),
@@ -119,12 +119,13 @@ Transformer::Transformer(const ModelConfig& config, Head head, const Division& d
       layout_(make_layout(config_, head, division, head_apart(), head_chunk_)),
       adapter_layout_(make_adapter_layout()),
       embedding_(config_, layout_, division, plan, division.first_stage()),
-      plan_(&plan) {
+      plan_(&plan),
+      longest_(longest ? std::min(longest, config_.context) : config_.context) {
   for (std::int64_t i = 0; i < mine_.count; ++i)
     blocks_.emplace_back(config_, layout_, lora_, adapter_layout_, static_cast<int>(mine_.begin + i));
   if (division.last_stage()) final_norm_.emplace(config_, layout_, "final_norm");
   make_routes();
-  if (config_.positions == Positions::rotary) rotary_ = plan.reserve("rotary table", Shape{config_.context, config_.head_size}, DType::f32);
+  if (config_.positions == Positions::rotary) rotary_ = plan.reserve("rotary table", Shape{longest_, config_.head_size}, DType::f32);
 }
 
 void Transformer::prepare(Stream& stream) const {
@@ -132,15 +133,15 @@ void Transformer::prepare(Stream& stream) const {
   const std::vector<double> frequencies = rope_frequencies(config_);
   constexpr std::int64_t most = 1024;
   std::vector<float> rows;
-  for (std::int64_t first = 0; first < config_.context; first += most) {
-    const std::int64_t count = std::min(most, config_.context - first);
+  for (std::int64_t first = 0; first < longest_; first += most) {
+    const std::int64_t count = std::min(most, longest_ - first);
     rows.resize(static_cast<std::size_t>(count * config_.head_size));
     kernels::rotary_table(rows, first, frequencies);
     plan_->staging().put(rotary().slice(first, count), rows, stream);
   }
 }
 
-Tensor Transformer::rotary() const { return rotary_ ? plan_->at(rotary_, {config_.context, config_.head_size}) : Tensor(); }
+Tensor Transformer::rotary() const { return rotary_ ? plan_->at(rotary_, {longest_, config_.head_size}) : Tensor(); }
 
 ShardTree Transformer::shard_tree() const {
   return {static_cast<int>(layout_.held().count), division_.ranks(Axis::tensor) > 1 ? &division_.along(Axis::tensor) : nullptr,

@@ -24,6 +24,11 @@ std::uint32_t hash_of_name(const std::string& name) {  // FNV-1a
 
 ParameterStore::ParameterStore(std::string model, ParameterLayout layout, MemoryPlan& plan, const Division& division, const StoreUse& use)
     : model_(std::move(model)), layout_(std::move(layout)), plan_(&plan), division_(division), use_(use) {
+  if (!use.windows) own_windows_ = std::make_unique<Windows>(plan, model_ + " ");
+  shared_ = use.windows ? use.windows : own_windows_.get();
+  const auto reserve_own = [&] {
+    if (own_windows_) own_windows_->reserve();
+  };
   const Placement& placement = division.placement();
   const HostShares host = division.host;
   const int chunk_units = layout_.chunk_units();
@@ -44,14 +49,17 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
   scalars_ = plan.reserve(model_ + " norm and hash", room, DType::f64);
   if (host.values > 0 || host.state > 0) host_scalars_ = plan.reserve(model_ + " norm and hash", room, DType::f64, Lifetime::always, Memory::host);
   if (placement.values || std::ranges::count(values_on_host, true)) {
-    windows_.resize(2);
-    windows_slot_ = plan.reserve(model_ + " fetched units", {std::ssize(windows_), largest}, DType::f32);
+    windows_.resize(Windows::count);
+    shared_->need_values(largest);
     for (int u = 0; u < chunk_units; ++u)
       if (unit(u).count) all_units_.push_back(u);
     if (use.generates && placement.values)
       whole_ = plan.reserve(model_ + " values, whole, to generate", {layout_.size()}, DType::f32, Lifetime::rollout);
   }
-  if (!learns()) return;
+  if (!learns()) {
+    reserve_own();
+    return;
+  }
   first_moments_.reserve(plan, model_ + " first moment", counts(placement.moments), state_on_host_);
   second_moments_.reserve(plan, model_ + " second moment", counts(placement.moments), state_on_host_);
   std::vector<std::int64_t> masters = counts(placement.moments);
@@ -61,11 +69,13 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
   }
   masters_.reserve(plan, model_ + " masters", std::move(masters), state_on_host_);
   const bool any_on_host = std::ranges::count(state_on_host_, true) > 0;
-  if (placement.gradients || any_on_host) unit_gradient_ = plan.reserve(model_ + " gradient of a unit", {largest}, DType::f32, Lifetime::update);
+  gradients_leave_ = placement.gradients || any_on_host;
+  if (gradients_leave_) shared_->need_gradient(largest);
   if (placement.gradients && any_on_host)
     spilled_ = plan.reserve(model_ + " gradient of a unit", {largest}, DType::f32, Lifetime::update, Memory::host);
   place_.assign(layout_.units().size(), 0);
   for (const bool on_host : {false, true}) reserve_sums(on_host, use.most_grains);
+  reserve_own();
 }
 
 /// Sums of the units whose state rests on one tier, and room for what their ties exchange.
@@ -150,7 +160,7 @@ Lease ParameterStore::fetch_values(int index) {
   if (holds_all_) return {plan_->at(whole_, {layout_.size()}).slice(this->unit(unit.values).gradient, unit.count), {}, unit.begin};
   if (rests_whole(unit.values)) return {values_.at(unit.values), {}, unit.begin};
   Window& window = bring(unit.values);
-  Lease lease(place_of(window).slice(0, unit.count), {}, unit.begin, &window);
+  Lease lease(place_of(window, unit.count), {}, unit.begin, &window);
   bring_next();
   return lease;
 }
@@ -164,13 +174,19 @@ Lease ParameterStore::fetch_gradient(int index) {
     lease.gradient = sums_[0].open.slice(place_[index], unit.count);
     return lease;
   }
-  lease.gradient = plan_->at(unit_gradient_, {unit.count});
+  lease.gradient = unit_gradient(index);
   if (in_backward_ != index) {
     ensure(in_backward_ < 0, "{}: the gradient of unit {} of {} is wanted before another one was reduced", model_, index, name_of_unit(index));
     in_backward_ = index;
     lease.gradient.zero(plan_->device().stream());
   }
   return lease;
+}
+
+/// The room for a gradient that leaves.
+Tensor ParameterStore::unit_gradient(int index) {
+  shared_->claim(*this);
+  return shared_->gradient(unit(index).count);
 }
 
 Lease ParameterStore::at_rest(int index) const {

@@ -61,11 +61,6 @@ Window* ParameterStore::free_window() {
   return best;
 }
 
-Tensor ParameterStore::place_of(const Window& window) const {
-  const std::int64_t most = layout_.largest_unit();
-  return plan_->at(windows_slot_, {std::ssize(windows_), most}).slice(&window - windows_.data(), 1).reshape({most});
-}
-
 void ParameterStore::forget_windows() const {
   if (windows_.empty()) return;
   plan_->device().stream(Lane::fetch).wait();
@@ -83,7 +78,7 @@ void ParameterStore::start_gather(Window& window, int index) {
   const bool whole = !sharded(Kind::value);
   const int ranks = whole ? 1 : division_.ranks(Axis::data), me = division_.rank(Axis::data);
   Stream &stream = plan_->device().stream(), &fetch = plan_->device().stream(Lane::fetch);
-  const Tensor target = place_of(window).slice(0, size);
+  const Tensor target = place_of(window, size);
   const Part owned = whole ? Part{0, size} : owned_of(index);
   const Tensor mine = values_.at(index), own = target.slice(owned.begin, owned.count);
   fetch.wait(stream.record());  // the last use of the window
@@ -110,6 +105,7 @@ void ParameterStore::bring_next() {
 
 /// The window with the values of a unit.
 Window& ParameterStore::bring(int unit) {
+  shared_->claim(*this);
   Window* window = window_of(unit);
   if (!window) {
     window = free_window();
@@ -142,7 +138,7 @@ Tensor ParameterStore::spill(int index) {
   const Tensor target = open_gradient(index);
   Stream &compute = plan_->device().stream(), &spill = plan_->device().stream(Lane::spill);
   spill.wait(compute.record());
-  copy(target, plan_->at(unit_gradient_, {unit(index).count}), spill);
+  copy(target, unit_gradient(index), spill);
   spill.finish(spill.record());
   return target;
 }
@@ -156,7 +152,7 @@ void ParameterStore::reduce(int index) {
   if (grain_present_)
     gradient = std::exchange(written_at_rest_, false) ? open_gradient(index)
                : host                                 ? spill(index)
-                                                      : plan_->at(unit_gradient_, {unit(index).count});
+                                                      : unit_gradient(index);
   if (sums_[host].shared)
     sums_[host].shared->add(static_cast<int>(place_[index]), gradient, grains_present_, division_.along(Axis::data), stream_of(host));
 }

@@ -20,17 +20,24 @@ struct Grain {
   std::span<const std::int64_t> samples;
 };
 
-/// Scratch memory shared by engines that never compute at the same time: reserved once, sized for the largest user.
+/// Memory shared by engines that never compute at the same time: reserved once, sized for the largest user.
 class Workspace {
  public:
-  explicit Workspace(MemoryPlan& plan) : plan_(&plan) {}
+  explicit Workspace(MemoryPlan& plan) : plan_(&plan), windows_(plan, ""), adapter_windows_(plan, "adapters ") {}
   void need(std::size_t bytes) { bytes_ = std::max(bytes_, bytes); }
-  void reserve() { slot_ = plan_->reserve("workspace", bytes_); }  ///< after all engines are made, before the plan is committed
+  void reserve() {  ///< after all engines are made, before the plan is committed
+    windows_.reserve();
+    adapter_windows_.reserve();
+    slot_ = plan_->reserve("workspace", bytes_);
+  }
+  Windows& windows() { return windows_; }                   ///< of models' own parameters
+  Windows& adapter_windows() { return adapter_windows_; }  ///< of what is used beside them
   Arena arena() const { return Arena(plan_->at(slot_, {static_cast<std::int64_t>(bytes_)}, DType::u8)); }
   MemoryPlan& plan() const { return *plan_; }
 
  private:
   MemoryPlan* plan_;
+  Windows windows_, adapter_windows_;
   std::size_t bytes_ = 0;
   Slot slot_;
 };

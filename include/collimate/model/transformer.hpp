@@ -203,8 +203,9 @@ struct Route {
 /// its shards of the blocks of its stage.
 class Transformer {
  public:
+  /// longest: tokens of the longest sequence that it will see; 0: the context.
   Transformer(const ModelConfig& config, Head head, const Division& division, MemoryPlan& plan, RecomputePlan recompute = {},
-              const LoraConfig& lora = {});
+              const LoraConfig& lora = {}, std::int64_t longest = 0);
 
   const ModelConfig& config() const { return config_; }
   const ParameterLayout& layout() const { return layout_; }
@@ -263,6 +264,7 @@ class Transformer {
   ParameterLayout layout_, adapter_layout_;
   Embedding embedding_;
   MemoryPlan* plan_;
+  std::int64_t longest_;
   Slot rotary_;
   std::vector<Block> blocks_;
   std::optional<NormLayer> final_norm_;

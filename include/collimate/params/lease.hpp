@@ -1,19 +1,10 @@
 #pragma once
-#include <memory>
 #include <utility>
 
-#include "collimate/comm/communicator.hpp"
 #include "collimate/params/layout.hpp"
+#include "collimate/params/windows.hpp"
 
 namespace collimate {
-
-/// Room on the device for the values of one unit at a time, where they do not rest there whole.
-struct Window {
-  int unit = -1;    ///< what it holds, or is about to; -1: nothing
-  int leases = 0;   ///< that are open
-  std::unique_ptr<Transfer> transfer;  ///< from other ranks, that brings it
-  Event arrived;                       ///< the copy from the host that does
-};
 
 /// The parameters of one unit while a layer uses them: values, and the gradient of the grain being computed (absent in a model that does
 /// not learn). Its end marks their last use: then the values may go.

@@ -26,12 +26,14 @@ enum class Extent { held, counted };
 struct StoreUse {
   std::int64_t most_grains = 0;  ///< of an optimizer step, over all replicas; 0: the model does not learn
   bool generates = false;        ///< sharded values will be asked for whole, once per rollout
+  Windows* windows = nullptr;    ///< shared with stores that are never in use together; null: its own
 };
 
 /// The values of a model's parameters and, where it learns, its gradients and optimizer moments: flat fp32 ranges in chunk order. What a
 /// rank holds of them follows from its Division: its shards of the layers of its stage, and of these everything or (ZeRO) its share.
 class ParameterStore {
  public:
+  ParameterStore(ParameterStore&&) = delete;  // windows know it
   ParameterStore(std::string model, ParameterLayout layout, MemoryPlan& plan, const Division& division = {}, const StoreUse& use = {});
 
   const ParameterLayout& layout() const { return layout_; }
@@ -42,7 +44,7 @@ class ParameterStore {
   bool streams() const { return !windows_.empty() && !holds_all_; }
 
   /// Whether gradients leave their place on the device as soon as they are complete: then one unit after the other is written.
-  bool gradients_leave() const { return static_cast<bool>(unit_gradient_); }
+  bool gradients_leave() const { return gradients_leave_; }
 
   /// A unit of the layout; of a tie's, the values are the chunk's and the gradient is its own. Sharded values are gathered; where an
   /// itinerary was given this must be its next fetch, and those after it are brought meanwhile. Collective along the data axis where
@@ -79,6 +81,9 @@ class ParameterStore {
   /// Sum of squares of the step's gradient, each parameter counted once; equal on every rank and every division. Collective; where one rank
   /// cannot form its part, all throw its AgreedError.
   double gradient_squares() const;
+
+  /// Values change, or others need the windows: what they hold is brought anew. No lease may be open.
+  void forget_windows() const;
 
   /// What rests here of a kind, unit by unit: all of each, or the share; gradients after finish_step.
   std::vector<Tensor> units(Kind kind) const;
@@ -121,8 +126,8 @@ class ParameterStore {
   bool rests_whole(int unit) const { return !division_.placement().values && !values_.on_host(unit); }  ///< on the device
   void bring_next();
   void start_gather(Window& window, int unit);
-  Tensor place_of(const Window& window) const;
-  void forget_windows() const;
+  Tensor place_of(const Window& window, std::int64_t elements) const { return shared_->values(static_cast<int>(&window - windows_.data()), elements); }
+  Tensor unit_gradient(int unit);
   bool state_on_host(int unit) const { return state_on_host_[this->unit(unit).values]; }
   bool leaves(int unit) const { return division_.placement().gradients || state_on_host(unit); }  ///< its gradient
   Stream& stream_of(bool host) const { return host ? plan_->device().host().stream() : plan_->device().stream(); }
@@ -158,13 +163,15 @@ class ParameterStore {
   };
   Sums sums_[2];                     // on the device, on the host
   std::vector<std::int64_t> place_;  // of each unit in its sum: an offset, or a range
-  Slot scalars_, host_scalars_, spilled_, whole_, unit_gradient_, windows_slot_;
+  Slot scalars_, host_scalars_, spilled_, whole_;
+  std::unique_ptr<Windows> own_windows_;
+  Windows* shared_;  // these, or those of several stores
   Slot tie_room_[2];
   static constexpr std::int64_t most_tie_room_ = 1 << 20;  // elements of the other place's gradient, exchanged at a time
   mutable std::vector<Window> windows_;  // leases point to them: their number is fixed
   Itinerary itinerary_;
   std::vector<int> all_units_;  // the itinerary of hold_all
-  bool holds_all_ = false;
+  bool holds_all_ = false, gradients_leave_ = false;
   bool grain_open_ = false, grain_present_ = false;
   int grains_present_ = 0;        // in this micro-step
   mutable bool masters_stale_ = true;  // values were changed but by a step

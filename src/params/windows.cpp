@@ -1,0 +1,22 @@
+#include "collimate/params/windows.hpp"
+
+#include "collimate/params/store.hpp"
+
+namespace collimate {
+
+void Windows::reserve() {
+  if (values_) values_slot_ = plan_->reserve(name_ + "fetched units", {count, values_}, DType::f32);
+  if (gradient_) gradient_slot_ = plan_->reserve(name_ + "gradient of a unit", {gradient_}, DType::f32, Lifetime::update);
+}
+
+void Windows::claim(ParameterStore& store) {
+  if (owner_ == &store) return;
+  if (owner_) owner_->forget_windows();
+  owner_ = &store;
+}
+
+Tensor Windows::values(int window, std::int64_t elements) const {
+  return plan_->at(values_slot_, {count, values_}).slice(window, 1).reshape({values_}).slice(0, elements);
+}
+
+}  // namespace collimate
