@@ -5,15 +5,15 @@
 
 namespace collimate {
 
-/// A model's frozen parameters and its adapters in the memory of this process; nothing is computed with them.
+/// A model's frozen parameters and its adapters in host memory; nothing is computed with them.
 class AdapterModel {
  public:
   AdapterModel(const ModelConfig& config, Head head, int shards, const LoraConfig& lora)
       : device_(make_device()),
         plan_(*device_),
-        transformer_(config, head, Division{.shards = shards}, plan_, {}, lora),
-        base_("base", transformer_.layout(), plan_, Division{.shards = shards}),
-        adapters_("adapters", transformer_.adapter_layout(), plan_, Division{.shards = shards}) {
+        transformer_(config, head, division(shards), plan_, {}, lora, 1),
+        base_("base", transformer_.layout(), plan_, division(shards), {.windows = &no_windows_}),
+        adapters_("adapters", transformer_.adapter_layout(), plan_, division(shards), {.windows = &no_windows_}) {
     plan_.commit();
     base_.clear();
     adapters_.clear();
@@ -22,8 +22,10 @@ class AdapterModel {
   ParameterStore& adapters() { return adapters_; }
 
  private:
+  static Division division(int shards) { return {.shards = shards, .host = {.values = 1}}; }
   std::unique_ptr<Device> device_;
   MemoryPlan plan_;
+  Windows no_windows_{plan_, ""};  // nothing is fetched
   Transformer transformer_;
   ParameterStore base_, adapters_;
 };

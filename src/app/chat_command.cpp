@@ -52,7 +52,7 @@ class Chat {
         capacity_(capacity),
         max_new_(std::min(words.max_new, capacity - 1)),
         system_(std::move(system)),
-        generator_(saved, model, {.rows = kernels::padded_rows(capacity), .most_grains = 0, .slots = 1, .capacity = capacity}) {
+        generator_(saved, model, {.rows = kernels::padded_rows(capacity), .most_grains = 0, .slots = 1, .capacity = capacity}, words.memory.caps()) {
     how_.sampling = {words.temperature, words.top_k, words.top_p};
     how_.key = RandomKey(static_cast<std::uint64_t>(words.seed), Purpose::sampling);
     how_.stop = saved.text_rules().stops(tokenizer_.get());
@@ -143,7 +143,7 @@ class Chat {
       print_to(whole_characters(tokenizer_->decode_after(tokens, drawn)));
     };
     const Prompt prompt{tokens, answers_++};
-    const Continuation made = generator_.engine.generate({&prompt, 1}, how_).front();
+    const Continuation made = generator_.engine().generate({&prompt, 1}, how_).front();
     const std::string text = tokenizer_->decode_after(tokens, made.tokens);
     print_to(text);
     std::fputc('\n', stdout);

@@ -76,6 +76,11 @@ void print_text(std::string_view text) {
   std::fwrite(shown.data(), 1, shown.size(), stdout);
 }
 
+void CapWords::declare(OptionTable& table) {
+  table.add("memory.device", device, "most memory of the device; weights that it has no room for rest on the host (0: what there is)", at_least(0), "bytes");
+  table.add("memory.host", host, "most memory of the host (0: what there is)", at_least(0), "bytes");
+}
+
 void require_option(const OptionTable& table, const std::string& name) {
   require(!table.value(name).empty(), "command line: --{} is missing; --help shows what it takes", name);
 }

@@ -5,6 +5,7 @@
 
 #include "collimate/base/options.hpp"
 #include "collimate/data/template.hpp"
+#include "collimate/device/memory_plan.hpp"
 
 namespace collimate {
 
@@ -13,6 +14,13 @@ bool show_help(const OptionTable& table, std::string_view usage, const std::vect
 
 /// Reads the words of a command; false after show_help().
 bool read_command_line(OptionTable& table, std::string_view usage, const std::vector<std::string>& arguments);
+
+/// --memory.device and --memory.host: the most that a command may take of each.
+struct CapWords {
+  std::int64_t device = 0, host = 0;
+  void declare(OptionTable& table);
+  MemoryCaps caps() const { return {static_cast<std::size_t>(device), static_cast<std::size_t>(host)}; }
+};
 
 /// A text of the command line, in which \n and \t stand for a line end and a tab, \\ for a backslash.
 std::string unescaped(std::string_view text);

@@ -98,6 +98,8 @@ int export_command(const std::vector<std::string>& arguments) {
             one_of({"imported", "f32", "bf16", "f16"}));
   table.add("shard-size", shard_size, "most bytes of a file of weights, like 500MB or 2GiB; more become several files and an index");
   table.add("adapters", adapters, "write the adapters alone, as PEFT stores them");
+  CapWords memory;
+  memory.declare(table);
   table.words_are_for("checkpoint");
   if (!read_command_line(table, usage, arguments)) return 0;
   require_option(table, "checkpoint");
@@ -113,7 +115,7 @@ int export_command(const std::vector<std::string>& arguments) {
   }
   rlhf::ModelCard card = saved.card(model);
   if (adapters) return export_adapters(saved, model, card, output);
-  StoredModel stored(card.config, card.head, card.shards);
+  StoredModel stored(card.config, card.head, card.shards, memory.caps());
   saved.load(model, stored.store());
   const rlhf::TextRules text = saved.text_rules();
   const float constant = card.head == Head::value ? fold_normalisation(stored.store(), card.normalisation) : 0;

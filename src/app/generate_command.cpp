@@ -244,12 +244,13 @@ int generate_command(const std::vector<std::string>& arguments) {
                       {.rows = kernels::padded_rows(std::max(longest, std::min<std::int64_t>(total, 1024))),
                        .most_grains = 0,
                        .slots = std::min(words.slots, sequences),
-                       .capacity = capacity});
+                       .capacity = capacity},
+                      words.memory.caps());
   GenerateOptions how;
   how.sampling = {words.temperature, words.top_k, words.top_p};
   how.key = RandomKey(static_cast<std::uint64_t>(words.seed), Purpose::sampling);
   if (words.stop == "eos") how.stop = rules.stops(tokenizer.get());
-  const std::vector<Continuation> samples = generate(generator.engine, inputs, max_new, words.samples, how);
+  const std::vector<Continuation> samples = generate(generator.engine(), inputs, max_new, words.samples, how);
 
   for (std::int64_t i = 0; i < sequences; ++i) {
     const std::int64_t number = i / words.samples;

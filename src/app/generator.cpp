@@ -5,18 +5,32 @@
 
 namespace collimate {
 
-Generator::Generator(const rlhf::SavedModels& saved, const std::string& model, const EngineUse& use)
-    : engine(model, saved.card(model).config, Head::policy, Division{.shards = saved.card(model).shards}, use, workspace) {
+Generator::Made::Made(Device& device, const rlhf::ModelCard& card, const std::string& model, const EngineUse& use, double share_on_host)
+    : plan(device), engine(model, card.config, Head::policy, Division{.shards = card.shards, .host = {.values = share_on_host}}, use, workspace) {
   workspace.reserve();
-  plan.commit();
-  engine.prepare();
-  saved.load(model, engine.store());
+}
+
+Generator::Generator(const rlhf::SavedModels& saved, const std::string& model, const EngineUse& use, const MemoryCaps& caps) {
+  for (int eighths = 0; !made_; ++eighths) {
+    auto made = std::make_unique<Made>(*device_, saved.card(model), model, use, eighths / 8.0);
+    try {
+      made->plan.check_caps(caps);
+    } catch (const Error&) {
+      if (!caps.device || eighths == 8) throw;
+      continue;
+    }
+    made_ = std::move(made);
+  }
+  made_->plan.commit(caps);
+  engine().prepare();
+  saved.load(model, engine().store());
 }
 
 void declare_model(OptionTable& table, GenerateWords& words) {
   table.add("checkpoint", words.checkpoint, "the checkpoint, a folder");
   table.add("base", words.base, "the base of a checkpoint with adapters, where it is not where the checkpoint says; empty: it is");
   table.add("model", words.model, "which of its models; empty: its language model");
+  words.memory.declare(table);
 }
 
 void declare_drawing(OptionTable& table, GenerateWords& words) {

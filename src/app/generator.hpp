@@ -11,13 +11,21 @@
 
 namespace collimate {
 
-/// An engine with a model's weights, and memory for so many sequences.
-struct Generator {
-  std::unique_ptr<Device> device = make_device();
-  MemoryPlan plan{*device};
-  Workspace workspace{plan};
-  Engine engine;
-  Generator(const rlhf::SavedModels& saved, const std::string& model, const EngineUse& use);
+/// An engine with a model's weights, and memory for so many sequences. Weights for which the device has no room under the caps rest on the host.
+class Generator {
+ public:
+  Generator(const rlhf::SavedModels& saved, const std::string& model, const EngineUse& use, const MemoryCaps& caps);
+  Engine& engine() { return made_->engine; }
+
+ private:
+  struct Made {
+    Made(Device& device, const rlhf::ModelCard& card, const std::string& model, const EngineUse& use, double share_on_host);
+    MemoryPlan plan;
+    Workspace workspace{plan};
+    Engine engine;
+  };
+  std::unique_ptr<Device> device_ = make_device();
+  std::unique_ptr<Made> made_;
 };
 
 /// Options of all commands that generate.
@@ -25,8 +33,9 @@ struct GenerateWords {
   std::string checkpoint, base, model, system;
   std::int64_t max_new = 0, top_k = 0, seed = 1;
   double temperature = 1, top_p = 1;
+  CapWords memory;
 };
-void declare_model(OptionTable& table, GenerateWords& words);    ///< --checkpoint, --base and --model
+void declare_model(OptionTable& table, GenerateWords& words);    ///< --checkpoint, --base and --model, --memory.device and --memory.host
 void declare_drawing(OptionTable& table, GenerateWords& words);  ///< --temperature, --top-k, --top-p and --seed
 
 /// The language model that a command generates with: the one named, or the checkpoint's own. Throws where it has a value head.

@@ -43,8 +43,9 @@ std::unique_ptr<Tokenizer> tokenizer_of(const ModelFolder& source, const std::st
 }
 
 /// Reads the weights and publishes the checkpoint; says what it holds.
-std::string save_model(const std::string& output, const ModelConfig& config, const WeightFiles& weights, const rlhf::CheckpointNotes& notes) {
-  StoredModel stored(config, weights.head(), 1);
+std::string save_model(const std::string& output, const ModelConfig& config, const WeightFiles& weights, const rlhf::CheckpointNotes& notes,
+                       const MemoryCaps& caps) {
+  StoredModel stored(config, weights.head(), 1, caps);
   weights.read(stored.store());
   rlhf::ModelCard card;
   card.config = config;
@@ -100,6 +101,8 @@ int import_command(const std::vector<std::string>& arguments) {
   table.add("tokenizer", tokenizer_name, "'auto': the one in the folder, if there is one; 'none'; or a tokenizer file or folder");
   table.add("tokenizer-pattern", pattern, "how a tiktoken file cuts texts into words, where it does not show it; empty: it does",
             one_of({"", "r50k", "p50k", "cl100k", "o200k", "llama3", "qwen"}));
+  CapWords memory;
+  memory.declare(table);
   text.declare(table);
   ChatOptions chat;
   chat.declare(table);
@@ -147,7 +150,7 @@ int import_command(const std::vector<std::string>& arguments) {
   ends += add_end_of_answer(notes.text, tokenizer.get());
   const WeightFiles weights(source);
   source.config.stored = weights.stored();
-  fmt::print("{}: {}; {}\n", output, save_model(output, source.config, weights, notes),
+  fmt::print("{}: {}; {}\n", output, save_model(output, source.config, weights, notes, memory.caps()),
              tokenizer ? fmt::format("tokenizer {} with {} tokens", tokenizer->kind(), tokenizer->vocabulary())
                        : "no tokenizer, so prompts are given as --prompt-ids");
   if (tokenizer && tokenizer->vocabulary() < source.config.vocabulary)

@@ -5,22 +5,24 @@
 
 namespace collimate {
 
-/// The weights of one model in the memory of this process, to be filled or read; nothing is computed with them.
+/// The weights of one model in host memory, to be filled or read; nothing is computed with them, and no room on a device is needed.
 class StoredModel {
  public:
-  StoredModel(const ModelConfig& config, Head head, int shards)
+  StoredModel(const ModelConfig& config, Head head, int shards, const MemoryCaps& caps = {})
       : device_(make_device()),
         plan_(*device_),
-        transformer_(config, head, Division{.shards = shards}, plan_),
-        store_("model", transformer_.layout(), plan_, Division{.shards = shards}) {
-    plan_.commit();
+        transformer_(config, head, division(shards), plan_, {}, {}, 1),
+        store_("model", transformer_.layout(), plan_, division(shards), {.windows = &no_windows_}) {
+    plan_.commit(caps);
     store_.clear();
   }
   ParameterStore& store() { return store_; }
 
  private:
+  static Division division(int shards) { return {.shards = shards, .host = {.values = 1}}; }
   std::unique_ptr<Device> device_;
   MemoryPlan plan_;
+  Windows no_windows_{plan_, ""};  // nothing is fetched
   Transformer transformer_;
   ParameterStore store_;
 };

@@ -55,7 +55,7 @@ class TrafficFormulas {
 
   Part head_units() const { return layout_.units_of(config_.tied ? 0 : final_chunk() + 1); }
   /// Whether a head goes over its table unit by unit, all rows of a grain at once.
-  bool by_units() const { return division_.zero >= 2 && head_units().count > 1; }
+  bool by_units() const { return division_.zero >= 2 && ranks(Axis::data) > 1 && head_units().count > 1; }
 
   /// Reduced by parts and gathered, 2 (n - 1) / n; few bytes are sent to everybody at once.
   static std::int64_t all_reduced(std::int64_t bytes, std::int64_t width, int rank, int ranks) {

@@ -34,6 +34,25 @@ printf '%s\n' "${places[@]}"
 train 1 other --restart=replace "${short[@]}" --placement.layout=auto --memory.device=100000
 refusal=3 refused memory.device
 
+# Commands that hold a model obey the caps: what the device has no room for rests on the host, and the answers are the same.
+run 1 generate --checkpoint one/checkpoints/ppo --prompt "What is the capital of France?" --seed 3 --samples 3
+must_end_with 0
+cp out.txt whole.txt
+fitted=0
+for cap in 900KiB 700KiB 500KiB 300KiB 200KiB; do
+  run 1 generate --checkpoint one/checkpoints/ppo --prompt "What is the capital of France?" --seed 3 --samples 3 --memory.device="$cap"
+  [ "$code" = 0 ] || { refusal=3 refused memory.device; break; }
+  cmp out.txt whole.txt || wrong "another answer with --memory.device=$cap"
+  fitted=$((fitted + 1))
+done
+[ $fitted -ge 1 ] && [ $fitted -le 4 ] || wrong "$fitted caps fit"
+run 1 export --checkpoint one/checkpoints/ppo --output exported --memory.device=1000
+must_end_with 0
+run 1 import --model exported --output imported --memory.device=1000
+must_end_with 0
+run 1 export --checkpoint one/checkpoints/ppo --output again --memory.host=1000
+refusal=3 refused memory.host
+
 # Each start with another placement, on another number of ranks.
 placements=("--strategy=zero2_cpu" "--placement.values=host:0.5 --placement.moments=host --placement.gradients=host" "--strategy=ddp" "--strategy=gemini_cpu"
   "--placement.moments=host:0.5 --placement.gradients=host:0.5 --params.zero=1" "--strategy=zero3" "--strategy=zero1_cpu")

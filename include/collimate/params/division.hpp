@@ -27,7 +27,7 @@ struct Division {
   bool ordered = true;  ///< false: numerics.mode = fast, sums in whatever order is quickest
   HostShares host = {};
 
-  const Placement& placement() const { return placements[zero]; }
+  const Placement& placement() const { return placements[ranks(Axis::data) == 1 ? 0 : zero]; }  ///< one replica shares with nobody
   Communicator& along(Axis axis) const;
   void agree(const std::function<void()>& step) const;  ///< agree_on over all ranks of the grid
   int ranks(Axis axis) const { return grid ? grid->shape().along(axis) : 1; }
