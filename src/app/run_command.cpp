@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <utility>
 
 #include "app/build_info.hpp"
 #include "app/command_line.hpp"
@@ -172,26 +173,58 @@ std::string scorers_without_use(const OptionTable& table, const Options& options
   return idle.empty() ? "" : fmt::format("with ppo.scorer = {} these options have no effect: {}; remove them, or choose another scorer", kind, idle);
 }
 
-// Checks the stages; where placements are to be chosen, with the first ones that fit: the optimizer's state goes to the host first, by eighths,
-// since it is used once a step, then parameters.
+// Checks the stages; where placements are to be chosen, with the least on the host that fits: the optimizer's state goes there first, since it is
+// used once a step, then parameters, by 64ths.
 std::string place_and_check(Session& session, rlhf::MachineOptions& machine, std::string& placed) {
   if (machine.layout != "auto") return rlhf::check_stages(session);
-  const auto place = [](double share) { return share == 0 ? "device" : share == 1 ? "host" : fmt::format("host:{}", share); };
+  constexpr int parts = 64, all = 2 * parts;
   const bool apart = machine.device_memory > 0 || !session.device.is_host();  // else the host has no more room than the device
   const std::vector<std::string> warnings = session.warnings;
-  for (int eighths = 0;; ++eighths) {
-    machine.moments = machine.gradients = place(std::min(eighths, 8) / 8.0);
-    machine.values = place(std::max(eighths - 8, 0) / 8.0);
+  std::string found;
+  const auto check = [&](int on_host) {
+    const auto place = [](int share) { return share == 0 ? "device" : share == parts ? "host" : fmt::format("host:{}", static_cast<double>(share) / parts); };
+    machine.moments = machine.gradients = place(std::min(on_host, parts));
+    machine.values = place(std::max(on_host - parts, 0));
     session.planned.clear();
+    session.planned_on_device = 0;
     session.warnings = warnings;
+    found = rlhf::check_stages(session);
+  };
+  const auto fits = [&](int on_host) {
     try {
-      const std::string found = rlhf::check_stages(session);
-      placed = fmt::format("placement.layout = auto: placement.values = {}, placement.moments and .gradients = {}", machine.values, machine.moments);
-      return found;
+      check(on_host);
+      return true;
     } catch (const AgreedError& error) {
-      if (error.code() != ExitCode::does_not_fit || !apart || eighths == 16) throw;
+      if (error.code() != ExitCode::does_not_fit || !apart || on_host == all) throw;
+      return false;
     }
+  };
+  if (int least = 0; !fits(least)) {
+    int most = all;
+    fits(most);
+    while (most - least > 1) (fits((least + most) / 2) ? most : least) = (least + most) / 2;
+    check(most);
   }
+  placed = fmt::format("placement.layout = auto: placement.values = {}, placement.moments and .gradients = {}", machine.values, machine.moments);
+  return found;
+}
+
+// The least device memory of any placement: with everything on the host.
+std::string floor_text(Session& session, rlhf::MachineOptions& machine) {
+  const rlhf::MachineOptions asked = machine;
+  const std::int64_t needed = std::exchange(session.planned_on_device, 0);
+  machine.values = machine.moments = machine.gradients = "host";
+  machine.device_memory = machine.host_memory = 0;
+  std::string text;
+  try {
+    rlhf::check_stages(session);
+    text = fmt::format("Device memory per rank: {} as placed; {} with everything on the host (placement.*), the least of any placement\n",
+                       human_bytes(needed), human_bytes(session.planned_on_device));
+  } catch (const AgreedError& error) {
+    if (error.code() != ExitCode::does_not_fit) throw;
+  }
+  machine = asked;
+  return text;
 }
 
 int run(World& world, const std::vector<std::string>& arguments, const ProcessScorer& process, const std::string& alone) {
@@ -247,7 +280,8 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   if (scorer && !scorer->remark().empty()) warnings.push_back(scorer->remark());
   warnings.insert(warnings.end(), session.warnings.begin(), session.warnings.end());
   if (options.run.check) {
-    log.info("{}\n{}\n{}{}{}", headline(build), cores_report(cores), placed, placed.empty() ? "" : "\n", found);
+    log.info("{}\n{}\n{}{}{}{}", headline(build), cores_report(cores), placed, placed.empty() ? "" : "\n", found,
+             session.planned.empty() ? "" : floor_text(session, options.machine));
     for (const std::string& warning : warnings) log.warning("{}", warning);
     agree_on(world.ranks(), [&] {
       if (world.rank() == 0) RunFolder::check(options.run.folder, existing, rlhf::learning_stages);

@@ -10,6 +10,7 @@ class Evaluator {
   explicit Evaluator(Session& session);
   std::string describe() const;  ///< prompts and memory lines
   std::size_t planned_bytes() const { return plan_.host_bytes(); }
+  std::size_t device_bytes() const { return plan_.planned_bytes(Memory::device); }
   void run();
 
  private:

@@ -38,6 +38,7 @@ class PpoTrainer {
   std::int64_t first_grains() const;  ///< of the first minibatch, where all its responses are as long as they may be
   std::vector<std::string> warnings() const;  ///< of the deck's values, to be said before the run
   std::size_t planned_bytes() const { return plan_.host_bytes(); }
+  std::size_t device_bytes() const { return plan_.planned_bytes(Memory::device); }
   void run();
   /// The models that learn; tests reach in here.
   Engine& actor() { return *actor_.engine; }

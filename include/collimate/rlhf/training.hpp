@@ -144,6 +144,7 @@ class BatchTrainer {
   virtual std::int64_t first_grains() const = 0;  ///< of the first step's batch
   std::vector<std::string> warnings() const;      ///< of the deck's values, to be said before the run
   std::size_t planned_bytes() const { return plan_.host_bytes(); }
+  std::size_t device_bytes() const { return plan_.planned_bytes(Memory::device); }
   void run();
 
  protected:
