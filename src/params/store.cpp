@@ -291,9 +291,10 @@ void ParameterStore::clear() {
     if (!tensor.device().is_host()) tensor.zero(tensor.device().stream());  // the host gives zeroed memory
 }
 
-void ParameterStore::initialise(std::uint64_t seed) {
+void ParameterStore::initialise(std::uint64_t seed, const std::function<bool(const Parameter&)>& wanted) {
   const RandomKey key(seed, Purpose::initialise);
   for (const Parameter& parameter : layout_.parameters()) {
+    if (wanted && !wanted(parameter)) continue;
     const std::uint32_t name = hash_of_name(parameter.name);
     const double deviation = parameter.initial.deviation;
     const float constant = static_cast<float>(parameter.initial.constant);

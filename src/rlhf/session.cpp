@@ -247,7 +247,7 @@ void check_lengths(const Session& session, const Dataset& data, const ModelConfi
 
 void load_source(const Session& session, const Source& source, Engine& engine) {
   const auto seed = static_cast<std::uint64_t>(session.options.run.seed);
-  if (engine.owns_store()) random_weights(engine.store(), source.card, seed);
+  if (engine.owns_store()) random_weights(engine.store(), source.card, seed, source.checkpoint.empty() ? RandomPart::all : RandomPart::head);
   if (engine.adapters()) random_weights(*engine.adapters(), source.card, seed);
   if (source.checkpoint.empty()) return;
   const SavedModels saved(source.checkpoint, session.options.lora.base);

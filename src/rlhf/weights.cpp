@@ -7,10 +7,12 @@
 
 namespace collimate::rlhf {
 
-void random_weights(ParameterStore& store, const ModelCard& card, std::uint64_t seed) {
-  store.initialise(seed);
+void random_weights(ParameterStore& store, const ModelCard& card, std::uint64_t seed, RandomPart part) {
+  const auto wanted = [&](const Parameter& parameter) { return part == RandomPart::all || is_head(parameter); };
+  store.initialise(seed, wanted);
   if (card.init_std == 0) return;
   for (const Parameter& parameter : store.layout().parameters()) {
+    if (!wanted(parameter)) continue;
     const std::string& name = parameter.name;
     if (parameter.initial.deviation == 0 || name.ends_with(".lora_a")) continue;
     const bool residual = name.ends_with(".output.weight") || name.ends_with(".down.weight");

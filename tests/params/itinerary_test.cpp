@@ -76,5 +76,46 @@ TEST(Windows, ALeasedUnitStaysAndOneMoreIsRefused) {
   EXPECT_EQ(one.fetched_blocks(), 3);
 }
 
+TEST(Windows, StoresThatShareThemForgetWhatTheOtherHad) {
+  const auto device = make_dry_device();
+  MemoryPlan plan(*device);
+  Windows shared(plan, "");
+  const Division division{.host = {.values = 1}};
+  ParameterStore one("one", Streamed::layout(), plan, division, {.windows = &shared}), two("two", Streamed::layout(), plan, division, {.windows = &shared});
+  const std::size_t before = plan.planned_bytes(Memory::device);
+  shared.reserve();
+  EXPECT_EQ(plan.planned_bytes(Memory::device) - before, 2 * 3 * 4096u) << "two windows for the largest unit of either";
+  plan.commit();
+  const auto fetched = [&] { return device->meter().fetched / 4096; };
+  { const Lease lease = one.fetch(1); }
+  { const Lease lease = one.fetch(1); }
+  EXPECT_EQ(fetched(), 2) << "it is still there";
+  { const Lease lease = two.fetch(1); }
+  EXPECT_EQ(fetched(), 4) << "the other store's unit of this number is another one";
+  { const Lease lease = one.fetch(1); }
+  EXPECT_EQ(fetched(), 6);
+  const Lease open = one.fetch(0);
+  EXPECT_THROW(two.fetch(0), Error) << "used by both at once";
+}
+
+TEST(Windows, AShareOnTheHostIsTheLastUnits) {
+  const ParameterLayout layout = Streamed::layout();  // of 1, 2 and 3 blocks
+  const auto on_host = [&](double share) { return layout.last_units(share); };
+  EXPECT_EQ(on_host(0), (std::vector<bool>{false, false, false}));
+  EXPECT_EQ(on_host(0.01), (std::vector<bool>{false, false, true}));
+  EXPECT_EQ(on_host(0.5), (std::vector<bool>{false, false, true}));
+  EXPECT_EQ(on_host(0.51), (std::vector<bool>{false, true, true}));
+  EXPECT_EQ(on_host(0.9), (std::vector<bool>{true, true, true}));
+  EXPECT_EQ(on_host(1), (std::vector<bool>{true, true, true}));
+  const auto device = make_dry_device();
+  MemoryPlan plan(*device);
+  ParameterStore store("model", layout, plan, Division{.host = {.values = 0.5}});
+  plan.commit();
+  for (const int unit : {0, 1, 0}) { const Lease lease = store.fetch(unit); }
+  EXPECT_EQ(device->meter().fetched, 0) << "these rest on the device";
+  { const Lease lease = store.fetch(2); }
+  EXPECT_EQ(device->meter().fetched, 3 * 4096);
+}
+
 }  // namespace
 }  // namespace collimate

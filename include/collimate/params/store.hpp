@@ -90,8 +90,8 @@ class ParameterStore {
 
   /// Zeros what lasts: values with the padding between them, and moments. Once the plan is committed.
   void clear();
-  /// Fills the values by their Initial: element i of a parameter depends on (seed, its name, i) only.
-  void initialise(std::uint64_t seed);
+  /// Fills the values by their Initial: element i of a parameter depends on (seed, its name, i) only. wanted: which parameters; none: all.
+  void initialise(std::uint64_t seed, const std::function<bool(const Parameter&)>& wanted = {});
   /// Visits what this rank has of elements [begin, begin + count) of a flattened global parameter, as runs of memory. All replicas must
   /// do so between the same fetches.
   using Run = std::function<void(std::int64_t element, Tensor run)>;

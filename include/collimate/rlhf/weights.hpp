@@ -7,10 +7,15 @@
 
 namespace collimate::rlhf {
 
+enum class RandomPart {
+  all,
+  head  ///< what a checkpoint may lack: the rest is read from it
+};
+
 /// Fills a store with random weights. init_std 0: each matrix as its layers say, 1/sqrt(inputs). Otherwise as the families' own programs
 /// (transformers, GPT2PreTrainedModel): init_std everywhere, heads and tables too, but init_std / sqrt(2 layers) where a matrix writes
 /// into the residual stream (output, down). Adapters start as ever.
-void random_weights(ParameterStore& store, const ModelCard& card, std::uint64_t seed);
+void random_weights(ParameterStore& store, const ModelCard& card, std::uint64_t seed, RandomPart part = RandomPart::all);
 
 /// A hash of a model's parameters but those of its head, as text: equal for policies and reward models with the same blocks. Collective.
 std::string base_hash(const ParameterStore& store);
