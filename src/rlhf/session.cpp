@@ -61,11 +61,15 @@ void Session::check_fits(const MemoryPlan& plan) const {
   }
 }
 
-void Session::warn_of_idle_ranks(const std::string& stage, std::int64_t grains) const {
+std::string Session::idle_ranks(const std::string& stage, std::int64_t grains) const {
   const int all = data().size();
-  if (grains < all)
-    log.warning("{} of {} ranks have no work in {}: a batch has {} (micro-batches of batch.grain_tokens); lower it or raise the batch", all - grains, all,
-                stage, counted(grains, "grain"));
+  if (grains >= all) return "";
+  return fmt::format("{} of {} ranks have no work in {}: a batch has {} (micro-batches of batch.grain_tokens); lower it or raise the batch", all - grains,
+                     all, stage, counted(grains, "grain"));
+}
+
+void Session::warn_of_idle_ranks(const std::string& stage, std::int64_t grains) const {
+  if (const std::string idle = idle_ranks(stage, grains); !idle.empty()) log.warning("{}", idle);
 }
 
 RecomputePlan Session::recompute() const {

@@ -86,7 +86,8 @@ template <class Trainer>
 std::string check(Session& session, const std::string& stage) {
   const auto trainer = make<Trainer>(session);
   if constexpr (requires { trainer->first_grains(); })
-    if (session.options.run.check) session.warn_of_idle_ranks(stage, trainer->first_grains());
+    if (std::string idle = session.idle_ranks(stage, trainer->first_grains()); session.options.run.check && !idle.empty())
+      session.warnings.push_back(std::move(idle));
   if constexpr (requires { trainer->warnings(); })
     for (std::string& warning : trainer->warnings()) session.warnings.push_back(std::move(warning));
   std::string text = trainer->describe();

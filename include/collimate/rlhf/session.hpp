@@ -69,6 +69,7 @@ struct Session {
   [[noreturn]] void stop() const;  ///< ends the run with exit code 75; call it after a checkpoint
   void check_fits(const MemoryPlan& plan) const;  ///< throws does_not_fit, naming the options that lower the need
   /// Warns, at a stage's first step, of ranks that have no grain to compute.
+  std::string idle_ranks(const std::string& stage, std::int64_t grains) const;  ///< a warning, or ""
   void warn_of_idle_ranks(const std::string& stage, std::int64_t grains) const;
 };
 
