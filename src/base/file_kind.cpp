@@ -258,13 +258,13 @@ const Format* text_kind(std::string_view head, std::uint64_t size) {
 
 FileLook look_at(std::string_view head, std::uint64_t size, const std::string& path) {
   if (size == 0) return shown(empty_file, path);
+  if (begins_as_safetensors(head, size)) return shown(safetensors, path);  // first: the length in front may look like any signature
   const Format* text = text_kind(head, size);
   const bool readable = text == &plain_text || text == &json_text;
   for (const Signature& signature : signatures)
     if (holds(head, signature.offset, signature.bytes) && (!readable || !begins_words(signature)))
       return shown(signature.format == &zip ? zip_content(head) : *signature.format, path);
   if (begins_as_arrow_stream(head)) return shown(arrow, path);
-  if (begins_as_safetensors(head, size)) return shown(safetensors, path);
   if (const Format* wide = wide_text(head)) return shown(*wide, path);
   return text ? shown(*text, path) : FileLook{};
 }
