@@ -209,7 +209,7 @@ std::string place_and_check(Session& session, rlhf::MachineOptions& machine, std
   return found;
 }
 
-// The least device memory of any placement: with everything on the host.
+// The device memory as placed, and what is left of it with everything on the host.
 std::string floor_text(Session& session, rlhf::MachineOptions& machine) {
   const rlhf::MachineOptions asked = machine;
   const std::int64_t needed = std::exchange(session.planned_on_device, 0);
@@ -218,7 +218,7 @@ std::string floor_text(Session& session, rlhf::MachineOptions& machine) {
   std::string text;
   try {
     rlhf::check_stages(session);
-    text = fmt::format("Device memory per rank: {} as placed; {} with everything on the host (placement.*), the least of any placement\n",
+    text = fmt::format("Device memory per rank: {} as placed, {} with everything on the host (placement.*)\n",
                        human_bytes(needed), human_bytes(session.planned_on_device));
   } catch (const AgreedError& error) {
     if (error.code() != ExitCode::does_not_fit) throw;

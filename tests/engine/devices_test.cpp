@@ -64,6 +64,40 @@ TEST(Sweeps, ATableOfSeveralUnitsToo) {
     }
 }
 
+// The other tests compare units with units; this one asks the function itself.
+TEST(Sweeps, GradientsOverSeveralUnitsAgreeWithDifferences) {
+  const ModelConfig config = with_large_vocabulary(small_llama());
+  const HandGrain grain(some_sequences(config.vocabulary, {9, 7}));
+  const auto rows = static_cast<std::int64_t>(grain.tokens.size());
+  for (const Sweeps sweeps : {Sweeps::once, Sweeps::twice}) {
+    OneEngine one(config, Head::policy, 1, {.rows = rows, .most_grains = 1, .sweeps = sweeps});
+    ParameterStore& store = one.engine.store();
+    const auto objective = [&] {
+      std::vector<float> logprob(rows), entropy(rows);
+      one.engine.score(grain.view(), 1, logprob, entropy);
+      double sum = 0;
+      for (const float x : logprob) sum += x;
+      return sum;
+    };
+    one.engine.begin_step(1);
+    one.engine.forward_backward(grain.view(), 1, {}, [](auto, auto, auto, auto dlogprob, auto) { std::ranges::fill(dlogprob, 1.0f); });
+    one.engine.finish_step();
+    for (std::int64_t i = 0; i < config.width; i += 5) {
+      const std::string name = "final_norm.gain";
+      float gradient = 0, value = 0;
+      store.read(Kind::gradient, name, i, {&gradient, 1});
+      store.read(Kind::value, name, i, {&value, 1});
+      const auto with = [&](float x) {
+        store.write(Kind::value, name, i, {&x, 1});
+        return objective();
+      };
+      const double difference = (with(value + 0.02f) - with(value - 0.02f)) / 0.04;
+      with(value);
+      EXPECT_NEAR(gradient, difference, 0.02 * std::abs(difference) + 0.002) << i;
+    }
+  }
+}
+
 /// Two optimizer steps, between which nobody looks at values: the hash of the values afterwards, or an error.
 std::string two_steps(Device& device, const HostShares& host, const ModelConfig& config = small_llama()) {
   MemoryPlan plan(device);
