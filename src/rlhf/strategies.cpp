@@ -9,6 +9,11 @@
 namespace collimate::rlhf {
 namespace {
 
+struct Strategy {
+  std::string name;
+  std::int64_t zero;          // params.zero
+  std::string values, state;  // placement.values; placement.moments and placement.gradients
+};
 const std::vector<Strategy> strategies = {{"ddp", 0, "device", "device"},      {"zero1", 1, "device", "device"},
                                           {"zero2", 2, "device", "device"},    {"zero3", 3, "device", "device"},
                                           {"gemini", 3, "device", "device"},   {"zero1_cpu", 1, "device", "host"},

@@ -17,9 +17,9 @@ struct Learned {
   bool operator==(const Learned&) const = default;
 };
 
-Learned learn(const ModelConfig& config, int shards, Sweeps sweeps, const HandGrain& grain) {
+Learned learn(const ModelConfig& config, int shards, Sweeps sweeps, const HandGrain& grain, const HostShares& host = {}) {
   const auto rows = static_cast<std::int64_t>(grain.tokens.size());
-  OneEngine one(config, Head::policy, shards, {.rows = rows, .most_grains = 1, .sweeps = sweeps});
+  OneEngine one(config, Head::policy, Division{.shards = shards, .host = host}, {.rows = rows, .most_grains = 1, .sweeps = sweeps});
   Learned learned{std::vector<float>(rows), std::vector<float>(rows), {}};
   one.engine.begin_step(1);
   one.engine.forward_backward(grain.view(), 0.7f, {}, [&](std::int64_t first, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
@@ -62,6 +62,16 @@ TEST(Sweeps, ATableOfSeveralUnitsToo) {
       const HandGrain grain(some_sequences(config.vocabulary, {39, 40, 2, 33, 40, 40, 21, 40, 40, 17, 40, 40, 3, 40}));
       EXPECT_EQ(learn(config, shards, Sweeps::once, grain), learn(config, shards, Sweeps::twice, grain)) << config.family << ", " << shards << " shards";
     }
+}
+
+// Embeddings are looked up on the host in pieces of 256 rows.
+TEST(Sweeps, AGrainOfSeveralPiecesFromTheHostToo) {
+  for (const ModelConfig& config : {with_large_vocabulary(small_llama()), small_gpt2()}) {
+    const HandGrain grain(some_sequences(config.vocabulary, {39, 40, 2, 33, 40, 40, 21, 40, 40, 17, 40, 40, 3, 40}));
+    EXPECT_GT(grain.tokens.size(), 400u);
+    for (const HostShares& host : {HostShares{1, 1}, HostShares{0, 1}})
+      EXPECT_EQ(learn(config, 2, Sweeps::once, grain), learn(config, 2, Sweeps::once, grain, host)) << config.family;
+  }
 }
 
 // The other tests compare units with units; this one asks the function itself.

@@ -5,12 +5,7 @@
 
 namespace collimate::rlhf {
 
-/// One word for a ZeRO stage and a placement, as RLHF scripts for Colossal-AI use it.
-struct Strategy {
-  std::string name;
-  std::int64_t zero;            ///< params.zero
-  std::string values, state;    ///< placement.values; placement.moments and placement.gradients
-};
+// One word for a ZeRO stage and a placement, as RLHF scripts for Colossal-AI use it.
 
 /// What --help says of each word.
 std::string strategies_text();
