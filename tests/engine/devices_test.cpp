@@ -4,7 +4,10 @@
 
 #include "collimate/device/dry_device.hpp"
 #include "collimate/device/strict_device.hpp"
+#include "collimate/kernels/attention.hpp"
+#include "collimate/kernels/embedding.hpp"
 #include "collimate/optim/optimizer.hpp"
+#include "support/numbers.hpp"
 #include "support/small_model.hpp"
 
 namespace collimate::test {
@@ -161,6 +164,38 @@ TEST(StrictDevice, EveryEventOfAStepFromTheHostMatters) {
     std::printf("%s: %d of %d seen; not:%s\n", name, seen, asked, unseen.c_str());
     EXPECT_GE(seen, kind == Fault::Kind::finish ? 2 : kind == Fault::Kind::wait ? asked / 3 : asked / 2) << name << ", not seen:" << unseen;
   }
+}
+
+// Tokens that nobody wrote, and positions that are other than the host's: named before the kernel reads them.
+TEST(StrictDevice, AWrongIndexIsAnErrorInWords) {
+  const auto device = make_strict_device();
+  Stream& stream = device->stream();
+  const Buffer memory(*device, 3 * 4096, Memory::device);
+  Arena arena(Tensor(memory.data(), DType::u8, {3 * 4096}, *device));
+  const Tensor y = arena.take({2, 8}), qkv = arena.take({2, 24}), table = arena.take({4, 8}), index = arena.take({2}, DType::i32);
+  const auto message = [&](const auto& work) -> std::string {
+    try {
+      work();
+      stream.wait();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  y.zero(stream);
+  table.zero(stream);
+  qkv.zero(stream);
+  const auto add = [&] { kernels::embedding_add(y, table, index, stream); };
+  EXPECT_NE(message(add).find("an index that nobody has written"), std::string::npos) << message(add);
+  const std::vector<std::int32_t> right = {1, 3}, wrong = {1, 2};
+  test::set_numbers(index, wrong);
+  EXPECT_EQ(message(add), "no error");
+  const kernels::Heads heads{.query = 1, .key_value = 1, .size = 8};
+  const auto rotate = [&](const std::vector<std::int32_t>& host) {
+    return message([&] { kernels::rotary(qkv, {host, index}, table, heads, false, stream); });
+  };
+  EXPECT_EQ(rotate(wrong), "no error");
+  EXPECT_NE(rotate(right).find("an index that is not the host's"), std::string::npos) << rotate(right);
 }
 
 TEST(StrictDevice, TablesStreamInUnits) {
