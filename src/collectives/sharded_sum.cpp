@@ -1,6 +1,7 @@
 #include "collimate/collectives/sharded_sum.hpp"
 
 #include <algorithm>
+#include <bit>
 
 #include "collimate/collectives/shares.hpp"
 #include "collimate/kernels/elementwise.hpp"
@@ -16,7 +17,7 @@ ShardedSum::ShardedSum(MemoryPlan& plan, const std::string& name, std::vector<Ra
     elements_ += owned;
     scratch_elements_ = std::max(scratch_elements_, owned * ranks);
   }
-  levels_ = ordered ? OrderedSum::buffers_needed(most_grains, 1) : 1;
+  levels_ = ordered ? std::bit_width(static_cast<std::uint64_t>(std::max<std::int64_t>(1, most_grains))) : 1;
   slot_ = plan.reserve(name + " sums", {levels_, elements_}, DType::f32, Lifetime::update, memory);
   scratch_ = plan.reserve(name + " exchange", {scratch_elements_}, DType::f32, Lifetime::update, memory);
 }

@@ -16,7 +16,7 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
       transformer_(config, head, division, workspace.plan(), use.recompute, use.lora, std::max(use.rows, use.capacity)),
       store_(use.frozen) {
   if (!store_) {
-    const StoreUse own{use.lora.on() ? 0 : use.most_grains, use.slots > 0, &workspace.windows()};
+    const StoreUse own{use.lora.on() ? 0 : use.most_grains, use.group, use.slots > 0, &workspace.windows()};
     own_ = std::make_unique<ParameterStore>(name, transformer_.layout(), workspace.plan(), division, own);
     store_ = own_.get();
   }
@@ -24,7 +24,7 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
     Division with_state = division;  // adapters rest where they are stepped
     with_state.host.values = division.host.state;
     adapters_ = std::make_unique<ParameterStore>(name + " adapters", transformer_.adapter_layout(), workspace.plan(), with_state,
-                                                 StoreUse{use.most_grains, use.slots > 0, &workspace.adapter_windows()});
+                                                 StoreUse{use.most_grains, use.group, use.slots > 0, &workspace.adapter_windows()});
   }
   scoring_ = transformer_.forward_route();
   backward_ = transformer_.backward_route();
@@ -77,14 +77,23 @@ Engine::GrainBuffers Engine::take_grain(Arena& arena, std::int64_t rows) const {
 
 Engine::Learn Engine::take_learn(Arena& arena) const {
   Learn learn;
-  const int flights = static_cast<int>(std::min<std::int64_t>(grains_in_flight(division_.stage(), division_.stages()), use_.most_grains));
-  for (int i = 0; i < flights; ++i) {
-    InFlight& flight = learn.flights.emplace_back();
-    flight.buffers = take_grain(arena, use_.rows);
-    flight.activations = transformer_.take(arena, use_.rows, Transformer::Keep::all, i ? &learn.flights[0].activations : nullptr);
+  const std::int64_t width = transformer_.config().width;
+  const int replicas = division_.ranks(Axis::data);
+  const std::int64_t run = (use_.most_grains + replicas - 1) / replicas, group = group_of(run);
+  const auto flights = std::min<std::int64_t>(groups_in_flight(division_.stage(), division_.stages()), (run + group - 1) / group);
+  learn.sent.resize(static_cast<std::size_t>(group));
+  for (std::int64_t f = 0; f < flights; ++f) {
+    Group& flight = learn.flights.emplace_back();
+    for (std::int64_t g = 0; g < group; ++g) {
+      const Activations* first = f + g == 0 ? nullptr : &learn.flights[0][0].activations;
+      GrainBuffers buffers = take_grain(arena, use_.rows);
+      Activations activations = transformer_.take(arena, use_.rows, Transformer::Keep::all, first);
+      if (first) activations.gradient = f ? learn.flights[0][g].activations.gradient : arena.take({use_.rows, width});
+      flight.push_back({std::move(buffers), std::move(activations), {}, {}});
+    }
   }
-  learn.dhidden = arena.take({use_.rows, transformer_.config().width});
-  if (policy_) learn.head = policy_->take(arena, use_.rows, Transformer::Keep::all);
+  for (std::int64_t g = 0; g < group; ++g) learn.dhidden.push_back(arena.take({use_.rows, width}));
+  if (policy_) learn.head = policy_->take(arena, group, use_.rows, Transformer::Keep::all);
   if (value_) {
     learn.values = arena.take({use_.rows});
     learn.dvalues = arena.take({use_.rows});
@@ -95,9 +104,12 @@ Engine::Learn Engine::take_learn(Arena& arena) const {
 
 Engine::Score Engine::take_score(Arena& arena) const {
   Score score;
-  score.grain = take_grain(arena, use_.rows);
-  score.activations = transformer_.take(arena, use_.rows, Transformer::Keep::nothing);
-  if (policy_) score.head = policy_->take(arena, use_.rows, Transformer::Keep::nothing);
+  for (std::int64_t g = 0; g < use_.group; ++g) {
+    GrainBuffers buffers = take_grain(arena, use_.rows);
+    Activations activations = transformer_.take(arena, use_.rows, Transformer::Keep::nothing, g ? &score.grains[0].activations : nullptr);
+    score.grains.push_back({std::move(buffers), std::move(activations), {}, {}});
+  }
+  if (policy_) score.head = policy_->take(arena, use_.group, use_.rows, Transformer::Keep::nothing);
   if (value_) score.values = arena.take({use_.rows});
   return score;
 }
@@ -175,47 +187,65 @@ void Engine::forget_routes() {
   if (adapters_) adapters_->itinerary().clear();
 }
 
-void Engine::score_all(std::span<const Grain> all, const std::function<void(std::size_t, const Grain&, Tensor)>& head) {
-  const std::vector<Grain> grains = checked(all);
-  forget_routes();
-  for (std::size_t g = 0; g < grains.size(); ++g) announce(scoring_);
+/// This stage's part of the forward of a group.
+void Engine::forward(Group& flight, std::span<const Grain> grains, const Dropout& dropout) {
+  std::vector<Transformer::Grain> group;
   for (std::size_t g = 0; g < grains.size(); ++g) {
-    const GrainView view = upload(score_.grain, grains[g]);
-    const std::int64_t rows = view.rows();
-    score_.sent.reset();  // what was sent may lie where the next one comes
-    if (rows && !division_.first_stage()) receive_stage(score_.activations.x[0].slice(0, rows), division_.stage() - 1);
-    const Tensor out = transformer_.forward(score_.activations, weights(), {.stream = *stream_, .grain = view});
-    if (division_.last_stage())
-      head(g, grains[g], out);
-    else if (rows)
-      score_.sent = send_stage(out, division_.stage() + 1);
+    InFlight& grain = flight[g];
+    grain.sent.reset();  // what was sent may lie where the next one comes
+    grain.view = upload(grain.buffers, grains[g]);
+    const std::int64_t rows = grain.view.rows();
+    if (rows && !division_.first_stage()) receive_stage(grain.activations.x[0].slice(0, rows), division_.stage() - 1);
+    group.push_back({grain.activations, learning_pass(grain.view, dropout)});
   }
-  score_.sent.reset();
+  transformer_.forward(group, weights());
+  if (division_.last_stage()) return;
+  for (std::size_t g = 0; g < grains.size(); ++g)
+    if (const std::int64_t rows = flight[g].view.rows()) flight[g].sent = send_stage(transformer_.output(flight[g].activations, rows), division_.stage() + 1);
+}
+
+std::vector<PolicyHead::Grain> Engine::head_grains(const Group& flight, std::span<const Grain> grains) const {
+  std::vector<PolicyHead::Grain> group;
+  for (std::size_t g = 0; g < grains.size(); ++g)
+    group.push_back({transformer_.output(flight[g].activations, flight[g].view.rows()), grains[g].targets});
+  return group;
+}
+
+void Engine::score_all(std::span<const Grain> all, const GroupHead& head) {
+  const std::vector<Grain> grains = checked(all);
+  const std::size_t most = score_.grains.size();
+  forget_routes();
+  for (std::size_t first = 0; first < grains.size(); first += most) announce(scoring_);
+  for (std::size_t first = 0; first < grains.size(); first += most) {
+    const auto group = std::span(grains).subspan(first, std::min(most, grains.size() - first));
+    forward(score_.grains, group, {});
+    if (division_.last_stage()) head(first, head_grains(score_.grains, group));
+  }
+  for (InFlight& grain : score_.grains) grain.sent.reset();
   tell();
 }
 
 void Engine::score(std::span<const Grain> grains, float temperature, const EachScored& each) {
   ensure(transformer_.head() == Head::policy, "model {} has another head", store_->model());
-  std::vector<float> logprob, entropy;
-  score_all(grains, [&](std::size_t g, const Grain& grain, Tensor hidden) {
-    logprob.resize(grain.tokens.size());
-    entropy.resize(grain.tokens.size());
-    policy_->score(hidden, grain.targets, temperature, score_.head, *store_, *stream_, logprob, entropy);
-    if (!grain.tokens.empty()) each(g, logprob, entropy);
+  score_all(grains, [&](std::size_t first, std::span<const PolicyHead::Grain> group) {
+    policy_->score(group, temperature, score_.head, *store_, *stream_,
+                   [&](std::size_t g, auto logprob, auto entropy) { each(first + g, logprob, entropy); });
   });
 }
 
 void Engine::values(std::span<const Grain> grains, const EachValued& each) {
   ensure(transformer_.head() == Head::value, "model {} has another head", store_->model());
   std::vector<float> values;
-  score_all(grains, [&](std::size_t g, const Grain& grain, Tensor hidden) {
+  score_all(grains, [&](std::size_t first, std::span<const PolicyHead::Grain> group) {
     const Lease lease = fetch_value_head();
-    values.resize(grain.tokens.size());
-    if (grain.tokens.empty()) return;
-    const Tensor out = score_.values.slice(0, hidden[0]);
-    value_->forward(out, hidden, lease, *stream_);
-    staging().get(values, out, *stream_);
-    each(g, values);
+    for (std::size_t g = 0; g < group.size(); ++g) {
+      values.resize(group[g].targets.size());
+      if (values.empty()) continue;
+      const Tensor out = score_.values.slice(0, std::ssize(values));
+      value_->forward(out, group[g].hidden, lease, *stream_);
+      staging().get(values, out, *stream_);
+      each(first + g, values);
+    }
   });
 }
 
@@ -240,76 +270,74 @@ Pass Engine::learning_pass(const GrainView& grain, const Dropout& dropout) {
           .key = RandomKey(seed, Purpose::dropout)};
 }
 
-void Engine::train_forward(InFlight& flight, const Grain& grain, const Dropout& dropout) {
-  flight.view = upload(flight.buffers, grain);
-  const std::int64_t rows = flight.view.rows();
-  flight.sent.reset();
-  if (rows && !division_.first_stage()) receive_stage(flight.activations.x[0].slice(0, rows), division_.stage() - 1);
-  const Tensor out = transformer_.forward(flight.activations, weights(), learning_pass(flight.view, dropout));
-  if (rows && !division_.last_stage()) flight.sent = send_stage(out, division_.stage() + 1);
-}
-
-void Engine::train_backward(InFlight& flight, std::size_t index, const Grain& grain, const Dropout& dropout,
-                            const std::function<void(std::size_t, const Grain&, Tensor, Tensor)>& head) {
-  const std::int64_t rows = flight.view.rows();
-  const Tensor dhidden = learn_.dhidden.slice(0, rows), gradient = flight.activations.gradient.slice(0, rows);
-  learning().open_grain(rows > 0);
-  learn_.sent.reset();
-  if (division_.last_stage()) {
-    head(index, grain, dhidden, flight.activations.final_norm.y.slice(0, rows));
-  } else if (rows) {
-    receive_stage(gradient, division_.stage() + 1);
+void Engine::train_backward(Group& flight, std::size_t first, std::span<const Grain> grains, const Dropout& dropout, const GroupHead& head) {
+  std::vector<PolicyHead::Grain> of_head = head_grains(flight, grains);
+  std::vector<Transformer::Grain> group;
+  for (std::size_t g = 0; g < grains.size(); ++g) {
+    const std::int64_t rows = flight[g].view.rows();
+    learn_.sent[g].reset();
+    of_head[g].dhidden = learn_.dhidden[g].slice(0, rows);
+    group.push_back({flight[g].activations, learning_pass(flight[g].view, dropout), of_head[g].dhidden});
+    if (rows && !division_.last_stage()) receive_stage(flight[g].activations.gradient.slice(0, rows), division_.stage() + 1);
   }
-  transformer_.backward(dhidden, flight.activations, weights(), learning_pass(flight.view, dropout));
-  if (rows && !division_.first_stage()) learn_.sent = send_stage(gradient, division_.stage() - 1);
-  learning().close_grain();
+  if (division_.last_stage()) head(first, of_head);
+  transformer_.backward(group, weights());
+  if (division_.first_stage()) return;
+  for (std::size_t g = 0; g < grains.size(); ++g)
+    if (const std::int64_t rows = flight[g].view.rows()) learn_.sent[g] = send_stage(flight[g].activations.gradient.slice(0, rows), division_.stage() - 1);
 }
 
-void Engine::train(std::span<const Grain> all, const Dropout& dropout,
-                   const std::function<void(std::size_t, const Grain&, Tensor, Tensor)>& head) {
+void Engine::train(std::span<const Grain> all, const Dropout& dropout, const GroupHead& head) {
   ensure(learning().learns(), "model {} was not planned to learn", store_->model());
   const std::vector<Grain> grains = checked(all);
-  const auto actions = one_forward_one_backward(division_.stage(), division_.stages(), static_cast<int>(grains.size()));
+  const std::size_t most = learn_.dhidden.size();
+  const auto actions = one_forward_one_backward(division_.stage(), division_.stages(), static_cast<int>((grains.size() + most - 1) / most));
   forget_routes();
   for (const Action& action : actions) announce(action.forward ? transformer_.forward_route() : backward_);
   for (const Action& action : actions) {
-    const auto g = static_cast<std::size_t>(action.grain);
-    InFlight& flight = learn_.flights[g % learn_.flights.size()];
+    const std::size_t first = static_cast<std::size_t>(action.group) * most;
+    const auto group = std::span(grains).subspan(first, std::min(most, grains.size() - first));
+    Group& flight = learn_.flights[static_cast<std::size_t>(action.group) % learn_.flights.size()];
     if (action.forward)
-      train_forward(flight, grains[g], dropout);
+      forward(flight, group, dropout);
     else
-      train_backward(flight, g, grains[g], dropout, head);
+      train_backward(flight, first, group, dropout, head);
   }
-  learn_.sent.reset();
-  for (InFlight& flight : learn_.flights) flight.sent.reset();
+  for (auto& sent : learn_.sent) sent.reset();
+  for (Group& flight : learn_.flights)
+    for (InFlight& grain : flight) grain.sent.reset();
   tell();
 }
 
 void Engine::forward_backward(std::span<const Grain> grains, float temperature, const Dropout& dropout, const GrainTokenLoss& loss) {
   ensure(transformer_.head() == Head::policy, "model {} has another head", store_->model());
-  train(grains, dropout, [&](std::size_t g, const Grain& grain, Tensor dhidden, Tensor hidden) {
-    policy_->forward_backward(dhidden, hidden, grain.targets, temperature, learn_.head, *store_, *stream_,
-                              [&](std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
-                                loss(g, row, logprob, entropy, dlogprob, dentropy);
+  train(grains, dropout, [&](std::size_t first, std::span<const PolicyHead::Grain> group) {
+    policy_->forward_backward(group, temperature, learn_.head, *store_, *stream_,
+                              [&](std::size_t g, std::int64_t row, auto logprob, auto entropy, auto dlogprob, auto dentropy) {
+                                loss(first + g, row, logprob, entropy, dlogprob, dentropy);
                               });
   });
 }
 
 void Engine::forward_backward(std::span<const Grain> grains, const Dropout& dropout, const GrainValueLoss& loss) {
   ensure(transformer_.head() == Head::value, "model {} has another head", store_->model());
-  train(grains, dropout, [&](std::size_t g, const Grain& grain, Tensor dhidden, Tensor hidden) {
-    const Lease lease = fetch_value_head();
-    if (!grain.tokens.empty()) {
-      const Tensor values = learn_.values.slice(0, hidden[0]), dvalues = learn_.dvalues.slice(0, hidden[0]);
-      value_->forward(values, hidden, lease, *stream_);
-      const auto host = std::span(learn_.host_values).first(grain.tokens.size()), gradient = std::span(learn_.host_dvalues).first(grain.tokens.size());
-      staging().get(host, values, *stream_);
-      std::ranges::fill(gradient, 0.0f);
-      loss(g, host, gradient);
-      staging().put(dvalues, std::span<const float>(gradient), *stream_);
-      value_->backward(dhidden, dvalues, hidden, lease, *stream_);
+  train(grains, dropout, [&](std::size_t first, std::span<const PolicyHead::Grain> group) {
+    Lease lease = fetch_value_head();
+    ParameterStore& store = transformer_.head_store(weights());
+    for (std::size_t g = 0; g < group.size(); ++g) {
+      if (const std::size_t rows = group[g].targets.size()) {
+        const Tensor hidden = group[g].hidden, values = learn_.values.slice(0, hidden[0]), dvalues = learn_.dvalues.slice(0, hidden[0]);
+        value_->forward(values, hidden, lease, *stream_);
+        const auto host = std::span(learn_.host_values).first(rows), gradient = std::span(learn_.host_dvalues).first(rows);
+        staging().get(host, values, *stream_);
+        std::ranges::fill(gradient, 0.0f);
+        loss(first + g, host, gradient);
+        staging().put(dvalues, std::span<const float>(gradient), *stream_);
+        lease.gradient = store.gradient(value_head_unit()).gradient;
+        value_->backward(group[g].dhidden, dvalues, hidden, lease, *stream_);
+      }
+      store.reduce(value_head_unit());
     }
-    transformer_.head_store(weights()).reduce(value_head_unit());
   });
 }
 
@@ -328,8 +356,10 @@ std::vector<float> Engine::logits(const Grain& grain) {
   ensure(policy_.has_value(), "model {} has another head", store_->model());
   check(grain);
   forget_routes();
-  const GrainView view = upload(score_.grain, grain);
-  const Tensor hidden = transformer_.forward(score_.activations, weights(), {.stream = *stream_, .grain = view});
+  InFlight& one = score_.grains[0];
+  forward(score_.grains, {&grain, 1}, {});
+  const GrainView& view = one.view;
+  const Tensor hidden = transformer_.output(one.activations, view.rows());
   std::vector<float> out(view.rows() * transformer_.config().vocabulary);
   policy_->logits(hidden, score_.head, *store_, *stream_, out);
   return out;

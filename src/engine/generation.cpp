@@ -27,13 +27,13 @@ Engine::Generate Engine::take_generate(Arena& arena) const {
   return g;
 }
 
-// A group's next work: prompts that fit into one grain, or one token more for all of its active sequences.
+// The next work of some sequences: prompts that fit into one grain, or one token more for all of its active sequences.
 //
 // Stages work on the groups in turn, so that each has something to do while the tokens of a group's last work are drawn at the end of the
 // pipeline and come back. All ranks of a replica keep the same books, because they learn the same tokens.
-class Engine::Group {
+class Engine::Sequences {
  public:
-  Group(std::size_t next, std::size_t end, std::int32_t first_slot, std::int32_t slots) : next_(next), end_(end), slots_(slots) {
+  Sequences(std::size_t next, std::size_t end, std::int32_t first_slot, std::int32_t slots) : next_(next), end_(end), slots_(slots) {
     for (std::int32_t slot = first_slot + slots; slot-- > first_slot;) free_.push_back(slot);
   }
   bool done() const { return next_ == end_ && admitted_.empty() && active_.empty(); }
@@ -153,9 +153,9 @@ void Engine::prefill(std::span<const Active> work, std::span<const Prompt> promp
   const kernels::Ragged at{slots, generate_.slots.slice(0, count)};
   staging().put(at.device, slots, *stream_);
   if (!division_.first_stage()) receive_stage(generate_.activations.x[0].slice(0, view.rows()), division_.stage() - 1);
-  const Tensor hidden =
-      transformer_.forward(generate_.activations, weights(),
-                           {.stream = *stream_, .grain = view, .cache = &generate_.cache, .slots = at});
+  const Transformer::Grain grain{generate_.activations, {.stream = *stream_, .grain = view, .cache = &generate_.cache, .slots = at}};
+  transformer_.forward({&grain, 1}, weights());
+  const Tensor hidden = transformer_.output(generate_.activations, view.rows());
   if (!division_.last_stage()) {
     generate_.sent = send_stage(hidden, division_.stage() + 1);
     return;
@@ -187,7 +187,7 @@ void Engine::decode(std::span<Active> work) {
 }
 
 // The last stage tells the others what it drew.
-void Engine::send_drawn(Group& group) {
+void Engine::send_drawn(Sequences& group) {
   const Tensor tokens = on_host(std::span(group.drawn), workspace_->plan().device());
   std::vector<Message> messages;
   for (int stage = 0; stage + 1 < division_.stages(); ++stage) messages.push_back({tokens, stage});
@@ -218,15 +218,15 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
   forget_routes();
   store_->hold_all();
   if (adapters_) adapters_->hold_all();
-  std::vector<Group> groups;
+  std::vector<Sequences> groups;
   const int count = static_cast<int>(std::min<std::int64_t>(division_.stages(), use_.slots));
   for (int g = 0; how.max_new > 0 && g < count; ++g) {
     const Part share = part_of(std::ssize(prompts), g, count), slots = part_of(use_.slots, g, count);
     groups.emplace_back(share.begin, share.begin + share.count, static_cast<std::int32_t>(slots.begin),
                         static_cast<std::int32_t>(slots.count));
   }
-  while (std::any_of(groups.begin(), groups.end(), [](const Group& group) { return !group.done() || group.waits(); }))
-    for (Group& group : groups) {
+  while (std::any_of(groups.begin(), groups.end(), [](const Sequences& group) { return !group.done() || group.waits(); }))
+    for (Sequences& group : groups) {
       if (group.waits()) {
         if (!division_.last_stage()) {
           const Tensor tokens = generate_.drawn.slice(0, std::ssize(group.work));

@@ -159,7 +159,6 @@ Activations Transformer::take(Arena& arena, std::int64_t rows, Keep keep, const 
   if (like) {
     a.again = like->again;
     a.scratch = like->scratch;
-    a.gradient = like->gradient;
   } else {
     if (again) a.again = blocks_[0].take(arena, rows);
     const ShardTree tree = shard_tree().with_exchange(arena, hidden.count());
@@ -228,59 +227,96 @@ BlockLease Transformer::fetch_block(const ModelWeights& weights, std::size_t i) 
   return {weights.own.fetch(block_unit(i)), weights.adapters ? weights.adapters->fetch(adapter_unit(i)) : Lease()};
 }
 
-Tensor Transformer::forward(const Activations& a, const ModelWeights& weights, const Pass& pass) const {
-  Stream& stream = pass.stream;
-  const std::int64_t rows = pass.grain.rows();
-  const bool all = a.blocks.size() == blocks_.size(), last = final_norm_.has_value();
-  const auto input = [&](std::size_t i) { return a.x[all ? i : i % 2].slice(0, rows); };
+Tensor Transformer::output(const Activations& a, std::int64_t rows) const {
+  if (final_norm_) return a.final_norm.y.slice(0, rows);
+  return a.x[a.blocks.size() == blocks_.size() ? blocks_.size() : blocks_.size() % 2].slice(0, rows);
+}
+
+std::vector<Embedding::Rows> Transformer::embedded(std::span<const Grain> group, bool gradients) const {
+  std::vector<Embedding::Rows> rows;
+  for (const Grain& grain : group) {
+    const Activations& a = grain.activations;
+    const GrainView& view = grain.pass.grain;
+    rows.push_back({(gradients ? a.gradient : a.x[0]).slice(0, view.rows()), view.tokens, view.positions});
+  }
+  return rows;
+}
+
+/// Dropout of the embedding's rows, in place.
+void Transformer::drop(const Embedding::Rows& rows, const Pass& pass) const {
+  if (pass.dropout > 0 && rows.x[0])
+    kernels::dropout(rows.x, rows.x, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions.device, 0, pass.stream);
+}
+
+void Transformer::forward(std::span<const Grain> group, const ModelWeights& weights) const {
+  if (group.empty()) return;
+  Stream& stream = group.front().pass.stream;
   if (division_.first_stage()) {
-    embedding_.forward(input(0), weights.own, pass.grain.tokens, pass.grain.positions, a.scratch.tree, stream);
-    if (pass.dropout > 0 && rows)
-      kernels::dropout(input(0), input(0), pass.dropout, pass.key, pass.grain.samples, pass.grain.positions.device, 0, stream);
+    const std::vector<Embedding::Rows> rows = embedded(group, false);
+    embedding_.forward(rows, weights.own, group.front().activations.scratch.tree, stream);
+    for (std::size_t g = 0; g < group.size(); ++g) drop(rows[g], group[g].pass);
   }
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const BlockLease lease = fetch_block(weights, i);
-    if (rows) blocks_[i].forward(input(i + 1), input(i), a.blocks[all ? i : 0], lease, a.scratch, rotary(), pass);
+    for (const auto& [a, pass, dhidden] : group) {
+      const std::int64_t rows = pass.grain.rows();
+      const bool all = a.blocks.size() == blocks_.size();
+      const auto x = [&](std::size_t block) { return a.x[all ? block : block % 2].slice(0, rows); };
+      if (rows) blocks_[i].forward(x(i + 1), x(i), a.blocks[all ? i : 0], lease, a.scratch, rotary(), pass);
+    }
   }
-  if (!last) return input(blocks_.size());
+  if (!final_norm_) return;
   const Lease lease = weights.own.fetch(unit(final_chunk()));
-  if (rows) final_norm_->forward(a.final_norm, input(blocks_.size()), lease, stream);
-  return a.final_norm.y.slice(0, rows);
+  for (const auto& [a, pass, dhidden] : group) {
+    const bool all = a.blocks.size() == blocks_.size();
+    const Tensor x = a.x[all ? blocks_.size() : blocks_.size() % 2].slice(0, pass.grain.rows());
+    if (x[0]) final_norm_->forward(a.final_norm, x, lease, stream);
+  }
 }
 
-void Transformer::backward(Tensor dhidden, const Activations& a, const ModelWeights& weights, const Pass& pass) const {
-  Stream& stream = pass.stream;
-  const std::int64_t rows = pass.grain.rows();
-  const Tensor gradient = a.gradient.slice(0, rows);
+void Transformer::backward(std::span<const Grain> group, const ModelWeights& weights) const {
+  if (group.empty()) return;
+  Stream& stream = group.front().pass.stream;
   if (final_norm_) {
-    const Lease lease = weights.own.fetch(unit(final_chunk()));
-    if (rows) {
-      gradient.zero(stream);
-      final_norm_->backward(gradient, dhidden, a.x.back().slice(0, rows), a.final_norm, lease, stream);
+    const int u = unit(final_chunk());
+    Lease lease = weights.own.fetch(u);
+    for (const auto& [a, pass, dhidden] : group) {
+      const std::int64_t rows = pass.grain.rows();
+      if (rows) {
+        const Tensor gradient = a.gradient.slice(0, rows);
+        lease.gradient = weights.own.gradient(u).gradient;
+        gradient.zero(stream);
+        final_norm_->backward(gradient, dhidden, a.x.back().slice(0, rows), a.final_norm, lease, stream);
+      }
+      weights.own.reduce(u);
     }
-    weights.own.reduce(unit(final_chunk()));
   }
   for (std::size_t i = blocks_.size(); i-- > 0;) {
-    const BlockLease lease = fetch_block(weights, i);
-    const Tensor x = a.x[i].slice(0, rows);
-    if (rows) {
-      blocks_[i].recompute(recompute_.of(static_cast<int>(mine_.begin + static_cast<std::int64_t>(i))), x, a.blocks[i], lease, a.scratch,
-                           rotary(), pass);
-      blocks_[i].backward(gradient, x, a.blocks[i], lease, a.scratch, rotary(), pass);
+    BlockLease lease = fetch_block(weights, i);
+    const Recompute again = recompute_.of(static_cast<int>(mine_.begin + static_cast<std::int64_t>(i)));
+    for (const auto& [a, pass, dhidden] : group) {
+      if (const std::int64_t rows = pass.grain.rows()) {
+        const Tensor x = a.x[i].slice(0, rows);
+        lease.gradient = weights.own.gradient(block_unit(i)).gradient;
+        if (weights.adapters) lease.adapter.gradient = weights.adapters->gradient(adapter_unit(i)).gradient;
+        blocks_[i].recompute(again, x, a.blocks[i], lease, a.scratch, rotary(), pass);
+        blocks_[i].backward(a.gradient.slice(0, rows), x, a.blocks[i], lease, a.scratch, rotary(), pass);
+      }
+      weights.own.reduce(block_unit(i));
+      if (weights.adapters) weights.adapters->reduce(adapter_unit(i));
     }
-    weights.own.reduce(block_unit(i));
-    if (weights.adapters) weights.adapters->reduce(adapter_unit(i));
   }
   if (!division_.first_stage() || !weights.own.learns()) return;
-  if (pass.dropout > 0 && rows)
-    kernels::dropout(gradient, gradient, pass.dropout, pass.key, pass.grain.samples, pass.grain.positions.device, 0, stream);
-  embedding_.backward(gradient, weights.own, pass.grain.tokens, pass.grain.positions, stream);
+  const std::vector<Embedding::Rows> rows = embedded(group, true);
+  for (std::size_t g = 0; g < group.size(); ++g) drop(rows[g], group[g].pass);
+  embedding_.backward(rows, weights.own, stream);
 }
 
 Tensor Transformer::decode(const Activations& a, const ModelWeights& weights, const KvCache& cache, const kernels::Ragged& tokens,
                            const kernels::Ragged& slots, const kernels::Ragged& positions, Stream& stream) const {
   const std::int64_t rows = tokens.count();
-  if (division_.first_stage()) embedding_.forward(a.x[0].slice(0, rows), weights.own, tokens, positions, a.scratch.tree, stream);
+  const Embedding::Rows first{a.x[0].slice(0, rows), tokens, positions};
+  if (division_.first_stage()) embedding_.forward({&first, 1}, weights.own, a.scratch.tree, stream);
   for (std::size_t i = 0; i < blocks_.size(); ++i)
     blocks_[i].decode(a.x[(i + 1) % 2].slice(0, rows), a.x[i % 2].slice(0, rows), a.blocks[0], fetch_block(weights, i), a.scratch,
                       rotary(), cache, slots, positions, stream);

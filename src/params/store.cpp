@@ -68,20 +68,17 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
     has_masters_ |= masters[u] > 0;
   }
   masters_.reserve(plan, model_ + " masters", std::move(masters), state_on_host_);
-  const bool any_on_host = std::ranges::count(state_on_host_, true) > 0;
-  gradients_leave_ = placement.gradients || any_on_host;
-  if (gradients_leave_) shared_->need_gradient(largest);
-  if (placement.gradients && any_on_host)
-    spilled_ = plan.reserve(model_ + " gradient of a unit", {largest}, DType::f32, Lifetime::update, Memory::host);
+  gradients_leave_ = placement.gradients || std::ranges::count(state_on_host_, true) > 0;
   place_.assign(layout_.units().size(), 0);
-  for (const bool on_host : {false, true}) reserve_sums(on_host, use.most_grains);
+  reduced_.assign(layout_.units().size(), 0);
+  for (const bool on_host : {false, true}) reserve_sums(on_host);
   reserve_own();
 }
 
-/// Sums of the units whose state rests on one tier, and room for what their ties exchange.
-void ParameterStore::reserve_sums(bool host, std::int64_t most_grains) {
+/// Sums of the units whose state rests on one tier, the room that they need, and that for what their ties exchange.
+void ParameterStore::reserve_sums(bool host) {
   const Memory memory = host ? Memory::host : Memory::device;
-  const int ranks = division_.ranks(Axis::data);
+  Sums& sums = sums_[host];
   std::vector<ShardedSum::Range> shares;
   std::vector<Part> runs;
   std::int64_t elements = 0, exchanged = 0;
@@ -94,20 +91,32 @@ void ParameterStore::reserve_sums(bool host, std::int64_t most_grains) {
       if (here && division_.stages() > 1) exchanged = std::max(exchanged, unit.count);
       continue;
     }
-    place_[u] = division_.placement().gradients ? std::ssize(shares) : elements;
+    place_[u] = std::ssize(sums.units);
+    sums.units.push_back(u);
     shares.push_back({unit.count});
     runs.push_back({elements, unit.count});
     elements += unit.count;
   }
-  if (shares.empty()) return;
+  if (sums.units.empty()) return;
   if (exchanged)
     tie_room_[host] = plan_->reserve(model_ + " tied gradient", {std::min(most_tie_room_, exchanged)}, DType::f32, Lifetime::update, memory);
-  if (division_.placement().gradients)
-    sums_[host].shared = std::make_unique<ShardedSum>(*plan_, model_ + " gradient", std::move(shares), most_grains, division_.rank(Axis::data), ranks,
-                                                      division_.ordered, memory);
-  else
-    sums_[host].run =
-        std::make_unique<OrderedSum>(*plan_, model_ + " gradient", elements, most_grains, ranks, std::move(runs), division_.ordered, memory);
+  const OrderedSum::Steps steps{use_.most_grains, division_.ranks(Axis::data), use_.group, division_.ordered, memory};
+  std::int64_t room = 1;
+  if (division_.placement().gradients) {
+    sums.shared = std::make_unique<ShardedSum>(*plan_, model_ + " gradient", std::move(shares), steps.most_grains, division_.rank(Axis::data), steps.ranks,
+                                               steps.ordered, memory);
+  } else {
+    room = OrderedSum::room_needed(steps);
+    sums.run = std::make_unique<OrderedSum>(*plan_, model_ + " gradient", std::move(runs), steps,
+                                            [this, &sums](int range, int buffer, bool on_host) { return gradient_room(sums.units[range], buffer, on_host); });
+  }
+  // Units whose gradients stay on the device are open together where the head has several.
+  std::int64_t together = layout_.largest_unit();
+  for (const Chunk& chunk : layout_.chunks()) together = std::max(together, gradients_leave_ ? 0 : chunk.size);
+  if (room) shared_->need_gradients(room, together);
+  if (!room || !host) return;
+  host_buffers_ = room;
+  host_room_ = plan_->reserve(model_ + " gradients of a unit", {room, layout_.largest_unit()}, DType::f32, Lifetime::update, memory);
 }
 
 Part ParameterStore::owned_of(int index) const {
@@ -129,8 +138,9 @@ Tensor ParameterStore::at(Kind kind, int index) const {
     case Kind::gradient: break;
   }
   const Sums& sums = sums_[state_on_host(index)];
-  return sums.shared ? sums.result.slice(sums.shared->offset(static_cast<int>(place_[index])), owned_of(unit(index).values).count)
-                     : sums.result.slice(place_[index], unit(index).count);
+  const int range = static_cast<int>(place_[index]);
+  return sums.shared ? sums.result.slice(sums.shared->offset(range), owned_of(unit(index).values).count)
+                     : sums.result.slice(sums.run->part(range).begin, unit(index).count);
 }
 
 /// A part of a unit of which at least that rests here.
@@ -145,13 +155,6 @@ std::vector<Tensor> ParameterStore::units(Kind kind) const {
 }
 
 Lease ParameterStore::fetch(int index) {
-  const Tensor gradient = fetch_gradient(index).gradient;
-  Lease lease = fetch_values(index);
-  lease.gradient = gradient;
-  return lease;
-}
-
-Lease ParameterStore::fetch_values(int index) {
   const Unit& unit = this->unit(index);
   if (!itinerary_.done()) {
     ensure(itinerary_.ahead(0) == index, "{}: unit {} is fetched where {} was to come", model_, index, itinerary_.ahead(0));
@@ -165,28 +168,32 @@ Lease ParameterStore::fetch_values(int index) {
   return lease;
 }
 
-Lease ParameterStore::fetch_gradient(int index) {
+Lease ParameterStore::gradient(int index, bool at_rest) {
   const Unit& unit = this->unit(index);
   ensure(layout_.chunks()[unit.chunk].held, "{}: the chunk {} lies on another stage", model_, name_of_unit(index));
   Lease lease({}, {}, unit.begin);
-  if (!grain_open_ || !grain_present_) return lease;
-  if (!leaves(index)) {
-    lease.gradient = sums_[0].open.slice(place_[index], unit.count);
+  if (!step_open_) return lease;
+  const bool host = state_on_host(index);
+  ensure(host || !at_rest, "{}: the gradient of unit {} of {} is not summed on the host", model_, index, name_of_unit(index));
+  shared_->claim(*this);
+  if (sums_[host].run) {
+    lease.gradient = sums_[host].run->open(static_cast<int>(place_[index]), at_rest);
     return lease;
   }
-  lease.gradient = unit_gradient(index);
-  if (in_backward_ != index) {
-    ensure(in_backward_ < 0, "{}: the gradient of unit {} of {} is wanted before another one was reduced", model_, index, name_of_unit(index));
-    in_backward_ = index;
-    lease.gradient.zero(plan_->device().stream());
-  }
+  ensure(in_backward_ < 0, "{}: the gradient of unit {} of {} is wanted before another one was reduced", model_, index, name_of_unit(index));
+  in_backward_ = index;
+  written_at_rest_ = at_rest;
+  lease.gradient = gradient_room(index, 0, at_rest);
+  lease.gradient.zero(stream_of(at_rest));
   return lease;
 }
 
-/// The room for a gradient that leaves.
-Tensor ParameterStore::unit_gradient(int index) {
-  shared_->claim(*this);
-  return shared_->gradient(unit(index).count);
+/// Room for a gradient until it is summed.
+Tensor ParameterStore::gradient_room(int index, int buffer, bool host) const {
+  const Unit& unit = this->unit(index);
+  if (!host) return shared_->gradient(buffer, gradients_leave_ ? 0 : unit.begin, unit.count);
+  const std::int64_t largest = layout_.largest_unit();
+  return plan_->at(host_room_, {host_buffers_, largest}).slice(buffer, 1).reshape({largest}).slice(0, unit.count);
 }
 
 Lease ParameterStore::at_rest(int index) const {
@@ -194,44 +201,16 @@ Lease ParameterStore::at_rest(int index) const {
   return {values_.at(index), {}, unit(index).begin};
 }
 
-Lease ParameterStore::gradient_at_rest(int index) {
-  Lease lease({}, {}, unit(index).begin);
-  if (!grain_open_ || !grain_present_) return lease;
-  ensure(state_on_host(index) && in_backward_ < 0, "{}: the gradient of unit {} of {} is not wanted on the host", model_, index, name_of_unit(index));
-  in_backward_ = index;
-  written_at_rest_ = true;
-  lease.gradient = open_gradient(index);
-  if (!sums_[1].run) lease.gradient.zero(stream_of(true));
-  return lease;
-}
-
 void ParameterStore::begin_step(std::int64_t grains) {
   ensure(learns(), "model {} was not planned to learn", model_);
   grains_ = grains;
-  micro_step_ = 0;
+  step_open_ = true;
+  in_backward_ = -1;
+  std::ranges::fill(reduced_, 0);
   for (Sums& sums : sums_) {
-    if (sums.run) sums.run->begin(part_of(grains, division_.rank(Axis::data), division_.ranks(Axis::data)).begin);
+    if (sums.run) sums.run->begin(part_of(grains, division_.rank(Axis::data), division_.ranks(Axis::data)));
     if (sums.shared) sums.shared->begin();
   }
-}
-
-void ParameterStore::open_grain(bool present) {
-  ensure(!grain_open_, "{}: a grain is open already", model_);
-  grain_open_ = true;
-  grain_present_ = present;
-  for (const bool host : {false, true})
-    if (sums_[host].run) sums_[host].open = sums_[host].run->open(stream_of(host));
-  const int ranks = division_.ranks(Axis::data);
-  grains_present_ = static_cast<int>(std::clamp<std::int64_t>(grains_ - micro_step_ * ranks, 0, ranks));
-}
-
-void ParameterStore::close_grain() {
-  for (const bool host : {false, true}) {
-    if (sums_[host].run) sums_[host].run->push(stream_of(host));
-    sums_[host].open = {};
-  }
-  grain_open_ = false;
-  ++micro_step_;
 }
 
 double ParameterStore::gradient_squares() const {

@@ -129,40 +129,43 @@ void ParameterStore::hold_all() {
   holds_all_ = true;
 }
 
-/// Where sums of a state on the host take a unit's gradient of the grain.
-Tensor ParameterStore::open_gradient(int index) const {
-  return sums_[1].run ? sums_[1].open.slice(place_[index], unit(index).count) : plan_->at(spilled_, {unit(index).count});
-}
-
+/// A sharded gradient, in host memory.
 Tensor ParameterStore::spill(int index) {
-  const Tensor target = open_gradient(index);
+  const Tensor target = gradient_room(index, 0, true);
   Stream &compute = plan_->device().stream(), &spill = plan_->device().stream(Lane::spill);
   spill.wait(compute.record());
-  copy(target, unit_gradient(index), spill);
+  copy(target, gradient_room(index, 0, false), spill);
   spill.finish(spill.record());
   return target;
 }
 
 void ParameterStore::reduce(int index) {
-  if (!learns() || !leaves(index)) return;
-  ensure(!grain_present_ || in_backward_ == index, "{}: unit {} of {} is reduced before its gradient was written", model_, index, name_of_unit(index));
-  in_backward_ = -1;
+  if (!step_open_) return;
   const bool host = state_on_host(index);
+  const int range = static_cast<int>(place_[index]);
+  Sums& sums = sums_[host];
+  if (sums.run) {
+    if (sums.run->opened(range)) sums.run->push(range);
+    return;
+  }
+  const bool present = in_backward_ == index;
+  const int ranks = division_.ranks(Axis::data);
+  const auto grains = static_cast<int>(std::clamp<std::int64_t>(grains_ - reduced_[sums.units[range]]++ * ranks, 0, ranks));  // in this micro-step
+  ensure(present == (division_.rank(Axis::data) < grains), "{}: unit {} of {} is reduced {} a gradient", model_, index, name_of_unit(index),
+         present ? "with" : "without");
   Tensor gradient;
-  if (grain_present_)
-    gradient = std::exchange(written_at_rest_, false) ? open_gradient(index)
-               : host                                 ? spill(index)
-                                                      : unit_gradient(index);
-  if (sums_[host].shared)
-    sums_[host].shared->add(static_cast<int>(place_[index]), gradient, grains_present_, division_.along(Axis::data), stream_of(host));
+  if (present) gradient = written_at_rest_ || !host ? gradient_room(index, 0, written_at_rest_) : spill(index);
+  in_backward_ = -1;
+  sums.shared->add(range, gradient, grains, division_.along(Axis::data), stream_of(host));
 }
 
 void ParameterStore::finish_step() {
   for (const bool host : {false, true}) {
     Sums& sums = sums_[host];
-    if (sums.run) sums.result = sums.run->finish(division_.along(Axis::data), grains_, stream_of(host));
+    if (sums.run) sums.result = sums.run->finish(division_.along(Axis::data), grains_);
     if (sums.shared) sums.result = sums.shared->finish(stream_of(host));
   }
+  step_open_ = false;
   forget_windows();  // values will change
   exchange_ties();
   if (!division_.placement().moments && division_.ordered) gather_units(Kind::gradient);

@@ -6,7 +6,7 @@ namespace collimate {
 
 void Windows::reserve() {
   if (values_) values_slot_ = plan_->reserve(name_ + "fetched units", {count, values_}, DType::f32);
-  if (gradient_) gradient_slot_ = plan_->reserve(name_ + "gradient of a unit", {gradient_}, DType::f32, Lifetime::update);
+  if (gradients_) gradient_slot_ = plan_->reserve(name_ + "gradients of a unit", {gradients_, gradient_}, DType::f32, Lifetime::update);
 }
 
 void Windows::claim(ParameterStore& store) {
@@ -17,6 +17,10 @@ void Windows::claim(ParameterStore& store) {
 
 Tensor Windows::values(int window, std::int64_t elements) const {
   return plan_->at(values_slot_, {count, values_}).slice(window, 1).reshape({values_}).slice(0, elements);
+}
+
+Tensor Windows::gradient(int buffer, std::int64_t begin, std::int64_t elements) const {
+  return plan_->at(gradient_slot_, {gradients_, gradient_}).slice(buffer, 1).reshape({gradient_}).slice(begin, elements);
 }
 
 }  // namespace collimate

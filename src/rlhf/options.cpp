@@ -54,6 +54,10 @@ void MachineOptions::declare(OptionTable& t) {
         "activation checkpointing: none, selective (inputs of attention and activation), full (whole blocks)",
         one_of({"none", "selective", "full"}));
   t.add("engine.recompute_every", recompute_every, "recompute only every n-th block", between(1, 4096), "blocks");
+  t.add("engine.group", group,
+        "grains that a rank computes together, block by block, a power of two (0: all of a step): parameters and gradients travel once for all of "
+        "them and sums of gradients take less memory, activations more",
+        between(0, 1 << 20), "grains");
   t.add("numerics.mode", mode,
         "exact: the same bits on every grid; fast: sums in the quickest order, so results depend on the number of ranks",
         one_of({"exact", "fast"}));

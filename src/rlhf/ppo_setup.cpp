@@ -106,7 +106,12 @@ PpoTrainer::PpoTrainer(Session& session)
 void PpoTrainer::make_engines(std::int64_t grains, std::int64_t rows, std::int64_t longest) {
   const Division division = session_.division();
   const LoraConfig lora = session_.options.lora.of("ppo");
-  EngineUse look{.rows = rows}, learn{.rows = rows, .most_grains = grains, .recompute = session_.recompute(), .lora = lora}, act = learn;
+  const EngineUse look{.rows = rows, .group = session_.group(grains)};
+  EngineUse learn = look;
+  learn.most_grains = grains;
+  learn.recompute = session_.recompute();
+  learn.lora = lora;
+  EngineUse act = learn;
   act.slots = options_.slots;
   act.capacity = longest;
   actor_.rate = actor_rate(options_, options_.iterations);

@@ -1,6 +1,7 @@
 #include "collimate/rlhf/session.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -80,10 +81,18 @@ RecomputePlan Session::recompute() const {
           static_cast<int>(options.machine.recompute_every)};
 }
 
+std::int64_t Session::group(std::int64_t grains) const {
+  const auto group = static_cast<std::uint64_t>(options.machine.group);
+  require(group == 0 || std::has_single_bit(group), "engine.group = {}: it must be a power of two, such as {}, or 0 for all grains", group, std::bit_floor(group));
+  const auto each = static_cast<std::uint64_t>(std::max<std::int64_t>(1, (grains + data().size() - 1) / data().size()));  // of a replica
+  return static_cast<std::int64_t>(group == 0 ? std::bit_ceil(each) : std::min(group, std::bit_ceil(each)));
+}
+
 std::string describe_division(const Session& session, const Engine& engine, std::int64_t grains) {
   const Division division = session.division();
   const int data = division.ranks(Axis::data), stages = division.stages();
   const std::int64_t each = (grains + data - 1) / data;  // grains of a replica
+  const std::int64_t group = session.group(grains), groups = (each + group - 1) / group;
   std::string out;
   if (stages > 1) {
     const ModelConfig& config = engine.transformer().config();
@@ -92,8 +101,9 @@ std::string describe_division(const Session& session, const Engine& engine, std:
       const Part blocks = stage_blocks(config, engine.transformer().head(), stage, stages);
       out += fmt::format(" {}-{}", blocks.begin, blocks.begin + blocks.count - 1);
     }
-    const auto shown = static_cast<int>(std::min<std::int64_t>(each, 8));
-    out += fmt::format("; forwards and backwards of at most {} grains per replica{}\n{}", each, shown < each ? " (the first 8)" : "",
+    const auto shown = static_cast<int>(std::min<std::int64_t>(groups, 8));
+    out += fmt::format("; forwards and backwards of at most {} per replica{}\n{}",
+                       group > 1 ? fmt::format("{} groups of {} grains", groups, group) : counted(each, "grain"), shown < groups ? " (the first 8)" : "",
                        schedule_text(stages, shown));
   }
   if (division.placement().gradients && data > 1) {
@@ -102,7 +112,7 @@ std::string describe_division(const Session& session, const Engine& engine, std:
         "  {}: params.zero = {} reduces gradients {}in each of {} micro-steps: {:.1f} MiB x {}/{} sent per rank and step, where params.zero = 1 "
         "sends {:.1f} MiB x 2 x {}/{} or a little more\n",
         engine.learning().model(), session.options.machine.zero, division.placement().values ? "and gathers values twice " : "", each,
-        mebibytes * static_cast<double>(division.placement().values ? 3 * each : each + 1), data - 1, data, mebibytes, data - 1, data);
+        mebibytes * static_cast<double>(each + (division.placement().values ? 2 * groups : 1)), data - 1, data, mebibytes, data - 1, data);
   }
   return out;
 }

@@ -139,6 +139,7 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Spe
       std::make_unique<Engine>(spec_.model, source_.card.config, spec_.head, session.division(),
                                EngineUse{.rows = session.most_rows(),
                                          .most_grains = grains,
+                                         .group = session.group(grains),
                                          .recompute = session.recompute(),
                                          .lora = session.options.lora.of(spec_.stage)},
                                workspace_);

@@ -43,13 +43,13 @@ struct Learner {
   /// One grain whose gradient of element i of a parameter is gradient(name, i); that of the tied second use has the name "tied".
   void learn(const std::function<float(const std::string&, std::int64_t)>& gradient) {
     store.begin_step(1);
-    store.open_grain();
-    for (const Parameter& p : store.layout().parameters()) write(store.fetch(p.chunk).gradient, p, p.name, gradient);
-    if (!store.layout().ties().empty()) {
-      const int tie = static_cast<int>(store.layout().chunks().size());
-      write(store.fetch(tie).gradient, store.layout().parameter("table"), "tied", gradient);
+    for (int unit = 0; unit < std::ssize(store.layout().units()); ++unit) {
+      const bool tie = unit >= store.layout().chunk_units();
+      const Tensor here = store.gradient(unit).gradient;
+      for (const Parameter& p : store.layout().parameters())
+        if (tie ? p.name == "table" : p.chunk == unit) write(here, p, tie ? "tied" : p.name, gradient);
+      store.reduce(unit);
     }
-    store.close_grain();
     store.finish_step();
   }
   std::vector<float> read(Kind kind, const std::string& name) const {

@@ -1,5 +1,7 @@
 #pragma once
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,49 +28,85 @@ std::vector<SumNode> nodes_of(Part run);
 /// owner and merges them by the same rule. The result is bit-equal to one rank's pushing of all grains, for any
 /// number of grains, also 0, and any number of ranks, also ones without a grain.
 ///
-/// Use per step: begin; for each grain of this rank { open, let the gradient be added into it, push }; finish.
+/// The gradient comes in ranges. The grains of a step come in groups: those of a group are pushed one after the other for one range, then for
+/// the next. So only what is left of a range at the end of a group needs memory that lasts; all else lies in a room that ranges share.
+///
+/// Use per step: begin; for each group, for each range, for each grain of the group { open, let the gradient be added into it, push }; finish.
 class OrderedSum {
  public:
-  /// Reserves buffers of `elements` floats for steps of at most `most_grains` grains over `ranks` data-parallel ranks, and
-  /// scratch for the exchange. ranges: the parts of the gradient of which each rank owns owned_part(); none: all of it is one.
-  /// ordered: false adds in whatever order is quickest (numerics.mode = fast). memory: where the buffers rest; streams are those of its device.
-  OrderedSum(MemoryPlan& plan, const std::string& name, std::int64_t elements, std::int64_t most_grains, int ranks,
-             std::vector<Part> ranges = {}, bool ordered = true, Memory memory = Memory::device);
+  struct Steps {
+    std::int64_t most_grains = 0;  ///< of a step, over all ranks
+    int ranks = 1;                 ///< data-parallel
+    std::int64_t group = 1;        ///< most grains of a group, a power of two
+    bool ordered = true;           ///< false adds in whatever order is quickest (numerics.mode = fast)
+    Memory memory = Memory::device;  ///< where the sum rests
+    std::int64_t run() const;      ///< most grains of a rank
+  };
+  /// Buffer [elements of the range] number `buffer` of the room, on the device or (host) beside it. Ranges that are pushed at once must have
+  /// rooms that do not overlap.
+  using Room = std::function<Tensor(int range, int buffer, bool host)>;
+  /// Reserves buffers for the ranges, which are parts of the flat gradient, of each of which each rank owns owned_part(); and scratch for the
+  /// exchange.
+  OrderedSum(MemoryPlan& plan, const std::string& name, std::vector<Part> ranges, const Steps& steps, Room room);
 
-  void begin(std::int64_t first_grain);  ///< the step's first grain of this rank; forgets the last step
-  Tensor open(Stream& stream);           ///< zeros [elements] for the next grain's gradient
-  void push(Stream& stream);             ///< the gradient in the open tensor is complete
+  void begin(Part run);  ///< the step's grains of this rank; forgets the last step
+  /// Zeros for the next grain's gradient of a range, on the device; at_rest: in the memory where the sum rests.
+  Tensor open(int range, bool at_rest = false);
+  void push(int range);  ///< the gradient in the open tensor is complete
   /// The sum [elements] over all `grains` of the step, valid until the next begin: ordered, each rank has what it owns (gather_shares brings
   /// the rest); otherwise every rank has everything. Collective.
-  Tensor finish(Communicator& data, std::int64_t grains, Stream& stream);
+  Tensor finish(Communicator& data, std::int64_t grains);
+  const Part& part(int range) const { return ranges_[range].part; }  ///< in the flat gradient
+  bool opened(int range) const { return ranges_[range].open.has_value(); }
 
-  /// Buffers of `elements` floats that a rank needs: (1 + log2 grains) on one rank; up to twice that where a rank's run may
-  /// start anywhere.
-  static std::int64_t buffers_needed(std::int64_t most_grains, int ranks);
+  /// Buffers that last, of all elements.
+  static std::int64_t buffers_needed(const Steps& steps);
+  /// Buffers of the room, each of one range.
+  static std::int64_t room_needed(const Steps& steps);
 
  private:
+  /// Where a node or an open gradient lies.
+  struct Place {
+    bool host = false;     // beside the device
+    bool lasting = false;  // in the buffers; else in the room
+    int buffer = 0;
+  };
   struct Held {
     SumNode node;
-    int buffer;
+    Place place;
+  };
+  struct Range {
+    Part part;
+    std::int64_t next = 0;
+    std::vector<Held> held;
+    std::optional<Place> open;
+    std::vector<int> free_buffers, free_room[2];  // on the device, on the host
   };
   Tensor buffer(int index) const;
-  int take();
-  void collect(Communicator& data, std::int64_t grains, Tensor sum, Stream& stream);
-  void collect(Communicator& data, const std::vector<std::vector<SumNode>>& nodes, Part range, Tensor sum, Stream& stream);
-  Tensor merge(std::vector<SumNode> nodes, std::vector<Tensor> terms, Tensor sum, Stream& stream) const;
+  Tensor at(int range, const Place& place) const;
+  Place take(Range& range, bool host, bool lasting);
+  void release(Range& range, const Place& place);
+  void join(int range);
+  Place move(int range, const Place& from, bool lasting);
+  void await_spills();
+  void close_group(int range);
+  void mark_lasting();
+  void collect(Communicator& data, std::int64_t grains, Tensor sum);
+  void collect(Communicator& data, const std::vector<std::vector<SumNode>>& nodes, int range, Tensor sum);
+  void merge(std::vector<SumNode> nodes, std::vector<Tensor> terms, Tensor sum) const;
+  Stream& stream(bool host) const { return host ? plan_->device().host().stream() : plan_->device().stream(); }
 
   MemoryPlan* plan_;
   std::string name_;
-  std::int64_t elements_, stride_, most_grains_, scratch_elements_;
-  std::int64_t buffers_;
-  int ranks_;
-  std::vector<Part> ranges_;
-  bool ordered_;
+  Steps steps_;
+  bool on_host_;  // where it rests
+  std::int64_t elements_ = 0, stride_, buffers_, room_buffers_, scratch_elements_ = 0;
+  Room room_;
   Slot slot_, scratch_;
-  std::vector<Held> held_;
-  std::vector<int> free_;
-  std::int64_t next_ = 0;
-  int open_ = -1;
+  std::vector<Range> ranges_;
+  Part run_;
+  std::vector<bool> lasts_;  // of each grain of the run: a node that begins there outlives its group
+  std::optional<Event> spilled_;  // the last copy from the device to where the sum rests
 };
 
 }  // namespace collimate

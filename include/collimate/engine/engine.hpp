@@ -46,6 +46,7 @@ class Workspace {
 struct EngineUse {
   std::int64_t rows = 0;         ///< most rows of a grain, padding included
   std::int64_t most_grains = 0;  ///< most grains of an optimizer step, over all ranks; 0: the model does not learn
+  std::int64_t group = 1;        ///< grains that are computed block by block, a power of two; changes no number
   std::int64_t slots = 0;        ///< sequences generated at once; 0: the model does not generate
   std::int64_t capacity = 0;     ///< most tokens of a generated sequence, prompt included
   RecomputePlan recompute = {};
@@ -85,9 +86,6 @@ struct GenerateOptions {
   std::function<void(std::size_t prompt, std::int32_t token)> each = {};  ///< told of every token as it is drawn, if there is one
 };
 
-/// The loss of a grain (its index in the list given): see TokenLoss.
-using GrainTokenLoss = std::function<void(std::size_t grain, std::int64_t first_row, std::span<const float> logprob,
-                                          std::span<const float> entropy, std::span<float> dlogprob, std::span<float> dentropy)>;
 /// Gives per-token gradients of a loss on values; rows of the whole grain (0 in padding rows).
 using ValueLoss = std::function<void(std::span<const float> values, std::span<float> dvalues)>;
 using GrainValueLoss = std::function<void(std::size_t grain, std::span<const float> values, std::span<float> dvalues)>;
@@ -142,19 +140,19 @@ class Engine {
     GrainView view;
     std::unique_ptr<Transfer> sent;  ///< to the next stage
   };
+  using Group = std::vector<InFlight>;
   struct Learn {
-    std::vector<InFlight> flights;
+    std::vector<Group> flights;  ///< groups of grains
     PolicyHead::Buffers head;
-    Tensor dhidden, values, dvalues;
+    std::vector<Tensor> dhidden;  ///< of each grain of a group
+    Tensor values, dvalues;
     std::vector<float> host_values, host_dvalues;
-    std::unique_ptr<Transfer> sent;  ///< to the stage before
+    std::vector<std::unique_ptr<Transfer>> sent;  ///< of each grain, to the stage before
   };
   struct Score {
-    GrainBuffers grain;
-    Activations activations;
+    Group grains;
     PolicyHead::Buffers head;
     Tensor values;
-    std::unique_ptr<Transfer> sent;
   };
   struct Generate {
     KvCache cache;
@@ -189,19 +187,21 @@ class Engine {
   Lease fetch_value_head() { return transformer_.head_store(weights()).fetch(value_head_unit()); }
   void announce(const Route& route);
   void forget_routes();
-  void score_all(std::span<const Grain> grains, const std::function<void(std::size_t, const Grain&, Tensor hidden)>& head);
-  void train(std::span<const Grain> grains, const Dropout& dropout,
-             const std::function<void(std::size_t, const Grain&, Tensor dhidden, Tensor hidden)>& head);
-  void train_forward(InFlight& flight, const Grain& grain, const Dropout& dropout);
-  void train_backward(InFlight& flight, std::size_t index, const Grain& grain, const Dropout& dropout,
-                      const std::function<void(std::size_t, const Grain&, Tensor dhidden, Tensor hidden)>& head);
-  class Group;
+  /// What the last stage does with a group, whose first grain has this place in the list given; `group` is what a PolicyHead takes.
+  using GroupHead = std::function<void(std::size_t first, std::span<const PolicyHead::Grain> group)>;
+  std::int64_t group_of(std::int64_t grains) const { return std::clamp<std::int64_t>(grains, 1, use_.group); }
+  void score_all(std::span<const Grain> grains, const GroupHead& head);
+  void forward(Group& flight, std::span<const Grain> grains, const Dropout& dropout);
+  std::vector<PolicyHead::Grain> head_grains(const Group& flight, std::span<const Grain> grains) const;
+  void train(std::span<const Grain> grains, const Dropout& dropout, const GroupHead& head);
+  void train_backward(Group& flight, std::size_t first, std::span<const Grain> grains, const Dropout& dropout, const GroupHead& head);
+  class Sequences;
   void check(std::span<const Prompt> prompts, const GenerateOptions& how) const;
   void prefill(std::span<const Active> work, std::span<const Prompt> prompts);
   void decode(std::span<Active> work);
   std::vector<std::int32_t> draw(std::span<const Active> work, const GenerateOptions& how, std::span<const Prompt> prompts,
                                  std::vector<Continuation>& out);
-  void send_drawn(Group& group);
+  void send_drawn(Sequences& sequences);
   void share(std::int64_t sequences, const std::function<void(std::int64_t begin, std::int64_t count)>& body) const;
 
   EngineUse use_;

@@ -1,4 +1,5 @@
 #pragma once
+#include <span>
 #include <vector>
 
 #include "collimate/model/config.hpp"
@@ -16,14 +17,20 @@ class Embedding {
   static void declare(const ModelConfig& config, ParameterLayout& layout, Presence table, Presence positions, std::int64_t unit);
 
   const std::vector<int>& route() const { return route_; }  ///< the units that forward fetches
-  /// Writes x[R,C]. The ranks that share the vocabulary take part; a grain without rows fetches all the same.
-  void forward(Tensor x, ParameterStore& store, const kernels::Ragged& tokens, const kernels::Ragged& positions, const ShardTree& tree,
-               Stream& stream) const;
-  /// Writes and reduces the gradients of the tables from dx[R,C].
-  void backward(Tensor dx, ParameterStore& store, const kernels::Ragged& tokens, const kernels::Ragged& positions, Stream& stream) const;
+  /// The rows of a grain: x[R,C] to write, or dx[R,C].
+  struct Rows {
+    Tensor x;
+    const kernels::Ragged& tokens;
+    const kernels::Ragged& positions;
+  };
+  /// Writes x of each grain of a group. The ranks that share the vocabulary take part; a grain without rows fetches all the same.
+  void forward(std::span<const Rows> group, ParameterStore& store, const ShardTree& tree, Stream& stream) const;
+  /// Writes and reduces the gradients of the tables from dx of each grain.
+  void backward(std::span<const Rows> group, ParameterStore& store, Stream& stream) const;
 
  private:
-  void look_up(Tensor x, const ParameterStore& store, const kernels::Ragged& tokens, Stream& stream) const;
+  void look_up(const Rows& grain, const ParameterStore& store, Stream& stream) const;
+  void add_at_rest(const Rows& grain, const Lease& lease, const TableRows& table, Stream& stream) const;
   Tensor host_rows(std::int64_t count) const;
   std::int64_t width_;
   MemoryPlan* plan_;

@@ -10,9 +10,12 @@ namespace collimate {
 /// respect to both (0 for rows that do not count). Rows are those of the grain, from first_row on.
 using TokenLoss = std::function<void(std::int64_t first_row, std::span<const float> logprob, std::span<const float> entropy,
                                      std::span<float> dlogprob, std::span<float> dentropy)>;
+/// The same for several grains: `grain` is a place in the list given.
+using GrainTokenLoss = std::function<void(std::size_t grain, std::int64_t first_row, std::span<const float> logprob,
+                                          std::span<const float> entropy, std::span<float> dlogprob, std::span<float> dentropy)>;
 
 /// How a head that learns goes over a grain. once: each block of 256 rows is computed, judged and turned into gradients while its logits are
-/// there; all units of the table are leased meanwhile. twice: unit after unit, all log-probabilities of the grain are computed and go to the
+/// there; all units of the table are leased meanwhile. twice: unit after unit, all log-probabilities of the group are computed and go to the
 /// host in one copy, their gradients come back in one, and the logits of each unit are computed again; for tables that stream, for devices that
 /// the host must not keep waiting, and for losses that see the whole grain. The same bits.
 enum class Sweeps { once, twice };
@@ -22,7 +25,7 @@ enum class Sweeps { once, twice };
 /// grain has no rows the table is fetched all the same, for the other replicas.
 class PolicyHead {
  public:
-  /// n: the rows of a sweep, 256 (once) or R.
+  /// G: grains of a group, of at most R rows; n: the rows of a sweep, 256 (once) or G*R.
   struct Buffers {
     std::vector<Tensor> logits;         ///< per unit [256, its rows]; but to learn once, all in one place
     std::vector<Lease> leases;          ///< per unit, the open ones
@@ -32,24 +35,33 @@ class PolicyHead {
     ShardTree tree;                     ///< of tensors [n,C]; only to learn
     Tensor hidden;                      ///< [256,C], the gathered rows of a block
     Tensor dhidden;                     ///< [n,C], of gathered rows; only to learn
-    Tensor rows, targets;               ///< [R] i32, where the gathered rows come from, and their targets
-    Tensor logprob, entropy, lse;       ///< [R], of the gathered rows
-    Tensor dlogprob, dentropy;          ///< [R]; only to learn
+    Tensor rows, targets;               ///< [G*R] i32, where the gathered rows come from, and their targets
+    Tensor logprob, entropy, lse;       ///< [G*R], of the gathered rows
+    Tensor dlogprob, dentropy;          ///< [G*R]; only to learn
     std::vector<std::int32_t> host_rows, host_targets;  ///< the gathered rows; -1 in padding
     std::vector<float> host[4];                         ///< logprob, entropy and their gradients
-    std::int64_t count = 0;                             ///< gathered rows without padding
+    std::vector<Part> grains;                           ///< the gathered rows of each grain, with padding
+    std::vector<std::int64_t> counts;                   ///< those of each grain without
+  };
+  /// A grain of a group.
+  struct Grain {
+    Tensor hidden;                            ///< [R,C]
+    std::span<const std::int32_t> targets;    ///< [R] (host), or -1
+    Tensor dhidden = {};                      ///< [R,C]; only to learn
   };
   PolicyHead(const Transformer& model, Sweeps sweeps);
-  Buffers take(Arena& arena, std::int64_t rows, Transformer::Keep keep) const;  ///< for grains of at most `rows` rows
+  /// For groups of at most `grains` grains of at most `rows` rows.
+  Buffers take(Arena& arena, std::int64_t grains, std::int64_t rows, Transformer::Keep keep) const;
   std::vector<int> scoring_route() const;   ///< the units that score, logits and decode fetch
   std::vector<int> learning_route() const;  ///< those of forward_backward
 
-  /// logprob[R] and entropy[R] (host) of the targets[R] (host) under softmax(logits / temperature); 0 where there is no target.
-  void score(Tensor hidden, std::span<const std::int32_t> targets, float temperature, Buffers& buffers, ParameterStore& store, Stream& stream,
-             std::span<float> logprob, std::span<float> entropy) const;
-  /// Writes dhidden[R,C], and writes and reduces the gradient of the head's weight.
-  void forward_backward(Tensor dhidden, Tensor hidden, std::span<const std::int32_t> targets, float temperature, Buffers& buffers,
-                        ParameterStore& store, Stream& stream, const TokenLoss& loss) const;
+  /// What a score gives for a grain: logprob[R] and entropy[R]; 0 where there is no target.
+  using Each = std::function<void(std::size_t grain, std::span<const float> logprob, std::span<const float> entropy)>;
+  /// Log-probability and entropy of the targets under softmax(logits / temperature), of each grain that has rows.
+  void score(std::span<const Grain> group, float temperature, Buffers& buffers, ParameterStore& store, Stream& stream, const Each& each) const;
+  /// Writes dhidden[R,C] of each grain, and writes and reduces the gradient of the head's weight.
+  void forward_backward(std::span<const Grain> group, float temperature, Buffers& buffers, ParameterStore& store, Stream& stream,
+                        const GrainTokenLoss& loss) const;
   /// All logits of the rows (host, R x V, in vocabulary order); padding rows too. For one rank with the whole vocabulary.
   void logits(Tensor hidden, Buffers& buffers, ParameterStore& store, Stream& stream, std::span<float> out) const;
   /// logits[B,V] of few rows with the decode kernel, gathered in vocabulary order.
@@ -59,24 +71,33 @@ class PolicyHead {
  private:
   /// What one call works with.
   struct Work {
+    std::span<const Grain> group;
     Buffers& buffers;
     ParameterStore& store;
     Stream& stream;
     float temperature = 1;
     bool once = false;
   };
+  /// At most 256 gathered rows of a grain.
+  struct RowBlock {
+    std::size_t grain;
+    Part rows;
+  };
+  using EachBlock = std::function<void(const RowBlock& block)>;
   Part units_of(int shard) const;  // of this rank's, counted from 0
-  const Lease& lease(std::size_t unit, const Work& work, bool gradient = false) const;
-  void fetch_all(const Work& work) const;
-  void choose(std::span<const std::int32_t> targets, Buffers& b, Stream& stream) const;
-  void gather(const Part& block, Tensor hidden, Buffers& b, Stream& stream) const;
-  Tensor block_logits(std::size_t unit, const Part& block, const Work& work) const;
-  void statistics(const Part& rows, Tensor hidden, const Work& work) const;
-  void shard_statistics(int shard, const Part& rows, std::size_t depth, Tensor hidden, const Work& work) const;
-  void merge(int first, int shards, std::size_t depth, const Part& rows, Tensor hidden, const Work& work) const;
+  const Lease& lease(std::size_t unit, const Work& work) const;
+  void choose(const Work& work) const;
+  void for_each_block(const Part& rows, const Work& work, const EachBlock& step) const;
+  void gather(const RowBlock& block, const Work& work) const;
+  Tensor block_logits(std::size_t unit, const RowBlock& block, const Work& work) const;
+  void statistics(const Part& rows, const Work& work) const;
+  void shard_statistics(int shard, const Part& rows, std::size_t depth, const Work& work) const;
+  void merge(int first, int shards, std::size_t depth, const Part& rows, const Work& work) const;
   void merge_ranks(std::int64_t rows, const Work& work) const;
-  void judge(const Part& rows, Buffers& b, Stream& stream, const TokenLoss& loss) const;
-  void gradients(const Part& rows, Tensor dhidden, Tensor hidden, const Work& work) const;
+  void judge(const Part& rows, const Work& work, const GrainTokenLoss& loss) const;
+  void unit_gradient(std::size_t unit, Lease& lease, const RowBlock& block, Tensor partial, bool first, const Work& work) const;
+  void gradients(const Part& rows, const Work& work) const;
+  void learn_once(std::size_t grain, const Work& work, const GrainTokenLoss& loss) const;
   void close(const Work& work) const;
   std::int64_t width_;
   Sweeps sweeps_;

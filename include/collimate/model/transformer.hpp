@@ -225,17 +225,26 @@ class Transformer {
   const Route& backward_route() const { return backward_; }  ///< what backward() does
 
   enum class Keep { all, nothing };  ///< what a forward keeps for a backward
-  /// like: activations of another grain in flight, whose scratch and shared buffers these use too.
+  /// like: activations of another grain, whose scratch and shared buffers these use too; they have no room for a gradient of their own.
   Activations take(Arena& arena, std::int64_t rows, Keep keep, const Activations* like = nullptr) const;
   void prepare(Stream& stream) const;  ///< fills tables, once the plan is committed
 
-  /// Hidden states [R,C] = activations.final_norm.y on the last stage; elsewhere what the next stage reads. On all stages but the first
-  /// activations.x[0] holds what the one before gave. A grain without rows computes nothing but takes part in what replicas do together.
-  Tensor forward(const Activations& activations, const ModelWeights& weights, const Pass& pass) const;
-  /// On the last stage dhidden [R,C] = gradient of the hidden states; elsewhere activations.gradient holds the gradient of what the next stage
-  /// reads. Every gradient of the grain but the head's is written; activations.gradient becomes that of this stage's input.
-  void backward(Tensor dhidden, const Activations& activations, const ModelWeights& weights, const Pass& pass) const;
-  /// One token (tokens[B], positions[B]) for each sequence in slots[B]: as forward.
+  /// One grain of a group.
+  struct Grain {
+    const Activations& activations;
+    Pass pass;
+    Tensor dhidden = {};  ///< [R,C], gradient of the hidden states; only for a backward, on the last stage
+  };
+  /// Block by block: each is computed for all grains of the group before the next one, so its values are fetched once. On all stages but the
+  /// first a grain's activations.x[0] holds what the one before gave; output() is what it gives. A grain without rows computes nothing but
+  /// takes part in what replicas do together.
+  void forward(std::span<const Grain> group, const ModelWeights& weights) const;
+  /// Hidden states [R,C] = activations.final_norm.y on the last stage; elsewhere what the next stage reads.
+  Tensor output(const Activations& activations, std::int64_t rows) const;
+  /// On the last stage from dhidden; elsewhere activations.gradient holds the gradient of what the next stage
+  /// reads. Every gradient but the head's is written and reduced; activations.gradient becomes that of this stage's input.
+  void backward(std::span<const Grain> group, const ModelWeights& weights) const;
+  /// One token (tokens[B], positions[B]) for each sequence in slots[B]; the result is as output().
   Tensor decode(const Activations& activations, const ModelWeights& weights, const KvCache& cache, const kernels::Ragged& tokens,
                 const kernels::Ragged& slots,
                 const kernels::Ragged& positions, Stream& stream) const;
@@ -253,6 +262,8 @@ class Transformer {
   int adapter_unit(std::size_t i) const { return lora_.on() ? static_cast<int>(adapter_layout_.units_of(static_cast<int>(mine_.begin + i)).begin) : -1; }
   void make_routes();
   BlockLease fetch_block(const ModelWeights& weights, std::size_t i) const;
+  std::vector<Embedding::Rows> embedded(std::span<const Grain> group, bool gradients) const;
+  void drop(const Embedding::Rows& rows, const Pass& pass) const;
   ModelConfig config_;
   Head head_;
   Division division_;

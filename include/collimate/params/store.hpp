@@ -25,6 +25,7 @@ enum class Extent { held, counted };
 /// What a store is for.
 struct StoreUse {
   std::int64_t most_grains = 0;  ///< of an optimizer step, over all replicas; 0: the model does not learn
+  std::int64_t group = 1;        ///< most grains whose gradients of a unit are reduced one after the other; a power of two
   bool generates = false;        ///< sharded values will be asked for whole, once per rollout
   Windows* windows = nullptr;    ///< shared with stores that are never in use together; null: its own
 };
@@ -46,26 +47,25 @@ class ParameterStore {
   /// Whether gradients leave their place on the device as soon as they are complete: then one unit after the other is written.
   bool gradients_leave() const { return gradients_leave_; }
 
-  /// A unit of the layout; of a tie's, the values are the chunk's and the gradient is its own. Sharded values are gathered; where an
+  /// The values of a unit of the layout; those of a tie's are the chunk's. Sharded values are gathered; where an
   /// itinerary was given this must be its next fetch, and those after it are brought meanwhile. Collective along the data axis where
   /// values are sharded: all replicas fetch the same units in the same order, also without a grain.
   Lease fetch(int unit);
-  Lease fetch_values(int unit);    ///< the values alone, as fetch does
-  Lease fetch_gradient(int unit);  ///< the gradient alone: brings no values
   Lease at_rest(int unit) const;    ///< the values where they rest, in host memory, whole
-  Lease gradient_at_rest(int unit);  ///< the gradient alone, in host memory where its sum rests: for who adds few rows of it
   /// The fetches to come; empty: they are not known. For passes that begin now.
   Itinerary& itinerary() { return itinerary_; }
   /// Gathers sharded values whole for a rollout; fetch() then needs nobody, until release(). Where values are not sharded it does nothing.
   void hold_all();
   void release_all() { holds_all_ = false; }
 
-  /// One optimizer step over `grains` grains: begin_step; for each grain of this rank (division().grains) open_grain, backward with
-  /// reduce() after the last write into each unit's gradient, close_grain; finish_step. Collective where gradients are sharded.
+  /// One optimizer step over `grains` grains: begin_step; for each unit, for each grain of this rank (division().grains) in order: gradient, the
+  /// backward, and reduce after the last write; finish_step. Grains may come in groups of at most StoreUse::group, one group for all units before
+  /// the next. Collective where gradients are sharded: there also ranks reduce that have no grain in a micro-step in which others do.
   void begin_step(std::int64_t grains);
-  void open_grain(bool present = true);  ///< present: false in a micro-step in which only other replicas have a grain
+  /// Zeros for the gradient of a unit, of the next grain; absent in a model that does not learn. at_rest: in host memory where the sum rests, for
+  /// who adds few rows of it.
+  Lease gradient(int unit, bool at_rest = false);
   void reduce(int unit);
-  void close_grain();
   /// Sums the gradients of the step's grains over all ranks in the fixed order. Collective.
   void finish_step();
   /// After an update of this rank's pieces: brings masters to the values, and the others' shares (ZeRO 1 and 2). Collective.
@@ -127,14 +127,13 @@ class ParameterStore {
   void bring_next();
   void start_gather(Window& window, int unit);
   Tensor place_of(const Window& window, std::int64_t elements) const { return shared_->values(static_cast<int>(&window - windows_.data()), elements); }
-  Tensor unit_gradient(int unit);
+  Tensor gradient_room(int unit, int buffer, bool host) const;
   bool state_on_host(int unit) const { return state_on_host_[this->unit(unit).values]; }
   bool leaves(int unit) const { return division_.placement().gradients || state_on_host(unit); }  ///< its gradient
   Stream& stream_of(bool host) const { return host ? plan_->device().host().stream() : plan_->device().stream(); }
   Tensor scalars(const Tensor& beside, std::int64_t count, DType dtype) const;
-  void reserve_sums(bool host, std::int64_t most_grains);
+  void reserve_sums(bool host);
   void copy_masters(bool to_values);
-  Tensor open_gradient(int index) const;
   Tensor spill(int index);
   void exchange_ties();
   Part summed(int unit) const;
@@ -158,12 +157,13 @@ class ParameterStore {
   struct Sums {
     std::unique_ptr<OrderedSum> run;
     std::unique_ptr<ShardedSum> shared;
-    Tensor open;    // the gradient of the grain being computed
-    Tensor result;  // of the step
+    std::vector<int> units;  // of its ranges
+    Tensor result;           // of the step
   };
   Sums sums_[2];                     // on the device, on the host
   std::vector<std::int64_t> place_;  // of each unit in its sum: an offset, or a range
-  Slot scalars_, host_scalars_, spilled_, whole_;
+  Slot scalars_, host_scalars_, host_room_, whole_;
+  std::int64_t host_buffers_ = 0;  // of host_room_
   std::unique_ptr<Windows> own_windows_;
   Windows* shared_;  // these, or those of several stores
   Slot tie_room_[2];
@@ -172,12 +172,12 @@ class ParameterStore {
   Itinerary itinerary_;
   std::vector<int> all_units_;  // the itinerary of hold_all
   bool holds_all_ = false, gradients_leave_ = false;
-  bool grain_open_ = false, grain_present_ = false;
-  int grains_present_ = 0;        // in this micro-step
   mutable bool masters_stale_ = true;  // values were changed but by a step
-  std::int64_t grains_ = 0, micro_step_ = 0;
-  bool written_at_rest_ = false;  // the unit in_backward_
-  int in_backward_ = -1;          // the unit whose gradient is in the buffer of one
+  std::int64_t grains_ = 0;
+  bool step_open_ = false;
+  std::vector<std::int64_t> reduced_;  // micro-steps of each unit, where gradients are sharded
+  int in_backward_ = -1;               // the unit whose sharded gradient is open
+  bool written_at_rest_ = false;       // it
 };
 
 /// One number of all hashes: the state hash.

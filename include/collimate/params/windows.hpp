@@ -18,7 +18,7 @@ struct Window {
   Event arrived;                       ///< the copy from the host that does
 };
 
-/// Room on the device for units on their way: windows for values, and the gradient of one unit. Stores that are never in use together share it:
+/// Room on the device for units on their way: windows for values, and gradients of a unit. Stores that are never in use together share it:
 /// the one that needs it next claims it, and what the last one had there is forgotten.
 class Windows {
  public:
@@ -26,16 +26,19 @@ class Windows {
   /// name: of the plan's entries.
   Windows(MemoryPlan& plan, std::string name) : plan_(&plan), name_(std::move(name)) {}
   void need_values(std::int64_t elements) { values_ = std::max(values_, elements); }  ///< of a store's largest unit; before reserve
-  void need_gradient(std::int64_t elements) { gradient_ = std::max(gradient_, elements); }
+  void need_gradients(std::int64_t buffers, std::int64_t elements) {
+    gradients_ = std::max(gradients_, buffers);
+    gradient_ = std::max(gradient_, elements);
+  }
   void reserve();  ///< nothing where nobody needs it
   void claim(ParameterStore& store);
   Tensor values(int window, std::int64_t elements) const;
-  Tensor gradient(std::int64_t elements) const { return plan_->at(gradient_slot_, {elements}); }
+  Tensor gradient(int buffer, std::int64_t begin, std::int64_t elements) const;
 
  private:
   MemoryPlan* plan_;
   std::string name_;
-  std::int64_t values_ = 0, gradient_ = 0;
+  std::int64_t values_ = 0, gradients_ = 0, gradient_ = 0;
   Slot values_slot_, gradient_slot_;
   ParameterStore* owner_ = nullptr;
 };

@@ -51,6 +51,7 @@ struct Session {
     return {&grid, static_cast<int>(machine.tensor_shards), static_cast<int>(machine.zero), machine.mode == "exact", machine.host_shares()};
   }
   RecomputePlan recompute() const;
+  std::int64_t group(std::int64_t grains) const;  ///< grains computed together, where a step has `grains` over all replicas
   bool first() const { return world.rank() == 0; }
   std::string path(const std::string& text) const;  ///< with {run} replaced by run.folder
   std::string checkpoint(const std::string& stage) const { return options.run.folder + "/checkpoints/" + stage; }

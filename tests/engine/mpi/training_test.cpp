@@ -60,8 +60,10 @@ PlainSum with_a_plain_sum(const ModelConfig& config, int shards, std::int64_t gr
       for (std::int64_t i = 0; i < size; ++i) mine[i] += gradient[i];
     }
     pupil.one.engine.begin_step(1);
-    store.open_grain();
-    store.close_grain();
+    for (int unit = 0; unit < std::ssize(store.layout().units()); ++unit) {
+      store.gradient(unit);
+      store.reduce(unit);
+    }
     pupil.one.engine.finish_step();
     std::vector<float> gradient = test::numbers_of(store.units(Kind::gradient));
     for (const auto& part : gather_all(ranks(), mine))
