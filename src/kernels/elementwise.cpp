@@ -5,6 +5,12 @@
 
 namespace collimate::kernels {
 
+void cast(Tensor to, Tensor from, Stream& stream) {
+  check("cast", "to", to, to.shape(), f32_or_bf16);
+  check("cast", "from", from, to.shape(), to.dtype() == DType::bf16 ? DType::f32 : DType::bf16);
+  table_of(to).cast(to, from, stream);
+}
+
 void add(Tensor y, Tensor a, Tensor b, Stream& stream) {
   const DType type = y.dtype() == DType::i32 ? DType::i32 : DType::f32;
   check("add", "a", a, y.shape(), type);
@@ -15,7 +21,7 @@ void add(Tensor y, Tensor a, Tensor b, Stream& stream) {
 
 void add_bias(Tensor y, Tensor bias, Stream& stream) {
   check_rank("add_bias", "y", y, 2);
-  check("add_bias", "bias", bias, {y[1]});
+  check("add_bias", "bias", bias, {y[1]}, f32_or_bf16);
   table_of(y).add_bias(y, bias, stream);
 }
 

@@ -20,11 +20,11 @@ void linear_forward(Tensor y, Tensor x, Tensor w, Tensor bias, Write write, Stre
   constexpr auto name = "linear_forward";
   check_write(name, write);
   check_rank(name, "x", x, 2);
-  check_rank(name, "w", w, 2);
+  check_rank(name, "w", w, 2, f32_or_bf16);
   const auto rows = x[0], n = w[0], k = x[1];
-  check(name, "w", w, {n, k});
+  check(name, "w", w, {n, k}, f32_or_bf16);
   check(name, "y", y, {rows, n});
-  if (bias) check(name, "bias", bias, {n});
+  if (bias) check(name, "bias", bias, {n}, f32_or_bf16);
   check_rows(name, rows);
   table_of(y).linear_forward(y, x, w, bias, write, stream);
 }
@@ -32,9 +32,9 @@ void linear_forward(Tensor y, Tensor x, Tensor w, Tensor bias, Write write, Stre
 void linear_backward_input(Tensor dx, Tensor dy, Tensor w, Write write, Stream& stream) {
   constexpr auto name = "linear_backward_input";
   check_rank(name, "dy", dy, 2);
-  check_rank(name, "w", w, 2);
+  check_rank(name, "w", w, 2, f32_or_bf16);
   const auto rows = dy[0], n = dy[1], k = w[1];
-  check(name, "w", w, {n, k});
+  check(name, "w", w, {n, k}, f32_or_bf16);
   check(name, "dx", dx, {rows, k});
   check_rows(name, rows);
   table_of(dx).linear_backward_input(dx, dy, w, write, stream);
@@ -62,11 +62,11 @@ void linear_backward_bias(Tensor dbias, Tensor dy, Write write, Stream& stream) 
 void linear_decode(Tensor y, Tensor x, Tensor w, Tensor bias, Stream& stream) {
   constexpr auto name = "linear_decode";
   check_rank(name, "x", x, 2);
-  check_rank(name, "w", w, 2);
+  check_rank(name, "w", w, 2, f32_or_bf16);
   const auto rows = x[0], n = w[0], k = x[1];
-  check(name, "w", w, {n, k});
+  check(name, "w", w, {n, k}, f32_or_bf16);
   check(name, "y", y, {rows, n});
-  if (bias) check(name, "bias", bias, {n});
+  if (bias) check(name, "bias", bias, {n}, f32_or_bf16);
   table_of(y).linear_decode(y, x, w, bias, stream);
 }
 

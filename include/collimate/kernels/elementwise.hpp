@@ -4,10 +4,14 @@
 
 namespace collimate::kernels {
 
+/// to = from, element by element, from f32 to bf16 (rounded to nearest even) or from bf16 to f32 (exactly). Any equal shapes; they share
+/// no memory.
+void cast(Tensor to, Tensor from, Stream& stream);
+
 /// y = a + b, element by element; y may be a or b. Any equal shapes; f32, or i32, which wraps around.
 void add(Tensor y, Tensor a, Tensor b, Stream& stream);
 
-/// y[R,N] += bias[N] in every row.
+/// y[R,N] += bias[N] in every row; bias f32 or bf16.
 void add_bias(Tensor y, Tensor bias, Stream& stream);
 
 /// Columns [y_first, y_first + columns) of y[R,.] become columns [x_first, x_first + columns) of x[R,.].

@@ -13,10 +13,20 @@ using Index = std::int64_t;
 constexpr float gelu_scale = 1.5957691216057308f;  // 2 sqrt(2/pi)
 constexpr float gelu_cubic = 0.044715f;
 
+template <class To, class From>
+void cast_elements(To* to, const From* from, Index count) {
+  parallel_elements(count, [=](Index begin, Index end) {
+    for (Index i = begin; i < end; i += lanes) store(to + i, load(from + i, end - i), end - i);
+  });
+}
+
 /// 2 sqrt(2/pi) (x + 0.044715 x^3): GELU is x sigmoid of it, because (1 + tanh(u)) / 2 = sigmoid(2u).
 Lanes gelu_argument(Lanes x) { return splat(gelu_scale) * fma(splat(gelu_cubic) * x * x, x, x); }
 
 }  // namespace
+
+void cast(float* to, const BFloat16* from, Index count) { cast_elements(to, from, count); }
+void cast(BFloat16* to, const float* from, Index count) { cast_elements(to, from, count); }
 
 void add(float* y, const float* a, const float* b, Index count) {
   parallel_elements(count, [=](Index begin, Index end) {
@@ -30,10 +40,13 @@ void add(std::int32_t* y, const std::int32_t* a, const std::int32_t* b, Index co
   });
 }
 
-void add_bias(float* y, const float* bias, Index rows, Index columns) {
-  parallel_rows(rows, columns, [=](Index row) {
-    for (Index c = 0; c < columns; ++c) y[row * columns + c] += bias[c];
-  });
+void add_bias(float* y, Numbers bias, Index rows, Index columns) {
+  const auto add = [=](const auto* terms) {
+    parallel_rows(rows, columns, [=](Index row) {
+      for (Index c = 0; c < columns; ++c) y[row * columns + c] += widened(terms[c]);
+    });
+  };
+  std::visit(add, bias);
 }
 
 void copy_columns(float* y, Index y_stride, const float* x, Index x_stride, Index rows, Index columns) {

@@ -2,12 +2,15 @@
 #include <cstdint>
 
 #include "collimate/base/random.hpp"
+#include "kernels/cpu/numbers.hpp"
 
 namespace collimate::kernels::cpu {
 
+void cast(float* to, const BFloat16* from, std::int64_t count);
+void cast(BFloat16* to, const float* from, std::int64_t count);
 void add(float* y, const float* a, const float* b, std::int64_t count);
 void add(std::int32_t* y, const std::int32_t* a, const std::int32_t* b, std::int64_t count);  ///< wraps around
-void add_bias(float* y, const float* bias, std::int64_t rows, std::int64_t columns);
+void add_bias(float* y, Numbers bias, std::int64_t rows, std::int64_t columns);
 void copy_columns(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t columns);
 void add_columns(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t columns);
 void scale(float* y, float factor, std::int64_t count);

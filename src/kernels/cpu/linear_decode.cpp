@@ -14,8 +14,9 @@ namespace {
 using Index = std::int64_t;
 
 /// How many rows of w are read at once: enough sums to hide the latency of an fma. With one row of x nothing else is to be done, and a
-/// processor that sees one stream fetches ahead by itself.
-constexpr Index at_once(int rows) { return rows == 1 ? 1 : rows == 8 ? 2 : 4; }
+/// processor that sees one stream fetches ahead by itself; of bf16, a row comes in half the time, so that it takes two of them.
+template <class Value>
+constexpr Index at_once(int rows) { return rows == 1 ? Index{sizeof(float) / sizeof(Value)} : rows == 8 ? 2 : 4; }
 
 /// Where the rows of x are many and long, they go through the nearest cache in parts: up to most_whole columns at once, else `part`.
 constexpr Index most_whole(int rows) { return rows == 8 ? 768 : std::numeric_limits<Index>::max(); }
@@ -34,11 +35,11 @@ void interleave(float* packed, const float* x, Index rows, Index k) {
 
 /// total[r, c] += x[r, 0..count) w[first + c, 0..count) for the rows of w that are read at once; there are `columns` rows. What
 /// lies `ahead` of them comes to the second cache meanwhile: measured, without that the times of memory and of arithmetic add up.
-template <int Rows>
-[[gnu::always_inline]] inline void accumulate(Lanes (&total)[Rows * at_once(Rows)], const float* x, const float* w, Index first,
+template <int Rows, class Value>
+[[gnu::always_inline]] inline void accumulate(Lanes (&total)[Rows * at_once<Value>(Rows)], const float* x, const Value* w, Index first,
                                               Index columns, Index count, Index k, Index ahead) {
-  constexpr Index wide = at_once(Rows);
-  const float* weights[wide];
+  constexpr Index wide = at_once<Value>(Rows);
+  const Value* weights[wide];
 #pragma GCC unroll 4
   for (Index c = 0; c < wide; ++c) weights[c] = w + std::min(first + c, columns - 1) * k;
   Lanes sum[Rows * wide];  // in registers, which `total` need not be
@@ -66,20 +67,24 @@ template <int Rows>
 }
 
 /// The sums of 16 / Rows columns, by group of columns that are read at once.
-template <int Rows>
-using Totals = Lanes[lanes / (Rows * at_once(Rows))][Rows * at_once(Rows)];
+template <int Rows, class Value>
+using Totals = Lanes[lanes / (Rows * at_once<Value>(Rows))][Rows * at_once<Value>(Rows)];
 
 /// y[r, c] = sum over the lanes of a total, plus bias, for the rows and columns that exist.
-template <int Rows>
-[[gnu::always_inline]] inline void finish(float* y, const Totals<Rows>& totals, const float* bias, Index rows, Index columns, Index n) {
-  constexpr Index wide = lanes / Rows, group = at_once(Rows);
+template <int Rows, class Value>
+[[gnu::always_inline]] inline void finish(float* y, const Totals<Rows, Value>& totals, const Numbers& bias, Index rows, Index columns,
+                                          Index n) {
+  constexpr Index wide = lanes / Rows, group = at_once<Value>(Rows);
   Lanes ordered[lanes];
 #pragma GCC unroll 8
   for (Index r = 0; r < Rows; ++r)
 #pragma GCC unroll 16
     for (Index c = 0; c < wide; ++c) ordered[r * wide + c] = totals[c / group][r * group + c % group];
   Lanes result = sums(ordered);
-  if (bias) result += __builtin_shuffle(load(bias, std::min(columns, wide)), iota() % static_cast<std::int32_t>(wide));
+  if (present(bias)) {
+    const Lanes terms = std::visit([&](const auto* first) { return load(first, std::min(columns, wide)); }, bias);
+    result += __builtin_shuffle(terms, iota() % static_cast<std::int32_t>(wide));
+  }
   alignas(64) float results[lanes];
   store(results, result);
   if (rows == Rows && columns >= wide) {
@@ -91,31 +96,31 @@ template <int Rows>
 }
 
 /// Up to Rows rows and 16 columns of y.
-template <int Rows>
-void strip(float* y, const float* x, const float* w, const float* bias, Index rows, Index columns, Index n, Index k) {
-  constexpr Index wide = lanes / Rows, group = at_once(Rows);
-  const auto finished = [&](const Totals<Rows>& totals, Index c) __attribute__((always_inline)) {
-    finish<Rows>(y + c, totals, bias ? bias + c : nullptr, rows, columns - c, n);
+template <int Rows, class Value>
+void strip(float* y, const float* x, const Value* w, const Numbers& bias, Index rows, Index columns, Index n, Index k) {
+  constexpr Index wide = lanes / Rows, group = at_once<Value>(Rows);
+  const auto finished = [&](const Totals<Rows, Value>& totals, Index c) __attribute__((always_inline)) {
+    finish<Rows, Value>(y + c, totals, present(bias) ? bias + c : bias, rows, columns - c, n);
   };
   if (k <= most_whole(Rows)) {  // the sums stay in registers
     for (Index c = 0; c < columns; c += wide) {
-      Totals<Rows> totals{};
+      Totals<Rows, Value> totals{};
 #pragma GCC unroll 16
-      for (Index g = 0; g < wide; g += group) accumulate<Rows>(totals[g / group], x, w, c + g, columns, k, k, group * k + 1024);
+      for (Index g = 0; g < wide; g += group) accumulate<Rows, Value>(totals[g / group], x, w, c + g, columns, k, k, group * k + 1024);
       finished(totals, c);
     }
     return;
   }
-  Totals<Rows> totals[Rows]{};
+  Totals<Rows, Value> totals[Rows]{};
   for (Index begin = 0; begin < k; begin += part)
     for (Index c = 0; c < columns; c += group)
-      accumulate<Rows>(totals[c / wide][c % wide / group], x + Rows * begin, w + begin, c, columns, std::min(part, k - begin), k,
+      accumulate<Rows, Value>(totals[c / wide][c % wide / group], x + Rows * begin, w + begin, c, columns, std::min(part, k - begin), k,
                        4 * group * k);
   for (Index c = 0; c < columns; c += wide) finished(totals[c / wide], c);
 }
 
-template <int Rows>
-void decode_rows(float* y, const float* x, const float* w, const float* bias, Index rows, Index n, Index k) {
+template <int Rows, class Value>
+void decode_rows(float* y, const float* x, const Value* w, const Numbers& bias, Index rows, Index n, Index k) {
   std::unique_ptr<Lanes[]> lines;
   const float* packed = x;
   if (Rows > 1 || k % lanes) {
@@ -125,19 +130,26 @@ void decode_rows(float* y, const float* x, const float* w, const float* bias, In
   }
   const auto tile = [&](Index t) {
     const Index c = t * lanes;
-    strip<Rows>(y + c, packed, w + c * k, bias ? bias + c : nullptr, rows, std::min(lanes, n - c), n, k);
+    strip<Rows>(y + c, packed, w + c * k, present(bias) ? bias + c : bias, rows, std::min(lanes, n - c), n, k);
   };
   parallel_tiles(tiles_of(n, lanes), Rows * n * k > least_shared, tile, n * k < brief ? Shares::equal : Shares::decreasing);
 }
 
 }  // namespace
 
-void linear_decode(float* y, const float* x, const float* w, const float* bias, Index rows, Index n, Index k) {
-  for (Index r = 0; r < rows; r += 8) {
-    const Index count = std::min<Index>(8, rows - r);
-    const auto decode = count > 4 ? decode_rows<8> : count > 2 ? decode_rows<4> : count > 1 ? decode_rows<2> : decode_rows<1>;
-    decode(y + r * n, x + r * k, w, bias, count, n, k);
-  }
+void linear_decode(float* y, const float* x, Numbers w, Numbers bias, Index rows, Index n, Index k) {
+  std::visit(
+      [&]<class Value>(const Value* weights) {
+        for (Index r = 0; r < rows; r += 8) {
+          const Index count = std::min<Index>(8, rows - r);
+          const auto decode = count > 4   ? decode_rows<8, Value>
+                              : count > 2 ? decode_rows<4, Value>
+                              : count > 1 ? decode_rows<2, Value>
+                                          : decode_rows<1, Value>;
+          decode(y + r * n, x + r * k, weights, bias, count, n, k);
+        }
+      },
+      w);
 }
 
 }  // namespace collimate::kernels::cpu

@@ -17,28 +17,32 @@ Index tile_width(Index rows, Index columns) {
   return (columns > 192 ? 192 : 96) / (rows > 2 * row_block ? 1 : 2);
 }
 
-void add_bias(float* y, const float* bias, Index rows, Index columns, Index stride) {
-  for (Index r = 0; r < rows; ++r)
-    for (Index c = 0; c < columns; c += lanes) {
-      const Index n = columns - c;
-      store(y + r * stride + c, load(y + r * stride + c, n) + load(bias + c, n), n);
-    }
+void add_bias(float* y, const Numbers& bias, Index rows, Index columns, Index stride) {
+  std::visit(
+      [=](const auto* terms) {
+        for (Index r = 0; r < rows; ++r)
+          for (Index c = 0; c < columns; c += lanes) {
+            const Index n = columns - c;
+            store(y + r * stride + c, load(y + r * stride + c, n) + load(terms + c, n), n);
+          }
+      },
+      bias);
 }
 
 }  // namespace
 
-void linear_forward(float* y, const float* x, const float* w, const float* bias, bool add, Index rows, Index n, Index k) {
+void linear_forward(float* y, const float* x, Numbers w, Numbers bias, bool add, Index rows, Index n, Index k) {
   const Index blocks = tiles_of(rows, row_block), width = tile_width(rows, n);
   parallel_tiles(blocks * tiles_of(n, width), true, [&](Index tile) {
     const Index row = tile % blocks * row_block, column = tile / blocks * width;
     const Index high = std::min(row_block, rows - row), wide = std::min(width, n - column);
     float* out = y + row * n + column;
     packed_product(out, n, {x + row * k, k, 1}, {w + column * k, k, true}, add ? Write::add : Write::replace, high, wide, k);
-    if (bias) add_bias(out, bias + column, high, wide, n);
+    if (present(bias)) add_bias(out, bias + column, high, wide, n);
   });
 }
 
-void linear_backward_input(float* dx, const float* dy, const float* w, Write write, Index rows, Index n, Index k) {
+void linear_backward_input(float* dx, const float* dy, Numbers w, Write write, Index rows, Index n, Index k) {
   const Index blocks = tiles_of(rows, row_block), width = tile_width(rows, k);
   parallel_tiles(blocks * tiles_of(k, width), true, [&](Index tile) {
     const Index row = tile % blocks * row_block, column = tile / blocks * width;

@@ -19,9 +19,14 @@ struct alignas(64) Memory {
 
 /// packed[k, strip] = b from (first, column) on, columns behind n zero.
 void pack(float* packed, const RightFactor& b, Index first, Index count, Index column, Index columns) {
-  if (b.transposed) return transpose(packed, strip, b.data + column * b.row + first, b.row, columns, count);
-  for (Index k = 0; k < count; ++k)
-    for (Index j = 0; j < columns; j += lanes) store(packed + k * strip + j, load(b.data + (first + k) * b.row + column + j, columns - j));
+  std::visit(
+      [&](const auto* data) {
+        if (b.transposed) return transpose(packed, strip, data + column * b.row + first, b.row, columns, count);
+        for (Index k = 0; k < count; ++k)
+          for (Index j = 0; j < columns; j += lanes)
+            store(packed + k * strip + j, load(data + (first + k) * b.row + column + j, columns - j));
+      },
+      b.data);
 }
 
 void strip_product(const float* right, float* out, Index out_row, LeftFactor a, Index rows, Index columns, Index count, bool add) {

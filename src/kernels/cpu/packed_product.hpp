@@ -1,12 +1,13 @@
 #pragma once
 #include "collimate/kernels/matmul.hpp"
+#include "kernels/cpu/numbers.hpp"
 #include "kernels/cpu/tile_product.hpp"
 
 namespace collimate::kernels::cpu {
 
 /// The right factor of a product: element (k, j) lies at data[k * row + j], or transposed at data[j * row + k].
 struct RightFactor {
-  const float* data;
+  Numbers data;
   std::int64_t row;
   bool transposed;
 };
