@@ -8,7 +8,7 @@ namespace collimate::kernels {
 void rms_norm_forward(Tensor y, Tensor rstd, Tensor x, Tensor gain, float eps, Stream& stream) {
   constexpr auto name = "rms_norm_forward";
   check_rank(name, "x", x, 2);
-  check(name, "y", y, x.shape());
+  check(name, "y", y, x.shape(), f32_or_bf16);
   check(name, "rstd", rstd, {x[0]});
   check(name, "gain", gain, {x[1]}, f32_or_bf16);
   table_of(y).rms_norm_forward(y, rstd, x, gain, eps, stream);
@@ -29,7 +29,7 @@ void rms_norm_backward(Tensor dx, Tensor dgain, Tensor dy, Tensor x, Tensor gain
 void layer_norm_forward(Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor gain, Tensor bias, float eps, Stream& stream) {
   constexpr auto name = "layer_norm_forward";
   check_rank(name, "x", x, 2);
-  check(name, "y", y, x.shape());
+  check(name, "y", y, x.shape(), f32_or_bf16);
   check(name, "mean", mean, {x[0]});
   check(name, "rstd", rstd, {x[0]});
   check(name, "gain", gain, {x[1]}, f32_or_bf16);

@@ -20,7 +20,8 @@ using test::refusal;
 struct Layer {
   Index rows, n, k;
 };
-const Layer layers[] = {{16, 1, 48}, {17, 3, 7}, {100, 48, 130}, {272, 735, 128}, {300, 128, 336}, {528, 50, 600}, {64, 1700, 96}, {0, 8, 8}, {32, 8, 0}, {32, 0, 8}};
+const Layer layers[] = {{16, 1, 48},    {17, 3, 7},     {100, 48, 130}, {272, 735, 128}, {300, 128, 336},
+                        {528, 50, 600}, {64, 1700, 96}, {0, 8, 8},      {32, 8, 0},      {32, 0, 8}};
 
 /// Values of a parameter as bf16, and the same numbers as f32.
 struct Values {
@@ -107,7 +108,8 @@ TEST(Bf16Values, Norms) {
     SCOPED_TRACE(fmt::format("rows {} columns {}", rows, columns));
     Host host;
     const Values gain(host, {columns}, 1), bias(host, {columns}, 2);
-    const Tensor x = host.random({rows, columns}, 3), dy = host.random({rows, columns}, 4), mean = host.make({rows}), rstd = host.make({rows});
+    const Tensor x = host.random({rows, columns}, 3), dy = host.random({rows, columns}, 4), mean = host.make({rows}),
+                 rstd = host.make({rows});
     Stream& stream = host.stream();
     expect_bits_of_widened(
         [&](const Tensor& g, const Tensor& b) {
@@ -119,7 +121,8 @@ TEST(Bf16Values, Norms) {
     const auto backward = [&](bool layer, Write write, auto pick) {
       expect_bits_of_widened(
           [&](const Tensor& g, const Tensor&) {
-            const Tensor dx = host.filled({rows, columns}, 0.5f), dgain = host.filled({columns}, 0.5f), dbias = host.filled({columns}, 0.5f);
+            const Tensor dx = host.filled({rows, columns}, 0.5f), dgain = host.filled({columns}, 0.5f),
+                         dbias = host.filled({columns}, 0.5f);
             if (layer)
               layer_norm_backward(dx, dgain, dbias, dy, x, g, mean, rstd, write, write, stream);
             else
@@ -218,23 +221,37 @@ TEST(Bf16Values, OtherTypesAreRefusedByTheOperandsName) {
   Stream& stream = host.stream();
   const auto f64 = [&](Shape shape) { return host.make(shape, DType::f64); };
   const auto bf16 = [&](Shape shape) { return host.make(shape, DType::bf16); };
-  const Tensor x = host.random({16, 8}, 1), y = host.make({16, 4}), row = host.make({16}), gain = host.make({8}), tokens = host.make({16}, DType::i32);
-  EXPECT_SAYS(refusal([&] { linear_forward(y, x, f64({4, 8}), {}, Write::replace, stream); }),
+  const Tensor x = host.random({16, 8}, 1), y = host.make({16, 4}), row = host.make({16}), gain = host.make({8}),
+               tokens = host.make({16}, DType::i32);
+  EXPECT_SAYS(refusal([&] {
+                linear_forward(y, x, f64({4, 8}), {}, Write::replace, stream);
+              }),
               "linear_forward needs w to be f32 or bf16 with 2 axes, and it is f64 [4, 8]");
-  EXPECT_SAYS(refusal([&] { linear_forward(y, x, bf16({4, 8}), f64({4}), Write::replace, stream); }),
+  EXPECT_SAYS(refusal([&] {
+                linear_forward(y, x, bf16({4, 8}), f64({4}), Write::replace, stream);
+              }),
               "linear_forward needs bias to be f32 or bf16 [4], and it is f64 [4]");
-  EXPECT_SAYS(refusal([&] { linear_forward(bf16({16, 4}), x, bf16({4, 8}), {}, Write::replace, stream); }), "linear_forward needs y to be f32 [16, 4]");
-  EXPECT_SAYS(refusal([&] { linear_backward_input(x, y, f64({4, 8}), Write::replace, stream); }), "linear_backward_input needs w to be f32 or bf16");
-  EXPECT_SAYS(refusal([&] { linear_backward_weight(bf16({4, 8}), y, x, Write::replace, stream); }), "linear_backward_weight needs dw to be f32");
+  EXPECT_SAYS(refusal([&] {
+                linear_backward_input(x, y, f64({4, 8}), Write::replace, stream);
+              }),
+              "linear_backward_input needs w to be f32 or bf16");
+  EXPECT_SAYS(refusal([&] {
+                linear_backward_weight(bf16({4, 8}), y, x, Write::replace, stream);
+              }),
+              "linear_backward_weight needs dw to be f32");
   EXPECT_SAYS(refusal([&] { linear_decode(y, x, f64({4, 8}), {}, stream); }), "linear_decode needs w to be f32 or bf16");
-  EXPECT_SAYS(refusal([&] { rms_norm_forward(x, row, x, f64({8}), 1e-5f, stream); }), "rms_norm_forward needs gain to be f32 or bf16 [8], and it is f64 [8]");
-  EXPECT_SAYS(refusal([&] { rms_norm_backward(x, bf16({8}), x, x, gain, row, Write::replace, Write::replace, stream); }), "needs dgain to be f32 [8]");
-  EXPECT_SAYS(refusal([&] { layer_norm_forward(x, row, row, x, gain, f64({8}), 1e-5f, stream); }), "layer_norm_forward needs bias to be f32 or bf16");
+  EXPECT_SAYS(refusal([&] { rms_norm_forward(x, row, x, f64({8}), 1e-5f, stream); }),
+              "rms_norm_forward needs gain to be f32 or bf16 [8], and it is f64 [8]");
+  EXPECT_SAYS(refusal([&] { rms_norm_backward(x, bf16({8}), x, x, gain, row, Write::replace, Write::replace, stream); }),
+              "needs dgain to be f32 [8]");
+  EXPECT_SAYS(refusal([&] { layer_norm_forward(x, row, row, x, gain, f64({8}), 1e-5f, stream); }),
+              "layer_norm_forward needs bias to be f32 or bf16");
   EXPECT_SAYS(refusal([&] { embedding_forward(x, f64({4, 8}), tokens, 0, stream); }), "embedding_forward needs table to be f32 or bf16");
   EXPECT_SAYS(refusal([&] { embedding_backward(bf16({4, 8}), x, tokens, 0, stream); }), "embedding_backward needs table to be f32");
   EXPECT_SAYS(refusal([&] { add_bias(x, f64({8}), stream); }), "add_bias needs bias to be f32 or bf16");
   EXPECT_SAYS(refusal([&] { value_forward(row, x, f64({8}), gain.slice(0, 1), stream); }), "value_forward needs w to be f32 or bf16");
-  EXPECT_SAYS(refusal([&] { value_backward(x, gain, gain.slice(0, 1), row, x, f64({8}), Write::replace, stream); }), "value_backward needs w to be f32 or bf16");
+  EXPECT_SAYS(refusal([&] { value_backward(x, gain, gain.slice(0, 1), row, x, f64({8}), Write::replace, stream); }),
+              "value_backward needs w to be f32 or bf16");
   EXPECT_SAYS(refusal([&] { element_hash(host.make({1}, DType::u64), f64({8}), 0, stream); }), "element_hash needs x to be f32 or bf16");
 }
 

@@ -23,11 +23,12 @@ void add_columns(Tensor y, std::int64_t y_first, Tensor x, std::int64_t x_first,
 /// y *= factor, any shape.
 void scale(Tensor y, float factor, Stream& stream);
 
-/// GELU in its tanh form: y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))  (Hendrycks and Gimpel, 2016)
+/// GELU in its tanh form, each tensor f32 or bf16: y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))  (Hendrycks and Gimpel, 2016)
 void gelu_forward(Tensor y, Tensor x, Stream& stream);
 void gelu_backward(Tensor dx, Tensor dy, Tensor x, Stream& stream);  ///< dx may be dy
 
-/// SwiGLU: y[R,M] = silu(gate) * up, where gate_up[R,2M] holds gate in columns [0,M) and up in [M,2M)  (Shazeer, 2020)
+/// SwiGLU, each tensor f32 or bf16: y[R,M] = silu(gate) * up, where gate_up[R,2M] holds gate in columns [0,M) and up in [M,2M)
+/// (Shazeer, 2020)
 void swiglu_forward(Tensor y, Tensor gate_up, Stream& stream);
 void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up, Stream& stream);
 

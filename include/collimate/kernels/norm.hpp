@@ -4,7 +4,7 @@
 
 namespace collimate::kernels {
 
-// gain and bias are f32 or bf16, all other tensors f32.
+// gain, bias and y are f32 or bf16, all other tensors f32.
 
 /// y[R,C] = x * rstd * gain[C], rstd[R] = 1/sqrt(mean(x^2) + eps)
 void rms_norm_forward(Tensor y, Tensor rstd, Tensor x, Tensor gain, float eps, Stream& stream);

@@ -28,9 +28,13 @@ constexpr Index least_shared = 30000, brief = 1 << 18;
 /// Rows rows of x, zeros behind those that exist, in parts of 16 columns, and in each part one row after the other (zeros behind k):
 /// the inner loop then needs one pointer for all of them.
 template <int Rows>
-void interleave(float* packed, const float* x, Index rows, Index k) {
-  for (Index i = 0; i < k; i += lanes)
-    for (Index r = 0; r < Rows; ++r, packed += lanes) store(packed, r < rows ? load(x + r * k + i, k - i) : Lanes{});
+void interleave(float* packed, const Numbers& x, Index rows, Index k) {
+  const auto write = [=](const auto* from) {
+    float* to = packed;
+    for (Index i = 0; i < k; i += lanes)
+      for (Index r = 0; r < Rows; ++r, to += lanes) store(to, r < rows ? load(from + r * k + i, k - i) : Lanes{});
+  };
+  std::visit(write, x);
 }
 
 /// total[r, c] += x[r, 0..count) w[first + c, 0..count) for the rows of w that are read at once; there are `columns` rows. What
@@ -72,8 +76,8 @@ using Totals = Lanes[lanes / (Rows * at_once<Value>(Rows))][Rows * at_once<Value
 
 /// y[r, c] = sum over the lanes of a total, plus bias, for the rows and columns that exist.
 template <int Rows, class Value>
-[[gnu::always_inline]] inline void finish(float* y, const Totals<Rows, Value>& totals, const Numbers& bias, Index rows, Index columns,
-                                          Index n) {
+[[gnu::always_inline]] inline void finish(const Results& y, const Totals<Rows, Value>& totals, const Numbers& bias, Index rows,
+                                          Index columns, Index n) {
   constexpr Index wide = lanes / Rows, group = at_once<Value>(Rows);
   Lanes ordered[lanes];
 #pragma GCC unroll 8
@@ -85,19 +89,22 @@ template <int Rows, class Value>
     const Lanes terms = std::visit([&](const auto* first) { return load(first, std::min(columns, wide)); }, bias);
     result += __builtin_shuffle(terms, iota() % static_cast<std::int32_t>(wide));
   }
-  alignas(64) float results[lanes];
-  store(results, result);
-  if (rows == Rows && columns >= wide) {
+  const auto write = [&]<class Result>(Result* to) __attribute__((always_inline)) {
+    alignas(64) Result results[lanes];
+    store(results, result);
+    if (rows == Rows && columns >= wide) {
 #pragma GCC unroll 8
-    for (Index r = 0; r < Rows; ++r) std::memcpy(y + r * n, results + r * wide, wide * sizeof(float));
-  } else {
-    for (Index r = 0; r < rows; ++r) std::copy_n(results + r * wide, std::min(columns, wide), y + r * n);
-  }
+      for (Index r = 0; r < Rows; ++r) std::memcpy(to + r * n, results + r * wide, wide * sizeof(Result));
+    } else {
+      for (Index r = 0; r < rows; ++r) std::copy_n(results + r * wide, std::min(columns, wide), to + r * n);
+    }
+  };
+  std::visit(write, y);
 }
 
 /// Up to Rows rows and 16 columns of y.
 template <int Rows, class Value>
-void strip(float* y, const float* x, const Value* w, const Numbers& bias, Index rows, Index columns, Index n, Index k) {
+void strip(const Results& y, const float* x, const Value* w, const Numbers& bias, Index rows, Index columns, Index n, Index k) {
   constexpr Index wide = lanes / Rows, group = at_once<Value>(Rows);
   const auto finished = [&](const Totals<Rows, Value>& totals, Index c) __attribute__((always_inline)) {
     finish<Rows, Value>(y + c, totals, present(bias) ? bias + c : bias, rows, columns - c, n);
@@ -120,10 +127,12 @@ void strip(float* y, const float* x, const Value* w, const Numbers& bias, Index 
 }
 
 template <int Rows, class Value>
-void decode_rows(float* y, const float* x, const Value* w, const Numbers& bias, Index rows, Index n, Index k) {
+void decode_rows(const Results& y, const Numbers& x, const Value* w, const Numbers& bias, Index rows, Index n, Index k) {
   std::unique_ptr<Lanes[]> lines;
-  const float* packed = x;
-  if (Rows > 1 || k % lanes) {
+  const float* packed = nullptr;
+  if (const auto* wide = std::get_if<const float*>(&x); Rows == 1 && k % lanes == 0 && wide) {
+    packed = *wide;
+  } else {
     lines = std::make_unique_for_overwrite<Lanes[]>(static_cast<std::size_t>(Rows * tiles_of(k, lanes)));
     interleave<Rows>(reinterpret_cast<float*>(lines.get()), x, rows, k);
     packed = reinterpret_cast<float*>(lines.get());
@@ -137,7 +146,7 @@ void decode_rows(float* y, const float* x, const Value* w, const Numbers& bias, 
 
 }  // namespace
 
-void linear_decode(float* y, const float* x, Numbers w, Numbers bias, Index rows, Index n, Index k) {
+void linear_decode(Results y, Numbers x, Numbers w, Numbers bias, Index rows, Index n, Index k) {
   std::visit(
       [&]<class Value>(const Value* weights) {
         for (Index r = 0; r < rows; r += 8) {

@@ -37,7 +37,7 @@ float row_square(const float* x, float mean, Index columns) {
 }  // namespace
 
 void norm_forward(const NormForward& norm, Index rows, Index columns) {
-  const auto forward = [&](const auto* gain, const auto* bias) {
+  const auto forward = [&](auto* y, const auto* gain, const auto* bias) {
     parallel_rows(rows, columns, [&](Index r) {
       const float* x = norm.x + r * columns;
       const float mean = norm.mean ? row_mean(x, columns) : 0.0f;
@@ -47,11 +47,11 @@ void norm_forward(const NormForward& norm, Index rows, Index columns) {
       for (Index c = 0; c < columns; c += lanes) {
         const Index n = columns - c;
         const Lanes scaled = (load(x + c, n) - splat(mean)) * splat(rstd), scale = load(gain + c, n);
-        store(norm.y + r * columns + c, bias ? fma(scaled, scale, load(bias + c, n)) : scaled * scale, n);
+        store(y + r * columns + c, bias ? fma(scaled, scale, load(bias + c, n)) : scaled * scale, n);
       }
     });
   };
-  std::visit(forward, norm.gain, norm.bias);
+  std::visit(forward, norm.y, norm.gain, norm.bias);
 }
 
 // With h = (x - mean) rstd and g = dy gain:  dx = rstd (g - mean(g) - h mean(g h));  RMS norm has no mean(g).

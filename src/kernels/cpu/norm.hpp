@@ -7,7 +7,7 @@ namespace collimate::kernels::cpu {
 
 /// A normalisation of rows; without mean and bias it is RMS norm.
 struct NormForward {
-  float* y;
+  Results y;
   float* mean;  ///< null: RMS norm
   float* rstd;
   const float* x;

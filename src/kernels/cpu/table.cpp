@@ -21,29 +21,37 @@ cpu::Numbers numbers(In tensor) {
   if (tensor && tensor.dtype() == DType::bf16) return tensor.as<BFloat16>();
   return optional(tensor);
 }
+cpu::Results results(In tensor) {
+  if (tensor.dtype() == DType::bf16) return tensor.as<BFloat16>();
+  return f(tensor);
+}
 bool adds(Write write) { return write == Write::add; }
 cpu::Samples samples(const Ragged& offsets, In qkv) { return {i(offsets.device), offsets.device[0] - 1, qkv[0]}; }
 cpu::Cache cache(In keys, In values) { return {f(keys), f(values), keys[0], keys[1]}; }
 
 constexpr Table table = {
-    .linear_forward = [](In y, In x, In w, In bias, Write write,
-                         Stream&) { cpu::linear_forward(f(y), f(x), numbers(w), numbers(bias), adds(write), x[0], w[0], x[1]); },
+    .linear_forward =
+        [](In y, In x, In w, In bias, Write write, Stream&) {
+          cpu::linear_forward(results(y), numbers(x), numbers(w), numbers(bias), adds(write), x[0], w[0], x[1]);
+        },
     .linear_backward_input = [](In dx, In dy, In w, Write write,
-                                Stream&) { cpu::linear_backward_input(f(dx), f(dy), numbers(w), write, dy[0], dy[1], w[1]); },
+                                Stream&) { cpu::linear_backward_input(results(dx), numbers(dy), numbers(w), write, dy[0], dy[1], w[1]); },
     .linear_backward_weight = [](In dw, In dy, In x, Write write,
-                                 Stream&) { cpu::linear_backward_weight(f(dw), f(dy), f(x), adds(write), dy[0], dy[1], x[1]); },
-    .linear_backward_bias = [](In dbias, In dy, Write write, Stream&) { cpu::sum_rows(f(dbias), f(dy), adds(write), dy[0], dy[1]); },
+                                 Stream&) { cpu::linear_backward_weight(f(dw), numbers(dy), numbers(x), adds(write), dy[0], dy[1], x[1]); },
+    .linear_backward_bias = [](In dbias, In dy, Write write, Stream&) { cpu::sum_rows(f(dbias), numbers(dy), adds(write), dy[0], dy[1]); },
     .linear_decode = [](In y, In x, In w, In bias,
-                        Stream&) { cpu::linear_decode(f(y), f(x), numbers(w), numbers(bias), x[0], w[0], x[1]); },
+                        Stream&) { cpu::linear_decode(results(y), numbers(x), numbers(w), numbers(bias), x[0], w[0], x[1]); },
 
     .rms_norm_forward = [](In y, In rstd, In x, In gain, float eps,
-                           Stream&) { cpu::norm_forward({f(y), nullptr, f(rstd), f(x), numbers(gain), {}, eps}, x[0], x[1]); },
+                           Stream&) { cpu::norm_forward({results(y), nullptr, f(rstd), f(x), numbers(gain), {}, eps}, x[0], x[1]); },
     .rms_norm_backward =
         [](In dx, In dgain, In dy, In x, In gain, In rstd, Write dx_as, Write dgain_as, Stream&) {
           cpu::norm_backward({f(dx), optional(dgain), nullptr, f(dy), f(x), numbers(gain), nullptr, f(rstd), adds(dx_as), adds(dgain_as)}, x[0], x[1]);
         },
-    .layer_norm_forward = [](In y, In mean, In rstd, In x, In gain, In bias, float eps,
-                             Stream&) { cpu::norm_forward({f(y), f(mean), f(rstd), f(x), numbers(gain), numbers(bias), eps}, x[0], x[1]); },
+    .layer_norm_forward =
+        [](In y, In mean, In rstd, In x, In gain, In bias, float eps, Stream&) {
+          cpu::norm_forward({results(y), f(mean), f(rstd), f(x), numbers(gain), numbers(bias), eps}, x[0], x[1]);
+        },
     .layer_norm_backward =
         [](In dx, In dgain, In dbias, In dy, In x, In gain, In mean, In rstd, Write dx_as, Write parameters_as, Stream&) {
           cpu::norm_backward({f(dx), optional(dgain), optional(dbias), f(dy), f(x), numbers(gain), f(mean), f(rstd), adds(dx_as), adds(parameters_as)}, x[0], x[1]);
@@ -85,10 +93,11 @@ constexpr Table table = {
     .add_columns = [](In y, std::int64_t y_first, In x, std::int64_t x_first, std::int64_t columns,
                       Stream&) { cpu::add_columns(f(y) + y_first, y[1], f(x) + x_first, x[1], y[0], columns); },
     .scale = [](In y, float factor, Stream&) { cpu::scale(f(y), factor, y.count()); },
-    .gelu_forward = [](In y, In x, Stream&) { cpu::gelu_forward(f(y), f(x), x.count()); },
-    .gelu_backward = [](In dx, In dy, In x, Stream&) { cpu::gelu_backward(f(dx), f(dy), f(x), x.count()); },
-    .swiglu_forward = [](In y, In gate_up, Stream&) { cpu::swiglu_forward(f(y), f(gate_up), y[0], y[1]); },
-    .swiglu_backward = [](In dgate_up, In dy, In gate_up, Stream&) { cpu::swiglu_backward(f(dgate_up), f(dy), f(gate_up), dy[0], dy[1]); },
+    .gelu_forward = [](In y, In x, Stream&) { cpu::gelu_forward(results(y), numbers(x), x.count()); },
+    .gelu_backward = [](In dx, In dy, In x, Stream&) { cpu::gelu_backward(results(dx), numbers(dy), numbers(x), x.count()); },
+    .swiglu_forward = [](In y, In gate_up, Stream&) { cpu::swiglu_forward(results(y), numbers(gate_up), y[0], y[1]); },
+    .swiglu_backward = [](In dgate_up, In dy, In gate_up,
+                          Stream&) { cpu::swiglu_backward(results(dgate_up), numbers(dy), numbers(gate_up), dy[0], dy[1]); },
     .dropout =
         [](In y, In x, double probability, const RandomKey& key, In samples, In positions, std::uint32_t site, std::int64_t first, Stream&) {
           cpu::dropout(f(y), f(x), probability, key, samples.as<std::int64_t>(), i(positions), site, first, x[0], x[1]);
