@@ -2,6 +2,7 @@
 #include <limits>
 #include <memory>
 
+#include "kernels/cpu/elementwise.hpp"
 #include "kernels/cpu/lanes.hpp"
 #include "kernels/cpu/matmul.hpp"
 #include "kernels/cpu/parallel.hpp"
@@ -76,8 +77,8 @@ using Totals = Lanes[lanes / (Rows * at_once<Value>(Rows))][Rows * at_once<Value
 
 /// y[r, c] = sum over the lanes of a total, plus bias, for the rows and columns that exist.
 template <int Rows, class Value>
-[[gnu::always_inline]] inline void finish(const Results& y, const Totals<Rows, Value>& totals, const Numbers& bias, Index rows,
-                                          Index columns, Index n) {
+[[gnu::always_inline]] inline void finish(float* y, const Totals<Rows, Value>& totals, const float* bias, Index rows, Index columns,
+                                          Index n) {
   constexpr Index wide = lanes / Rows, group = at_once<Value>(Rows);
   Lanes ordered[lanes];
 #pragma GCC unroll 8
@@ -85,29 +86,23 @@ template <int Rows, class Value>
 #pragma GCC unroll 16
     for (Index c = 0; c < wide; ++c) ordered[r * wide + c] = totals[c / group][r * group + c % group];
   Lanes result = sums(ordered);
-  if (present(bias)) {
-    const Lanes terms = std::visit([&](const auto* first) { return load(first, std::min(columns, wide)); }, bias);
-    result += __builtin_shuffle(terms, iota() % static_cast<std::int32_t>(wide));
-  }
-  const auto write = [&]<class Result>(Result* to) __attribute__((always_inline)) {
-    alignas(64) Result results[lanes];
-    store(results, result);
-    if (rows == Rows && columns >= wide) {
+  if (bias) result += __builtin_shuffle(load(bias, std::min(columns, wide)), iota() % static_cast<std::int32_t>(wide));
+  alignas(64) float results[lanes];
+  store(results, result);
+  if (rows == Rows && columns >= wide) {
 #pragma GCC unroll 8
-      for (Index r = 0; r < Rows; ++r) std::memcpy(to + r * n, results + r * wide, wide * sizeof(Result));
-    } else {
-      for (Index r = 0; r < rows; ++r) std::copy_n(results + r * wide, std::min(columns, wide), to + r * n);
-    }
-  };
-  std::visit(write, y);
+    for (Index r = 0; r < Rows; ++r) std::memcpy(y + r * n, results + r * wide, wide * sizeof(float));
+  } else {
+    for (Index r = 0; r < rows; ++r) std::copy_n(results + r * wide, std::min(columns, wide), y + r * n);
+  }
 }
 
 /// Up to Rows rows and 16 columns of y.
 template <int Rows, class Value>
-void strip(const Results& y, const float* x, const Value* w, const Numbers& bias, Index rows, Index columns, Index n, Index k) {
+void strip(float* y, const float* x, const Value* w, const float* bias, Index rows, Index columns, Index n, Index k) {
   constexpr Index wide = lanes / Rows, group = at_once<Value>(Rows);
   const auto finished = [&](const Totals<Rows, Value>& totals, Index c) __attribute__((always_inline)) {
-    finish<Rows, Value>(y + c, totals, present(bias) ? bias + c : bias, rows, columns - c, n);
+    finish<Rows, Value>(y + c, totals, bias ? bias + c : nullptr, rows, columns - c, n);
   };
   if (k <= most_whole(Rows)) {  // the sums stay in registers
     for (Index c = 0; c < columns; c += wide) {
@@ -127,7 +122,7 @@ void strip(const Results& y, const float* x, const Value* w, const Numbers& bias
 }
 
 template <int Rows, class Value>
-void decode_rows(const Results& y, const Numbers& x, const Value* w, const Numbers& bias, Index rows, Index n, Index k) {
+void decode_rows(const Results& y, const Numbers& x, const Value* w, const float* bias, Index rows, Index n, Index k) {
   std::unique_ptr<Lanes[]> lines;
   const float* packed = nullptr;
   if (const auto* wide = std::get_if<const float*>(&x); Rows == 1 && k % lanes == 0 && wide) {
@@ -138,27 +133,40 @@ void decode_rows(const Results& y, const Numbers& x, const Value* w, const Numbe
     packed = reinterpret_cast<float*>(lines.get());
   }
   const auto tile = [&](Index t) {
-    const Index c = t * lanes;
-    strip<Rows>(y + c, packed, w + c * k, present(bias) ? bias + c : bias, rows, std::min(lanes, n - c), n, k);
+    const Index c = t * lanes, columns = std::min(lanes, n - c);
+    const float* terms = bias ? bias + c : nullptr;
+    if (const auto* wide = std::get_if<float*>(&y)) return strip<Rows>(*wide + c, packed, w + c * k, terms, rows, columns, n, k);
+    alignas(64) float sums[Rows * lanes];
+    strip<Rows>(sums, packed, w + c * k, terms, rows, columns, lanes, k);
+    for (Index r = 0; r < rows; ++r) store(std::get<BFloat16*>(y) + r * n + c, load(sums + r * lanes, columns), columns);
   };
   parallel_tiles(tiles_of(n, lanes), Rows * n * k > least_shared, tile, n * k < brief ? Shares::equal : Shares::decreasing);
+}
+
+/// A bias as fp32: bf16 is widened into `room`, once for all rows.
+const float* in_fp32(const Numbers& bias, std::unique_ptr<float[]>& room, Index n) {
+  if (const auto* wide = std::get_if<const float*>(&bias)) return *wide;
+  room = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(n));
+  cast(room.get(), std::get<const BFloat16*>(bias), n);
+  return room.get();
 }
 
 }  // namespace
 
 void linear_decode(Results y, Numbers x, Numbers w, Numbers bias, Index rows, Index n, Index k) {
-  std::visit(
-      [&]<class Value>(const Value* weights) {
-        for (Index r = 0; r < rows; r += 8) {
-          const Index count = std::min<Index>(8, rows - r);
-          const auto decode = count > 4   ? decode_rows<8, Value>
-                              : count > 2 ? decode_rows<4, Value>
-                              : count > 1 ? decode_rows<2, Value>
-                                          : decode_rows<1, Value>;
-          decode(y + r * n, x + r * k, weights, bias, count, n, k);
-        }
-      },
-      w);
+  std::unique_ptr<float[]> room;
+  const float* terms = in_fp32(bias, room, n);
+  const auto decode_with = [&]<class Value>(const Value* weights) {
+    for (Index r = 0; r < rows; r += 8) {
+      const Index count = std::min<Index>(8, rows - r);
+      const auto decode = count > 4   ? decode_rows<8, Value>
+                          : count > 2 ? decode_rows<4, Value>
+                          : count > 1 ? decode_rows<2, Value>
+                                      : decode_rows<1, Value>;
+      decode(y + r * n, x + r * k, weights, terms, count, n, k);
+    }
+  };
+  std::visit(decode_with, w);
 }
 
 }  // namespace collimate::kernels::cpu
