@@ -84,6 +84,7 @@ hid_t memory_type(DType dtype) {
     case DType::i64: return H5T_NATIVE_INT64;
     case DType::u8: return H5T_NATIVE_UINT8;
     case DType::u64: return H5T_NATIVE_UINT64;
+    case DType::bf16: break;  // HDF5 knows no such numbers
   }
   return -1;
 }
@@ -96,6 +97,7 @@ hid_t file_type(DType dtype) {
     case DType::i64: return H5T_STD_I64LE;
     case DType::u8: return H5T_STD_U8LE;
     case DType::u64: return H5T_STD_U64LE;
+    case DType::bf16: break;  // HDF5 knows no such numbers
   }
   return -1;
 }
@@ -225,6 +227,7 @@ std::vector<std::string> Hdf5File::children(const std::string& group) const {
 
 void Hdf5File::create_dataset(const std::string& name, DType dtype, Shape shape, std::int64_t chunk_rows) {
   ensure(shape.rank() >= 1, "the dataset '{}' needs at least one axis", name);
+  ensure(file_type(dtype) >= 0, "the dataset '{}' cannot hold {}: widen it to f32", name, name_of(dtype));
   std::array<hsize_t, 4> extent{}, most{}, chunk{};
   for (int axis = 0; axis < shape.rank(); ++axis) extent[axis] = most[axis] = chunk[axis] = static_cast<hsize_t>(shape[axis]);
   const Id creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
@@ -262,7 +265,7 @@ Hdf5Info Hdf5File::info(const std::string& name) const {
   if (rank == 4) info.shape = {at(0), at(1), at(2), at(3)};
   info.extendible = most[0] == H5S_UNLIMITED;
   for (const DType dtype : dtypes)
-    if (H5Tequal(type, file_type(dtype)) > 0) {
+    if (const hid_t known = file_type(dtype); known >= 0 && H5Tequal(type, known) > 0) {
       info.dtype = dtype;
       return info;
     }

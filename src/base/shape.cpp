@@ -18,6 +18,7 @@ std::string Shape::text() const {
 std::string_view name_of(DType type) {
   switch (type) {
     case DType::f32: return "f32";
+    case DType::bf16: return "bf16";
     case DType::f64: return "f64";
     case DType::i32: return "i32";
     case DType::i64: return "i64";

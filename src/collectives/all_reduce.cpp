@@ -23,6 +23,7 @@ void add(const Tensor& sum, const Tensor& a, const Tensor& b, Stream& stream) {
     case DType::i32: return kernels::add(sum, a, b, stream);
     case DType::i64: return add_whole_numbers<std::int64_t>(sum, a, b);
     case DType::u64: return add_whole_numbers<std::uint64_t>(sum, a, b);
+    case DType::bf16:
     case DType::f64:
     case DType::u8: break;
   }

@@ -15,8 +15,6 @@ float from_half(std::uint16_t half) {
   return std::bit_cast<float>(sign | wide << 23 | fraction << 13);
 }
 
-float from_brain(std::uint16_t brain) { return std::bit_cast<float>(std::uint32_t{brain} << 16); }
-
 std::uint16_t to_half(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value), magnitude = bits & 0x7fffffff;
   const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000);
@@ -26,12 +24,6 @@ std::uint16_t to_half(float value) {
     return sign | static_cast<std::uint16_t>(std::nearbyint(std::bit_cast<float>(magnitude) * 0x1.0p24f));
   const std::uint32_t odd = magnitude >> 13 & 1;
   return sign | static_cast<std::uint16_t>((magnitude - 0x38000000 + 0xfff + odd) >> 13);
-}
-
-std::uint16_t to_brain(float value) {
-  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
-  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<std::uint16_t>(bits >> 16 | 0x40);  // NaN stays one
-  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 }  // namespace collimate

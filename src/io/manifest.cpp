@@ -42,6 +42,7 @@ bool in_checkpoints(DType dtype) {
     case DType::f32:
     case DType::f64:
     case DType::i64: return true;
+    case DType::bf16:
     case DType::i32:
     case DType::u8:
     case DType::u64: return false;

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "collimate/base/atomic_file.hpp"
+#include "collimate/base/bf16.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/base/file_kind.hpp"
 #include "collimate/io/safetensors.hpp"
@@ -220,7 +221,7 @@ void SafetensorsReader::read(const std::string& name, std::int64_t begin, std::i
   }
   require(entry.dtype == "F16" || entry.dtype == "BF16", "'{}': the tensor {} is of type {}; F32, F16 or BF16 is needed", entry.file, name,
           entry.dtype);
-  const auto convert = entry.dtype == "F16" ? from_half : from_brain;
+  const auto convert = entry.dtype == "F16" ? from_half : [](std::uint16_t bits) { return to_float(BFloat16{bits}); };
   std::array<std::uint16_t, 1 << 15> buffer;
   for (std::int64_t done = 0; done < count;) {
     const std::int64_t now = std::min<std::int64_t>(count - done, buffer.size());

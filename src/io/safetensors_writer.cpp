@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "collimate/base/atomic_file.hpp"
+#include "collimate/base/bf16.hpp"
 #include "collimate/base/error.hpp"
 #include "collimate/io/safetensors.hpp"
 #include "io/file.hpp"
@@ -50,7 +51,7 @@ std::string header(const std::vector<SafetensorsSpec>& tensors, const Order& ord
 void write_values(File& file, const SafetensorsSpec& tensor, const std::vector<float>& values) {
   if (tensor.dtype == "F32") return file.write({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
   ensure(tensor.dtype == "F16" || tensor.dtype == "BF16", "the type {} cannot be written", tensor.dtype);
-  const auto convert = tensor.dtype == "F16" ? to_half : to_brain;
+  const auto convert = tensor.dtype == "F16" ? to_half : [](float value) { return to_bf16(value).bits; };
   const std::uint16_t infinite = tensor.dtype == "F16" ? 0x7c00 : 0x7f80;
   std::vector<std::uint16_t> words(values.size());
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -98,7 +99,7 @@ std::vector<Order> cut(const std::vector<SafetensorsSpec>& tensors, std::int64_t
 }  // namespace
 
 float stored_as(const std::string& dtype, float value) {
-  return dtype == "F32" ? value : dtype == "F16" ? from_half(to_half(value)) : from_brain(to_brain(value));
+  return dtype == "F32" ? value : dtype == "F16" ? from_half(to_half(value)) : to_float(to_bf16(value));
 }
 
 void write_safetensors(const std::string& path, const std::vector<SafetensorsSpec>& tensors, const FillTensor& fill) {

@@ -5,6 +5,12 @@
 
 namespace collimate::kernels {
 
+void cast(Tensor to, Tensor from, Stream& stream) {
+  check("cast", "to", to, to.shape(), f32_or_bf16);
+  check("cast", "from", from, to.shape(), to.dtype() == DType::bf16 ? DType::f32 : DType::bf16);
+  table_of(to).cast(to, from, stream);
+}
+
 void add(Tensor y, Tensor a, Tensor b, Stream& stream) {
   const DType type = y.dtype() == DType::i32 ? DType::i32 : DType::f32;
   check("add", "a", a, y.shape(), type);
@@ -15,7 +21,7 @@ void add(Tensor y, Tensor a, Tensor b, Stream& stream) {
 
 void add_bias(Tensor y, Tensor bias, Stream& stream) {
   check_rank("add_bias", "y", y, 2);
-  check("add_bias", "bias", bias, {y[1]});
+  check("add_bias", "bias", bias, {y[1]}, f32_or_bf16);
   table_of(y).add_bias(y, bias, stream);
 }
 
@@ -46,28 +52,28 @@ void scale(Tensor y, float factor, Stream& stream) {
 }
 
 void gelu_forward(Tensor y, Tensor x, Stream& stream) {
-  check("gelu_forward", "x", x, x.shape());
-  check("gelu_forward", "y", y, x.shape());
+  check("gelu_forward", "x", x, x.shape(), f32_or_bf16);
+  check("gelu_forward", "y", y, x.shape(), f32_or_bf16);
   table_of(y).gelu_forward(y, x, stream);
 }
 
 void gelu_backward(Tensor dx, Tensor dy, Tensor x, Stream& stream) {
-  check("gelu_backward", "x", x, x.shape());
-  check("gelu_backward", "dx", dx, x.shape());
-  check("gelu_backward", "dy", dy, x.shape());
+  check("gelu_backward", "x", x, x.shape(), f32_or_bf16);
+  check("gelu_backward", "dx", dx, x.shape(), f32_or_bf16);
+  check("gelu_backward", "dy", dy, x.shape(), f32_or_bf16);
   table_of(dx).gelu_backward(dx, dy, x, stream);
 }
 
 void swiglu_forward(Tensor y, Tensor gate_up, Stream& stream) {
-  check_rank("swiglu_forward", "y", y, 2);
-  check("swiglu_forward", "gate_up", gate_up, {y[0], 2 * y[1]});
+  check_rank("swiglu_forward", "y", y, 2, f32_or_bf16);
+  check("swiglu_forward", "gate_up", gate_up, {y[0], 2 * y[1]}, f32_or_bf16);
   table_of(y).swiglu_forward(y, gate_up, stream);
 }
 
 void swiglu_backward(Tensor dgate_up, Tensor dy, Tensor gate_up, Stream& stream) {
-  check_rank("swiglu_backward", "dy", dy, 2);
-  check("swiglu_backward", "gate_up", gate_up, {dy[0], 2 * dy[1]});
-  check("swiglu_backward", "dgate_up", dgate_up, {dy[0], 2 * dy[1]});
+  check_rank("swiglu_backward", "dy", dy, 2, f32_or_bf16);
+  check("swiglu_backward", "gate_up", gate_up, {dy[0], 2 * dy[1]}, f32_or_bf16);
+  check("swiglu_backward", "dgate_up", dgate_up, {dy[0], 2 * dy[1]}, f32_or_bf16);
   table_of(dgate_up).swiglu_backward(dgate_up, dy, gate_up, stream);
 }
 

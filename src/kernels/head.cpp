@@ -53,8 +53,8 @@ void value_forward(Tensor values, Tensor hidden, Tensor w, Tensor b, Stream& str
   constexpr auto name = "value_forward";
   check_rank(name, "hidden", hidden, 2);
   check(name, "values", values, {hidden[0]});
-  check(name, "w", w, {hidden[1]});
-  check(name, "b", b, {1});
+  check(name, "w", w, {hidden[1]}, f32_or_bf16);
+  check(name, "b", b, {1}, f32_or_bf16);
   table_of(values).value_forward(values, hidden, w, b, stream);
 }
 
@@ -63,7 +63,7 @@ void value_backward(Tensor dhidden, Tensor dw, Tensor db, Tensor dvalues, Tensor
   check_rank(name, "hidden", hidden, 2);
   check(name, "dhidden", dhidden, hidden.shape());
   check(name, "dvalues", dvalues, {hidden[0]});
-  check(name, "w", w, {hidden[1]});
+  check(name, "w", w, {hidden[1]}, f32_or_bf16);
   check(name, "dw", dw, {hidden[1]});
   check(name, "db", db, {1});
   table_of(dhidden).value_backward(dhidden, dw, db, dvalues, hidden, w, write_parameters, stream);

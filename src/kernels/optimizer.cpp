@@ -33,7 +33,7 @@ void block_squares(Tensor sums, Tensor x, Stream& stream) {
 }
 
 void element_hash(Tensor hash, Tensor x, std::int64_t first, Stream& stream) {
-  check("element_hash", "x", x, x.shape());
+  check("element_hash", "x", x, x.shape(), f32_or_bf16);
   check("element_hash", "hash", hash, {1}, DType::u64);
   table_of(hash).element_hash(hash, x, first, stream);
 }

@@ -33,6 +33,7 @@ struct Table {
   void (*embedding_backward)(In dtable, In dy, In tokens, std::int64_t first, Stream&);
   void (*embedding_add)(In y, In table, In indices, Stream&);
 
+  void (*cast)(In to, In from, Stream&);
   void (*add)(In y, In a, In b, Stream&);
   void (*add_bias)(In y, In bias, Stream&);
   void (*copy_columns)(In y, std::int64_t y_first, In x, std::int64_t x_first, std::int64_t columns, Stream&);

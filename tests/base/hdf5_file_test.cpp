@@ -143,6 +143,7 @@ TEST_F(Hdf5, MisuseIsASentence) {
   EXPECT_THAT(refusal([&] { out.read<double>("/x"); }), HasSubstr("holds f32, not f64"));
   EXPECT_THAT(refusal([&] { out.append("/x", view(floats)); }), HasSubstr("fixed size"));
   EXPECT_THAT(refusal([&] { out.create_dataset("/x", DType::f32, {1}); }), AllOf(HasSubstr("create '/x'"), HasSubstr("already exists")));
+  EXPECT_THAT(refusal([&] { out.create_dataset("/b", DType::bf16, {1}); }), HasSubstr("the dataset '/b' cannot hold bf16"));
   EXPECT_THAT(refusal([&] { out.read<float>("/y"); }), HasSubstr("no dataset '/y'"));
   EXPECT_THAT(refusal([&] { out.read_text("/x"); }), HasSubstr("not a text"));
   EXPECT_THAT(refusal([&] { out.text_attribute("/x", "k"); }), HasSubstr("no attribute 'k'"));

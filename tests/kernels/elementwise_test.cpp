@@ -2,12 +2,15 @@
 
 #include "kernels/cpu/lanes.hpp"
 #include "kernels/support.hpp"
+#include "support/refusal.hpp"
+#include "support/says.hpp"
 
 namespace collimate::kernels {
 namespace {
 
 using Index = std::int64_t;
 using Vector = std::vector<double>;
+using test::refusal;
 
 double gelu(double x) { return x / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
 double silu(double x) { return x / (1 + std::exp(-x)); }
@@ -41,6 +44,49 @@ TEST(Add, Adds) {
   add(whole, whole, more, host.stream());
   EXPECT_EQ(std::vector(whole.as<std::int32_t>(), whole.as<std::int32_t>() + 4), (std::vector<std::int32_t>{3, 0, -largest - 1, 7}));
   EXPECT_THROW(add(whole, whole, host.make({4}), host.stream()), Error);
+}
+
+// Every bf16 number widened, and fp32 numbers of every exponent rounded, at every place within the lanes.
+TEST(Cast, MovesBitsAsTheConversionsOfOneNumberDo) {
+  Host host;
+  const Tensor all = host.make({65536}, DType::bf16), wide = host.filled({65536}, 1.0f), back = host.make({65536}, DType::bf16);
+  for (Index i = 0; i < 65536; ++i) all.as<BFloat16>()[i].bits = static_cast<std::uint16_t>(i);
+  cast(wide, all, host.stream());
+  cast(back, wide, host.stream());
+  for (Index i = 0; i < 65536; ++i) {
+    ASSERT_EQ(std::bit_cast<std::uint32_t>(wide.as<float>()[i]), static_cast<std::uint32_t>(i) << 16);
+    ASSERT_EQ(back.as<BFloat16>()[i], to_bf16(to_float(all.as<BFloat16>()[i]))) << i;
+  }
+  std::mt19937 engine(1);
+  const Tensor any = host.make({40007}), rounded = host.make({40007}, DType::bf16);
+  for (Index i = 0; i < any.count(); ++i) {
+    const auto word = static_cast<std::uint32_t>(engine());
+    any.as<float>()[i] = std::bit_cast<float>(i % 3 ? word : (word & 0xffff0000) | 0x8000);  // every third is a tie
+  }
+  cast(rounded, any, host.stream());
+  for (Index i = 0; i < any.count(); ++i) ASSERT_EQ(rounded.as<BFloat16>()[i], to_bf16(any.as<float>()[i])) << any.as<float>()[i];
+  for (Index count = 0; count <= 40; ++count) {
+    const Tensor part = host.make({64}, DType::bf16), whole = host.filled({64}, 7.0f);
+    std::fill_n(part.as<BFloat16>(), 64, BFloat16{0x1234});
+    cast(part.slice(3, count), any.slice(count, count), host.stream());
+    cast(whole.slice(3, count), rounded.slice(count, count), host.stream());
+    for (Index i = 0; i < 64; ++i) {
+      const bool inside = i >= 3 && i < 3 + count;
+      const BFloat16 expected = inside ? rounded.as<BFloat16>()[count + i - 3] : BFloat16{0x1234};
+      ASSERT_EQ(part.as<BFloat16>()[i], expected) << count;
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(whole.as<float>()[i]), std::bit_cast<std::uint32_t>(inside ? to_float(expected) : 7.0f)) << count;
+    }
+  }
+  expect_same_bits_for_all_threads([&] { const Tensor t = host.make({40007}, DType::bf16); cast(t, any, host.stream()); return t; });
+}
+
+TEST(Cast, RefusesOtherTypesAndShapes) {
+  Host host;
+  const Tensor wide = host.make({4}), brief = host.make({4}, DType::bf16);
+  EXPECT_SAYS(refusal([&] { cast(wide, wide, host.stream()); }), "cast needs from to be bf16 [4], and it is f32 [4]");
+  EXPECT_SAYS(refusal([&] { cast(brief, brief, host.stream()); }), "cast needs from to be f32 [4], and it is bf16 [4]");
+  EXPECT_SAYS(refusal([&] { cast(host.make({4}, DType::f64), brief, host.stream()); }), "cast needs to to be f32 or bf16 [4], and it is f64 [4]");
+  EXPECT_SAYS(refusal([&] { cast(wide, host.make({5}, DType::bf16), host.stream()); }), "bf16 [5]");
 }
 
 TEST(Columns, AreCopiedAndAdded) {

@@ -32,6 +32,19 @@ class Host {
     for (std::int64_t i = 0; i < t.count(); ++i) t.as<float>()[i] = normal(engine);
     return t;
   }
+  /// Normal numbers as bf16; here and there a subnormal one and a zero.
+  Tensor random_bf16(Shape shape, unsigned seed, float deviation = 1.0f) {
+    const Tensor normal = random(shape, seed, deviation), t = make(shape, DType::bf16);
+    for (std::int64_t i = 0; i < t.count(); ++i) t.as<BFloat16>()[i] = to_bf16(normal.as<float>()[i]);
+    for (std::int64_t i = 5; i < t.count(); i += 97) t.as<BFloat16>()[i].bits = i % 2 ? 0x8041 : 0x8000;
+    return t;
+  }
+  /// The same numbers as f32.
+  Tensor widened(const Tensor& from) {
+    const Tensor t = make(from.shape());
+    for (std::int64_t i = 0; i < t.count(); ++i) t.as<float>()[i] = to_float(from.as<BFloat16>()[i]);
+    return t;
+  }
   template <class T>
   Tensor of(const std::vector<T>& values) {
     const Tensor t = make({static_cast<std::int64_t>(values.size())}, dtype_of<T>());

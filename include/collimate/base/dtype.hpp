@@ -4,16 +4,19 @@
 #include <iterator>
 #include <string_view>
 
+#include "collimate/base/bf16.hpp"
+
 namespace collimate {
 
 /// Element types of tensors. A switch over them names every one and has no `default`, so that a new type does not compile before each
 /// place has decided about it.
-enum class DType { f32, f64, i32, i64, u8, u64 };
-constexpr DType dtypes[] = {DType::f32, DType::f64, DType::i32, DType::i64, DType::u8, DType::u64};  ///< all of them
+enum class DType { f32, bf16, f64, i32, i64, u8, u64 };
+constexpr DType dtypes[] = {DType::f32, DType::bf16, DType::f64, DType::i32, DType::i64, DType::u8, DType::u64};  ///< all of them
 
 constexpr std::size_t size_of(DType type) {  ///< bytes per element
   switch (type) {
     case DType::u8: return 1;
+    case DType::bf16: return 2;
     case DType::f32:
     case DType::i32: return 4;
     case DType::f64:
@@ -29,6 +32,8 @@ template <class T>
 constexpr DType dtype_of();
 template <>
 constexpr DType dtype_of<float>() { return DType::f32; }
+template <>
+constexpr DType dtype_of<BFloat16>() { return DType::bf16; }
 template <>
 constexpr DType dtype_of<double>() { return DType::f64; }
 template <>

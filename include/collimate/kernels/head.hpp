@@ -22,9 +22,9 @@ void finish_statistics(Tensor logprob, Tensor entropy, Tensor lse, Tensor statis
 void logit_gradient(Tensor logits, Tensor lse, Tensor entropy, Tensor targets, Tensor dlogprob, Tensor dentropy, std::int64_t first,
                     float temperature, Stream& stream);
 
-/// values[R] = hidden[R,C] w[C] + b[1]; a row's bits depend on that row alone.
+/// values[R] = hidden[R,C] w[C] + b[1], w and b f32 or bf16; a row's bits depend on that row alone.
 void value_forward(Tensor values, Tensor hidden, Tensor w, Tensor b, Stream& stream);
-/// dhidden[R,C] (replaced), and dw[C] and db[1] (replaced or added to), block by block.
+/// dhidden[R,C] (replaced) of w[C], f32 or bf16, and dw[C] and db[1] (replaced or added to), block by block.
 void value_backward(Tensor dhidden, Tensor dw, Tensor db, Tensor dvalues, Tensor hidden, Tensor w, Write write_parameters, Stream& stream);
 
 /// The temperatures by which logits are divided: far below they would overflow, far above all of them would be 0.

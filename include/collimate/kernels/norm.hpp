@@ -4,6 +4,8 @@
 
 namespace collimate::kernels {
 
+// gain, bias and y are f32 or bf16, all other tensors f32.
+
 /// y[R,C] = x * rstd * gain[C], rstd[R] = 1/sqrt(mean(x^2) + eps)
 void rms_norm_forward(Tensor y, Tensor rstd, Tensor x, Tensor gain, float eps, Stream& stream);
 /// dx[R,C] and dgain[C] (none: not computed), each replaced or added to; column sums block by block, going on from what is added to

@@ -21,7 +21,7 @@ void adamw(Tensor value, Tensor gradient, Tensor first_moment, Tensor second_mom
 /// sums[i] (f64) = sum of squares of block i of x (whole blocks of 1,024 f32).
 void block_squares(Tensor sums, Tensor x, Stream& stream);
 /// hash[1] (u64) += the sum over the elements of a 64-bit hash of (first + index, bits of x[index]): so the parts of a tensor, with their own
-/// `first`, add up to the hash of the whole.
+/// `first`, add up to the hash of the whole. x is f32 or bf16; of bf16 it is the hash of the same numbers as f32.
 void element_hash(Tensor hash, Tensor x, std::int64_t first, Stream& stream);
 
 }  // namespace collimate::kernels

@@ -13,10 +13,20 @@ using Index = std::int64_t;
 constexpr float gelu_scale = 1.5957691216057308f;  // 2 sqrt(2/pi)
 constexpr float gelu_cubic = 0.044715f;
 
+template <class To, class From>
+void cast_elements(To* to, const From* from, Index count) {
+  parallel_elements(count, [=](Index begin, Index end) {
+    for (Index i = begin; i < end; i += lanes) store(to + i, load(from + i, end - i), end - i);
+  });
+}
+
 /// 2 sqrt(2/pi) (x + 0.044715 x^3): GELU is x sigmoid of it, because (1 + tanh(u)) / 2 = sigmoid(2u).
 Lanes gelu_argument(Lanes x) { return splat(gelu_scale) * fma(splat(gelu_cubic) * x * x, x, x); }
 
 }  // namespace
+
+void cast(float* to, const BFloat16* from, Index count) { cast_elements(to, from, count); }
+void cast(BFloat16* to, const float* from, Index count) { cast_elements(to, from, count); }
 
 void add(float* y, const float* a, const float* b, Index count) {
   parallel_elements(count, [=](Index begin, Index end) {
@@ -30,10 +40,13 @@ void add(std::int32_t* y, const std::int32_t* a, const std::int32_t* b, Index co
   });
 }
 
-void add_bias(float* y, const float* bias, Index rows, Index columns) {
-  parallel_rows(rows, columns, [=](Index row) {
-    for (Index c = 0; c < columns; ++c) y[row * columns + c] += bias[c];
-  });
+void add_bias(float* y, Numbers bias, Index rows, Index columns) {
+  const auto add = [=](const auto* terms) {
+    parallel_rows(rows, columns, [=](Index row) {
+      for (Index c = 0; c < columns; ++c) y[row * columns + c] += widened(terms[c]);
+    });
+  };
+  std::visit(add, bias);
 }
 
 void copy_columns(float* y, Index y_stride, const float* x, Index x_stride, Index rows, Index columns) {
@@ -52,53 +65,65 @@ void scale(float* y, float factor, Index count) {
   });
 }
 
-void gelu_forward(float* y, const float* x, Index count) {
-  parallel_elements(count, [=](Index begin, Index end) {
-    for (Index i = begin; i < end; i += lanes) {
-      const Lanes v = load(x + i, end - i);
-      store(y + i, v * sigmoid(gelu_argument(v)), end - i);
-    }
-  });
+void gelu_forward(Results y, Numbers x, Index count) {
+  const auto forward = [=](auto* to, const auto* from) {
+    parallel_elements(count, [=](Index begin, Index end) {
+      for (Index i = begin; i < end; i += lanes) {
+        const Lanes v = load(from + i, end - i);
+        store(to + i, v * sigmoid(gelu_argument(v)), end - i);
+      }
+    });
+  };
+  std::visit(forward, y, x);
 }
 
 // dy/dx = s + x s (1 - s) u'  with s = sigmoid(u), u' = 2 sqrt(2/pi) (1 + 3 * 0.044715 x^2)
-void gelu_backward(float* dx, const float* dy, const float* x, Index count) {
-  parallel_elements(count, [=](Index begin, Index end) {
-    for (Index i = begin; i < end; i += lanes) {
-      const Lanes v = load(x + i, end - i);
-      const Lanes s = sigmoid(gelu_argument(v));
-      const Lanes slope = splat(gelu_scale) * fma(splat(3 * gelu_cubic) * v, v, splat(1.0f));
-      const Lanes derivative = fma(v * slope, s * (splat(1.0f) - s), s);
-      store(dx + i, load(dy + i, end - i) * derivative, end - i);
-    }
-  });
+void gelu_backward(Results dx, Numbers dy, Numbers x, Index count) {
+  const auto backward = [=](auto* to, const auto* gradient, const auto* from) {
+    parallel_elements(count, [=](Index begin, Index end) {
+      for (Index i = begin; i < end; i += lanes) {
+        const Lanes v = load(from + i, end - i);
+        const Lanes s = sigmoid(gelu_argument(v));
+        const Lanes slope = splat(gelu_scale) * fma(splat(3 * gelu_cubic) * v, v, splat(1.0f));
+        const Lanes derivative = fma(v * slope, s * (splat(1.0f) - s), s);
+        store(to + i, load(gradient + i, end - i) * derivative, end - i);
+      }
+    });
+  };
+  std::visit(backward, dx, dy, x);
 }
 
-void swiglu_forward(float* y, const float* gate_up, Index rows, Index columns) {
-  parallel_rows(rows, columns, [=](Index r) {
-    const float* gate = gate_up + 2 * r * columns;
-    const float* up = gate + columns;
-    for (Index c = 0; c < columns; c += lanes) {
-      const Index n = columns - c;
-      const Lanes g = load(gate + c, n);
-      store(y + r * columns + c, g * sigmoid(g) * load(up + c, n), n);
-    }
-  });
+void swiglu_forward(Results y, Numbers gate_up, Index rows, Index columns) {
+  const auto forward = [=](auto* to, const auto* from) {
+    parallel_rows(rows, columns, [=](Index r) {
+      const auto* gate = from + 2 * r * columns;
+      const auto* up = gate + columns;
+      for (Index c = 0; c < columns; c += lanes) {
+        const Index n = columns - c;
+        const Lanes g = load(gate + c, n);
+        store(to + r * columns + c, g * sigmoid(g) * load(up + c, n), n);
+      }
+    });
+  };
+  std::visit(forward, y, gate_up);
 }
 
 // d silu(g)/dg = s + g s (1 - s)
-void swiglu_backward(float* dgate_up, const float* dy, const float* gate_up, Index rows, Index columns) {
-  parallel_rows(rows, columns, [=](Index r) {
-    const float* gate = gate_up + 2 * r * columns;
-    float* dgate = dgate_up + 2 * r * columns;
-    for (Index c = 0; c < columns; c += lanes) {
-      const Index n = columns - c;
-      const Lanes g = load(gate + c, n), up = load(gate + columns + c, n), d = load(dy + r * columns + c, n);
-      const Lanes s = sigmoid(g);
-      store(dgate + c, d * up * fma(g * s, splat(1.0f) - s, s), n);
-      store(dgate + columns + c, d * (g * s), n);
-    }
-  });
+void swiglu_backward(Results dgate_up, Numbers dy, Numbers gate_up, Index rows, Index columns) {
+  const auto backward = [=](auto* to, const auto* gradient, const auto* from) {
+    parallel_rows(rows, columns, [=](Index r) {
+      const auto* gate = from + 2 * r * columns;
+      auto* dgate = to + 2 * r * columns;
+      for (Index c = 0; c < columns; c += lanes) {
+        const Index n = columns - c;
+        const Lanes g = load(gate + c, n), up = load(gate + columns + c, n), d = load(gradient + r * columns + c, n);
+        const Lanes s = sigmoid(g);
+        store(dgate + c, d * up * fma(g * s, splat(1.0f) - s, s), n);
+        store(dgate + columns + c, d * (g * s), n);
+      }
+    });
+  };
+  std::visit(backward, dgate_up, dy, gate_up);
 }
 
 namespace {

@@ -9,19 +9,21 @@ namespace collimate::kernels::cpu {
 
 using Index = std::int64_t;
 
-void embedding_forward(float* y, const float* table, const std::int32_t* tokens, Index first, bool add, Index rows, Index entries,
+void embedding_forward(float* y, Numbers table, const std::int32_t* tokens, Index first, bool add, Index rows, Index entries,
                        Index columns) {
-  parallel_rows(rows, columns, [=](Index r) {
-    const Index entry = tokens[r] - first;
-    if (tokens[r] < 0 || entry < 0 || entry >= entries) return;
-    const float* from = table + entry * columns;
-    float* to = y + r * columns;
-    if (!add) {
-      std::copy_n(from, columns, to);
-      return;
-    }
-    for (Index c = 0; c < columns; c += lanes) store(to + c, load(to + c, columns - c) + load(from + c, columns - c), columns - c);
-  });
+  const auto look_up = [=](const auto* values) {
+    parallel_rows(rows, columns, [=](Index r) {
+      const Index entry = tokens[r] - first;
+      if (tokens[r] < 0 || entry < 0 || entry >= entries) return;
+      const auto* from = values + entry * columns;
+      float* to = y + r * columns;
+      if (add)
+        for (Index c = 0; c < columns; c += lanes) store(to + c, load(to + c, columns - c) + load(from + c, columns - c), columns - c);
+      else
+        std::transform(from, from + columns, to, [](auto value) { return widened(value); });
+    });
+  };
+  std::visit(look_up, table);
 }
 
 void embedding_backward(float* dtable, const float* dy, const std::int32_t* tokens, Index first, Index rows, Index entries, Index columns) {

@@ -117,19 +117,28 @@ void logit_gradient(const LogitGradient& head, Index rows, Index columns) {
   });
 }
 
-void value_forward(float* values, const float* hidden, const float* w, const float* b, Index rows, Index columns) {
-  parallel_rows(rows, columns, [=](Index r) {
-    Lanes total{};
-    for (Index c = 0; c < columns; c += lanes) total = fma(load(hidden + r * columns + c, columns - c), load(w + c, columns - c), total);
-    values[r] = sum(total) + b[0];
-  });
+void value_forward(float* values, const float* hidden, Numbers w, Numbers b, Index rows, Index columns) {
+  const float bias = std::visit([](const auto* first) { return widened(*first); }, b);
+  const auto forward = [=](const auto* weights) {
+    parallel_rows(rows, columns, [=](Index r) {
+      Lanes total{};
+      for (Index c = 0; c < columns; c += lanes)
+        total = fma(load(hidden + r * columns + c, columns - c), load(weights + c, columns - c), total);
+      values[r] = sum(total) + bias;
+    });
+  };
+  std::visit(forward, w);
 }
 
-void value_backward(float* dhidden, float* dw, float* db, const float* dvalues, const float* hidden, const float* w, bool add, Index rows,
+void value_backward(float* dhidden, float* dw, float* db, const float* dvalues, const float* hidden, Numbers w, bool add, Index rows,
                     Index columns) {
-  parallel_rows(rows, columns, [=](Index r) {
-    for (Index c = 0; c < columns; c += lanes) store(dhidden + r * columns + c, splat(dvalues[r]) * load(w + c, columns - c), columns - c);
-  });
+  const auto input = [=](const auto* weights) {
+    parallel_rows(rows, columns, [=](Index r) {
+      for (Index c = 0; c < columns; c += lanes)
+        store(dhidden + r * columns + c, splat(dvalues[r]) * load(weights + c, columns - c), columns - c);
+    });
+  };
+  std::visit(input, w);
   constexpr Index strip = 4 * lanes;
   parallel_tiles(tiles_of(columns, strip), rows * columns > serial_elements, [=](Index tile) {
     for (Index c = tile * strip; c < std::min(columns, (tile + 1) * strip); c += lanes) {

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "collimate/kernels/head.hpp"
+#include "kernels/cpu/numbers.hpp"
 
 namespace collimate::kernels::cpu {
 
@@ -22,8 +23,8 @@ struct LogitGradient {
 };
 void logit_gradient(const LogitGradient& head, std::int64_t rows, std::int64_t columns);
 
-void value_forward(float* values, const float* hidden, const float* w, const float* b, std::int64_t rows, std::int64_t columns);
-void value_backward(float* dhidden, float* dw, float* db, const float* dvalues, const float* hidden, const float* w, bool add,
+void value_forward(float* values, const float* hidden, Numbers w, Numbers b, std::int64_t rows, std::int64_t columns);
+void value_backward(float* dhidden, float* dw, float* db, const float* dvalues, const float* hidden, Numbers w, bool add,
                     std::int64_t rows, std::int64_t columns);
 
 void sample_tokens(std::int32_t* tokens, float* logprobs, const float* logits, const double* uniforms, const Sampling& sampling,

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "collimate/base/bf16.hpp"
+
 // Sixteen fp32 lanes on every instruction set: the compiler maps them to one, two or four registers, and every sum over a row
 // keeps its order (numerics contract R6).
 namespace collimate::kernels::cpu {
@@ -36,6 +38,58 @@ constexpr std::int64_t lanes = 16;
 
 /// Whether sixteen lanes are one register (AVX-512) or two.
 constexpr bool one_register = __BIGGEST_ALIGNMENT__ == 64;
+
+// bfloat16 where it rests, fp32 in the lanes: widened exactly by a shift, rounded to nearest even. Both move bits only, so that subnormals
+// stay. By instructions' names, because g++ goes through memory, element by element, where it has to find them itself.
+
+[[gnu::always_inline]] inline Lanes load(const BFloat16* p) {
+  Lanes v;
+  if constexpr (one_register) {  // "maskz" with all lanes: g++ 12 warns about the intrinsic without
+    const __m512i wide = _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return reinterpret_cast<Lanes>(_mm512_maskz_slli_epi32(0xffff, wide, 16));
+  }
+  __m256i halves[2];
+  for (int i = 0; i < 2; ++i)
+    halves[i] = _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * i))), 16);
+  std::memcpy(&v, halves, sizeof v);
+  return v;
+}
+[[gnu::always_inline]] inline Lanes load(const BFloat16* p, std::int64_t n) {
+  if (n >= lanes) return load(p);
+  BFloat16 v[lanes] = {};
+  std::memcpy(v, p, static_cast<std::size_t>(n) * sizeof(BFloat16));
+  return load(v);
+}
+
+namespace detail {
+/// to_bf16 of every lane, in the lower half of its word.
+template <class Words, class Floats>
+[[gnu::always_inline]] inline Words rounded(Floats v) {
+  const Words bits = reinterpret_cast<Words>(v);
+  return v != v ? bits >> 16 | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+}  // namespace detail
+
+[[gnu::always_inline]] inline void store(BFloat16* p, Lanes v) {
+  auto* to = reinterpret_cast<__m256i*>(p);
+  if constexpr (one_register) {
+    using Words = std::uint32_t __attribute__((vector_size(64)));
+    return _mm256_storeu_si256(to, _mm512_maskz_cvtepi32_epi16(0xffff, reinterpret_cast<__m512i>(detail::rounded<Words>(v))));
+  }
+  using Words = std::uint32_t __attribute__((vector_size(32)));
+  __m256 halves[2];
+  std::memcpy(halves, &v, sizeof v);
+  const auto low = reinterpret_cast<__m256i>(detail::rounded<Words>(halves[0]));
+  const auto high = reinterpret_cast<__m256i>(detail::rounded<Words>(halves[1]));
+  const __m256i packed = _mm256_packus_epi32(low, high);  // each half of a register by itself: the middle quarters change places
+  _mm256_storeu_si256(to, _mm256_permute4x64_epi64(packed, 0b11011000));
+}
+[[gnu::always_inline]] inline void store(BFloat16* p, Lanes v, std::int64_t n) {
+  if (n >= lanes) return store(p, v);
+  BFloat16 all[lanes];
+  store(all, v);
+  std::memcpy(p, all, static_cast<std::size_t>(n) * sizeof(BFloat16));
+}
 
 /// a * b + c, rounded once. By name: where it is spelled lane by lane, g++ makes it only as long as it finds no other way to group lanes.
 [[gnu::always_inline]] inline Lanes fma(Lanes a, Lanes b, Lanes c) {

@@ -37,46 +37,55 @@ float row_square(const float* x, float mean, Index columns) {
 }  // namespace
 
 void norm_forward(const NormForward& norm, Index rows, Index columns) {
-  parallel_rows(rows, columns, [&](Index r) {
-    const float* x = norm.x + r * columns;
-    const float mean = norm.mean ? row_mean(x, columns) : 0.0f;
-    const float rstd = 1.0f / std::sqrt(row_square(x, mean, columns) + norm.eps);
-    if (norm.mean) norm.mean[r] = mean;
-    norm.rstd[r] = rstd;
-    for (Index c = 0; c < columns; c += lanes) {
-      const Index n = columns - c;
-      const Lanes scaled = (load(x + c, n) - splat(mean)) * splat(rstd);
-      const Lanes gain = load(norm.gain + c, n);
-      store(norm.y + r * columns + c, norm.bias ? fma(scaled, gain, load(norm.bias + c, n)) : scaled * gain, n);
-    }
-  });
+  const auto forward = [&](auto* y, const auto* gain, const auto* bias) {
+    parallel_rows(rows, columns, [&](Index r) {
+      const float* x = norm.x + r * columns;
+      const float mean = norm.mean ? row_mean(x, columns) : 0.0f;
+      const float rstd = 1.0f / std::sqrt(row_square(x, mean, columns) + norm.eps);
+      if (norm.mean) norm.mean[r] = mean;
+      norm.rstd[r] = rstd;
+      for (Index c = 0; c < columns; c += lanes) {
+        const Index n = columns - c;
+        const Lanes scaled = (load(x + c, n) - splat(mean)) * splat(rstd), scale = load(gain + c, n);
+        store(y + r * columns + c, bias ? fma(scaled, scale, load(bias + c, n)) : scaled * scale, n);
+      }
+    });
+  };
+  std::visit(forward, norm.y, norm.gain, norm.bias);
 }
 
 // With h = (x - mean) rstd and g = dy gain:  dx = rstd (g - mean(g) - h mean(g h));  RMS norm has no mean(g).
 // dgain = sum over rows of dy h,  dbias = sum over rows of dy.
+namespace {
+
+template <class Value>
+void backward_row(const NormBackward& norm, const Value* gain, Index r, Index columns) {
+  const float* x = norm.x + r * columns;
+  const float* dy = norm.dy + r * columns;
+  float* dx = norm.dx + r * columns;
+  const Lanes mean = splat(norm.mean ? norm.mean[r] : 0.0f), rstd = splat(norm.rstd[r]);
+  Lanes sum_g{}, sum_gh{};
+  for (Index c = 0; c < columns; c += lanes) {
+    const Index n = columns - c;
+    const Lanes g = load(dy + c, n) * load(gain + c, n);
+    sum_g += g;
+    sum_gh = fma(g, (load(x + c, n) - mean) * rstd, sum_gh);
+  }
+  const float count = static_cast<float>(columns);
+  const Lanes mean_g = splat(norm.mean ? sum(sum_g) / count : 0.0f), mean_gh = splat(sum(sum_gh) / count);
+  for (Index c = 0; c < columns; c += lanes) {
+    const Index n = columns - c;
+    const Lanes g = load(dy + c, n) * load(gain + c, n);
+    const Lanes h = (load(x + c, n) - mean) * rstd;
+    const Lanes d = rstd * fma(-h, mean_gh, g - mean_g);
+    store(dx + c, norm.add_dx ? load(dx + c, n) + d : d, n);
+  }
+}
+
+}  // namespace
+
 void norm_backward(const NormBackward& norm, Index rows, Index columns) {
-  parallel_rows(rows, columns, [&](Index r) {
-    const float* x = norm.x + r * columns;
-    const float* dy = norm.dy + r * columns;
-    float* dx = norm.dx + r * columns;
-    const Lanes mean = splat(norm.mean ? norm.mean[r] : 0.0f), rstd = splat(norm.rstd[r]);
-    Lanes sum_g{}, sum_gh{};
-    for (Index c = 0; c < columns; c += lanes) {
-      const Index n = columns - c;
-      const Lanes g = load(dy + c, n) * load(norm.gain + c, n);
-      sum_g += g;
-      sum_gh = fma(g, (load(x + c, n) - mean) * rstd, sum_gh);
-    }
-    const float count = static_cast<float>(columns);
-    const Lanes mean_g = splat(norm.mean ? sum(sum_g) / count : 0.0f), mean_gh = splat(sum(sum_gh) / count);
-    for (Index c = 0; c < columns; c += lanes) {
-      const Index n = columns - c;
-      const Lanes g = load(dy + c, n) * load(norm.gain + c, n);
-      const Lanes h = (load(x + c, n) - mean) * rstd;
-      const Lanes d = rstd * fma(-h, mean_gh, g - mean_g);
-      store(dx + c, norm.add_dx ? load(dx + c, n) + d : d, n);
-    }
-  });
+  std::visit([&](const auto* gain) { parallel_rows(rows, columns, [&](Index r) { backward_row(norm, gain, r, columns); }); }, norm.gain);
   if (!norm.dgain) return;  // frozen
   constexpr Index strip = 4 * lanes;
   parallel_tiles(tiles_of(columns, strip), rows * columns > serial_elements, [&](Index tile) {

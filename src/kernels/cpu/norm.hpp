@@ -1,16 +1,18 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/cpu/numbers.hpp"
+
 namespace collimate::kernels::cpu {
 
 /// A normalisation of rows; without mean and bias it is RMS norm.
 struct NormForward {
-  float* y;
+  Results y;
   float* mean;  ///< null: RMS norm
   float* rstd;
   const float* x;
-  const float* gain;
-  const float* bias;  ///< null: RMS norm
+  Numbers gain;
+  Numbers bias;  ///< null: RMS norm
   float eps;
 };
 void norm_forward(const NormForward& norm, std::int64_t rows, std::int64_t columns);
@@ -21,7 +23,7 @@ struct NormBackward {
   float* dbias;  ///< null: RMS norm
   const float* dy;
   const float* x;
-  const float* gain;
+  Numbers gain;
   const float* mean;  ///< null: RMS norm
   const float* rstd;
   bool add_dx, add_parameters;

@@ -1,8 +1,8 @@
 #include "kernels/cpu/optimizer.hpp"
 
 #include <atomic>
+#include <bit>
 #include <cmath>
-#include <cstring>
 
 #include "kernels/cpu/lanes.hpp"
 #include "kernels/cpu/parallel.hpp"
@@ -61,20 +61,22 @@ void block_squares(double* sums, const float* x, Index blocks) {
 }
 
 // The sum of the splitmix64 finaliser (Steele et al., 2014) of (place, word): a changed, swapped or moved word changes it.
-std::uint64_t element_hash(const float* x, Index first, Index count) {
+std::uint64_t element_hash(Numbers x, Index first, Index count) {
   std::atomic<std::uint64_t> total{0};
-  parallel_elements(count, [&](Index begin, Index end) {
-    std::uint64_t sum = 0;
-    for (Index i = begin; i < end; ++i) {
-      std::uint32_t word;
-      std::memcpy(&word, x + i, sizeof word);
-      std::uint64_t z = static_cast<std::uint64_t>(first + i + 1) * 0x9E3779B97F4A7C15u ^ word * 0xD6E8FEB86659FD93u;
-      z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-      z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-      sum += z ^ z >> 31;
-    }
-    total += sum;
-  });
+  const auto hash = [=, &total](const auto* numbers) {
+    parallel_elements(count, [=, &total](Index begin, Index end) {
+      std::uint64_t sum = 0;
+      for (Index i = begin; i < end; ++i) {
+        const auto word = std::bit_cast<std::uint32_t>(widened(numbers[i]));
+        std::uint64_t z = static_cast<std::uint64_t>(first + i + 1) * 0x9E3779B97F4A7C15u ^ word * 0xD6E8FEB86659FD93u;
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+        z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+        sum += z ^ z >> 31;
+      }
+      total += sum;
+    });
+  };
+  std::visit(hash, x);
   return total;
 }
 

@@ -4,7 +4,8 @@
 namespace collimate::kernels::cpu {
 
 /// to[columns, rows] = from[rows, columns] transposed. Whole squares of 16 are written: what lies behind the rows and columns is zero.
-inline void transpose(float* to, std::int64_t to_row, const float* from, std::int64_t from_row, std::int64_t rows, std::int64_t columns) {
+template <class From>
+void transpose(float* to, std::int64_t to_row, const From* from, std::int64_t from_row, std::int64_t rows, std::int64_t columns) {
   for (std::int64_t r = 0; r < rows; r += lanes)
     for (std::int64_t c = 0; c < columns; c += lanes) {
       Lanes square[lanes];

@@ -40,6 +40,9 @@ double causal_pairs(const Ragged& offsets) {
 }
 double width(const Heads& heads) { return static_cast<double>(heads.query * heads.size); }
 
+/// As many rows of a table as there are in y.
+Tensor looked_up(In entries, In y) { return {entries.data(), entries.dtype(), y.shape(), entries.device()}; }
+
 constexpr Table table = {
     .linear_forward = [](In y, In x, In w, In bias, Write write, Stream& s) { product(s, n(y) * n(w) / static_cast<double>(w[0]), y, x, w, bias, write); },
     .linear_backward_input = [](In dx, In dy, In w, Write write, Stream& s) { product(s, n(dy) * static_cast<double>(w[1]), dx, dy, w, write); },
@@ -69,10 +72,11 @@ constexpr Table table = {
           static_cast<DryDevice&>(s.device()).meter().read += 2 * seen * static_cast<double>(keys[2]) * sizeof(float);
         },
 
-    .embedding_forward = [](In y, In, In tokens, std::int64_t, Stream& s) { count(s, 0, {y, tokens}, {y}); },
+    .embedding_forward = [](In y, In entries, In tokens, std::int64_t, Stream& s) { const Tensor part = looked_up(entries, y); count(s, 0, {part, tokens}, {y}); },
     .embedding_backward = [](In, In dy, In tokens, std::int64_t, Stream& s) { count(s, n(dy), {dy, dy, tokens}, {dy}); },
-    .embedding_add = [](In y, In, In indices, Stream& s) { count(s, n(y), {y, y, indices}, {y}); },
+    .embedding_add = [](In y, In entries, In indices, Stream& s) { const Tensor part = looked_up(entries, y); count(s, n(y), {y, part, indices}, {y}); },
 
+    .cast = [](In to, In from, Stream& s) { count(s, 0, {from}, {to}); },
     .add = [](In y, In a, In b, Stream& s) { count(s, n(y), {a, b}, {y}); },
     .add_bias = [](In y, In bias, Stream& s) { count(s, n(y), {y, bias}, {y}); },
     .copy_columns = [](In y, std::int64_t, In, std::int64_t, std::int64_t columns,

@@ -83,6 +83,7 @@ constexpr Table table = {
     .embedding_forward = Queued<&Table::embedding_forward>::run,
     .embedding_backward = Queued<&Table::embedding_backward>::run,
     .embedding_add = Queued<&Table::embedding_add>::run,
+    .cast = Queued<&Table::cast>::run,
     .add = Queued<&Table::add>::run,
     .add_bias = Queued<&Table::add_bias>::run,
     .copy_columns = Queued<&Table::copy_columns>::run,
