@@ -43,18 +43,19 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
   const std::vector<bool> values_on_host = layout_.last_units(host.values);
   state_on_host_ = layout_.last_units(host.state);
   ensure(!learns() || host.values <= host.state, "{}: values on the host are stepped on the device", model_);
-  values_.reserve(plan, model_ + " values", counts(placement.values), values_on_host);
+  ensure(use.values == DType::f32 || use.values == DType::bf16, "{}: values cannot rest as {}", model_, name_of(use.values));
+  values_.reserve(plan, model_ + " values", counts(placement.values), values_on_host, use.values);
   const std::int64_t largest = layout_.largest_unit();
   const Shape room{std::max<std::int64_t>(1, learns() ? largest / kernels::chunk_block : 0)};
   scalars_ = plan.reserve(model_ + " norm and hash", room, DType::f64);
   if (host.values > 0 || host.state > 0) host_scalars_ = plan.reserve(model_ + " norm and hash", room, DType::f64, Lifetime::always, Memory::host);
   if (placement.values || std::ranges::count(values_on_host, true)) {
     windows_.resize(Windows::count);
-    shared_->need_values(largest);
+    shared_->need_values(static_cast<std::size_t>(largest) * size_of(use.values));
     for (int u = 0; u < chunk_units; ++u)
       if (unit(u).count) all_units_.push_back(u);
     if (use.generates && placement.values)
-      whole_ = plan.reserve(model_ + " values, whole, to generate", {layout_.size()}, DType::f32, Lifetime::rollout);
+      whole_ = plan.reserve(model_ + " values, whole, to generate", {layout_.size()}, use.values, Lifetime::rollout);
   }
   if (!learns()) {
     reserve_own();
@@ -63,10 +64,14 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
   first_moments_.reserve(plan, model_ + " first moment", counts(placement.moments), state_on_host_);
   second_moments_.reserve(plan, model_ + " second moment", counts(placement.moments), state_on_host_);
   std::vector<std::int64_t> masters = counts(placement.moments);
+  std::int64_t on_the_way = 0;  // rounded on the host, from where they go to the device
   for (int u = 0; u < chunk_units; ++u) {
-    if (!state_on_host_[u] || values_on_host[u]) masters[u] = 0;
+    if (!rounds() && (!state_on_host_[u] || values_on_host[u])) masters[u] = 0;
     has_masters_ |= masters[u] > 0;
+    ensure(state_on_host_[u] || !values_on_host[u], "{}: masters on the device of values on the host", model_);
+    if (rounds() && state_on_host_[u] && !values_on_host[u]) on_the_way = std::max(on_the_way, masters[u]);
   }
+  if (on_the_way) rounded_room_ = plan.reserve(model_ + " rounded values of a unit", {on_the_way}, use.values, Lifetime::always, Memory::host);
   masters_.reserve(plan, model_ + " masters", std::move(masters), state_on_host_);
   gradients_leave_ = placement.gradients || std::ranges::count(state_on_host_, true) > 0;
   place_.assign(layout_.units().size(), 0);
@@ -127,12 +132,12 @@ Part ParameterStore::stepped(int index) const { return division_.placement().mom
 
 bool ParameterStore::sharded(Kind kind) const {
   const Placement& placement = division_.placement();
-  return kind == Kind::value ? placement.values : kind == Kind::gradient ? placement.gradients : placement.moments;
+  return kind == Kind::value && !rounds() ? placement.values : kind == Kind::gradient ? placement.gradients : placement.moments;
 }
 
 Tensor ParameterStore::at(Kind kind, int index) const {
   switch (kind) {
-    case Kind::value: return values_.at(index);
+    case Kind::value: return rounds() ? masters_.at(index) : values_.at(index);
     case Kind::first_moment: return first_moments_.at(index);
     case Kind::second_moment: return second_moments_.at(index);
     case Kind::gradient: break;
@@ -148,6 +153,10 @@ Tensor ParameterStore::part(Kind kind, int index, const Part& part) const {
   return at(kind, index).slice(part.begin - (sharded(kind) ? owned_of(index).begin : 0), part.count);
 }
 
+Tensor ParameterStore::value_part(int index, const Part& part) const {
+  return values_.at(index).slice(part.begin - (division_.placement().values ? owned_of(index).begin : 0), part.count);
+}
+
 std::vector<Tensor> ParameterStore::units(Kind kind) const {
   std::vector<Tensor> out;
   for (int u = 0; u < chunk_units(); ++u) out.push_back(at(kind, u));
@@ -156,11 +165,12 @@ std::vector<Tensor> ParameterStore::units(Kind kind) const {
 
 Lease ParameterStore::fetch(int index) {
   const Unit& unit = this->unit(index);
+  ensure(!values_stale_, "{}: values are fetched before they were rounded", model_);
   if (!itinerary_.done()) {
     ensure(itinerary_.ahead(0) == index, "{}: unit {} is fetched where {} was to come", model_, index, itinerary_.ahead(0));
     itinerary_.advance();
   }
-  if (holds_all_) return {plan_->at(whole_, {layout_.size()}).slice(this->unit(unit.values).gradient, unit.count), {}, unit.begin};
+  if (holds_all_) return {plan_->at(whole_, {layout_.size()}, use_.values).slice(this->unit(unit.values).gradient, unit.count), {}, unit.begin};
   if (rests_whole(unit.values)) return {values_.at(unit.values), {}, unit.begin};
   Window& window = bring(unit.values);
   Lease lease(place_of(window, unit.count), {}, unit.begin, &window);
@@ -197,7 +207,7 @@ Tensor ParameterStore::gradient_room(int index, int buffer, bool host) const {
 }
 
 Lease ParameterStore::at_rest(int index) const {
-  ensure(!sharded(Kind::value) && values_.on_host(index), "{}: unit {} does not rest on the host whole", model_, index);
+  ensure(!division_.placement().values && values_.on_host(index) && !values_stale_, "{}: unit {} does not rest on the host whole", model_, index);
   return {values_.at(index), {}, unit(index).begin};
 }
 
@@ -252,7 +262,7 @@ Tensor ParameterStore::scalars(const Tensor& beside, std::int64_t count, DType d
 }
 
 std::vector<ParameterStore::Piece> ParameterStore::pieces() {
-  if (has_masters_ && masters_stale_) copy_masters(false);
+  if (has_masters_ && masters_stale_ && !rounds()) copy_masters(false);
   masters_stale_ = false;
   std::vector<Piece> out;
   for (int u = 0; u < chunk_units(); ++u)
@@ -265,37 +275,38 @@ std::vector<ParameterStore::Piece> ParameterStore::pieces() {
 void ParameterStore::clear() {
   std::vector<Tensor> all = values_.ranges();
   if (learns())
-    for (const Residence* kind : {&first_moments_, &second_moments_}) std::ranges::copy(kind->ranges(), std::back_inserter(all));
+    for (const Residence* kind : {&masters_, &first_moments_, &second_moments_}) std::ranges::copy(kind->ranges(), std::back_inserter(all));
   for (const Tensor& tensor : all)
     if (!tensor.device().is_host()) tensor.zero(tensor.device().stream());  // the host gives zeroed memory
 }
 
-void ParameterStore::initialise(std::uint64_t seed, const std::function<bool(const Parameter&)>& wanted) {
+void ParameterStore::initialise(std::uint64_t seed, const std::function<bool(const Parameter&)>& wanted, const std::function<double(const Parameter&)>& factor) {
   const RandomKey key(seed, Purpose::initialise);
   for (const Parameter& parameter : layout_.parameters()) {
     if (wanted && !wanted(parameter)) continue;
     const std::uint32_t name = hash_of_name(parameter.name);
     const double deviation = parameter.initial.deviation;
     const float constant = static_cast<float>(parameter.initial.constant);
+    const double times = factor ? factor(parameter) : 1;
     change(parameter, [&](std::int64_t element, std::span<float> values) {
 #pragma omp parallel for
       for (std::int64_t i = 0; i < std::ssize(values); ++i)
-        values[i] = deviation > 0 ? static_cast<float>(deviation * key.normal(element + i, name)) : constant;
+        values[i] = deviation > 0 ? static_cast<float>(times * static_cast<float>(deviation * key.normal(element + i, name))) : constant;
     });
   }
 }
 
-void ParameterStore::change(const Parameter& parameter, const Change& change) const {
-  Stream& stream = plan_->device().stream();
+void ParameterStore::change(const Parameter& parameter, const Change& change) {
   std::vector<float> host;
+  values_stale_ = rounds();
   for_each_run(Kind::value, parameter, 0, parameter.shape.count(), Extent::held, [&](std::int64_t element, Tensor run) {
-    if (run.device().is_host()) return change(element, {run.as<float>(), static_cast<std::size_t>(run.count())});
+    if (run.device().is_host() && run.dtype() == DType::f32) return change(element, {run.as<float>(), static_cast<std::size_t>(run.count())});
     for (std::int64_t begin = 0; begin < run.count(); begin += piece_elements) {
       const Tensor piece = run.slice(begin, std::min(piece_elements, run.count() - begin));
       host.resize(static_cast<std::size_t>(piece.count()));
-      plan_->staging().get(host, piece, stream);
+      get(host, piece);
       change(element + begin, host);
-      plan_->staging().put(piece, host, stream);
+      put(piece, host);
     }
   });
 }
@@ -319,14 +330,33 @@ void ParameterStore::for_each_run(Kind kind, const Parameter& parameter, std::in
 
 void ParameterStore::read(Kind kind, const std::string& name, std::int64_t begin, std::span<float> elements) const {
   for_each_run(kind, layout_.parameter(name), begin, std::ssize(elements), Extent::held, [&](std::int64_t element, Tensor run) {
-    plan_->staging().get(elements.subspan(element - begin, run.count()), run, plan_->device().stream());
+    get(elements.subspan(element - begin, run.count()), run);
   });
 }
 
-void ParameterStore::write(Kind kind, const std::string& name, std::int64_t begin, std::span<const float> elements) const {
+void ParameterStore::write(Kind kind, const std::string& name, std::int64_t begin, std::span<const float> elements) {
+  if (kind == Kind::value) values_stale_ = rounds();
   for_each_run(kind, layout_.parameter(name), begin, std::ssize(elements), Extent::held, [&](std::int64_t element, Tensor run) {
-    plan_->staging().put(run, elements.subspan(element - begin, run.count()), plan_->device().stream());
+    put(run, elements.subspan(element - begin, run.count()));
   });
+}
+
+void ParameterStore::get(std::span<float> numbers, const Tensor& run) const {
+  Stream& stream = plan_->device().stream();
+  if (run.dtype() == DType::f32) return plan_->staging().get(numbers, run, stream);
+  std::vector<BFloat16> narrow(numbers.size());
+  plan_->staging().get(narrow, run, stream);
+  std::ranges::transform(narrow, numbers.begin(), to_float);
+}
+
+void ParameterStore::put(const Tensor& run, std::span<const float> numbers) {
+  Stream& stream = plan_->device().stream();
+  if (run.dtype() == DType::bf16)
+    rounded_ += std::ranges::count_if(numbers, [](float x) { return to_float(to_bf16(x)) != x; });
+  if (run.dtype() == DType::f32) return plan_->staging().put(run, numbers, stream);
+  std::vector<BFloat16> narrow(numbers.size());
+  std::ranges::transform(numbers, narrow.begin(), to_bf16);
+  plan_->staging().put(run, std::span<const BFloat16>(narrow), stream);
 }
 
 }  // namespace collimate

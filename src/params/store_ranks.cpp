@@ -75,7 +75,7 @@ void ParameterStore::start_gather(Window& window, int index) {
   window = {};
   window.unit = index;
   const std::int64_t size = unit(index).count;
-  const bool whole = !sharded(Kind::value);
+  const bool whole = !division_.placement().values;
   const int ranks = whole ? 1 : division_.ranks(Axis::data), me = division_.rank(Axis::data);
   Stream &stream = plan_->device().stream(), &fetch = plan_->device().stream(Lane::fetch);
   const Tensor target = place_of(window, size);
@@ -119,10 +119,10 @@ Window& ParameterStore::bring(int unit) {
 }
 
 void ParameterStore::hold_all() {
-  if (!sharded(Kind::value)) return;
+  if (!division_.placement().values) return;
   ensure(whole_ && !holds_all_, "model {} was not planned to be held whole, or is already", model_);
   plan_->enter(Lifetime::rollout);
-  const Tensor whole = plan_->at(whole_, {layout_.size()});
+  const Tensor whole = plan_->at(whole_, {layout_.size()}, use_.values);
   itinerary_.clear();
   itinerary_.add(all_units_);
   for (const int u : all_units_) copy(whole.slice(unit(u).gradient, unit(u).count), fetch(u).value, plan_->device().stream());
@@ -181,7 +181,7 @@ void ParameterStore::gather_units(Kind kind) const {
   if (division_.ranks(Axis::data) == 1) return;
   for (int u = 0; u < chunk_units(); ++u)
     if (unit(u).count) {
-      const Tensor whole = at(kind, u);
+      const Tensor whole = kind == Kind::value ? values_.at(u) : at(kind, u);
       gather_shares(division_.along(Axis::data), whole, whole.device().stream());
     }
 }
@@ -212,14 +212,26 @@ void ParameterStore::exchange_ties() {
   }
 }
 
-/// Between the masters of this rank's pieces, on the host, and its values, on the device.
+/// Between the masters of this rank's pieces, on the host, and its values, on the device. Masters of values of another type are only rounded: to
+/// values beside them, or on the host and then to the device.
 void ParameterStore::copy_masters(bool to_values) {
   Stream &compute = plan_->device().stream(), &lane = plan_->device().stream(to_values ? Lane::fetch : Lane::spill);
   lane.wait(compute.record());
   for (int u = 0; u < chunk_units(); ++u) {
     if (!masters_.has(u)) continue;
-    const Tensor value = part(Kind::value, u, stepped(u)), master = masters_.at(u);
-    to_values ? copy(value, master, lane) : copy(master, value, lane);
+    const Tensor value = value_part(u, stepped(u)), master = masters_.at(u);
+    if (!to_values) {
+      copy(master, value, lane);
+    } else if (!rounds()) {
+      copy(value, master, lane);
+    } else if (&value.device() == &master.device()) {
+      kernels::cast(value, master, value.device().stream());
+    } else {
+      const Tensor room = plan_->at(rounded_room_, {master.count()}, use_.values);
+      lane.wait();  // the room's last use
+      kernels::cast(room, master, stream_of(true));
+      copy(value, room, lane);
+    }
   }
   if (to_values)
     compute.wait(lane.record());
@@ -228,8 +240,15 @@ void ParameterStore::copy_masters(bool to_values) {
 }
 
 void ParameterStore::spread_values() {
+  values_stale_ = false;
   if (has_masters_) copy_masters(true);
   if (division_.placement().moments && !division_.placement().values) gather_units(Kind::value);
+}
+
+void ParameterStore::round_values() {
+  if (!rounds()) return;
+  forget_windows();
+  spread_values();
 }
 
 /// Hashes of what this rank holds of each parameter: all of it, or only what it counts.

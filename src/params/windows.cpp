@@ -5,7 +5,7 @@
 namespace collimate {
 
 void Windows::reserve() {
-  if (values_) values_slot_ = plan_->reserve(name_ + "fetched units", {count, values_}, DType::f32);
+  if (values_) values_slot_ = plan_->reserve(name_ + "fetched units", {count, values_}, DType::u8);
   if (gradients_) gradient_slot_ = plan_->reserve(name_ + "gradients of a unit", {gradients_, gradient_}, DType::f32, Lifetime::update);
 }
 
@@ -15,8 +15,9 @@ void Windows::claim(ParameterStore& store) {
   owner_ = &store;
 }
 
-Tensor Windows::values(int window, std::int64_t elements) const {
-  return plan_->at(values_slot_, {count, values_}).slice(window, 1).reshape({values_}).slice(0, elements);
+Tensor Windows::values(int window, std::int64_t elements, DType dtype) const {
+  const Tensor bytes = plan_->at(values_slot_, {count, values_}, DType::u8).slice(window, 1);
+  return {bytes.data(), dtype, {elements}, bytes.device()};
 }
 
 Tensor Windows::gradient(int buffer, std::int64_t begin, std::int64_t elements) const {

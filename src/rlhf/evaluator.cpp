@@ -55,7 +55,7 @@ void Evaluator::make_engine(Model& model, const std::string& name, Head head, st
           prompts_.path(), longest_, name, config.context, machine.grain_tokens);
   model.engine = std::make_unique<Engine>(
       name, config, head, session_.division(),
-      EngineUse{.rows = session_.most_rows(), .slots = slots, .capacity = longest_, .lora = model.source.card.adapters.lora}, workspace_);
+      EngineUse{.rows = session_.most_rows(), .slots = slots, .capacity = longest_, .lora = model.source.card.adapters.lora, .values = session_.values()}, workspace_);
 }
 
 std::string Evaluator::describe() const {

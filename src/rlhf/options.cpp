@@ -61,6 +61,10 @@ void MachineOptions::declare(OptionTable& t) {
   t.add("numerics.mode", mode,
         "exact: the same bits on every grid; fast: sums in the quickest order, so results depend on the number of ranks",
         one_of({"exact", "fast"}));
+  t.add("numerics.values", value_type,
+        "in which parameters rest and travel, f32 or bf16; bf16 takes half the memory, and models that learn step f32 masters, which are rounded. "
+        "Adapters are f32. Changes results, but for frozen models that are bf16 in their file",
+        one_of({"f32", "bf16"}));
   t.add("numerics.tensor_shards", tensor_shards,
         "the largest tensor-parallel degree you will ever use, a power of two; changing it changes results in the last bits",
         between(1, 64));

@@ -106,7 +106,7 @@ PpoTrainer::PpoTrainer(Session& session)
 void PpoTrainer::make_engines(std::int64_t grains, std::int64_t rows, std::int64_t longest) {
   const Division division = session_.division();
   const LoraConfig lora = session_.options.lora.of("ppo");
-  const EngineUse look{.rows = rows, .group = session_.group(grains)};
+  const EngineUse look{.rows = rows, .group = session_.group(grains), .values = session_.values()};
   EngineUse learn = look;
   learn.most_grains = grains;
   learn.recompute = session_.recompute();

@@ -20,9 +20,9 @@ std::string meta_of(const std::vector<ModelToSave>& models, const CheckpointNote
 
 /// A run of memory where the host reads it: in place where the device is the host, else copied into `room`.
 std::span<const float> on_the_host(const Tensor& run, const ParameterStore& store, std::vector<float>& room) {
-  if (run.device().is_host()) return {run.as<float>(), static_cast<std::size_t>(run.count())};
+  if (run.device().is_host() && run.dtype() == DType::f32) return {run.as<float>(), static_cast<std::size_t>(run.count())};
   room.resize(static_cast<std::size_t>(run.count()));
-  store.staging().get(room, run, run.device().stream());
+  store.get(room, run);
   return room;
 }
 

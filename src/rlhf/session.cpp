@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "collimate/base/text.hpp"
+#include "collimate/collectives/all_reduce.hpp"
 #include "collimate/engine/schedule.hpp"
 #include "collimate/kernels/rows.hpp"
 #include "collimate/rlhf/saved_models.hpp"
@@ -108,11 +109,12 @@ std::string describe_division(const Session& session, const Engine& engine, std:
   }
   if (division.placement().gradients && data > 1) {
     const double mebibytes = static_cast<double>(engine.learning().layout().size()) * sizeof(float) / (1 << 20);
+    const double values = &engine.learning() != &engine.store() ? 1 : static_cast<double>(size_of(session.values())) / sizeof(float);  // their size
     out += fmt::format(
         "  {}: params.zero = {} reduces gradients {}in each of {} micro-steps: {:.1f} MiB x {}/{} sent per rank and step, where params.zero = 1 "
         "sends {:.1f} MiB x 2 x {}/{} or a little more\n",
         engine.learning().model(), session.options.machine.zero, division.placement().values ? "and gathers values twice " : "", each,
-        mebibytes * static_cast<double>(each + (division.placement().values ? 2 * groups : 1)), data - 1, data, mebibytes, data - 1, data);
+        mebibytes * (static_cast<double>(each) + (division.placement().values ? 2 * static_cast<double>(groups) * values : values)), data - 1, data, mebibytes * (1 + values) / 2, data - 1, data);
   }
   return out;
 }
@@ -261,16 +263,26 @@ void check_lengths(const Session& session, const Dataset& data, const ModelConfi
 
 void load_source(const Session& session, const Source& source, Engine& engine) {
   const auto seed = static_cast<std::uint64_t>(session.options.run.seed);
-  if (engine.owns_store()) random_weights(engine.store(), source.card, seed, source.checkpoint.empty() ? RandomPart::all : RandomPart::head);
+  ParameterStore& store = engine.store();
+  if (engine.owns_store()) random_weights(store, source.card, seed, source.checkpoint.empty() ? RandomPart::all : RandomPart::head);
   if (engine.adapters()) random_weights(*engine.adapters(), source.card, seed);
-  if (source.checkpoint.empty()) return;
-  const SavedModels saved(source.checkpoint, session.options.lora.base);
-  if (source.card.adapters.lora.on()) {
-    saved.load_base(source.model, engine.store());
-    return saved.load_adapters(source.model, *engine.adapters(), engine.store(), false);
+  if (!source.checkpoint.empty()) {
+    const SavedModels saved(source.checkpoint, session.options.lora.base);
+    const bool adapted = source.card.adapters.lora.on();
+    if (adapted)
+      saved.load_base(source.model, store);
+    else if (engine.owns_store())
+      saved.load(source.model, store);
+    if (adapted)
+      saved.load_adapters(source.model, *engine.adapters(), store, false);
+    else if (engine.adapters())
+      saved.load_head(source.model, *engine.adapters());
   }
-  if (engine.owns_store()) saved.load(source.model, engine.store());
-  if (engine.adapters()) saved.load_head(source.model, *engine.adapters());
+  if (!engine.owns_store()) return;
+  store.round_values();
+  std::uint64_t rounded = static_cast<std::uint64_t>(store.rounded());
+  all_reduce(session.ranks(), std::span(&rounded, 1), session.device);
+  if (rounded) session.log.info("{}: its parameters are rounded to bf16 (numerics.values); they are f32 in '{}'", store.model(), source.checkpoint);
 }
 
 AdapterNote note_of(const Session& session, const std::string& stage, const Source& source, Engine& engine) {

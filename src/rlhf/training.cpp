@@ -36,6 +36,7 @@ void Learner::resume(const SavedModels& saved, const std::string& model, std::in
     saved.load_adapters(model, store(), engine->store(), true);
   else
     saved.load(model, store(), true);
+  store().round_values();
   optimizer->set_steps(steps);
 }
 
@@ -141,7 +142,8 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Spe
                                          .most_grains = grains,
                                          .group = session.group(grains),
                                          .recompute = session.recompute(),
-                                         .lora = session.options.lora.of(spec_.stage)},
+                                         .lora = session.options.lora.of(spec_.stage),
+                                         .values = session.values()},
                                workspace_);
   model_.rate = options.optimizer.learning_rate(steps_);
   workspace_.reserve();

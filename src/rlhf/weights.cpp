@@ -9,19 +9,13 @@ namespace collimate::rlhf {
 
 void random_weights(ParameterStore& store, const ModelCard& card, std::uint64_t seed, RandomPart part) {
   const auto wanted = [&](const Parameter& parameter) { return part == RandomPart::all || is_head(parameter); };
-  store.initialise(seed, wanted);
-  if (card.init_std == 0) return;
-  for (const Parameter& parameter : store.layout().parameters()) {
-    if (!wanted(parameter)) continue;
+  store.initialise(seed, wanted, [&](const Parameter& parameter) {
     const std::string& name = parameter.name;
-    if (parameter.initial.deviation == 0 || name.ends_with(".lora_a")) continue;
+    if (card.init_std == 0 || parameter.initial.deviation == 0 || name.ends_with(".lora_a")) return 1.0;
     const bool residual = name.ends_with(".output.weight") || name.ends_with(".down.weight");
     const double deviation = residual ? card.init_std / std::sqrt(2.0 * static_cast<double>(card.config.layers)) : card.init_std;
-    const double factor = deviation / parameter.initial.deviation;
-    store.change(parameter, [&](std::int64_t, std::span<float> values) {
-      for (float& value : values) value = static_cast<float>(factor * value);
-    });
-  }
+    return deviation / parameter.initial.deviation;
+  });
 }
 
 std::string base_hash(const ParameterStore& store) {
@@ -39,6 +33,7 @@ void scale_value_head(ParameterStore& store, double gain, double bias) {
       for (float& value : values) value = static_cast<float>(gain * value + shift);
     });
   }
+  store.round_values();
 }
 
 }  // namespace collimate::rlhf

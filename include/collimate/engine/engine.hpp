@@ -51,6 +51,7 @@ struct EngineUse {
   std::int64_t capacity = 0;     ///< most tokens of a generated sequence, prompt included
   RecomputePlan recompute = {};
   LoraConfig lora = {};            ///< with adapters only they (and a value head) learn
+  DType values = DType::f32;       ///< in which the model's own parameters rest; adapters are f32
   ParameterStore* frozen = nullptr;  ///< use another engine's frozen parameters instead of an own copy
   std::optional<Sweeps> sweeps = {};  ///< of a head that learns; absent: once where the device is the host
 };

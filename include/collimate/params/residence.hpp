@@ -7,11 +7,12 @@
 
 namespace collimate {
 
-/// Where what a rank holds of one kind of a model's numbers rests, unit by unit, in fp32: on the device, or on the host.
+/// Where what a rank holds of one kind of a model's numbers rests, unit by unit, in one type: on the device, or on the host.
 class Residence {
  public:
   /// counts: elements of each unit that rest here; on_host: which units rest on the host.
-  void reserve(MemoryPlan& plan, const std::string& name, std::vector<std::int64_t> counts, std::vector<bool> on_host);
+  void reserve(MemoryPlan& plan, const std::string& name, std::vector<std::int64_t> counts, std::vector<bool> on_host,
+               DType dtype = DType::f32);
   bool on_host(int unit) const { return on_host_[unit]; }
   bool has(int unit) const { return counts_[unit] > 0; }
   Tensor at(int unit) const;             ///< what rests here of a unit, [count]
@@ -19,6 +20,7 @@ class Residence {
 
  private:
   MemoryPlan* plan_ = nullptr;
+  DType dtype_ = DType::f32;
   std::vector<bool> on_host_;
   std::vector<std::int64_t> counts_, offsets_;  // in the range of the unit's tier
   std::int64_t elements_[2] = {0, 0};           // on the device, on the host

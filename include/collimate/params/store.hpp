@@ -26,12 +26,15 @@ enum class Extent { held, counted };
 struct StoreUse {
   std::int64_t most_grains = 0;  ///< of an optimizer step, over all replicas; 0: the model does not learn
   std::int64_t group = 1;        ///< most grains whose gradients of a unit are reduced one after the other; a power of two
+  DType values = DType::f32;     ///< in which values rest and travel: f32, or bf16
   bool generates = false;        ///< sharded values will be asked for whole, once per rollout
   Windows* windows = nullptr;    ///< shared with stores that are never in use together; null: its own
 };
 
-/// The values of a model's parameters and, where it learns, its gradients and optimizer moments: flat fp32 ranges in chunk order. What a
+/// The values of a model's parameters and, where it learns, its gradients and optimizer moments: flat ranges in chunk order. What a
 /// rank holds of them follows from its Division: its shards of the layers of its stage, and of these everything or (ZeRO) its share.
+/// Values are fp32 or bf16, all else is fp32. Where bf16 values learn, the optimizer steps fp32 masters, of which they are the nearest bf16
+/// numbers: what is read, written, hashed and saved of Kind::value are the masters.
 class ParameterStore {
  public:
   ParameterStore(ParameterStore&&) = delete;  // windows know it
@@ -70,6 +73,10 @@ class ParameterStore {
   void finish_step();
   /// After an update of this rank's pieces: brings masters to the values, and the others' shares (ZeRO 1 and 2). Collective.
   void spread_values();
+  /// The same after numbers were written, where values are rounded masters; before the next fetch. Collective.
+  void round_values();
+  /// Numbers that were written into bf16 values and lost something.
+  std::int64_t rounded() const { return rounded_; }
 
   /// A piece of the flat ranges that this rank updates: elements [begin, begin + count) of the layout as held.
   struct Piece {
@@ -91,17 +98,21 @@ class ParameterStore {
   /// Zeros what lasts: values with the padding between them, and moments. Once the plan is committed.
   void clear();
   /// Fills the values by their Initial: element i of a parameter depends on (seed, its name, i) only. wanted: which parameters; none: all.
-  void initialise(std::uint64_t seed, const std::function<bool(const Parameter&)>& wanted = {});
+  /// factor: of what is random.
+  void initialise(std::uint64_t seed, const std::function<bool(const Parameter&)>& wanted = {},
+                  const std::function<double(const Parameter&)>& factor = {});
   /// Visits what this rank has of elements [begin, begin + count) of a flattened global parameter, as runs of memory. All replicas must
   /// do so between the same fetches.
   using Run = std::function<void(std::int64_t element, Tensor run)>;
   void for_each_run(Kind kind, const Parameter& parameter, std::int64_t begin, std::int64_t count, Extent extent, const Run& run) const;
   /// Copies what is held of elements [begin, begin + size) of a flattened global parameter out of, or into, a range.
   void read(Kind kind, const std::string& name, std::int64_t begin, std::span<float> elements) const;
-  void write(Kind kind, const std::string& name, std::int64_t begin, std::span<const float> elements) const;
+  void write(Kind kind, const std::string& name, std::int64_t begin, std::span<const float> elements);
+  /// Numbers of a run on the host, widened where they are bf16.
+  void get(std::span<float> numbers, const Tensor& run) const;
   /// Changes the values that are held of a parameter: calls change(element, values) for pieces of them in host memory, in order.
   using Change = std::function<void(std::int64_t element, std::span<float> values)>;
-  void change(const Parameter& parameter, const Change& change) const;
+  void change(const Parameter& parameter, const Change& change);
   Staging& staging() const { return plan_->staging(); }  ///< for runs
 
   /// A hash of each parameter (in the layout's order) of a kind, whatever the division; replicas are compared first: where a rank holds
@@ -126,7 +137,7 @@ class ParameterStore {
   bool rests_whole(int unit) const { return !division_.placement().values && !values_.on_host(unit); }  ///< on the device
   void bring_next();
   void start_gather(Window& window, int unit);
-  Tensor place_of(const Window& window, std::int64_t elements) const { return shared_->values(static_cast<int>(&window - windows_.data()), elements); }
+  Tensor place_of(const Window& window, std::int64_t elements) const { return shared_->values(static_cast<int>(&window - windows_.data()), elements, use_.values); }
   Tensor gradient_room(int unit, int buffer, bool host) const;
   bool state_on_host(int unit) const { return state_on_host_[this->unit(unit).values]; }
   bool leaves(int unit) const { return division_.placement().gradients || state_on_host(unit); }  ///< its gradient
@@ -134,6 +145,9 @@ class ParameterStore {
   Tensor scalars(const Tensor& beside, std::int64_t count, DType dtype) const;
   void reserve_sums(bool host);
   void copy_masters(bool to_values);
+  bool rounds() const { return learns() && use_.values != DType::f32; }  ///< values are rounded masters
+  Tensor value_part(int unit, const Part& part) const;
+  void put(const Tensor& run, std::span<const float> numbers);
   Tensor spill(int index);
   void exchange_ties();
   Part summed(int unit) const;
@@ -162,7 +176,7 @@ class ParameterStore {
   };
   Sums sums_[2];                     // on the device, on the host
   std::vector<std::int64_t> place_;  // of each unit in its sum: an offset, or a range
-  Slot scalars_, host_scalars_, host_room_, whole_;
+  Slot scalars_, host_scalars_, host_room_, whole_, rounded_room_;
   std::int64_t host_buffers_ = 0;  // of host_room_
   std::unique_ptr<Windows> own_windows_;
   Windows* shared_;  // these, or those of several stores
@@ -172,6 +186,8 @@ class ParameterStore {
   Itinerary itinerary_;
   std::vector<int> all_units_;  // the itinerary of hold_all
   bool holds_all_ = false, gradients_leave_ = false;
+  bool values_stale_ = false;  // masters were written
+  std::int64_t rounded_ = 0;
   mutable bool masters_stale_ = true;  // values were changed but by a step
   std::int64_t grains_ = 0;
   bool step_open_ = false;

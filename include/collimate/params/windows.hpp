@@ -25,20 +25,20 @@ class Windows {
   static constexpr int count = 2;  ///< one is used while the next one comes
   /// name: of the plan's entries.
   Windows(MemoryPlan& plan, std::string name) : plan_(&plan), name_(std::move(name)) {}
-  void need_values(std::int64_t elements) { values_ = std::max(values_, elements); }  ///< of a store's largest unit; before reserve
+  void need_values(std::size_t bytes) { values_ = std::max(values_, static_cast<std::int64_t>(bytes)); }  ///< of a store's largest unit; before reserve
   void need_gradients(std::int64_t buffers, std::int64_t elements) {
     gradients_ = std::max(gradients_, buffers);
     gradient_ = std::max(gradient_, elements);
   }
   void reserve();  ///< nothing where nobody needs it
   void claim(ParameterStore& store);
-  Tensor values(int window, std::int64_t elements) const;
+  Tensor values(int window, std::int64_t elements, DType dtype) const;
   Tensor gradient(int buffer, std::int64_t begin, std::int64_t elements) const;
 
  private:
   MemoryPlan* plan_;
   std::string name_;
-  std::int64_t values_ = 0, gradients_ = 0, gradient_ = 0;
+  std::int64_t values_ = 0, gradients_ = 0, gradient_ = 0;  // bytes of a window; buffers, and elements of each
   Slot values_slot_, gradient_slot_;
   ParameterStore* owner_ = nullptr;
 };

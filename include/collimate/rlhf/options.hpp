@@ -38,7 +38,7 @@ struct MachineOptions {
   std::int64_t tensor = 1, data = 0, pipeline = 1;  ///< data 0: all ranks
   std::vector<std::string> order = {"tensor", "data", "pipeline"};
   std::int64_t zero = 0;
-  std::string mode = "exact", recompute = "none";
+  std::string mode = "exact", value_type = "f32", recompute = "none";
   std::int64_t recompute_every = 1, group = 1;  ///< group 0: all grains of a step
   std::int64_t tensor_shards = 1, grain_tokens = 1024;
   std::int64_t device_memory = 0, host_memory = 0;  ///< bytes; 0: no limit

@@ -51,6 +51,7 @@ struct Session {
     return {&grid, static_cast<int>(machine.tensor_shards), static_cast<int>(machine.zero), machine.mode == "exact", machine.host_shares()};
   }
   RecomputePlan recompute() const;
+  DType values() const { return options.machine.value_type == "bf16" ? DType::bf16 : DType::f32; }  ///< of models' own parameters
   std::int64_t group(std::int64_t grains) const;  ///< grains computed together, where a step has `grains` over all replicas
   bool first() const { return world.rank() == 0; }
   std::string path(const std::string& text) const;  ///< with {run} replaced by run.folder
