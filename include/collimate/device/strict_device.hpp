@@ -27,8 +27,8 @@ struct Fault {
   std::int64_t number = 0;  ///< which one of its kind, from 0
 };
 
-/// What fresh memory and memory of another phase is filled with: a signalling NaN as f32, far out of any vocabulary as i32.
-constexpr std::uint32_t strict_poison = 0x7fa5dead;
+/// What fresh memory and memory of another phase is filled with: a signalling NaN as f32 and as bf16, far out of any vocabulary as i32.
+constexpr std::uint32_t strict_poison = 0x7fa57fa5;
 
 struct StrictOptions {
   std::uint64_t seed = 1;
