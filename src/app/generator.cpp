@@ -11,8 +11,20 @@ Generator::Made::Made(Device& device, const rlhf::ModelCard& card, const std::st
 }
 
 Generator::Generator(const rlhf::SavedModels& saved, const std::string& model, const EngineUse& use, const MemoryCaps& caps) {
+  const rlhf::ModelCard card = saved.card(model);
+  EngineUse how = use;
+  if (card.config.stored == "bf16" && !card.adapters.lora.on()) how.values = DType::bf16;
+  make(card, model, how, caps);
+  saved.load(model, engine().store());
+  if (engine().store().rounded() == 0) return;
+  made_.reset();  // it was trained since it came from a bf16 file
+  make(card, model, use, caps);
+  saved.load(model, engine().store());
+}
+
+void Generator::make(const rlhf::ModelCard& card, const std::string& model, const EngineUse& use, const MemoryCaps& caps) {
   for (int eighths = 0; !made_; ++eighths) {
-    auto made = std::make_unique<Made>(*device_, saved.card(model), model, use, eighths / 8.0);
+    auto made = std::make_unique<Made>(*device_, card, model, use, eighths / 8.0);
     try {
       made->plan.check_caps(caps);
     } catch (const Error&) {
@@ -23,7 +35,6 @@ Generator::Generator(const rlhf::SavedModels& saved, const std::string& model, c
   }
   made_->plan.commit(caps);
   engine().prepare();
-  saved.load(model, engine().store());
 }
 
 void declare_model(OptionTable& table, GenerateWords& words) {

@@ -12,6 +12,7 @@
 namespace collimate {
 
 /// An engine with a model's weights, and memory for so many sequences. Weights for which the device has no room under the caps rest on the host.
+/// Those that are bf16 numbers rest as such, in half the memory and with the same results.
 class Generator {
  public:
   Generator(const rlhf::SavedModels& saved, const std::string& model, const EngineUse& use, const MemoryCaps& caps);
@@ -24,6 +25,7 @@ class Generator {
     Workspace workspace{plan};
     Engine engine;
   };
+  void make(const rlhf::ModelCard& card, const std::string& model, const EngineUse& use, const MemoryCaps& caps);
   std::unique_ptr<Device> device_ = make_device();
   std::unique_ptr<Made> made_;
 };

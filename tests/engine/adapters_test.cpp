@@ -110,7 +110,7 @@ TEST(Adapters, DropoutHasItsGradient) {
     EXPECT_EQ(learn(one, grain, dropout), dropped);
     EXPECT_NE(learn(one, grain, {}), dropped);
     learn(one, grain, dropout);
-    const ParameterStore& adapters = *one.engine.adapters();
+    ParameterStore& adapters = *one.engine.adapters();
     for (const Parameter& p : adapters.layout().parameters()) {
       std::vector<float> values(p.shape.count()), gradient(values.size()), moved(values.size());
       learn(one, grain, dropout);

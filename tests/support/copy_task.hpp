@@ -48,9 +48,10 @@ struct Pupil {
   CopyTask task;
   OneEngine one;
   Optimizer optimizer;
-  Pupil(const CopyTask& task, const ModelConfig& config, const Division& division, std::int64_t most_grains, RecomputePlan recompute = {})
+  Pupil(const CopyTask& task, const ModelConfig& config, const Division& division, std::int64_t most_grains, RecomputePlan recompute = {},
+        DType values = DType::f32)
       : task(task),
-        one(config, Head::policy, division, {.rows = 256, .most_grains = most_grains, .recompute = recompute}),
+        one(config, Head::policy, division, {.rows = 256, .most_grains = most_grains, .recompute = recompute, .values = values}),
         optimizer(one.engine.store(), {.epsilon = 1e-8, .decay = 0.01}, 1) {}
 
   /// The gradients of some grains' mean losses per target, divided by `grains`; their losses, where this rank has the model's end.

@@ -21,7 +21,10 @@ struct OneEngine {
     workspace.reserve();
     plan.commit();
     engine.prepare();
-    for (ParameterStore* store : stores()) store->initialise(seed);
+    for (ParameterStore* store : stores()) {
+      store->initialise(seed);
+      store->round_values();
+    }
   }
   /// The engine's own parameters and its adapters.
   std::vector<ParameterStore*> stores() {
@@ -42,13 +45,15 @@ struct OneEngine {
 /// Norm gains, biases and the second factors of adapters away from 1 and 0, so that no part of a formula hides.
 inline void roughen(OneEngine& one) {
   const RandomKey key(3, Purpose::initialise);
-  for (const ParameterStore* store : one.stores())
+  for (ParameterStore* store : one.stores()) {
     for (const Parameter& p : store->layout().parameters()) {
       if (p.initial.deviation > 0) continue;
       std::vector<float> values(p.shape.count());
       for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(p.initial.constant + 0.3 * key.normal(i, p.chunk));
       store->write(Kind::value, p.name, 0, values);
     }
+    store->round_values();
+  }
 }
 
 /// Samples packed by hand: every token but a sample's first is a target.
