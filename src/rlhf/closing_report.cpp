@@ -57,6 +57,20 @@ std::string times(const Session& session) {
   return out + fmt::format("This start took {} and ended at {}.\n", human_duration(session.clock.seconds()), local_time());
 }
 
+/// What each stage of this start planned on device and host, and what its process took at the most: the libraries and files of a run come on top.
+std::string memory(const Session& session) {
+  const auto mebibytes = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  std::string out;
+  for (const std::string stage : {"sft", "reward", "ppo", "evaluate"}) {
+    const auto planned = session.planned_tiers.find(stage);
+    const auto peak = session.peaks.find(stage);
+    if (planned == session.planned_tiers.end() || peak == session.peaks.end()) continue;
+    out += fmt::format("  {:<42} {:>10.1f} {:>10.1f} {:>10.1f}\n", stage, mebibytes(planned->second.device), mebibytes(planned->second.host),
+                       mebibytes(peak->second));
+  }
+  return out.empty() ? "" : fmt::format("{:<44} {:>10} {:>10} {:>10}\n{}", "Memory of the largest rank, MiB", "device", "host", "process", out);
+}
+
 }  // namespace
 
 std::string closing_report(const Session& session) {
@@ -89,7 +103,8 @@ std::string closing_report(const Session& session) {
     if (learned) out += fmt::format("    after:  {}\n", text("after"));
   }
   const std::string& folder = session.options.run.folder;
-  out += fmt::format("\n{}\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, hashes.jsonl, summary.json, checkpoints/\n", times(session), folder);
+  out += fmt::format("\n{}{}\nRun folder {}: log.txt, metrics.jsonl, samples.jsonl, hashes.jsonl, summary.json, checkpoints/\n", memory(session),
+                     times(session), folder);
   for (const std::string stage : {"ppo", "sft"})
     if (s.contains(stage + ".state_hash"))
       return out + fmt::format("Try it: collimate generate --checkpoint {} --prompt \"...\"\n", shell_word(folder + "/checkpoints/" + stage));

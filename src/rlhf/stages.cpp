@@ -94,6 +94,8 @@ std::string check(Session& session, const std::string& stage) {
   const auto planned = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->planned_bytes()));
   check_shared_memory(session, stage, planned);
   const auto on_device = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->device_bytes()));
+  const auto on_host = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->planned_bytes() - (session.device.is_host() ? trainer->device_bytes() : 0)));
+  session.planned_tiers[stage] = {std::ranges::max(on_device), std::ranges::max(on_host)};
   session.planned_on_device = std::max(session.planned_on_device, std::ranges::max(on_device));
   session.planned.resize(planned.size());
   for (std::size_t rank = 0; rank < planned.size(); ++rank) session.planned[rank] = std::max(session.planned[rank], planned[rank]);

@@ -40,6 +40,10 @@ struct Session {
   Stopwatch stage_clock = {};                  ///< of the running stage in this start
   std::map<std::string, std::int64_t> peaks = {};  ///< peak bytes by stage, the largest rank's, over all starts; the running stage: earlier starts only
   std::vector<std::int64_t> planned = {};      ///< bytes that each rank needs in its largest stage; filled by check_stages
+  struct Tiers {
+    std::int64_t device = 0, host = 0;  ///< bytes
+  };
+  std::map<std::string, Tiers> planned_tiers = {};  ///< of each stage, each of the rank that needs most; filled by check_stages
   std::int64_t planned_on_device = 0;  ///< bytes, of the rank and stage that need most there; filled by check_stages
   PeakMemory peak_memory = {};                 ///< of this rank in the running stage
 
