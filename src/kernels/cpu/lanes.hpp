@@ -91,19 +91,63 @@ template <class Words, class Floats>
   std::memcpy(p, all, static_cast<std::size_t>(n) * sizeof(BFloat16));
 }
 
+/// The lanes in the registers that hold them, one or two. g++ keeps a variable that is longer than a register, as Lanes are without AVX-512, in
+/// memory; so sums over many terms are spelled in these.
+constexpr int register_bytes = __BIGGEST_ALIGNMENT__, parts = 64 / register_bytes, part_lanes = register_bytes / 4;
+using Register = float __attribute__((vector_size(register_bytes)));
+
+namespace detail {  // for either size
+template <class R>
+[[gnu::always_inline]] inline R fill(float x) {
+  if constexpr (sizeof(R) == 64)
+    return _mm512_set1_ps(x);
+  else
+    return _mm256_set1_ps(x);
+}
+template <class R>
+[[gnu::always_inline]] inline R multiply_add(R a, R b, R c) {
+  if constexpr (sizeof(R) == 64)
+    return _mm512_fmadd_ps(a, b, c);
+  else
+    return _mm256_fmadd_ps(a, b, c);
+}
+template <class R>
+[[gnu::always_inline]] inline R widened(const BFloat16* p) {
+  if constexpr (sizeof(R) == 64)
+    return load(p);
+  else
+    return reinterpret_cast<R>(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
+}
+}  // namespace detail
+
+[[gnu::always_inline]] inline Register fill(float x) { return detail::fill<Register>(x); }
 /// a * b + c, rounded once. By name: where it is spelled lane by lane, g++ makes it only as long as it finds no other way to group lanes.
-[[gnu::always_inline]] inline Lanes fma(Lanes a, Lanes b, Lanes c) {
-  if constexpr (one_register) return _mm512_fmadd_ps(a, b, c);
-  __m256 halves[3][2];
-  std::memcpy(halves[0], &a, sizeof a);
-  std::memcpy(halves[1], &b, sizeof b);
-  std::memcpy(halves[2], &c, sizeof c);
-  for (int i = 0; i < 2; ++i) halves[2][i] = _mm256_fmadd_ps(halves[0][i], halves[1][i], halves[2][i]);
-  std::memcpy(&c, halves[2], sizeof c);
-  return c;
+[[gnu::always_inline]] inline Register multiply_add(Register a, Register b, Register c) { return detail::multiply_add(a, b, c); }
+/// Part `part` of what lies at p.
+[[gnu::always_inline]] inline Register load_part(const float* p, int part) {
+  Register v;
+  std::memcpy(&v, p + part * part_lanes, sizeof v);
+  return v;
+}
+[[gnu::always_inline]] inline Register load_part(const BFloat16* p, int part) { return detail::widened<Register>(p + part * part_lanes); }
+[[gnu::always_inline]] inline void store_part(float* p, int part, Register v) { std::memcpy(p + part * part_lanes, &v, sizeof v); }
+/// v, loaded once: otherwise g++ loads it again for every instruction that uses it, and the loads then take longer than the sums.
+[[gnu::always_inline]] inline Register held(Register v) {
+  asm("" : "+v"(v));
+  return v;
 }
 
-/// v, loaded once: otherwise g++ loads it again for every instruction that uses it, and the loads then take longer than the sums.
+/// a * b + c, rounded once
+[[gnu::always_inline]] inline Lanes fma(Lanes a, Lanes b, Lanes c) {
+  Lanes result;
+  for (int i = 0; i < parts; ++i) {
+    const auto part = [&](const Lanes& v) { return load_part(reinterpret_cast<const float*>(&v), i); };
+    store_part(reinterpret_cast<float*>(&result), i, multiply_add(part(a), part(b), part(c)));
+  }
+  return result;
+}
+
+/// As held().
 [[gnu::always_inline]] inline Lanes in_register(Lanes v) {
   if constexpr (one_register) asm("" : "+v"(v));
   return v;

@@ -14,10 +14,13 @@ namespace {
 
 using Index = std::int64_t;
 
-/// How many rows of w are read at once: enough sums to hide the latency of an fma. With one row of x nothing else is to be done, and a
-/// processor that sees one stream fetches ahead by itself; of bf16, a row comes in half the time, so that it takes two of them.
+/// How many rows of w are read at once: enough sums to hide the latency of an fma, and no more than registers hold. With one row of x nothing else is
+/// to be done, and a processor that sees one stream fetches ahead by itself; of bf16, a row comes in half the time, so that it takes two of them.
 template <class Value>
-constexpr Index at_once(int rows) { return rows == 1 ? Index{sizeof(float) / sizeof(Value)} : rows == 8 ? 2 : 4; }
+constexpr Index at_once(int rows) {
+  if (rows == 1) return Index{sizeof(float) / sizeof(Value)};
+  return one_register ? (rows == 8 ? 2 : 4) : rows == 2 ? 2 : 1;
+}
 
 /// Where the rows of x are many and long, they go through the nearest cache in parts: up to most_whole columns at once, else `part`.
 constexpr Index most_whole(int rows) { return rows == 8 ? 768 : std::numeric_limits<Index>::max(); }
@@ -47,28 +50,41 @@ template <int Rows, class Value>
   const Value* weights[wide];
 #pragma GCC unroll 4
   for (Index c = 0; c < wide; ++c) weights[c] = w + std::min(first + c, columns - 1) * k;
-  Lanes sum[Rows * wide];  // in registers, which `total` need not be
+  Register sum[Rows * wide][parts];  // which `total` need not be
+  const auto numbers = [&](Index s) { return reinterpret_cast<float*>(&total[s]); };
 #pragma GCC unroll 16
-  for (Index s = 0; s < Rows * wide; ++s) sum[s] = total[s];
-  const auto step = [&](Index i, auto... left) __attribute__((always_inline)) {
-    Lanes b[wide];
+  for (Index s = 0; s < Rows * wide; ++s)
+#pragma GCC unroll 2
+    for (int p = 0; p < parts; ++p) sum[s][p] = load_part(numbers(s), p);
+  const auto step = [&](Index i, const auto& weight) __attribute__((always_inline)) {
+    Register b[wide][parts];
 #pragma GCC unroll 4
-    for (Index c = 0; c < wide; ++c) b[c] = in_register(load(weights[c] + i, left...));
+    for (Index c = 0; c < wide; ++c)
+#pragma GCC unroll 2
+      for (int p = 0; p < parts; ++p) b[c][p] = held(weight(c, p));
     if constexpr (Rows > 1)
 #pragma GCC unroll 4
       for (Index c = 0; c < wide; ++c) __builtin_prefetch(weights[c] + i + ahead, 0, 2);
 #pragma GCC unroll 8
-    for (Index r = 0; r < Rows; ++r) {
-      const Lanes a = in_register(load(x + Rows * i + r * lanes));
+    for (Index r = 0; r < Rows; ++r)
+#pragma GCC unroll 2
+      for (int p = 0; p < parts; ++p) {
+        const Register a = held(load_part(x + Rows * i + r * lanes, p));
 #pragma GCC unroll 4
-      for (Index c = 0; c < wide; ++c) sum[r * wide + c] = fma(a, b[c], sum[r * wide + c]);
-    }
+        for (Index c = 0; c < wide; ++c) sum[r * wide + c][p] = multiply_add(a, b[c][p], sum[r * wide + c][p]);
+      }
   };
   Index i = 0;
-  for (; i + lanes <= count; i += lanes) step(i);
-  if (i < count) step(i, count - i);
+  for (; i + lanes <= count; i += lanes) step(i, [&](Index c, int p) { return load_part(weights[c] + i, p); });
+  if (i < count)
+    step(i, [&](Index c, int p) {
+      const Lanes tail = load(weights[c] + i, count - i);
+      return load_part(reinterpret_cast<const float*>(&tail), p);
+    });
 #pragma GCC unroll 16
-  for (Index s = 0; s < Rows * wide; ++s) total[s] = sum[s];
+  for (Index s = 0; s < Rows * wide; ++s)
+#pragma GCC unroll 2
+    for (int p = 0; p < parts; ++p) store_part(numbers(s), p, sum[s][p]);
 }
 
 /// The sums of 16 / Rows columns, by group of columns that are read at once.
