@@ -39,22 +39,22 @@ double least_of(int calls, const std::function<void()>& call) {
 void print(const std::string& name, double value) { fmt::print("{} {:.6g}\n", name, value); }
 
 double fma_rate() {
-  constexpr int chains = 16;  // enough to hide the latency of two units
+  constexpr int chains = kernels::cpu::parts == 1 ? 16 : 12;  // enough to hide the latency of two units, and no more than registers hold
   constexpr Index turns = 2000000;
   const double seconds = least_of(3, [] {
 #pragma omp parallel
     {
-      kernels::cpu::Lanes x[chains], a = kernels::cpu::splat(0.999f), b = kernels::cpu::splat(0.001f);
-      for (int i = 0; i < chains; ++i) x[i] = kernels::cpu::splat(static_cast<float>(i));
-      asm volatile("" : "+x"(a), "+x"(b));
+      kernels::cpu::Register x[chains], a = kernels::cpu::fill(0.999f), b = kernels::cpu::fill(0.001f);
+      for (int i = 0; i < chains; ++i) x[i] = kernels::cpu::fill(static_cast<float>(i));
+      asm volatile("" : "+v"(a), "+v"(b));
       for (Index turn = 0; turn < turns; ++turn)
 #pragma GCC unroll 16
-        for (int i = 0; i < chains; ++i) x[i] = kernels::cpu::fma(x[i], a, b);
+        for (int i = 0; i < chains; ++i) x[i] = kernels::cpu::multiply_add(x[i], a, b);
       for (int i = 1; i < chains; ++i) x[0] += x[i];
-      asm volatile("" : : "x"(x[0]));
+      asm volatile("" : : "v"(x[0]));
     }
   });
-  return 2.0 * kernels::cpu::lanes * chains * static_cast<double>(turns) * omp_get_max_threads() / seconds * 1e-9;
+  return 2.0 * kernels::cpu::part_lanes * chains * static_cast<double>(turns) * omp_get_max_threads() / seconds * 1e-9;
 }
 
 /// GB/s at which the threads together read an array much larger than the caches, in the pages that weights get and shared as products are.
@@ -64,12 +64,12 @@ double read_rate(const Buffer& buffer) {
   const auto tiles = static_cast<Index>(buffer.bytes() / sizeof(float)) / tile;
   const auto pass = [&] {
     kernels::cpu::parallel_tiles(tiles, true, [&](Index t) {
-      kernels::cpu::Lanes sums[streams] = {};
-      for (Index i = t * tile; i < (t + 1) * tile; i += streams * kernels::cpu::lanes)
+      kernels::cpu::Register sums[streams] = {};
+      for (Index i = t * tile; i < (t + 1) * tile; i += streams * kernels::cpu::part_lanes)
 #pragma GCC unroll 8
-        for (Index j = 0; j < streams; ++j) sums[j] += kernels::cpu::load(array + i + kernels::cpu::lanes * j);
+        for (Index j = 0; j < streams; ++j) sums[j] += kernels::cpu::load_part(array + i, static_cast<int>(j));
       for (Index j = 1; j < streams; ++j) sums[0] += sums[j];
-      asm volatile("" : : "x"(sums[0]));
+      asm volatile("" : : "v"(sums[0]));
     });
   };
   std::vector<double> passes;  // their median, as of the rates that are set beside it

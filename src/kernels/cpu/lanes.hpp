@@ -246,36 +246,31 @@ template <int step>
   return v[0];
 }
 
-using BitLanes = std::uint32_t __attribute__((vector_size(64)));
-[[gnu::always_inline]] inline BitLanes bits_of(Lanes v) {
-  BitLanes bits;
-  std::memcpy(&bits, &v, sizeof bits);
-  return bits;
+namespace detail {
+/// exp() of some lanes: x = n ln 2 + r with |r| <= ln 2 / 2; e^r by a polynomial; n is added to its exponent.
+[[gnu::always_inline]] inline Register exp(Register x) {
+  using Words = std::uint32_t __attribute__((vector_size(register_bytes)));
+  const Register shift = cpu::fill(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
+  const Register shifted = cpu::multiply_add(x, cpu::fill(1.44269504088896341f), shift);
+  const Register n = shifted - shift;
+  Register r = cpu::multiply_add(n, cpu::fill(-0.693359375f), x);
+  r = cpu::multiply_add(n, cpu::fill(2.12194440e-4f), r);
+  Register p = cpu::fill(1.9875691500e-4f);
+  for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    p = cpu::multiply_add(p, r, cpu::fill(c));
+  p = cpu::multiply_add(p, r * r, r) + cpu::fill(1.0f);
+  const auto y = reinterpret_cast<Register>(reinterpret_cast<Words>(p) + (reinterpret_cast<Words>(shifted) << 23));
+  const Register in_range = x <= cpu::fill(88.72283f) ? y : x + cpu::fill(std::numeric_limits<float>::infinity());
+  return x < cpu::fill(-87.3f) ? Register{} : in_range;
 }
-[[gnu::always_inline]] inline Lanes from_bits(BitLanes bits) {
-  Lanes v;
-  std::memcpy(&v, &bits, sizeof v);
-  return v;
-}
+}  // namespace detail
 
 /// e^x to about 1 ulp; 0 below -87.3 (where the smallest normal numbers end), infinity above the largest, NaN of NaN.
-/// x = n ln 2 + r with |r| <= ln 2 / 2; e^r by a polynomial; n is added to its exponent.
 [[gnu::always_inline]] inline Lanes exp(Lanes x) {
-  const Lanes shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
-  const Lanes shifted = fma(x, splat(1.44269504088896341f), shift);
-  const Lanes n = shifted - shift;
-  Lanes r = fma(n, splat(-0.693359375f), x);
-  r = fma(n, splat(2.12194440e-4f), r);
-  Lanes p = splat(1.9875691500e-4f);
-  p = fma(p, r, splat(1.3981999507e-3f));
-  p = fma(p, r, splat(8.3334519073e-3f));
-  p = fma(p, r, splat(4.1665795894e-2f));
-  p = fma(p, r, splat(1.6666665459e-1f));
-  p = fma(p, r, splat(5.0000001201e-1f));
-  p = fma(p, r * r, r) + splat(1.0f);
-  const Lanes y = from_bits(bits_of(p) + (bits_of(shifted) << 23));
-  const Lanes in_range = x <= splat(88.72283f) ? y : x + splat(std::numeric_limits<float>::infinity());
-  return x < splat(-87.3f) ? Lanes{} : in_range;
+  Lanes result;
+  for (int i = 0; i < parts; ++i)
+    store_part(reinterpret_cast<float*>(&result), i, detail::exp(load_part(reinterpret_cast<const float*>(&x), i)));
+  return result;
 }
 
 [[gnu::always_inline]] inline float exp(float x) { return exp(splat(x))[0]; }
