@@ -31,12 +31,13 @@ std::string text_to_bytes(const std::string& text) {
 
 json to_json(const AdapterNote& note) {
   return {{"rank", note.lora.rank}, {"alpha", note.lora.alpha}, {"dropout", note.lora.dropout},  {"targets", note.lora.targets},
-          {"base", note.base},      {"seed", note.seed},        {"base_model", note.base_model}, {"base_hash", note.base_hash}};
+          {"base", note.base},      {"seed", note.seed},        {"base_model", note.base_model}, {"base_hash", note.base_hash},
+          {"base_values", note.base_values}};
 }
 
 AdapterNote adapter_note_from(const json& found) {
   const LoraConfig lora{found["rank"], found["alpha"], found["dropout"], found["targets"]};
-  return {lora, found["base"], found["base_model"], found["seed"], found["base_hash"]};
+  return {lora, found["base"], found["base_model"], found["seed"], found["base_hash"], found.value("base_values", "f32")};
 }
 
 }  // namespace

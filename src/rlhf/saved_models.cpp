@@ -109,6 +109,8 @@ std::string SavedModels::base_folder(const AdapterNote& note) const {
 
 void SavedModels::check_base(const AdapterNote& note, const ParameterStore& base) const {
   const std::string hash = base_hash(base);
+  require(hash == note.base_hash || note.base_values == name_of(DType::bf16) || base.values_type() == DType::f32,
+          "the checkpoint '{}' holds adapters that learned beside fp32 parameters, and here they are bf16: set numerics.values = f32", name_);
   require(hash == note.base_hash,
           "the checkpoint '{}' holds adapters that belong to other weights: their base has the hash {}, and {} has {}; name the right base",
           name_, note.base_hash, note.base.empty() ? fmt::format("what seed {} gives", note.seed) : fmt::format("'{}'", base_folder(note)),
@@ -121,6 +123,11 @@ void SavedModels::load_base(const std::string& model, ParameterStore& base) cons
     random_weights(base, card(model), static_cast<std::uint64_t>(note.seed));
   else
     SavedModels(base_folder(note), base_).load(note.base_model, base);
+  if (note.base_values == name_of(DType::bf16))  // as they were where the adapters learned
+    for (const Parameter& parameter : base.layout().parameters())
+      base.change(parameter, [](std::int64_t, std::span<float> values) {
+        std::ranges::transform(values, values.begin(), [](float value) { return to_float(to_bf16(value)); });
+      });
   check_base(note, base);
 }
 

@@ -287,7 +287,7 @@ void load_source(const Session& session, const Source& source, Engine& engine) {
 
 AdapterNote note_of(const Session& session, const std::string& stage, const Source& source, Engine& engine) {
   if (!engine.adapters()) return {};
-  AdapterNote note{engine.transformer().lora(), "", source.model, session.options.run.seed, base_hash(engine.store())};
+  AdapterNote note{engine.transformer().lora(), "", source.model, session.options.run.seed, base_hash(engine.store()), std::string(name_of(engine.store().values_type()))};
   if (source.checkpoint.empty()) {
     session.log.warning(
         "{}: the frozen parameters are random numbers, beside which adapters learn little: start from a checkpoint, or leave {} out "

@@ -58,6 +58,8 @@ train 1 looked --run.stages=evaluate --evaluate.model=moved/checkpoints/ppo --ev
 must_end_with 0
 [ "$(value looked/summary.json evaluate.kl)" = "$(value moved/summary.json ppo.kl)" ] || wrong "evaluate.kl is not ppo.kl"
 holds "$(value moved/summary.json ppo.kl) > 0" "KL of a policy that has learned"
+train 1 narrowed --run.stages=evaluate --evaluate.model=moved/checkpoints/ppo --ppo.reward=moved/checkpoints/reward --numerics.values=bf16
+refused "set numerics.values = f32"
 mv moved/checkpoints/sft base
 run 1 "${talk[@]}" moved/checkpoints/ppo
 must_end_with 2
@@ -68,6 +70,15 @@ cmp out.txt said.txt || wrong "another place of the base says something else"
 run 1 "${talk[@]}" moved/checkpoints/ppo --base plain/checkpoints/sft
 must_end_with 2
 must_say "belong to other weights"
+# Beside parameters that were rounded to bf16: their base is rounded again, whatever it rests in.
+train 1 narrow --numerics.values=bf16 --lora.stages=ppo "${lora[@]}"
+must_end_with 0
+run 1 "${talk[@]}" narrow/checkpoints/ppo
+must_end_with 0
+looked=(--run.stages=evaluate --ppo.reward=narrow/checkpoints/reward)
+train 1 looked --restart=replace "${looked[@]}" --evaluate.model=narrow/checkpoints/ppo --evaluate.reference=narrow/checkpoints/sft --numerics.values=bf16
+must_end_with 0
+[ "$(value looked/summary.json evaluate.kl)" = "$(value narrow/summary.json ppo.kl)" ] || wrong "evaluate.kl is not ppo.kl"
 # A later run starts from them by name or folder.
 train 2 later --run.stages=reward --reward.init=random/checkpoints/sft --reward.steps=1 "${lora[@]}"
 must_end_with 0

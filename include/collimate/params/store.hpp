@@ -44,6 +44,7 @@ class ParameterStore {
   const Division& division() const { return division_; }
   const std::string& model() const { return model_; }
   bool learns() const { return use_.most_grains > 0; }
+  DType values_type() const { return use_.values; }  ///< in which values rest
   /// Whether each fetch brings values from where they rest: then one thread fetches, and passes are announced by the itinerary.
   bool streams() const { return !windows_.empty() && !holds_all_; }
 

@@ -15,6 +15,7 @@ struct AdapterNote {
   std::string base_model;   ///< its name there
   std::int64_t seed = 0;    ///< of the random numbers
   std::string base_hash;    ///< see base_hash()
+  std::string base_values = "f32";  ///< the type in which they rested: f32, or bf16, to which they had been rounded
 };
 
 /// What a checkpoint says of one of its models, beside the weights.
