@@ -176,7 +176,7 @@ class ParameterStore {
     Tensor result;           // of the step
   };
   Sums sums_[2];                     // on the device, on the host
-  std::vector<std::int64_t> place_;  // of each unit in its sum: an offset, or a range
+  std::vector<std::int64_t> place_;  // of each unit: its range in its sum
   Slot scalars_, host_scalars_, host_room_, whole_, rounded_room_;
   std::int64_t host_buffers_ = 0;  // of host_room_
   std::unique_ptr<Windows> own_windows_;
