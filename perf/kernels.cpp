@@ -41,23 +41,23 @@ double time_of(const std::function<void()>& call, double budget) {
 }
 
 double fma_peak() {
-  constexpr int chains = cpu::parts == 1 ? 16 : 12;  // enough to hide the latency of two units, and no more than registers hold
+  constexpr int chains = cpu::one_register ? 16 : 6;  // they hide the latency of two units, and fit into the registers
   constexpr Index turns = 4000000;
   double best = 0;
   for (int repeat = 0; repeat < 5; ++repeat) {
     const double start = now();
 #pragma omp parallel
     {
-      cpu::Register x[chains], a = cpu::fill(0.999f), b = cpu::fill(0.001f);
-      for (int i = 0; i < chains; ++i) x[i] = cpu::fill(static_cast<float>(i));
-      asm volatile("" : "+v"(a), "+v"(b));
+      cpu::Lanes x[chains];
+      const cpu::Lanes a = cpu::in_register(cpu::splat(0.999f)), b = cpu::in_register(cpu::splat(0.001f));
+      for (int i = 0; i < chains; ++i) x[i] = cpu::splat(static_cast<float>(i));
       for (Index turn = 0; turn < turns; ++turn)
 #pragma GCC unroll 16
-        for (int i = 0; i < chains; ++i) x[i] = cpu::multiply_add(x[i], a, b);
+        for (int i = 0; i < chains; ++i) x[i] = cpu::fma(x[i], a, b);
       for (int i = 1; i < chains; ++i) x[0] += x[i];
-      asm volatile("" : : "v"(x[0]));
+      asm volatile("" : : "x"(x[0].part[0]), "x"(x[0].part[cpu::parts - 1]));
     }
-    best = std::max(best, 2.0 * cpu::part_lanes * chains * static_cast<double>(turns) * omp_get_max_threads() / (now() - start) * 1e-9);
+    best = std::max(best, 2.0 * cpu::lanes * chains * static_cast<double>(turns) * omp_get_max_threads() / (now() - start) * 1e-9);
   }
   return best;
 }

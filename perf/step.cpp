@@ -39,22 +39,22 @@ double least_of(int calls, const std::function<void()>& call) {
 void print(const std::string& name, double value) { fmt::print("{} {:.6g}\n", name, value); }
 
 double fma_rate() {
-  constexpr int chains = kernels::cpu::parts == 1 ? 16 : 12;  // enough to hide the latency of two units, and no more than registers hold
+  constexpr int chains = kernels::cpu::one_register ? 16 : 6;  // they hide the latency of two units, and fit into the registers
   constexpr Index turns = 2000000;
   const double seconds = least_of(3, [] {
 #pragma omp parallel
     {
-      kernels::cpu::Register x[chains], a = kernels::cpu::fill(0.999f), b = kernels::cpu::fill(0.001f);
-      for (int i = 0; i < chains; ++i) x[i] = kernels::cpu::fill(static_cast<float>(i));
-      asm volatile("" : "+v"(a), "+v"(b));
+      kernels::cpu::Lanes x[chains];
+      const auto a = kernels::cpu::in_register(kernels::cpu::splat(0.999f)), b = kernels::cpu::in_register(kernels::cpu::splat(0.001f));
+      for (int i = 0; i < chains; ++i) x[i] = kernels::cpu::splat(static_cast<float>(i));
       for (Index turn = 0; turn < turns; ++turn)
 #pragma GCC unroll 16
-        for (int i = 0; i < chains; ++i) x[i] = kernels::cpu::multiply_add(x[i], a, b);
+        for (int i = 0; i < chains; ++i) x[i] = kernels::cpu::fma(x[i], a, b);
       for (int i = 1; i < chains; ++i) x[0] += x[i];
-      asm volatile("" : : "v"(x[0]));
+      asm volatile("" : : "x"(x[0].part[0]), "x"(x[0].part[kernels::cpu::parts - 1]));
     }
   });
-  return 2.0 * kernels::cpu::part_lanes * chains * static_cast<double>(turns) * omp_get_max_threads() / seconds * 1e-9;
+  return 2.0 * kernels::cpu::lanes * chains * static_cast<double>(turns) * omp_get_max_threads() / seconds * 1e-9;
 }
 
 /// GB/s at which the threads together read an array much larger than the caches, in the pages that weights get and shared as products are.
@@ -64,12 +64,12 @@ double read_rate(const Buffer& buffer) {
   const auto tiles = static_cast<Index>(buffer.bytes() / sizeof(float)) / tile;
   const auto pass = [&] {
     kernels::cpu::parallel_tiles(tiles, true, [&](Index t) {
-      kernels::cpu::Register sums[streams] = {};
-      for (Index i = t * tile; i < (t + 1) * tile; i += streams * kernels::cpu::part_lanes)
+      kernels::cpu::Lanes sums[streams] = {};
+      for (Index i = t * tile; i < (t + 1) * tile; i += streams * kernels::cpu::lanes)
 #pragma GCC unroll 8
-        for (Index j = 0; j < streams; ++j) sums[j] += kernels::cpu::load_part(array + i, static_cast<int>(j));
+        for (Index j = 0; j < streams; ++j) sums[j] += kernels::cpu::load(array + i + kernels::cpu::lanes * j);
       for (Index j = 1; j < streams; ++j) sums[0] += sums[j];
-      asm volatile("" : : "v"(sums[0]));
+      asm volatile("" : : "x"(sums[0].part[0]), "x"(sums[0].part[kernels::cpu::parts - 1]));
     });
   };
   std::vector<double> passes;  // their median, as of the rates that are set beside it

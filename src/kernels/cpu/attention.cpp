@@ -73,7 +73,7 @@ void online_softmax(ForwardTiles& t, bool diagonal, Index queries, Index keys, I
     Lanes top = splat(t.max[i]);
     for (Index j = 0; j < visible; j += lanes) {
       const Lanes s = load(scores + j);
-      top = max(visible - j >= lanes ? s : (iota() < static_cast<std::int32_t>(visible - j) ? s : splat(minus_infinity)), top);
+      top = max(visible - j >= lanes ? s : select(before(visible - j), s, splat(minus_infinity)), top);
     }
     shrink[i] = t.max[i];
     t.max[i] = largest(top);
@@ -85,7 +85,7 @@ void online_softmax(ForwardTiles& t, bool diagonal, Index queries, Index keys, I
     Lanes total{};
     for (Index j = 0; j < visible; j += lanes) {
       const Lanes p = exp(load(scores + j) - splat(t.max[i]));
-      const Lanes seen_p = visible - j >= lanes ? p : (iota() < static_cast<std::int32_t>(visible - j) ? p : Lanes{});
+      const Lanes seen_p = visible - j >= lanes ? p : select(before(visible - j), p, Lanes{});
       store(scores + j, seen_p);
       total += seen_p;
     }
@@ -182,11 +182,11 @@ void score_gradients(BackwardTiles& t, Index i, Index seen, Index width, float l
   float* weights = t.weights.at + i * tile_rows;
   float* dscores = t.dscores.at + i * tile_rows;
   for (Index j = 0; j < width; j += lanes) {
-    const IntLanes visible = iota() < static_cast<std::int32_t>(std::clamp<Index>(seen - j, 0, lanes));
-    const Lanes p = visible ? exp(load(weights + j) - splat(lse)) : Lanes{};
+    const IntLanes visible = before(std::clamp<Index>(seen - j, 0, lanes));
+    const Lanes p = select(visible, exp(load(weights + j) - splat(lse)), Lanes{});
     const Lanes d = p * (load(dscores + j) - splat(delta));
     store(weights + j, p);
-    store(dscores + j, visible ? d : Lanes{});
+    store(dscores + j, select(visible, d, Lanes{}));
   }
 }
 

@@ -42,15 +42,19 @@ constexpr Index key_tile = 64;
 /// scores[0, 16) of 16 keys; those at or after `count` repeat the last one.
 Lanes key_scores(const float* query, const float* keys, Index count, Index size) {
   Lanes dots[lanes] = {};
-  const auto step = [&](Index c, const auto& row, auto... left) __attribute__((always_inline)) {
-    const Lanes q = in_register(load(query + c, left...));
-#pragma GCC unroll 16
-    for (Index t = 0; t < lanes; ++t) dots[t] = fma(q, load(keys + row(t) * size + c, left...), dots[t]);
-  };
+  constexpr Index together = lanes / (parts * parts);  // sums that fit into the registers
   const auto all = [&](const auto& row) __attribute__((always_inline)) {
-    Index c = 0;
-    for (; c + lanes <= size; c += lanes) step(c, row);
-    if (c < size) step(c, row, size - c);
+#pragma GCC unroll 4
+    for (Index first = 0; first < lanes; first += together) {
+      const auto step = [&](Index c, auto... left) __attribute__((always_inline)) {
+        const Lanes q = in_register(load(query + c, left...));
+#pragma GCC unroll 16
+        for (Index t = first; t < first + together; ++t) dots[t] = fma(q, load(keys + row(t) * size + c, left...), dots[t]);
+      };
+      Index c = 0;
+      for (; c + lanes <= size; c += lanes) step(c);
+      if (c < size) step(c, size - c);
+    }
   };
   if (count >= lanes)
     all([](Index t) { return t; });
@@ -83,8 +87,10 @@ template <Index Wide>
 /// The same for all columns of a head.
 void add_values(float* total, const float* weights, const float* values, Index count, Index size, Lanes shrink) {
   Index c = 0;
-  for (; c + 4 * lanes <= size; c += 4 * lanes) add_values<4>(total + c, weights, values + c, count, size, shrink);
-  for (; c + 2 * lanes <= size; c += 2 * lanes) add_values<2>(total + c, weights, values + c, count, size, shrink);
+  if constexpr (one_register) {  // else the sums of more than sixteen columns do not fit into the registers
+    for (; c + 4 * lanes <= size; c += 4 * lanes) add_values<4>(total + c, weights, values + c, count, size, shrink);
+    for (; c + 2 * lanes <= size; c += 2 * lanes) add_values<2>(total + c, weights, values + c, count, size, shrink);
+  }
   for (; c + lanes <= size; c += lanes) add_values<1>(total + c, weights, values + c, count, size, shrink);
   if (c < size) add_values<1>(total + c, weights, values + c, count, size, shrink, size - c);
 }
@@ -99,7 +105,7 @@ void decode_head(float* out, const float* query, const float* keys, const float*
     Lanes most = splat(top), sum_of_tile{};
     for (Index t = 0; t < count; t += lanes) {
       const Lanes scores = key_scores(query, keys + (begin + t) * size, count - t, size) * scale;
-      const Lanes seen = iota() < static_cast<std::int32_t>(count - t) ? scores : minus_infinity;
+      const Lanes seen = select(before(count - t), scores, minus_infinity);
       store(weights + t, seen);
       most = max(seen, most);
     }

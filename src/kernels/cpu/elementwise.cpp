@@ -128,35 +128,46 @@ void swiglu_backward(Results dgate_up, Numbers dy, Numbers gate_up, Index rows, 
 
 namespace {
 
-using Words = std::uint64_t __attribute__((vector_size(64)));  // eight 32-bit words, each with room for a product
-using WordLanes = std::uint32_t __attribute__((vector_size(64)));
-constexpr Index dropout_columns = 32;  ///< drawn at once: four columns for each of eight counters
+using Words = Wide<std::uint64_t>::Register;  // 32-bit words, each with room for a product
+constexpr int counters = Wide<std::uint64_t>::per_register;
 
-/// RandomKey::words(a, b, c + lane) for eight lanes at once.
-struct Philox8 {
+/// w * factor; g++ would multiply the upper halves of the words too, which are zero.
+template <class Register>
+Register product(Register w, std::uint32_t factor) {
+  if constexpr (one_register)
+    return reinterpret_cast<Register>(_mm512_maskz_mul_epu32(0xff, reinterpret_cast<__m512i>(w), _mm512_set1_epi64(factor)));
+  else
+    return reinterpret_cast<Register>(_mm256_mul_epu32(reinterpret_cast<__m256i>(w), _mm256_set1_epi64x(factor)));
+}
+
+/// RandomKey::words(a, b, c + lane) for as many counters at once as a register holds: four columns each.
+struct Philox {
   Words w0, w1, w2, w3;
 
-  Philox8(const RandomKey& key, std::uint64_t a, std::uint32_t b, std::uint32_t c) {
-    const Words zero{}, lane{0, 1, 2, 3, 4, 5, 6, 7};
+  Philox(const RandomKey& key, std::uint64_t a, std::uint32_t b, std::uint32_t c) {
+    Words lane{};
+    for (int i = 0; i < counters; ++i) lane[i] = i;
     const std::uint64_t tag = static_cast<std::uint32_t>(key.purpose()) << 16 ^ static_cast<std::uint32_t>(a >> 32);
-    w0 = zero + static_cast<std::uint32_t>(a);
-    w1 = zero + b;
-    w2 = zero + c + lane;
-    w3 = zero + tag;
+    w0 = Words{} + static_cast<std::uint32_t>(a);
+    w1 = Words{} + b;
+    w2 = Words{} + c + lane;
+    w3 = Words{} + tag;
     auto key0 = static_cast<std::uint32_t>(key.seed()), key1 = static_cast<std::uint32_t>(key.seed() >> 32);
     for (int round = 0; round < 10; ++round, key0 += 0x9E3779B9, key1 += 0xBB67AE85) {
-      const Words product0 = w0 * 0xD2511F53, product1 = w2 * 0xCD9E8D57;
+      const Words product0 = product(w0, 0xD2511F53), product1 = product(w2, 0xCD9E8D57);
       w0 = product1 >> 32 ^ w1 ^ key0;
       w1 = product1 & 0xFFFFFFFF;
       w2 = product0 >> 32 ^ w3 ^ key1;
       w3 = product0 & 0xFFFFFFFF;
     }
   }
-  /// The 32 words in the order of their columns.
-  void columns(WordLanes& first, WordLanes& second) const {
+  /// The words of the first or the second half of the counters, in the order of their columns.
+  template <int half>
+  WordLanes::Register columns() const {
     const Words low = w0 | w1 << 32, high = w2 | w3 << 32;
-    first = reinterpret_cast<WordLanes>(__builtin_shufflevector(low, high, 0, 8, 1, 9, 2, 10, 3, 11));
-    second = reinterpret_cast<WordLanes>(__builtin_shufflevector(low, high, 4, 12, 5, 13, 6, 14, 7, 15));
+    Words from{};
+    for (int i = 0; i < counters; ++i) from[i] = i % 2 * counters + half * counters / 2 + i / 2;
+    return reinterpret_cast<WordLanes::Register>(__builtin_shuffle(low, high, from));
   }
 };
 
@@ -170,15 +181,17 @@ void dropout(float* y, const float* x, double probability, const RandomKey& key,
     const auto apply = [&](WordLanes words, Index c) {
       if (c >= columns) return;
       const Lanes kept = load(x + r * columns + c, columns - c) * scale;
-      store(y + r * columns + c, words >= threshold ? kept : Lanes{}, columns - c);
+      const IntLanes stays = each<std::int32_t>([=](auto word) { return word >= threshold; }, words);
+      store(y + r * columns + c, select(stays, kept, Lanes{}), columns - c);
     };
-    for (Index c = 0; c < columns; c += dropout_columns) {
-      WordLanes first, second;
-      Philox8(key, static_cast<std::uint64_t>(samples[r]), static_cast<std::uint32_t>(positions[r]),
-              site << 18 | static_cast<std::uint32_t>((first_column + c) / 4))
-          .columns(first, second);
-      apply(first, c);
-      apply(second, c + lanes);
+    for (Index c = 0; c < columns; c += 4 * counters) {
+      const Philox drawn(key, static_cast<std::uint64_t>(samples[r]), static_cast<std::uint32_t>(positions[r]),
+                         site << 18 | static_cast<std::uint32_t>((first_column + c) / 4));
+      WordLanes words[2 / parts];
+      words[0].part[0] = drawn.columns<0>();
+      words[1 / parts].part[1 % parts] = drawn.columns<1>();
+#pragma GCC unroll 2
+      for (int i = 0; i < 2 / parts; ++i) apply(words[i], c + i * lanes);
     }
   });
 }

@@ -22,9 +22,9 @@ struct TileSums {
 
 TileSums tile_sums(const float* logits, Index count, Lanes inverse_temperature) {
   const Index body = count / lanes * lanes, left = count - body;
-  const IntLanes inside = iota() < static_cast<std::int32_t>(left);
+  const IntLanes inside = before(left);
   const Lanes rest = load(logits + body, left) * inverse_temperature;
-  Lanes top = inside ? rest : splat(minus_infinity);
+  Lanes top = select(inside, rest, splat(minus_infinity));
   for (Index i = 0; i < body; i += lanes) top = max(load(logits + i) * inverse_temperature, top);
   const float m = largest(top);
   Lanes weight{}, weighted{};
@@ -36,7 +36,7 @@ TileSums tile_sums(const float* logits, Index count, Lanes inverse_temperature) 
     const Lanes l = load(logits + i) * inverse_temperature;
     step(l, exp(l - splat(m)));
   }
-  if (left) step(rest, inside ? exp(rest - splat(m)) : Lanes{});
+  if (left) step(rest, select(inside, exp(rest - splat(m)), Lanes{}));
   return {m, sum(weight), sum(weighted)};
 }
 

@@ -14,16 +14,21 @@ namespace {
 
 using Index = std::int64_t;
 
-/// How many rows of w are read at once: enough sums to hide the latency of an fma, and no more than registers hold. With one row of x nothing else is
-/// to be done, and a processor that sees one stream fetches ahead by itself; of bf16, a row comes in half the time, so that it takes two of them.
+/// How many rows of w are read at once: enough sums to hide the latency of an fma. With one row of x nothing else is to be done, and a
+/// processor that sees one stream fetches ahead by itself; of bf16, a row comes in half the time, so that it takes two of them.
+/// Where sixteen lanes take two registers, eight sums fit beside what they are made of.
 template <class Value>
 constexpr Index at_once(int rows) {
-  if (rows == 1) return Index{sizeof(float) / sizeof(Value)};
-  return one_register ? (rows == 8 ? 2 : 4) : rows == 2 ? 2 : 1;
+  if (!one_register) return rows == 1 ? 4 : 2;
+  return rows == 1 ? Index{sizeof(float) / sizeof(Value)} : rows == 8 ? 2 : 4;
 }
 
+/// How many rows of x meet them at once: as many as there are registers for sums. The others follow while the weights lie in the nearest
+/// cache.
+constexpr Index together(int rows) { return one_register || rows == 1 ? rows : 2; }
+
 /// Where the rows of x are many and long, they go through the nearest cache in parts: up to most_whole columns at once, else `part`.
-constexpr Index most_whole(int rows) { return rows == 8 ? 768 : std::numeric_limits<Index>::max(); }
+constexpr Index most_whole(int rows) { return rows == 8 || rows > together(rows) ? 768 : std::numeric_limits<Index>::max(); }
 constexpr Index part = 384;
 
 /// Products with fewer sums are not shared among threads; with fewer weights they take some 10 microseconds at most.
@@ -50,41 +55,33 @@ template <int Rows, class Value>
   const Value* weights[wide];
 #pragma GCC unroll 4
   for (Index c = 0; c < wide; ++c) weights[c] = w + std::min(first + c, columns - 1) * k;
-  Register sum[Rows * wide][parts];  // which `total` need not be
-  const auto numbers = [&](Index s) { return reinterpret_cast<float*>(&total[s]); };
+  constexpr Index high = together(Rows);
+#pragma GCC unroll 4
+  for (Index first_row = 0; first_row < Rows; first_row += high) {
+    Lanes sum[high * wide];  // in registers, which `total` need not be
 #pragma GCC unroll 16
-  for (Index s = 0; s < Rows * wide; ++s)
-#pragma GCC unroll 2
-    for (int p = 0; p < parts; ++p) sum[s][p] = load_part(numbers(s), p);
-  const auto step = [&](Index i, const auto& weight) __attribute__((always_inline)) {
-    Register b[wide][parts];
+    for (Index s = 0; s < high * wide; ++s) sum[s] = total[first_row * wide + s];
+    const auto step = [&](Index i, auto... left) __attribute__((always_inline)) {
+      Lanes b[wide];
 #pragma GCC unroll 4
-    for (Index c = 0; c < wide; ++c)
-#pragma GCC unroll 2
-      for (int p = 0; p < parts; ++p) b[c][p] = held(weight(c, p));
-    if constexpr (Rows > 1)
+      for (Index c = 0; c < wide; ++c) b[c] = in_register(load(weights[c] + i, left...));
+      if constexpr (Rows > 1)
+        if (first_row == 0)
 #pragma GCC unroll 4
-      for (Index c = 0; c < wide; ++c) __builtin_prefetch(weights[c] + i + ahead, 0, 2);
+          for (Index c = 0; c < wide; ++c) __builtin_prefetch(weights[c] + i + ahead, 0, 2);
 #pragma GCC unroll 8
-    for (Index r = 0; r < Rows; ++r)
-#pragma GCC unroll 2
-      for (int p = 0; p < parts; ++p) {
-        const Register a = held(load_part(x + Rows * i + r * lanes, p));
+      for (Index r = 0; r < high; ++r) {
+        const Lanes a = in_register(load(x + Rows * i + (first_row + r) * lanes));
 #pragma GCC unroll 4
-        for (Index c = 0; c < wide; ++c) sum[r * wide + c][p] = multiply_add(a, b[c][p], sum[r * wide + c][p]);
+        for (Index c = 0; c < wide; ++c) sum[r * wide + c] = fma(a, b[c], sum[r * wide + c]);
       }
-  };
-  Index i = 0;
-  for (; i + lanes <= count; i += lanes) step(i, [&](Index c, int p) { return load_part(weights[c] + i, p); });
-  if (i < count)
-    step(i, [&](Index c, int p) {
-      const Lanes tail = load(weights[c] + i, count - i);
-      return load_part(reinterpret_cast<const float*>(&tail), p);
-    });
+    };
+    Index i = 0;
+    for (; i + lanes <= count; i += lanes) step(i);
+    if (i < count) step(i, count - i);
 #pragma GCC unroll 16
-  for (Index s = 0; s < Rows * wide; ++s)
-#pragma GCC unroll 2
-    for (int p = 0; p < parts; ++p) store_part(numbers(s), p, sum[s][p]);
+    for (Index s = 0; s < high * wide; ++s) total[first_row * wide + s] = sum[s];
+  }
 }
 
 /// The sums of 16 / Rows columns, by group of columns that are read at once.
@@ -102,7 +99,7 @@ template <int Rows, class Value>
 #pragma GCC unroll 16
     for (Index c = 0; c < wide; ++c) ordered[r * wide + c] = totals[c / group][r * group + c % group];
   Lanes result = sums(ordered);
-  if (bias) result += __builtin_shuffle(load(bias, std::min(columns, wide)), iota() % static_cast<std::int32_t>(wide));
+  if (bias) result += repeated<wide>(load(bias, std::min(columns, wide)));
   alignas(64) float results[lanes];
   store(results, result);
   if (rows == Rows && columns >= wide) {

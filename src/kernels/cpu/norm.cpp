@@ -21,8 +21,7 @@ float row_mean(const float* x, Index columns) {
 /// x - mean, zero behind the row's end.
 Lanes centred(const float* x, Lanes mean, Index left) {
   if (left >= lanes) return load(x) - mean;
-  const IntLanes inside = iota() < static_cast<std::int32_t>(left);
-  return inside ? load(x, left) - mean : Lanes{};
+  return select(before(left), load(x, left) - mean, Lanes{});
 }
 
 float row_square(const float* x, float mean, Index columns) {

@@ -8,17 +8,8 @@
 #include "kernels/cpu/parallel.hpp"
 
 namespace collimate::kernels::cpu {
-namespace {
 
 using Index = std::int64_t;
-
-Lanes square_root(Lanes x) {
-  Lanes r{};  // the compiler warns of an element that it cannot see written
-  for (int i = 0; i < lanes; ++i) r[i] = __builtin_sqrtf(x[i]);
-  return r;
-}
-
-}  // namespace
 
 // m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,  with corrections c1 = 1 - beta1^t, c2 = 1 - beta2^t:
 // torch: value -= rate/c1 m / (sqrt(v/c2) + epsilon)  =  rate sqrt(c2)/c1 m / (sqrt(v) + epsilon sqrt(c2))

@@ -103,7 +103,7 @@ class Weights {
     for (Index i = 0; i < body; i += lanes) store(held_ + i, exp(load(logits_ + begin + i) * inverse_ - top_));
     if (body == piece) return;
     const Lanes rest = exp(load(logits_ + begin + body, count - body) * inverse_ - top_);
-    store(held_ + body, iota() < static_cast<std::int32_t>(count - body) ? rest : Lanes{});
+    store(held_ + body, select(before(count - body), rest, Lanes{}));
     for (Index i = body + lanes; i < piece; i += lanes) store(held_ + i, Lanes{});
   }
   const float* logits_;
@@ -117,7 +117,7 @@ Index best_token(const float* logits, Index columns) {
   for (Index begin = 0; begin < columns; begin += lanes) {
     const Index count = std::min(lanes, columns - begin);
     const Lanes l = count == lanes ? load(logits + begin)
-                                   : (iota() < static_cast<std::int32_t>(count) ? load(logits + begin, count) : splat(logits[begin]));
+                                   : select(before(count), load(logits + begin, count), splat(logits[begin]));
     if (!(largest(l) > logits[best])) continue;
     for (Index i = begin; i < begin + count; ++i)
       if (logits[i] > logits[best]) best = i;

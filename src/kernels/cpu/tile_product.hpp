@@ -23,37 +23,34 @@ struct LeftFactor {
   std::int64_t row, step;
 };
 
-/// Rows, and columns in lanes, of the largest tile whose sums fit into the registers: 32 of 64 bytes, or 16 of 32.
-constexpr int tile_height = register_bytes >= 64 ? 8 : 6, tile_columns = register_bytes >= 64 ? 3 : 1;
+/// The largest tile whose sums fit into the registers: 32 of 64 bytes, or 16 of 32.
+constexpr int tile_height = one_register ? 8 : 6, tile_columns = one_register ? 3 : 1;
 
-/// A tile of Rows x Columns*16 elements: c = (add: c +) sum over k in order of a(i,k) b[k, :]. Each element has a sum of its own, so registers need
-/// not hold whole lanes.
+/// A tile of Rows x Columns*16 elements: c = (add: c +) sum over k in order of a(i,k) b[k, :].
 template <int Rows, int Columns>
 void register_tile(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::int64_t b_row, std::int64_t depth, bool add) {
-  constexpr int wide = Columns * parts;  // registers beside each other
-  Register total[Rows][wide];
+  Lanes total[Rows][Columns];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 16
-    for (int j = 0; j < wide; ++j) total[i][j] = Register{};
+    for (int j = 0; j < Columns; ++j) total[i][j] = Lanes{};
   for (std::int64_t k = 0; k < depth; ++k) {
-    Register right[wide];
+    Lanes right[Columns];
 #pragma GCC unroll 16
-    for (int j = 0; j < wide; ++j) right[j] = load_part(b + k * b_row, j);
-    asm volatile("" : : : "memory");  // keeps them in registers: g++ would load them again for every row
+    for (int j = 0; j < Columns; ++j) right[j] = in_register(load(b + k * b_row + j * lanes));
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
-      const Register left = fill(a.data[i * a.row + k * a.step]);
+      const Lanes left = splat(a.data[i * a.row + k * a.step]);
 #pragma GCC unroll 16
-      for (int j = 0; j < wide; ++j) total[i][j] = multiply_add(left, right[j], total[i][j]);
+      for (int j = 0; j < Columns; ++j) total[i][j] = fma(left, right[j], total[i][j]);
     }
   }
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 16
-    for (int j = 0; j < wide; ++j) {
-      float* to = c + i * c_row;
-      store_part(to, j, add ? load_part(to, j) + total[i][j] : total[i][j]);
+    for (int j = 0; j < Columns; ++j) {
+      float* to = c + i * c_row + j * lanes;
+      store(to, add ? load(to) + total[i][j] : total[i][j]);
     }
 }
 
@@ -74,14 +71,16 @@ void row_tiles(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::
 /// the tile it falls into.
 inline void tile_product(float* c, std::int64_t c_row, LeftFactor a, const float* b, std::int64_t b_row, std::int64_t rows,
                          std::int64_t columns, std::int64_t depth, bool add) {
-  constexpr int height = 6, wide = register_bytes >= 64 ? 4 : 1;
+  constexpr int height = one_register ? 6 : tile_height, wide = one_register ? 4 : tile_columns;
   std::int64_t j = 0;
   for (; j + wide * lanes <= columns; j += wide * lanes) row_tiles<height, wide>(c + j, c_row, a, b + j, b_row, rows, depth, add);
-  if (columns - j >= 2 * lanes) {
-    row_tiles<8, 2>(c + j, c_row, a, b + j, b_row, rows, depth, add);
-    j += 2 * lanes;
+  if constexpr (wide > 1) {
+    if (columns - j >= 2 * lanes) {
+      row_tiles<8, 2>(c + j, c_row, a, b + j, b_row, rows, depth, add);
+      j += 2 * lanes;
+    }
+    if (columns - j >= lanes) row_tiles<8, 1>(c + j, c_row, a, b + j, b_row, rows, depth, add);
   }
-  if (columns - j >= lanes) row_tiles<8, 1>(c + j, c_row, a, b + j, b_row, rows, depth, add);
 }
 
 }  // namespace collimate::kernels::cpu
