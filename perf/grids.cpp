@@ -83,7 +83,7 @@ struct Pupil {
         std::fill(dlogprob.begin(), dlogprob.end(), -1.0f / static_cast<float>(grains * rows()));
       });
       engine.finish_step();
-      optimizer->step(1e-4, device->stream());
+      optimizer->step(1e-4);
     });
   }
 };

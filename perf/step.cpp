@@ -164,7 +164,7 @@ void train(const std::string& name, Index rounds) {
     });
     model.engine.finish_step();
     gradient = watch.seconds();
-    update = seconds_of([&] { optimizer.step(3e-4, stream); });
+    update = seconds_of([&] { optimizer.step(3e-4); });
   };
   Products products(w);
   step();

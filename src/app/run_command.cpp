@@ -236,7 +236,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     read(table, arguments, deck);
     if (!options.machine.strategy.empty())
       for (const std::string& argument : arguments)
-        require(!argument.starts_with("--params.zero") && !argument.starts_with("--placement."),
+        require(!argument.starts_with("--params.zero") && (!argument.starts_with("--placement.") || argument.starts_with("--placement.steps")),
                 "--strategy = {} chooses what {} does: give one of them", options.machine.strategy, argument);
     rlhf::apply_strategy(options.machine);
     require(alone.empty() || options.run.check, "{}", alone);

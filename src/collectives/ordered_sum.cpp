@@ -90,7 +90,7 @@ OrderedSum::OrderedSum(MemoryPlan& plan, const std::string& name, std::vector<Pa
   }
   stride_ = (elements_ + 15) / 16 * 16;
   lasts_.reserve(static_cast<std::size_t>(steps.run()));
-  slot_ = plan.reserve(name + " sums", {buffers_, stride_}, DType::f32, Lifetime::update, steps.memory);
+  slot_ = plan.reserve(name + " sums", {buffers_, stride_}, DType::f32, lifetime_of_sums(steps.memory), steps.memory);
   if (steps.ranks > 1 && steps.ordered) {
     const std::int64_t nodes = steps.ranks * most_nodes(steps.run());
     scratch_elements_ = std::max(std::min(usual_scratch, nodes * stride_), nodes * least_piece);

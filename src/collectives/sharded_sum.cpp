@@ -18,7 +18,7 @@ ShardedSum::ShardedSum(MemoryPlan& plan, const std::string& name, std::vector<Ra
     scratch_elements_ = std::max(scratch_elements_, owned * ranks);
   }
   levels_ = ordered ? std::bit_width(static_cast<std::uint64_t>(std::max<std::int64_t>(1, most_grains))) : 1;
-  slot_ = plan.reserve(name + " sums", {levels_, elements_}, DType::f32, Lifetime::update, memory);
+  slot_ = plan.reserve(name + " sums", {levels_, elements_}, DType::f32, lifetime_of_sums(memory), memory);
   scratch_ = plan.reserve(name + " exchange", {scratch_elements_}, DType::f32, Lifetime::update, memory);
 }
 

@@ -218,6 +218,7 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
   forget_routes();
   store_->hold_all();
   if (adapters_) adapters_->hold_all();
+  if (!streams()) learning().settle();  // several threads may fetch
   std::vector<Sequences> groups;
   const int count = static_cast<int>(std::min<std::int64_t>(division_.stages(), use_.slots));
   for (int g = 0; how.max_new > 0 && g < count; ++g) {

@@ -36,7 +36,7 @@ Optimizer::Optimizer(ParameterStore& store, kernels::AdamW how, double clip) : s
   if (end < layout.size()) ranges_.push_back({end, layout.size() - end, false});
 }
 
-StepReport Optimizer::step(double rate, Stream& stream) {
+StepReport Optimizer::step(double rate) {
   const double norm = std::sqrt(store_->gradient_squares());
   if (!std::isfinite(norm))
     throw AgreedError(ExitCode::failure,
@@ -46,22 +46,19 @@ StepReport Optimizer::step(double rate, Stream& stream) {
   kernels::AdamW how = how_;
   how.rate = rate;
   how.gradient_scale = clip_ > 0 && norm > clip_ ? clip_ / norm : 1;
-  store_->division().agree([&] { update(how, stream); });
-  store_->spread_values();
+  store_->step([this, how](const ParameterStore::Piece& piece) { update(piece, how); });
   ++how_.step;
   return {norm, rate};
 }
 
-/// Of this rank's pieces; asks no other rank for anything.
-void Optimizer::update(kernels::AdamW how, Stream& stream) const {
-  for (const ParameterStore::Piece& piece : store_->pieces())
-    for (const Range& range : ranges_) {
-      const std::int64_t begin = std::max(range.begin, piece.begin), end = std::min(range.begin + range.count, piece.begin + piece.count);
-      if (begin >= end) continue;
-      const auto part = [&](const Tensor& tensor) { return tensor.slice(begin - piece.begin, end - begin); };
-      how.decay = range.decays ? how_.decay : 0;
-      kernels::adamw(part(piece.value), part(piece.gradient), part(piece.first_moment), part(piece.second_moment), how, stream);
-    }
+void Optimizer::update(const ParameterStore::Piece& piece, kernels::AdamW how) const {
+  for (const Range& range : ranges_) {
+    const std::int64_t begin = std::max(range.begin, piece.begin), end = std::min(range.begin + range.count, piece.begin + piece.count);
+    if (begin >= end) continue;
+    const auto part = [&](const Tensor& tensor) { return tensor.slice(begin - piece.begin, end - begin); };
+    how.decay = range.decays ? how_.decay : 0;
+    kernels::adamw(part(piece.value), part(piece.gradient), part(piece.first_moment), part(piece.second_moment), how, piece.value.device().stream());
+  }
 }
 
 }  // namespace collimate

@@ -33,6 +33,7 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
   const HostShares host = division.host;
   const int chunk_units = layout_.chunk_units();
   owned_.push_back(0);
+  step_of_.assign(static_cast<std::size_t>(chunk_units), 0);
   for (int u = 0; u < chunk_units; ++u)
     owned_.push_back(owned_.back() + owned_part(unit(u).count, division.rank(Axis::data), division.ranks(Axis::data)).count);
   const auto counts = [&](bool share) {
@@ -158,6 +159,7 @@ Tensor ParameterStore::value_part(int index, const Part& part) const {
 }
 
 std::vector<Tensor> ParameterStore::units(Kind kind) const {
+  if (kind != Kind::gradient) settle();
   std::vector<Tensor> out;
   for (int u = 0; u < chunk_units(); ++u) out.push_back(at(kind, u));
   return out;
@@ -171,7 +173,10 @@ Lease ParameterStore::fetch(int index) {
     itinerary_.advance();
   }
   if (holds_all_) return {plan_->at(whole_, {layout_.size()}, use_.values).slice(this->unit(unit.values).gradient, unit.count), {}, unit.begin};
-  if (rests_whole(unit.values)) return {values_.at(unit.values), {}, unit.begin};
+  if (rests_whole(unit.values)) {
+    step_before_use(unit.values);
+    return {values_.at(unit.values), {}, unit.begin};
+  }
   Window& window = bring(unit.values);
   Lease lease(place_of(window, unit.count), {}, unit.begin, &window);
   bring_next();
@@ -183,6 +188,7 @@ Lease ParameterStore::gradient(int index, bool at_rest) {
   ensure(layout_.chunks()[unit.chunk].held, "{}: the chunk {} lies on another stage", model_, name_of_unit(index));
   Lease lease({}, {}, unit.begin);
   if (!step_open_) return lease;
+  step_before_use(unit.values);  // the last gradient makes room
   const bool host = state_on_host(index);
   ensure(host || !at_rest, "{}: the gradient of unit {} of {} is not summed on the host", model_, index, name_of_unit(index));
   shared_->claim(*this);
@@ -208,6 +214,7 @@ Tensor ParameterStore::gradient_room(int index, int buffer, bool host) const {
 
 Lease ParameterStore::at_rest(int index) const {
   ensure(!division_.placement().values && values_.on_host(index) && !values_stale_, "{}: unit {} does not rest on the host whole", model_, index);
+  step_before_use(index);
   return {values_.at(index), {}, unit(index).begin};
 }
 
@@ -261,15 +268,27 @@ Tensor ParameterStore::scalars(const Tensor& beside, std::int64_t count, DType d
   return plan_->at(&beside.device() == &plan_->device() ? scalars_ : host_scalars_, {count}, dtype);
 }
 
-std::vector<ParameterStore::Piece> ParameterStore::pieces() {
-  if (has_masters_ && masters_stale_ && !rounds()) copy_masters(false);
-  masters_stale_ = false;
-  std::vector<Piece> out;
-  for (int u = 0; u < chunk_units(); ++u)
-    if (const Part mine = stepped(u); mine.count)
-      out.push_back({unit(u).gradient + mine.begin, mine.count, masters_.has(u) ? masters_.at(u) : part(Kind::value, u, mine),
-                     part(Kind::gradient, u, mine), part(Kind::first_moment, u, mine), part(Kind::second_moment, u, mine)});
-  return out;
+void ParameterStore::settle() const {
+  for (int u = 0; u < chunk_units(); ++u) {
+    if (!pending(u)) continue;
+    step_unit(u);
+    ++pending_steps_.settled;
+  }
+}
+
+void ParameterStore::step_before_use(int index) const {
+  if (!pending(index)) return;
+  step_unit(index);
+  ++pending_steps_.at_fetch;
+}
+
+void ParameterStore::step_unit(int index) const {
+  step_of_[index] = steps_;
+  const Part mine = stepped(index);
+  if (!mine.count) return;
+  step_({unit(index).gradient + mine.begin, mine.count, masters_.has(index) ? masters_.at(index) : part(Kind::value, index, mine),
+         part(Kind::gradient, index, mine), part(Kind::first_moment, index, mine), part(Kind::second_moment, index, mine)});
+  master_to_value(index);
 }
 
 void ParameterStore::clear() {
@@ -313,6 +332,7 @@ void ParameterStore::change(const Parameter& parameter, const Change& change) {
 
 void ParameterStore::for_each_run(Kind kind, const Parameter& parameter, std::int64_t begin, std::int64_t count, Extent extent,
                                   const Run& run) const {
+  if (kind != Kind::gradient) settle();
   if (kind == Kind::value) {  // they may be changed here
     masters_stale_ = true;
     forget_windows();

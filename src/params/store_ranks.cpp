@@ -74,6 +74,8 @@ void ParameterStore::forget_windows() const {
 void ParameterStore::start_gather(Window& window, int index) {
   window = {};
   window.unit = index;
+  window.step = steps_;
+  step_before_use(index);
   const std::int64_t size = unit(index).count;
   const bool whole = !division_.placement().values;
   const int ranks = whole ? 1 : division_.ranks(Axis::data), me = division_.rank(Axis::data);
@@ -112,6 +114,8 @@ Window& ParameterStore::bring(int unit) {
     ensure(window != nullptr, "{}: unit {} is fetched while {} others are used", model_, unit, windows_.size());
     start_gather(*window, unit);
   }
+  ensure(window->step == steps_, "{}: unit {} of {} is fetched with the values of step {} after step {}", model_, unit, name_of_unit(unit), window->step,
+         steps_);
   if (window->transfer) window->transfer->wait();
   window->transfer.reset();
   plan_->device().stream().wait(window->arrived);
@@ -141,6 +145,7 @@ Tensor ParameterStore::spill(int index) {
 
 void ParameterStore::reduce(int index) {
   if (!step_open_) return;
+  step_before_use(unit(index).values);
   const bool host = state_on_host(index);
   const int range = static_cast<int>(place_[index]);
   Sums& sums = sums_[host];
@@ -160,6 +165,7 @@ void ParameterStore::reduce(int index) {
 }
 
 void ParameterStore::finish_step() {
+  settle();  // what nobody has fetched in this step
   for (const bool host : {false, true}) {
     Sums& sums = sums_[host];
     if (sums.run) sums.result = sums.run->finish(division_.along(Axis::data), grains_);
@@ -212,43 +218,51 @@ void ParameterStore::exchange_ties() {
   }
 }
 
-/// Between the masters of this rank's pieces, on the host, and its values, on the device. Masters of values of another type are only rounded: to
-/// values beside them, or on the host and then to the device.
-void ParameterStore::copy_masters(bool to_values) {
-  Stream &compute = plan_->device().stream(), &lane = plan_->device().stream(to_values ? Lane::fetch : Lane::spill);
-  lane.wait(compute.record());
-  for (int u = 0; u < chunk_units(); ++u) {
-    if (!masters_.has(u)) continue;
-    const Tensor value = value_part(u, stepped(u)), master = masters_.at(u);
-    if (!to_values) {
-      copy(master, value, lane);
-    } else if (!rounds()) {
-      copy(value, master, lane);
-    } else if (&value.device() == &master.device()) {
-      kernels::cast(value, master, value.device().stream());
-    } else {
-      const Tensor room = plan_->at(rounded_room_, {master.count()}, use_.values);
-      lane.wait();  // the room's last use
-      kernels::cast(room, master, stream_of(true));
-      copy(value, room, lane);
-    }
-  }
-  if (to_values)
-    compute.wait(lane.record());
-  else
-    lane.wait();
+/// The masters of this rank's pieces become what its values are.
+void ParameterStore::values_to_masters() const {
+  Stream &compute = plan_->device().stream(), &spill = plan_->device().stream(Lane::spill);
+  spill.wait(compute.record());
+  for (int u = 0; u < chunk_units(); ++u)
+    if (masters_.has(u)) copy(masters_.at(u), value_part(u, stepped(u)), spill);
+  spill.wait();
 }
 
-void ParameterStore::spread_values() {
-  values_stale_ = false;
-  if (has_masters_) copy_masters(true);
-  if (division_.placement().moments && !division_.placement().values) gather_units(Kind::value);
+/// What was stepped of a unit, to its values. Masters of values of another type are rounded: to values beside them, or on the host and then to the
+/// device.
+void ParameterStore::master_to_value(int index) const {
+  if (!masters_.has(index)) return;
+  const Tensor value = value_part(index, stepped(index)), master = masters_.at(index);
+  if (rounds() && &value.device() == &master.device()) return kernels::cast(value, master, value.device().stream());
+  Stream &compute = plan_->device().stream(), &fetch = plan_->device().stream(Lane::fetch);
+  Tensor source = master;
+  if (rounds()) {
+    source = plan_->at(rounded_room_, {master.count()}, use_.values);
+    fetch.wait();  // the room's last use
+    kernels::cast(source, master, stream_of(true));
+  }
+  fetch.wait(compute.record());
+  copy(value, source, fetch);
+  compute.wait(fetch.record());
+}
+
+void ParameterStore::step(StepPiece step) {
+  if (has_masters_ && masters_stale_ && !rounds()) values_to_masters();
+  masters_stale_ = values_stale_ = false;
+  step_ = std::move(step);
+  ++steps_;
+  division_.agree([&] {
+    for (int u = 0; u < chunk_units(); ++u)
+      if (!division_.pending || spreads() || !state_on_host_[u]) step_unit(u);
+  });
+  if (spreads()) gather_units(Kind::value);
 }
 
 void ParameterStore::round_values() {
   if (!rounds()) return;
   forget_windows();
-  spread_values();
+  for (int u = 0; u < chunk_units(); ++u) master_to_value(u);
+  values_stale_ = false;
+  if (spreads()) gather_units(Kind::value);
 }
 
 /// Hashes of what this rank holds of each parameter: all of it, or only what it counts.

@@ -26,6 +26,7 @@ void RunOptions::declare(OptionTable& t) {
   t.add("run.hash_every", hash_every,
         "steps (PPO: iterations) between hashes of every gradient and parameter; replicas are compared too (0: at the end only)",
         at_least(0), "steps");
+  t.add("run.hash", hash, "what these hash: all, or gradients alone; values are hashed once more at the end in any case", one_of({"all", "gradients"}));
   t.add("restart", restart,
         "auto: continue from the last checkpoint in run.folder; replace: delete the old run and start over; none: refuse a folder that "
         "holds a run",
@@ -84,6 +85,9 @@ void MachineOptions::declare(OptionTable& t) {
         "where parameters rest: device, host (they are brought to the device as they are used), or host:0.75, that share of their bytes");
   t.add("placement.moments", moments, "where the optimizer's moments rest, in the same words; on the host they are stepped there, with masters beside them");
   t.add("placement.gradients", gradients, "where sums of gradients rest; they go with the moments");
+  t.add("placement.steps", steps,
+        "pending: an optimizer step of what rests on the host is done part by part, when the parameters are used next; at_once: at its end",
+        one_of({"pending", "at_once"}));
 }
 
 HostShares MachineOptions::host_shares() const {

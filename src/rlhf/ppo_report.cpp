@@ -41,7 +41,7 @@ void PpoTrainer::report(std::int64_t iteration, const Rollout& rollout, const Ex
   line.add("score", raw.mean).add("score_std", raw.std).add("shaped_score", score.mean).add("kl", kl.mean).add("beta", kl_.beta());
   line.add("explained_variance", explained_variance(e.value, e.returns, rollout.where())).add("ended", ended);
   line.add("length", length.mean).add("length_p95", length.p95).add("length_max", length.max).add("mult_prob_error", gap.mult_prob_error);
-  if (session_.hash_due(iteration)) {
+  if (session_.hash_due(iteration) && session_.hashes_values()) {
     const auto last_hash = [&](const Learner& model) {  // an actor that is frozen yet has none of this iteration
       return model.state_hash.empty() ? hash_text(model.store(), StepName{"ppo", iteration}.text()) : model.state_hash;
     };

@@ -184,6 +184,7 @@ void PpoTrainer::start() {
 }
 
 void PpoTrainer::finish() {
+  tell_pending_steps(session_, "ppo", {&actor_, &critic_});
   session_.summary.set("ppo.state_hash", hash_text(actor_.store(), "end of ppo"));
   session_.summary.set("ppo.critic_hash", hash_text(critic_.store(), "end of ppo"));
   note_end(session_, "ppo", options_.iterations);

@@ -74,8 +74,19 @@ std::int64_t first_without(std::int64_t n, const std::function<bool(std::int64_t
   return bad - 1;
 }
 
+void tell_pending_steps(const Session& session, const std::string& stage, const std::vector<const Learner*>& models) {
+  ParameterStore::PendingSteps sum;
+  for (const Learner* model : models) {
+    sum.at_fetch += model->store().pending_steps().at_fetch;
+    sum.settled += model->store().pending_steps().settled;
+  }
+  if (const std::int64_t all = sum.at_fetch + sum.settled; all > 0)
+    session.log.info("{:6} optimizer on the host: {} of {} stepped when they were used next ({:.0f} %)", stage, sum.at_fetch, counted(all, "unit"),
+                     100 * static_cast<double>(sum.at_fetch) / static_cast<double>(all));
+}
+
 void hash_start(const Session& session, const std::string& stage, const std::vector<Engine*>& engines) {
-  if (!session.hash_due(0)) return;
+  if (!session.hash_due(0) || !session.hashes_values()) return;
   for (Engine* engine : engines) {
     if (engine && engine->owns_store()) write_hashes(session, {stage}, engine->store(), Kind::value);
     if (engine && engine->adapters()) write_hashes(session, {stage}, *engine->adapters(), Kind::value);
@@ -184,6 +195,7 @@ void BatchTrainer::run() {
         if (heldout_) evaluate(step);
       },
       [&](std::int64_t step) { save(step, false); });
+  tell_pending_steps(session_, spec_.stage, {&model_});
   session_.summary.set(spec_.stage + ".state_hash", hash_text(model_.store(), "end of " + spec_.stage));
   note_end(session_, spec_.stage, steps_);
   save(steps_, true);
@@ -200,7 +212,7 @@ Dropout BatchTrainer::dropout_of(std::int64_t step) const {
 
 void BatchTrainer::report(std::int64_t step, JsonLine line, std::int64_t tokens, const std::string& details) {
   progress_->phase("update", tokens);
-  if (session_.hash_due(step)) line.add("state_hash", model_.state_hash);
+  if (session_.hash_due(step) && session_.hashes_values()) line.add("state_hash", model_.state_hash);
   session_.metrics(line);
   progress_->end(tokens, fmt::format("{}  grad norm {:.3f}  rate {:.2e}", details, model_.last.gradient_norm, model_.last.rate));
 }

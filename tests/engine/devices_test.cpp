@@ -131,7 +131,7 @@ std::string two_steps(Device& device, const HostShares& host, const ModelConfig&
         for (std::size_t i = 0; i < logprob.size(); ++i) dlogprob[i] = -1;
       });
       engine.finish_step();
-      optimizer.step(0.01, device.stream());
+      optimizer.step(0.01);
     }
     return fmt::format("{:x}", combine(engine.store().layout(), engine.store().hashes(Kind::value)));
   } catch (const Error& error) {
@@ -251,7 +251,7 @@ TEST(DryDevice, AStepOfAnyModelCostsWhatItsFormulaSays) {
   EXPECT_LT(learning.spilled, 100 * rows);
   Optimizer optimizer(engine.store(), {}, 1);
   const Cost middle = dry.device->meter();
-  optimizer.step(0.1, dry.device->stream());
+  optimizer.step(0.1);
   const Cost stepping = dry.device->meter() - middle;
   EXPECT_NEAR(stepping.read / (4 * parameters), 5, 0.01) << "value, gradient twice and two moments";
   EXPECT_NEAR(stepping.written / (4 * parameters), 3, 0.01);

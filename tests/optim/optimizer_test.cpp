@@ -104,7 +104,7 @@ TEST(Optimizer, BothFormsOfEpsilonFollowFp64For50Steps) {
     for (int t = 1; t <= 50; ++t) {
       how.rate = 0.01 + 0.001 * t;
       pupil.learn([&](const std::string& name, std::int64_t i) { return some_gradient(name, i, t); });
-      optimizer.step(how.rate, pupil.device->stream());
+      optimizer.step(how.rate);
       EXPECT_EQ(optimizer.steps(), t);
       for (const Parameter& p : pupil.store.layout().parameters()) {
         const auto values = pupil.read(Kind::value, p.name);
@@ -127,7 +127,7 @@ TEST(Optimizer, TheFormsDifferByWhereEpsilonStands) {
     Optimizer optimizer(pupil.store, how, 0);
     const auto before = pupil.read(Kind::value, "weight");
     pupil.learn([](const std::string&, std::int64_t) { return 1e-4f; });
-    optimizer.step(1, pupil.device->stream());
+    optimizer.step(1);
     moved.push_back(before[0] - pupil.read(Kind::value, "weight")[0]);
   }
   EXPECT_NEAR(moved[0], 0.5, 1e-5);                             // g / (|g| + epsilon)
@@ -142,7 +142,7 @@ TEST(Optimizer, NormsAndBiasesDoNotDecay) {
   std::map<std::string, std::vector<float>> before;
   for (const Parameter& p : pupil.store.layout().parameters()) before[p.name] = pupil.read(Kind::value, p.name);
   pupil.learn([](const std::string&, std::int64_t) { return 0.0f; });
-  optimizer.step(0.25, pupil.device->stream());
+  optimizer.step(0.25);
   for (const Parameter& p : pupil.store.layout().parameters()) {
     const auto after = pupil.read(Kind::value, p.name);
     for (std::size_t i = 0; i < after.size(); ++i) EXPECT_EQ(after[i], before[p.name][i] * (p.decays ? 0.875f : 1.0f)) << p.name;
@@ -161,7 +161,7 @@ TEST(Optimizer, ClipsByTheGlobalNorm) {
         for (std::int64_t i = 0; i < p.shape.count(); ++i) squares += std::pow(static_cast<double>(gradient(p.name, i)), 2);
       const double norm = std::sqrt(squares), scale = clip > 0 ? std::min(1.0, clip / norm) : 1.0;
       pupil.learn(gradient);
-      const StepReport report = optimizer.step(0.1, pupil.device->stream());
+      const StepReport report = optimizer.step(0.1);
       EXPECT_NEAR(report.gradient_norm / norm, 1, 1e-12) << "the norm before clipping is reported";
       EXPECT_EQ(report.rate, 0.1);
       for (const Parameter& p : pupil.store.layout().parameters()) {
@@ -180,7 +180,7 @@ TEST(Optimizer, TheNormCountsEveryParameterOnceWhateverTheShards) {
       pupil.learn([](const std::string& name, std::int64_t) { return name == "tied" ? 2.0f : name == "table" ? 1.0f : 0.5f; });
       // A tied matrix has one gradient, the sum of both uses: not two that are counted apart.
       const double expected = 9 * 40 * (tied ? 9.0 : 1.0) + (40 + 40 * 50 + 50) * 0.25;
-      EXPECT_DOUBLE_EQ(optimizer.step(0.1, pupil.device->stream()).gradient_norm, std::sqrt(expected)) << shards << " shards";
+      EXPECT_DOUBLE_EQ(optimizer.step(0.1).gradient_norm, std::sqrt(expected)) << shards << " shards";
       const std::vector<float> values = test::numbers_of(pupil.store.units(Kind::value));
       double sum = 0, padded = 0;
       for (std::int64_t i = 0; i < pupil.store.layout().size(); ++i) padded += std::abs(values[i]);
@@ -194,9 +194,8 @@ TEST(Optimizer, ANaNGradientChangesNothing) {
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     Learner pupil;
     Optimizer optimizer(pupil.store, AdamW{}, 1);
-    Stream& stream = pupil.device->stream();
     pupil.learn([](const std::string& name, std::int64_t i) { return some_gradient(name, i, 1); });
-    optimizer.step(0.1, stream);
+    optimizer.step(0.1);
     const auto state = [&] {
       return std::vector{test::bits_hash(pupil.store.units(Kind::value)), test::bits_hash(pupil.store.units(Kind::first_moment)),
                          test::bits_hash(pupil.store.units(Kind::second_moment)), static_cast<std::uint64_t>(optimizer.steps())};
@@ -204,7 +203,7 @@ TEST(Optimizer, ANaNGradientChangesNothing) {
     const auto before = state();
     pupil.learn([&](const std::string& name, std::int64_t i) { return name == "up.bias" && i == 49 ? bad : 0.1f; });
     try {
-      optimizer.step(0.1, stream);
+      optimizer.step(0.1);
       ADD_FAILURE() << "a gradient of " << bad << " was taken";
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::failure);
@@ -220,7 +219,7 @@ TEST(Optimizer, ARestartedCountGoesOnWithTheSameBits) {
   Optimizer first(through.store, AdamW{}, 1), second(stopped.store, AdamW{}, 1);
   const auto learn = [](Learner& pupil, Optimizer& optimizer, int t) {
     pupil.learn([&](const std::string& name, std::int64_t i) { return some_gradient(name, i, t); });
-    optimizer.step(0.01, pupil.device->stream());
+    optimizer.step(0.01);
   };
   for (int t = 1; t <= 6; ++t) learn(through, first, t);
   for (int t = 1; t <= 3; ++t) learn(stopped, second, t);

@@ -79,7 +79,7 @@ struct Pupil {
     one.engine.begin_step(grains);
     const std::vector<double> losses = add_grains(number, mine, grains, dropout, drop);
     one.engine.finish_step();
-    optimizer.step(rate, one.device->stream());
+    optimizer.step(rate);
     return losses.empty() ? 0 : std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(losses.size());
   }
   /// The state: parameters and both moments, whatever the division. Collective.

@@ -34,6 +34,23 @@ printf '%s\n' "${places[@]}"
 train 1 other --restart=replace "${short[@]}" --placement.layout=auto --memory.device=100000
 refusal=3 refused memory.device
 
+# Where nobody looks at values between steps, most steps of what rests on the host wait until it is used next. The same numbers.
+train 1 quiet "${short[@]}" --run.hash=gradients
+must_end_with 0
+[ "$(value quiet/summary.json ppo.state_hash)" = "$(value one/summary.json ppo.state_hash)" ] || wrong "run.hash = gradients changes the result"
+[ "$(grep -c '"phase":"value"' quiet/hashes.jsonl)" = 0 ] || wrong "values are hashed with run.hash = gradients"
+train 1 other --restart=replace "${short[@]}" --run.hash=gradients --strategy=gemini_cpu
+must_end_with 0
+same_run quiet other
+for stage in sft reward ppo; do
+  share=$(sed -n "s/^$stage .*stepped when they were used next (\([0-9]*\) %)$/\1/p" other/log.txt)
+  holds "${share:-0} >= 50" "$stage: ${share:-no} % of the steps were pending"
+done
+train 1 other --restart=replace "${short[@]}" --run.hash=gradients --strategy=gemini_cpu --placement.steps=at_once
+must_end_with 0
+same_run quiet other
+! grep -q 'stepped when they were used next' other/log.txt || wrong "placement.steps = at_once does not matter"
+
 # Commands that hold a model obey the caps: what the device has no room for rests on the host, and the answers are the same.
 run 1 generate --checkpoint one/checkpoints/ppo --prompt "What is the capital of France?" --seed 3 --samples 3
 must_end_with 0

@@ -28,10 +28,10 @@ class Optimizer {
  public:
   /// how: betas, epsilon, form and decay; rate, step and scale are set each step. clip: largest global gradient norm (0: none).
   Optimizer(ParameterStore& store, kernels::AdamW how, double clip);
-  /// One update, of what this rank updates, from the step's gradient. Collective, and not a step to agree on: what fails on one rank is
-  /// agreed on inside, apart from the messages. Throws an AgreedError (exit 1) where the gradient norm is not finite, before anything is
-  /// changed.
-  StepReport step(double rate, Stream& stream);
+  /// One update, of what this rank updates, from the step's gradient; what rests on the host may be pending afterwards (ParameterStore::step), so the
+  /// optimizer must live as long as its store is used. Collective, and not a step to agree on: what fails on one rank is agreed on inside, apart from
+  /// the messages. Throws an AgreedError (exit 1) where the gradient norm is not finite, before anything is changed.
+  StepReport step(double rate);
   std::int64_t steps() const { return how_.step - 1; }
   void set_steps(std::int64_t steps) { how_.step = steps + 1; }
 
@@ -40,7 +40,7 @@ class Optimizer {
     std::int64_t begin, count;
     bool decays;
   };
-  void update(kernels::AdamW how, Stream& stream) const;
+  void update(const ParameterStore::Piece& piece, kernels::AdamW how) const;
   ParameterStore* store_;
   kernels::AdamW how_;
   double clip_;

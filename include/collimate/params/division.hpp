@@ -26,6 +26,7 @@ struct Division {
   int zero = 0;         ///< ZeRO stage: a row of `placements`
   bool ordered = true;  ///< false: numerics.mode = fast, sums in whatever order is quickest
   HostShares host = {};
+  bool pending = true;  ///< what rests on the host is stepped when it is fetched next; false: at once
 
   const Placement& placement() const { return placements[ranks(Axis::data) == 1 ? 0 : zero]; }  ///< one replica shares with nobody
   Communicator& along(Axis axis) const;

@@ -72,23 +72,32 @@ class ParameterStore {
   void reduce(int unit);
   /// Sums the gradients of the step's grains over all ranks in the fixed order. Collective.
   void finish_step();
-  /// After an update of this rank's pieces: brings masters to the values, and the others' shares (ZeRO 1 and 2). Collective.
-  void spread_values();
-  /// The same after numbers were written, where values are rounded masters; before the next fetch. Collective.
-  void round_values();
-  /// Numbers that were written into bf16 values and lost something.
-  std::int64_t rounded() const { return rounded_; }
+  /// Sum of squares of the step's gradient, each parameter counted once; equal on every rank and every division. Collective; where one rank
+  /// cannot form its part, all throw its AgreedError.
+  double gradient_squares() const;
 
-  /// A piece of the flat ranges that this rank updates: elements [begin, begin + count) of the layout as held.
+  /// What the optimizer updates of a unit, where the state rests: elements [begin, begin + count) of the layout as held.
   struct Piece {
     std::int64_t begin = 0, count = 0;
     Tensor value, gradient, first_moment, second_moment;
   };
-  /// Everything, or this rank's share of each unit, where the state rests; after finish_step.
-  std::vector<Piece> pieces();
-  /// Sum of squares of the step's gradient, each parameter counted once; equal on every rank and every division. Collective; where one rank
-  /// cannot form its part, all throw its AgreedError.
-  double gradient_squares() const;
+  using StepPiece = std::function<void(const Piece&)>;
+  /// The optimizer's step, after finish_step: calls `step` for all that this rank updates, then brings the new values to where they rest, and to the
+  /// other ranks (ZeRO 1 and 2). Units whose state rests on the host are pending: each is stepped before it is fetched next, unless ranks must
+  /// exchange its values or the division says at once. Collective.
+  void step(StepPiece step);
+  /// Steps what is pending: for whoever looks at values or moments, but by a fetch.
+  void settle() const;
+  /// Steps of units so far that were pending: done at a fetch, or settled.
+  struct PendingSteps {
+    std::int64_t at_fetch = 0, settled = 0;
+  };
+  const PendingSteps& pending_steps() const { return pending_steps_; }
+
+  /// After numbers were written, where values are rounded masters: rounds them; before the next fetch. Collective.
+  void round_values();
+  /// Numbers that were written into bf16 values and lost something.
+  std::int64_t rounded() const { return rounded_; }
 
   /// Values change, or others need the windows: what they hold is brought anew. No lease may be open.
   void forget_windows() const;
@@ -145,7 +154,12 @@ class ParameterStore {
   Stream& stream_of(bool host) const { return host ? plan_->device().host().stream() : plan_->device().stream(); }
   Tensor scalars(const Tensor& beside, std::int64_t count, DType dtype) const;
   void reserve_sums(bool host);
-  void copy_masters(bool to_values);
+  bool spreads() const { return division_.placement().moments && !division_.placement().values; }  ///< values, to the other replicas, after a step
+  bool pending(int unit) const { return step_of_[unit] < steps_; }
+  void step_unit(int unit) const;
+  void step_before_use(int unit) const;
+  void values_to_masters() const;
+  void master_to_value(int unit) const;
   bool rounds() const { return learns() && use_.values != DType::f32; }  ///< values are rounded masters
   Tensor value_part(int unit, const Part& part) const;
   void put(const Tensor& run, std::span<const float> numbers);
@@ -190,6 +204,10 @@ class ParameterStore {
   bool values_stale_ = false;  // masters were written
   std::int64_t rounded_ = 0;
   mutable bool masters_stale_ = true;  // values were changed but by a step
+  StepPiece step_;                              // the last one
+  std::int64_t steps_ = 0;
+  mutable std::vector<std::int64_t> step_of_;  // of the chunks' units: to which of the steps their values belong
+  mutable PendingSteps pending_steps_;
   std::int64_t grains_ = 0;
   bool step_open_ = false;
   std::vector<std::int64_t> reduced_;  // micro-steps of each unit, where gradients are sharded

@@ -14,6 +14,7 @@ class ParameterStore;
 struct Window {
   int unit = -1;    ///< what it holds, or is about to; -1: nothing
   int leases = 0;   ///< that are open
+  std::int64_t step = 0;  ///< of the optimizer, to which its values belong
   std::unique_ptr<Transfer> transfer;  ///< from other ranks, that brings it
   Event arrived;                       ///< the copy from the host that does
 };

@@ -28,6 +28,7 @@ struct RunOptions {
   std::int64_t stop_after = 0;
   bool allow_new_bits = false, check = false;
   std::int64_t hash_every = 10;
+  std::string hash = "all";  ///< all, or gradients
   bool sample_ids = false;
   std::int64_t keep_last = 1, keep_every = 0;
   bool keep_best = false;
@@ -45,6 +46,7 @@ struct MachineOptions {
   std::string strategy;         ///< a word that chooses zero and the places below; see strategies.hpp
   std::string layout = "manual";  ///< manual, or auto: as little of them on the host as memory.device allows
   std::string values = "device", moments = "device", gradients = "device";  ///< where they rest: device, host, or "host:0.75"
+  std::string steps = "pending";  ///< of what rests on the host: pending or at_once
   HostShares host_shares() const;  ///< of values and of the optimizer's state; refuses what is no place, and what cannot be together
   MemoryCaps caps() const { return {static_cast<std::size_t>(device_memory), static_cast<std::size_t>(host_memory)}; }
   void declare(OptionTable& table);

@@ -52,7 +52,7 @@ struct Session {
   /// How every model of the run is divided over the ranks.
   Division division() const {
     const MachineOptions& machine = options.machine;
-    return {&grid, static_cast<int>(machine.tensor_shards), static_cast<int>(machine.zero), machine.mode == "exact", machine.host_shares()};
+    return {&grid, static_cast<int>(machine.tensor_shards), static_cast<int>(machine.zero), machine.mode == "exact", machine.host_shares(), machine.steps == "pending"};
   }
   RecomputePlan recompute() const;
   DType values() const { return options.machine.value_type == "bf16" ? DType::bf16 : DType::f32; }  ///< of models' own parameters
@@ -64,6 +64,7 @@ struct Session {
   void timings(const JsonLine& line) const;  ///< numbers that are not
   void sample(const JsonLine& line) const;
   bool hash_due(std::int64_t step) const { return options.run.hash_every > 0 && step % options.run.hash_every == 0; }
+  bool hashes_values() const { return options.run.hash == "all"; }  ///< where a hash is due
   std::int64_t most_rows() const;  ///< rows of a grain, padding included
   /// The global batch of these sequences, in grains of the deck's size; see Batch.
   Batch batch(std::vector<Sequence> sequences, std::span<const std::int64_t> groups = {}) const {

@@ -104,7 +104,7 @@ Totals optimizer_step(const Session& session, Learner& model, const StepName& na
   if (hash) write_hashes(session, name, model.store(), Kind::gradient);
   const double rate = model.rate.at(model.optimizer->steps() + 1);
   try {
-    model.last = model.optimizer->step(rate, session.device.stream());
+    model.last = model.optimizer->step(rate);
   } catch (const AgreedError&) {
     if (std::isfinite(model.store().gradient_squares())) throw;
     const std::int64_t broken = first_without(all, [&](std::int64_t count) {
@@ -113,9 +113,12 @@ Totals optimizer_step(const Session& session, Learner& model, const StepName& na
     });
     throw AgreedError(ExitCode::failure, sentence("gradient", batch.sequences()[broken].id));
   }
-  model.state_hash = hash ? write_hashes(session, name, model.store(), Kind::value) : "";
+  model.state_hash = hash && session.hashes_values() ? write_hashes(session, name, model.store(), Kind::value) : "";
   return sum;
 }
+
+/// A line of the log where optimizer steps of this start were pending.
+void tell_pending_steps(const Session& session, const std::string& stage, const std::vector<const Learner*>& models);
 
 /// Hashes what a stage's engines (null: none) start with, frozen parameters and adapters included, if the deck wants hashes. Collective.
 void hash_start(const Session& session, const std::string& stage, const std::vector<Engine*>& engines);

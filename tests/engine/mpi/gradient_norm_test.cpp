@@ -48,7 +48,7 @@ struct Learned {
     pupil.one.engine.finish_step();
     squares = store.gradient_squares();
     elements = counted(store, Kind::gradient);
-    norm = optimizer.step(1e-3, pupil.one.device->stream()).gradient_norm;
+    norm = optimizer.step(1e-3).gradient_norm;
     parameters = store.layout().parameter_count();
     const std::vector<Element> moments = counted(store, Kind::first_moment);
     for (std::size_t i = 0; i < elements.size(); ++i) elements[i].moment = moments.at(i).gradient;

@@ -69,7 +69,7 @@ PlainSum with_a_plain_sum(const ModelConfig& config, int shards, std::int64_t gr
     for (const auto& part : gather_all(ranks(), mine))
       for (std::int64_t i = 0; i < size; ++i) gradient[i] += part[i];
     test::set_numbers(store.units(Kind::gradient), gradient);
-    pupil.optimizer.step(rate, pupil.one.device->stream());
+    pupil.optimizer.step(rate);
   }
   return {pupil.state(), norm_of(store.units(Kind::gradient))};
 }

@@ -62,7 +62,7 @@ TEST(OptimizerStep, ARankThatCannotUpdateStopsAll) {
     pupil.learn();
     Optimizer fine(pupil.store, {}, 0), broken(pupil.store, {.beta1 = 2}, 0);
     const std::string sentence =
-        agreed([&] { (ranks().rank() == last() ? broken : fine).step(1e-3, pupil.device->stream()); });
+        agreed([&] { (ranks().rank() == last() ? broken : fine).step(1e-3); });
     EXPECT_EQ(sentence.substr(0, 30), from_last("adamw needs both betas to be at least 0").substr(0, 30)) << "ZeRO " << zero;
     EXPECT_EQ(fine.steps(), 0);
   }
@@ -74,7 +74,7 @@ TEST(OptimizerStep, ARankThatCannotSquareStopsAll) {
     pupil.learn();
     ParameterStore& store = ranks().rank() == last() ? idle.store : pupil.store;  // which has no gradient
     Optimizer optimizer(store, {}, 0);
-    EXPECT_NE(agreed([&] { optimizer.step(1e-3, pupil.device->stream()); }), "") << "ZeRO " << zero;
+    EXPECT_NE(agreed([&] { optimizer.step(1e-3); }), "") << "ZeRO " << zero;
   }
 }
 
@@ -84,7 +84,7 @@ TEST(OptimizerStep, AGradientThatIsNotFiniteStopsAllBeforeAnythingIsChanged) {
     pupil.learn(std::numeric_limits<float>::infinity());
     const auto before = pupil.store.hashes(Kind::value);
     Optimizer optimizer(pupil.store, {}, 1);
-    const std::string sentence = agreed([&] { optimizer.step(1e-3, pupil.device->stream()); });
+    const std::string sentence = agreed([&] { optimizer.step(1e-3); });
     EXPECT_EQ(sentence.substr(0, 31), "the gradient norm of pupil is n") << "ZeRO " << zero;
     EXPECT_EQ(pupil.store.hashes(Kind::value), before);
   }
@@ -95,7 +95,7 @@ TEST(OptimizerStep, OtherwiseItIsDone) {
     Learner pupil(zero);
     pupil.learn();
     Optimizer optimizer(pupil.store, {}, 1);
-    const double norm = optimizer.step(1e-3, pupil.device->stream()).gradient_norm;
+    const double norm = optimizer.step(1e-3).gradient_norm;
     EXPECT_NEAR(norm, ranks().size() * std::sqrt(4500.0), 1e-9);
     EXPECT_EQ(optimizer.steps(), 1);
   }

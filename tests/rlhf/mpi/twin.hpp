@@ -123,7 +123,7 @@ class Twin {
     for (std::size_t i = 0; i < sequences.size(); ++i) run(i, Row(sequences[i]));
     engine_->finish_step();
     const double left = 1 - static_cast<double>(taken_++) / steps_;
-    return optimizer_->step(rate_ * (0.5 + 0.5 * left), session_.device.stream()).gradient_norm;
+    return optimizer_->step(rate_ * (0.5 + 0.5 * left)).gradient_norm;
   }
   std::vector<float> weights() {
     std::vector<float> out;
