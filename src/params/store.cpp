@@ -188,7 +188,7 @@ Lease ParameterStore::gradient(int index, bool at_rest) {
   ensure(layout_.chunks()[unit.chunk].held, "{}: the chunk {} lies on another stage", model_, name_of_unit(index));
   Lease lease({}, {}, unit.begin);
   if (!step_open_) return lease;
-  step_before_use(unit.values);  // the last gradient makes room
+  ensure(!pending(unit.values), "{}: the gradient of unit {} of {} is wanted before its last step is done", model_, index, name_of_unit(index));
   const bool host = state_on_host(index);
   ensure(host || !at_rest, "{}: the gradient of unit {} of {} is not summed on the host", model_, index, name_of_unit(index));
   shared_->claim(*this);

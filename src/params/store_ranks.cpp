@@ -145,7 +145,6 @@ Tensor ParameterStore::spill(int index) {
 
 void ParameterStore::reduce(int index) {
   if (!step_open_) return;
-  step_before_use(unit(index).values);
   const bool host = state_on_host(index);
   const int range = static_cast<int>(place_[index]);
   Sums& sums = sums_[host];
