@@ -173,51 +173,67 @@ std::string scorers_without_use(const OptionTable& table, const Options& options
   return idle.empty() ? "" : fmt::format("with ppo.scorer = {} these options have no effect: {}; remove them, or choose another scorer", kind, idle);
 }
 
-// Checks the stages; where placements are to be chosen, with the least on the host that fits: the optimizer's state goes there first, since it is
-// used once a step, then parameters, by 64ths.
-std::string place_and_check(Session& session, rlhf::MachineOptions& machine, std::string& placed) {
-  if (machine.layout != "auto") return rlhf::check_stages(session);
+// Plans the stages; where placements are to be chosen, the ones that move least between host and device. Of each size of groups the least goes to the
+// host that fits: first the optimizer's state, since it is used once a step, then parameters, by 64ths.
+std::string place(rlhf::StagePlans& plans, Session& session, rlhf::MachineOptions& machine, bool group_given, std::string& placed) {
+  if (machine.layout != "auto") return plans.plan();
   constexpr int parts = 64, all = 2 * parts;
   const bool apart = machine.device_memory > 0 || !session.device.is_host();  // else the host has no more room than the device
-  const std::vector<std::string> warnings = session.warnings;
-  std::string found;
-  const auto check = [&](int on_host) {
-    const auto place = [](int share) { return share == 0 ? "device" : share == parts ? "host" : fmt::format("host:{}", static_cast<double>(share) / parts); };
-    machine.moments = machine.gradients = place(std::min(on_host, parts));
-    machine.values = place(std::max(on_host - parts, 0));
-    session.planned.clear();
-    session.planned_on_device = 0;
-    session.warnings = warnings;
-    found = rlhf::check_stages(session);
+  std::optional<AgreedError> refusal;
+  const auto plan = [&](std::int64_t group, int on_host) {
+    const auto where = [](int share) { return share == 0 ? "device" : share == parts ? "host" : fmt::format("host:{}", static_cast<double>(share) / parts); };
+    machine.group = group;
+    machine.moments = machine.gradients = where(std::min(on_host, parts));
+    machine.values = where(std::max(on_host - parts, 0));
+    return plans.plan();
   };
-  const auto fits = [&](int on_host) {
+  const auto fits = [&](std::int64_t group, int on_host) {
     try {
-      check(on_host);
+      plan(group, on_host);
       return true;
     } catch (const AgreedError& error) {
-      if (error.code() != ExitCode::does_not_fit || !apart || on_host == all) throw;
+      if (error.code() != ExitCode::does_not_fit) throw;
+      refusal.emplace(error);
       return false;
     }
   };
-  if (int least = 0; !fits(least)) {
-    int most = all;
-    fits(most);
-    while (most - least > 1) (fits((least + most) / 2) ? most : least) = (least + most) / 2;
-    check(most);
+  const auto least_on_host = [&](std::int64_t group) -> std::optional<int> {
+    if (fits(group, 0)) return 0;
+    if (!apart || !fits(group, all)) return std::nullopt;
+    int least = 0, most = all;
+    while (most - least > 1) (fits(group, (least + most) / 2) ? most : least) = (least + most) / 2;
+    fits(group, most);
+    return most;
+  };
+  struct Choice {
+    std::int64_t group;
+    int on_host;
+    double traffic;
+  };
+  std::optional<Choice> best;
+  for (std::int64_t group = group_given ? machine.group : 1;; group *= 2) {
+    const std::optional<int> on_host = least_on_host(group);
+    if (!on_host) break;
+    if (!best || session.planned_traffic < best->traffic) best = {group, *on_host, session.planned_traffic};
+    if (best->traffic == 0 || group_given || group >= plans.most_grains()) break;
   }
-  placed = fmt::format("placement.layout = auto: placement.values = {}, placement.moments and .gradients = {}", machine.values, machine.moments);
+  if (!best) throw AgreedError(*refusal);
+  const std::string found = plan(best->group, best->on_host);
+  placed = fmt::format("placement.layout = auto: placement.values = {}, placement.moments and .gradients = {}, engine.group = {}", machine.values,
+                       machine.moments, machine.group);
   return found;
 }
 
-// The device memory as placed, and what is left of it with everything on the host.
-std::string floor_text(Session& session, rlhf::MachineOptions& machine) {
+// The device memory as placed, and what is left of it with everything on the host and no groups.
+std::string floor_text(rlhf::StagePlans& plans, Session& session, rlhf::MachineOptions& machine) {
   const rlhf::MachineOptions asked = machine;
-  const std::int64_t needed = std::exchange(session.planned_on_device, 0);
+  const std::int64_t needed = session.planned_on_device;
+  machine.group = 1;
   machine.values = machine.moments = machine.gradients = "host";
   machine.device_memory = machine.host_memory = 0;
   std::string text;
   try {
-    rlhf::check_stages(session);
+    plans.plan();
     text = fmt::format("Device memory per rank: {} as placed, {} with everything on the host (placement.*)\n",
                        human_bytes(needed), human_bytes(session.planned_on_device));
   } catch (const AgreedError& error) {
@@ -271,7 +287,8 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   rlhf::check_checkpoints(session);
   rlhf::Preparation preparation(session);
   std::string placed;
-  const std::string found = place_and_check(session, options.machine, placed);
+  rlhf::StagePlans plans(session);
+  const std::string found = place(plans, session, options.machine, table.given("engine.group"), placed);
   std::vector<std::string> warnings = cores_warnings(cores);
   if (!alone.empty()) warnings.push_back(alone);
   for (const std::string& idle :
@@ -281,7 +298,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
   warnings.insert(warnings.end(), session.warnings.begin(), session.warnings.end());
   if (options.run.check) {
     log.info("{}\n{}\n{}{}{}{}", headline(build), cores_report(cores), placed, placed.empty() ? "" : "\n", found,
-             session.planned.empty() ? "" : floor_text(session, options.machine));
+             session.planned.empty() ? "" : floor_text(plans, session, options.machine));
     for (const std::string& warning : warnings) log.warning("{}", warning);
     agree_on(world.ranks(), [&] {
       if (world.rank() == 0) RunFolder::check(options.run.folder, existing, rlhf::learning_stages);

@@ -211,6 +211,19 @@ std::vector<PolicyHead::Grain> Engine::head_grains(const Group& flight, std::spa
   return group;
 }
 
+double Engine::traffic_of_scoring(std::int64_t grains) const {
+  const double pass = store_->fetched_bytes(scoring_.own) + (adapters_ ? adapters_->fetched_bytes(scoring_.adapters) : 0);
+  return pass * static_cast<double>((grains + use_.group - 1) / use_.group);
+}
+
+double Engine::traffic_of_step(std::int64_t grains) const {
+  const std::int64_t group = group_of(grains);
+  const Route& forward = transformer_.forward_route();
+  double pass = store_->fetched_bytes(forward.own) + store_->fetched_bytes(backward_.own);
+  if (adapters_) pass += adapters_->fetched_bytes(forward.adapters) + adapters_->fetched_bytes(backward_.adapters);
+  return pass * static_cast<double>((grains + group - 1) / group) + learning().spilled_bytes(adapters_ ? backward_.adapters : backward_.own, (grains + group - 1) / group, grains);
+}
+
 void Engine::score_all(std::span<const Grain> all, const GroupHead& head) {
   const std::vector<Grain> grains = checked(all);
   const std::size_t most = score_.grains.size();

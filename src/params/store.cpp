@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <set>
 #include <vector>
 
 #include "collimate/base/random.hpp"
@@ -289,6 +290,25 @@ void ParameterStore::step_unit(int index) const {
   step_({unit(index).gradient + mine.begin, mine.count, masters_.has(index) ? masters_.at(index) : part(Kind::value, index, mine),
          part(Kind::gradient, index, mine), part(Kind::first_moment, index, mine), part(Kind::second_moment, index, mine)});
   master_to_value(index);
+}
+
+double ParameterStore::fetched_bytes(std::span<const int> units) const {
+  double bytes = 0;
+  for (const int u : units) {
+    const int values = unit(u).values;
+    if (values_.on_host(values)) bytes += static_cast<double>(values_.count(values)) * size_of(use_.values);
+  }
+  return bytes;
+}
+
+double ParameterStore::spilled_bytes(std::span<const int> units, std::int64_t groups, std::int64_t grains) const {
+  double bytes = 0;
+  if (!learns()) return bytes;
+  for (const int u : std::set<int>(units.begin(), units.end()))
+    if (state_on_host(u)) bytes += 4.0 * static_cast<double>(unit(u).count * (division_.placement().gradients ? grains : groups));
+  for (int u = 0; u < chunk_units(); ++u)
+    if (state_on_host_[u] && !values_.on_host(u)) bytes += static_cast<double>(stepped(u).count) * size_of(use_.values);
+  return bytes;
 }
 
 void ParameterStore::clear() {

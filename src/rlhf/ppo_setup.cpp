@@ -53,8 +53,6 @@ PpoTrainer::PpoTrainer(Session& session)
       actor_source_(find_source(session, "ppo.actor", options_.actor, Head::policy, Accept::exact_or_random, prompts_)),
       reference_source_(find_source(session, "ppo.reference", options_.reference, Head::policy, Accept::exact_or_random, prompts_)),
       critic_source_(find_source(session, "ppo.critic", options_.critic, Head::value, Accept::any_or_random, prompts_)),
-      plan_(session.device),
-      workspace_(plan_),
       kl_(options_.kl),
       kl_estimator_(estimator_named(options_.kl_estimator)),
       aggregation_(aggregation_named(options_.aggregation)),
@@ -85,7 +83,7 @@ PpoTrainer::PpoTrainer(Session& session)
     prompt = std::max(prompt, longest_prompt(*heldout_));
     max_new = std::max(max_new, evaluate.max_new);
   }
-  const std::int64_t longest = prompt + max_new;
+  const std::int64_t longest = longest_ = prompt + max_new;
   std::vector<const Source*> all = {&actor_source_, &reference_source_, &critic_source_};
   if (model) all.push_back(&reward_source_);
   for (const Source* source : all)
@@ -96,37 +94,55 @@ PpoTrainer::PpoTrainer(Session& session)
   const std::int64_t grain_tokens = session.options.machine.grain_tokens;
   require(longest <= grain_tokens, "the longest prompt ({} tokens) and {} new tokens exceed batch.grain_tokens = {}: raise it", prompt,
           max_new, grain_tokens);
-  const std::int64_t grains = grains_ = grain_bound(options_.minibatch, options_.minibatch * longest, grain_tokens), rows = session.most_rows();
-  make_engines(grains, rows, longest);
-  workspace_.reserve();
-  session.check_fits(plan_);
+  grains_ = grain_bound(options_.minibatch, options_.minibatch * longest, grain_tokens);
+  actor_.rate = actor_rate(options_, options_.iterations);
+  critic_.rate = critic_rate(options_, options_.iterations);
+}
+
+void PpoTrainer::plan() {
+  scores_.reset();
+  for (std::unique_ptr<Engine>* engine : {&reward_, &critic_.engine, &reference_, &actor_.engine}) engine->reset();
+  memory_.emplace(session_.device);
+  make_engines();
+  memory_->workspace.reserve();
+  session_.check_fits(memory_->plan);
+}
+
+Traffic PpoTrainer::traffic() const {
+  const std::int64_t steps = options_.epochs * ((options_.batch + options_.minibatch - 1) / options_.minibatch);
+  const std::int64_t step_grains = session_.of_a_replica(grains_);
+  const std::int64_t grains = session_.of_a_replica(grain_bound(options_.batch, options_.batch * longest_, session_.options.machine.grain_tokens));
+  const std::int64_t waves = (session_.of_a_replica(options_.batch) + options_.slots - 1) / options_.slots;
+  double bytes = static_cast<double>(steps) * (actor_.engine->traffic_of_step(step_grains) + critic_.engine->traffic_of_step(step_grains));
+  for (const Engine* engine : {actor_.engine.get(), reference_.get(), critic_.engine.get(), reward_.get()})
+    if (engine) bytes += engine->traffic_of_scoring(grains);
+  bytes += static_cast<double>(waves * options_.max_new) * actor_.engine->traffic_of_scoring(1);
+  return {bytes, options_.iterations, "iteration"};
 }
 
 /// The reference is the actor with its adapters off, where both start from the same; so are reward model and critic.
-void PpoTrainer::make_engines(std::int64_t grains, std::int64_t rows, std::int64_t longest) {
+void PpoTrainer::make_engines() {
   const Division division = session_.division();
   const LoraConfig lora = session_.options.lora.of("ppo");
-  const EngineUse look{.rows = rows, .group = session_.group(grains), .values = session_.values()};
+  const EngineUse look{.rows = session_.most_rows(), .group = session_.group(grains_), .values = session_.values()};
   EngineUse learn = look;
-  learn.most_grains = grains;
+  learn.most_grains = grains_;
   learn.recompute = session_.recompute();
   learn.lora = lora;
   EngineUse act = learn;
   act.slots = options_.slots;
-  act.capacity = longest;
-  actor_.rate = actor_rate(options_, options_.iterations);
-  critic_.rate = critic_rate(options_, options_.iterations);
-  actor_.engine = std::make_unique<Engine>("actor", actor_source_.card.config, Head::policy, division, act, workspace_);
+  act.capacity = longest_;
+  actor_.engine = std::make_unique<Engine>("actor", actor_source_.card.config, Head::policy, division, act, memory_->workspace);
   EngineUse refer = look, judge = look;
   if (lora.on() && same_model(actor_source_, reference_source_)) refer.frozen = &actor_.engine->store();
-  reference_ = std::make_unique<Engine>("reference", reference_source_.card.config, Head::policy, division, refer, workspace_);
-  critic_.engine = std::make_unique<Engine>("critic", critic_source_.card.config, Head::value, division, learn, workspace_);
+  reference_ = std::make_unique<Engine>("reference", reference_source_.card.config, Head::policy, division, refer, memory_->workspace);
+  critic_.engine = std::make_unique<Engine>("critic", critic_source_.card.config, Head::value, division, learn, memory_->workspace);
   if (options_.scorer.kind == "model") {
     if (lora.on() && same_model(critic_source_, reward_source_)) {
       judge.frozen = &critic_.engine->store();
       judge.lora = {.rank = lora.rank, .targets = {}};  // a value head of its own
     }
-    reward_ = std::make_unique<Engine>("reward", reward_source_.card.config, Head::value, division, judge, workspace_);
+    reward_ = std::make_unique<Engine>("reward", reward_source_.card.config, Head::value, division, judge, memory_->workspace);
   }
   scores_ = std::make_unique<ScoreSource>(session_, reward_.get(), reward_source_.card.normalisation);
 }
@@ -135,7 +151,7 @@ std::string PpoTrainer::describe() const {
   return fmt::format("ppo: {} prompts, {} of {} samples ({}), minibatches of {}, {}; actor: {}; critic: {}\n{}{}{}", prompts_.size(),
                      counted(options_.iterations, "iteration"), options_.batch, prompts_text(options_, prompts_.size()), options_.minibatch,
                      counted(options_.epochs, "update epoch"), actor_.describe(), critic_.describe(),
-                     plan_.report(), describe_division(session_, *actor_.engine, grains_), describe_division(session_, *critic_.engine, grains_));
+                     memory_->plan.report(), describe_division(session_, *actor_.engine, grains_), describe_division(session_, *critic_.engine, grains_));
 }
 
 std::vector<std::string> PpoTrainer::warnings() const {
@@ -162,7 +178,8 @@ std::int64_t PpoTrainer::first_grains() const {
 }
 
 void PpoTrainer::start() {
-  plan_.commit(session_.options.machine.caps());
+  if (!memory_) plan();
+  memory_->plan.commit(session_.options.machine.caps());
   actor_.start(options_.actor_optimizer);
   critic_.start(options_.critic_optimizer);
   reference_->prepare();

@@ -40,7 +40,7 @@ RewardTrainer::RewardTrainer(Session& session)
 
 std::string RewardTrainer::describe() const {
   return fmt::format("reward: {} prompt groups, {} pairs, {}, {}\n{}{}", data_.size(), data_.targets(),
-                     steps_text(steps_, options_.batch, data_.size(), "groups"), model_.describe(), plan_.report(),
+                     steps_text(steps_, options_.batch, data_.size(), "groups"), model_.describe(), memory_->plan.report(),
                      describe_division(session_, *model_.engine, grains_));
 }
 

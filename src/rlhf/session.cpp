@@ -85,7 +85,7 @@ RecomputePlan Session::recompute() const {
 std::int64_t Session::group(std::int64_t grains) const {
   const auto group = static_cast<std::uint64_t>(options.machine.group);
   require(group == 0 || std::has_single_bit(group), "engine.group = {}: it must be a power of two, such as {}, or 0 for all grains", group, std::bit_floor(group));
-  const auto each = static_cast<std::uint64_t>(std::max<std::int64_t>(1, (grains + data().size() - 1) / data().size()));  // of a replica
+  const auto each = static_cast<std::uint64_t>(std::max<std::int64_t>(1, of_a_replica(grains)));
   return static_cast<std::int64_t>(group == 0 ? std::bit_ceil(each) : std::min(group, std::bit_ceil(each)));
 }
 

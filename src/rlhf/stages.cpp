@@ -51,10 +51,17 @@ void check_order(const Options& o) {
   }
 }
 
-// Trainers read files and plan memory when they are made: what fails there fails on all ranks together.
+// Trainers read files when they are made, and then plan memory: what fails there fails on all ranks together.
 template <class Trainer>
 std::unique_ptr<Trainer> make(Session& session) {
   return agree(session.ranks(), [&] { return std::make_unique<Trainer>(session); });
+}
+
+template <class Trainer>
+void run(Session& session) {
+  const auto trainer = make<Trainer>(session);
+  agree_on(session.ranks(), [&] { trainer->plan(); });
+  trainer->run();
 }
 
 // Ranks of one node share its memory, and those of one control group what it may use: each limit holds for the sum of what they plan.
@@ -83,18 +90,24 @@ void check_shared_memory(const Session& session, const std::string& stage, const
 
 // What a stage would do, and (where stages of a pipeline differ) what each rank would need for it.
 template <class Trainer>
-std::string check(Session& session, const std::string& stage) {
-  const auto trainer = make<Trainer>(session);
+std::string plan(Session& session, const std::string& stage, Trainer& stage_trainer) {
+  Trainer* const trainer = &stage_trainer;
+  agree_on(session.ranks(), [&] { trainer->plan(); });
   if constexpr (requires { trainer->first_grains(); })
     if (std::string idle = session.idle_ranks(stage, trainer->first_grains()); session.options.run.check && !idle.empty())
       session.warnings.push_back(std::move(idle));
   if constexpr (requires { trainer->warnings(); })
     for (std::string& warning : trainer->warnings()) session.warnings.push_back(std::move(warning));
   std::string text = trainer->describe();
-  const auto planned = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->planned_bytes()));
+  const auto planned = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->memory().host_bytes()));
   check_shared_memory(session, stage, planned);
-  const auto on_device = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->device_bytes()));
-  const auto on_host = gather_all(session.ranks(), static_cast<std::int64_t>(trainer->planned_bytes() - (session.device.is_host() ? trainer->device_bytes() : 0)));
+  const MemoryPlan& memory = trainer->memory();
+  const std::size_t device = memory.planned_bytes(Memory::device);
+  const auto on_device = gather_all(session.ranks(), static_cast<std::int64_t>(device));
+  const auto on_host = gather_all(session.ranks(), static_cast<std::int64_t>(memory.host_bytes() - (session.device.is_host() ? device : 0)));
+  const Traffic mine = trainer->traffic();
+  const double traffic = std::ranges::max(gather_all(session.ranks(), mine.bytes));
+  session.planned_traffic += traffic * static_cast<double>(mine.times);
   session.planned_tiers[stage] = {std::ranges::max(on_device), std::ranges::max(on_host)};
   session.planned_on_device = std::max(session.planned_on_device, std::ranges::max(on_device));
   session.planned.resize(planned.size());
@@ -105,6 +118,7 @@ std::string check(Session& session, const std::string& stage) {
     for (const std::int64_t bytes : planned) text += fmt::format(" {:.1f}", static_cast<double>(bytes) / (1 << 20));
     text += '\n';
   }
+  if (traffic > 0) text += fmt::format("  between host and device: about {} for each rank and {}\n", human_bytes(static_cast<std::int64_t>(traffic)), mine.what);
   return text;
 }
 
@@ -221,10 +235,10 @@ void run_stages(Session& session) {
     const bool alone = std::ranges::min(gather_all(session.ranks(), int{session.peak_memory.restart()})) == 1;
     if (!alone && !std::exchange(said, true))
       session.log.info("this system cannot reset the peak-memory counter: a stage's peak_memory_bytes counts from the start of the program");
-    if (stage == "sft") make<SupervisedTrainer>(session)->run();
-    if (stage == "reward") make<RewardTrainer>(session)->run();
-    if (stage == "ppo") make<PpoTrainer>(session)->run();
-    if (stage == "evaluate") make<Evaluator>(session)->run();
+    if (stage == "sft") run<SupervisedTrainer>(session);
+    if (stage == "reward") run<RewardTrainer>(session);
+    if (stage == "ppo") run<PpoTrainer>(session);
+    if (stage == "evaluate") run<Evaluator>(session);
     session.seconds[stage] += session.stage_clock.seconds();
     const std::vector<std::int64_t> peak = gather_all(session.ranks(), session.peak_memory.bytes());
     session.peaks[stage] = std::max(session.peaks[stage], std::ranges::max(peak));
@@ -297,24 +311,40 @@ void Preparation::finish() {
   session_.prepared_in.clear();
 }
 
-std::string check_stages(Session& session) {
-  std::string out;
+StagePlans::StagePlans(Session& session) : session_(session), warnings_(session.warnings) {
+  const auto add = [&]<class Trainer>(std::type_identity<Trainer>, const std::string& stage) {
+    const auto trainer = std::shared_ptr<Trainer>(make<Trainer>(session));
+    if constexpr (requires { trainer->step_grains(); }) most_grains_ = std::max(most_grains_, session.of_a_replica(trainer->step_grains()));
+    plans_.push_back([&session, stage, trainer] { return rlhf::plan(session, stage, *trainer); });
+  };
   with_final_names<AgreedError>(session.prepared_in, session.options.run.folder, [&] {
     check_found(session);
     for (const std::string& stage : session.options.run.stages) {
       const bool trains = stage == "sft" || stage == "reward" || stage == "ppo";
       if (const auto found = trains ? agree(session.ranks(), [&] { return find_resume(session, stage); }) : std::nullopt;
           found && found->complete) {
-        out += fmt::format("{}: finished earlier\n", stage);  // and needs its data no more
+        plans_.push_back([stage] { return fmt::format("{}: finished earlier\n", stage); });  // and needs its data no more
         continue;
       }
-      if (stage == "sft") out += check<SupervisedTrainer>(session, stage);
-      if (stage == "reward") out += check<RewardTrainer>(session, stage);
-      if (stage == "ppo") out += check<PpoTrainer>(session, stage);
-      if (stage == "evaluate") out += check<Evaluator>(session, stage);
+      if (stage == "sft") add(std::type_identity<SupervisedTrainer>(), stage);
+      if (stage == "reward") add(std::type_identity<RewardTrainer>(), stage);
+      if (stage == "ppo") add(std::type_identity<PpoTrainer>(), stage);
+      if (stage == "evaluate") add(std::type_identity<Evaluator>(), stage);
     }
   });
-  return out + planned_text(session);
+}
+
+std::string StagePlans::plan() {
+  session_.planned.clear();
+  session_.planned_tiers.clear();
+  session_.planned_on_device = 0;
+  session_.planned_traffic = 0;
+  session_.warnings = warnings_;
+  std::string out;
+  with_final_names<AgreedError>(session_.prepared_in, session_.options.run.folder, [&] {
+    for (const auto& plan : plans_) out += plan();
+  });
+  return out + planned_text(session_);
 }
 
 }  // namespace collimate::rlhf

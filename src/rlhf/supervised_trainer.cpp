@@ -15,7 +15,7 @@ SupervisedTrainer::SupervisedTrainer(Session& session)
 
 std::string SupervisedTrainer::describe() const {
   return fmt::format("sft: {} samples, {} tokens, {}, {}\n{}{}", data_.size(), data_.tokens(),
-                     steps_text(steps_, options_.batch, data_.size(), "samples"), model_.describe(), plan_.report(),
+                     steps_text(steps_, options_.batch, data_.size(), "samples"), model_.describe(), memory_->plan.report(),
                      describe_division(session_, *model_.engine, grains_));
 }
 

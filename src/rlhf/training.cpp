@@ -136,8 +136,6 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Spe
       data_(open_dataset(session, spec_.stage + ".data", options.data, spec_.data)),
       source_(find_source(session, spec_.stage + ".init", options.init, Head::policy, spec_.start, data_)),
       steps_(steps_of(options, data_.size())),
-      plan_(session.device),
-      workspace_(plan_),
       options_(options) {
   match_text(source_, data_, spec_.stage + ".init = " + options.init);
   check_lengths(session, data_, source_.card.config);
@@ -146,20 +144,27 @@ BatchTrainer::BatchTrainer(Session& session, const TrainingOptions& options, Spe
     match_text(source_, *heldout_, spec_.stage + ".data");
     check_lengths(session, *heldout_, source_.card.config);
   }
-  const std::int64_t grains = grains_ = grain_bound(options.batch, most_tokens(data_, options.batch), session.options.machine.grain_tokens);
-  model_.engine =
-      std::make_unique<Engine>(spec_.model, source_.card.config, spec_.head, session.division(),
-                               EngineUse{.rows = session.most_rows(),
-                                         .most_grains = grains,
-                                         .group = session.group(grains),
-                                         .recompute = session.recompute(),
-                                         .lora = session.options.lora.of(spec_.stage),
-                                         .values = session.values()},
-                               workspace_);
+  grains_ = grain_bound(options.batch, most_tokens(data_, options.batch), session.options.machine.grain_tokens);
   model_.rate = options.optimizer.learning_rate(steps_);
-  workspace_.reserve();
-  session.check_fits(plan_);
 }
+
+void BatchTrainer::plan() {
+  model_.engine.reset();
+  memory_.emplace(session_.device);
+  model_.engine =
+      std::make_unique<Engine>(spec_.model, source_.card.config, spec_.head, session_.division(),
+                               EngineUse{.rows = session_.most_rows(),
+                                         .most_grains = grains_,
+                                         .group = session_.group(grains_),
+                                         .recompute = session_.recompute(),
+                                         .lora = session_.options.lora.of(spec_.stage),
+                                         .values = session_.values()},
+                               memory_->workspace);
+  memory_->workspace.reserve();
+  session_.check_fits(memory_->plan);
+}
+
+Traffic BatchTrainer::traffic() const { return {model_.engine->traffic_of_step(session_.of_a_replica(grains_)), steps_, "optimizer step"}; }
 
 std::vector<std::string> BatchTrainer::warnings() const {
   const std::string& stage = spec_.stage;
@@ -177,7 +182,8 @@ std::vector<std::string> BatchTrainer::warnings() const {
 }
 
 void BatchTrainer::run() {
-  plan_.commit(session_.options.machine.caps());
+  if (!memory_) plan();
+  memory_->plan.commit(session_.options.machine.caps());
   model_.start(options_.optimizer);
   load_source(session_, source_, *model_.engine);
   source_.card.adapters = note_of(session_, spec_.stage, source_, *model_.engine);

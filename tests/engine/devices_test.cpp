@@ -211,7 +211,7 @@ TEST(StrictDevice, TablesStreamInUnits) {
 
 /// A model of any size on the dry device.
 struct DryEngine {
-  DryEngine(const ModelConfig& config, const EngineUse& use) : engine("model", config, Head::policy, Division{}, use, workspace) {
+  DryEngine(const ModelConfig& config, const EngineUse& use, const Division& division = {}) : engine("model", config, Head::policy, division, use, workspace) {
     workspace.reserve();
     plan.commit();
     engine.prepare();
@@ -255,6 +255,43 @@ TEST(DryDevice, AStepOfAnyModelCostsWhatItsFormulaSays) {
   const Cost stepping = dry.device->meter() - middle;
   EXPECT_NEAR(stepping.read / (4 * parameters), 5, 0.01) << "value, gradient twice and two moments";
   EXPECT_NEAR(stepping.written / (4 * parameters), 3, 0.01);
+}
+
+// What a plan tells of the link is what goes over it, but for tokens, rows of embeddings and the units that two passes in a row find in a window.
+TEST(DryDevice, TheTrafficOfAStepIsAsPlanned) {
+  ModelConfig c = gpt3();
+  c.layers = 12, c.vocabulary = 2000, c.width = 256, c.heads = c.kv_heads = 4, c.head_size = 64, c.mlp = 1024, c.context = 256;
+  for (const HostShares& host : {HostShares{}, HostShares{1, 1}, HostShares{0, 1}, HostShares{0.5, 1}, HostShares{0.25, 0.75}})
+    for (const std::int64_t group : {1, 2, 4}) {
+      DryEngine dry(c, {.rows = 256, .most_grains = 4, .group = group}, {.host = host});
+      Engine& engine = dry.engine;
+      Optimizer optimizer(engine.store(), {}, 1);
+      const HandGrain grain(some_sequences(c.vocabulary, {200}));
+      const std::vector<Grain> grains(4, grain.view());
+      const auto moved = [&](const auto& work) {
+        const Cost before = dry.device->meter();
+        work();
+        const Cost cost = dry.device->meter() - before;
+        return cost.fetched + cost.spilled;
+      };
+      const auto step = [&] {
+        engine.begin_step(4);
+        engine.forward_backward(grains, 1, {}, [](auto, auto, auto, auto, auto, auto) {});
+        engine.finish_step();
+        optimizer.step(0.1);
+      };
+      step();  // what is pending from now on balances
+      const double learned = moved(step), planned = engine.traffic_of_step(4);
+      const double rows = 4 * 3.0 * 256 * 256 * 4 + static_cast<double>(engine.store().layout().size()) / 128;  // and the squares of the norm
+      const double passes = 2 * 4.0 / static_cast<double>(group), kept = host.values > 0 ? 4.0 * static_cast<double>(engine.store().layout().largest_unit()) : 0;
+      EXPECT_LE(learned, planned + rows) << host.values << " " << host.state << " group " << group;
+      EXPECT_GE(learned, planned - passes * Windows::count * kept) << host.values << " " << host.state << " group " << group;
+      EXPECT_EQ(planned > 0, host.state > 0);
+      const double scored = moved([&] { engine.score(grains, 1, [](auto, auto, auto) {}); });
+      const double pending = engine.store().spilled_bytes({}, 0, 0);  // steps of values on the device
+      EXPECT_LE(scored, engine.traffic_of_scoring(4) + rows + pending);
+      EXPECT_GE(scored, engine.traffic_of_scoring(4) + pending - passes / 2 * Windows::count * kept);
+    }
 }
 
 TEST(DryDevice, ScoringAndGenerationAreCountedToo) {

@@ -29,7 +29,14 @@ for cap in 0 3MiB 2MiB 1600KiB 1300KiB; do
   places+=("$(sed -n 's/^placement.layout = auto: //p' other/log.txt)")
 done
 printf '%s\n' "${places[@]}"
-[ "${places[0]}" = "placement.values = device, placement.moments and .gradients = device" ] || wrong "without a cap: ${places[0]}"
+[ "${places[0]}" = "placement.values = device, placement.moments and .gradients = device, engine.group = 1" ] || wrong "without a cap: ${places[0]}"
+train 1 other --restart=replace "${short[@]}" --check --model.width=256 --run.stages=sft --engine.recompute=full --placement.layout=auto --memory.device=20MiB
+must_end_with 0
+grep -q '^placement.layout = auto:.* engine.group = [2-9]' out.txt || wrong "groups of grains would save traffic"
+must_print "between host and device: about"
+train 1 other --restart=replace "${short[@]}" --placement.layout=auto --memory.device=2MiB --engine.group=2
+must_end_with 0
+grep -q '^placement.layout = auto:.*engine.group = 2$' other/log.txt || wrong "engine.group is chosen although it is given"
 [ "$(printf '%s\n' "${places[@]}" | sort -u | wc -l)" -ge 3 ] || wrong "the cap does not matter"
 train 1 other --restart=replace "${short[@]}" --placement.layout=auto --memory.device=100000
 refusal=3 refused memory.device

@@ -125,6 +125,11 @@ class Engine {
   void forward_backward(const Grain& grain, const Dropout& dropout, const ValueLoss& loss);                     ///< one grain
   void finish_step() { learning().finish_step(); }
 
+  /// Bytes that go between host and device, about: of an optimizer step over so many grains of this replica, of a scoring. A token of a generation
+  /// brings as much as the scoring of one grain.
+  double traffic_of_step(std::int64_t grains) const;
+  double traffic_of_scoring(std::int64_t grains) const;
+
   /// Continues every prompt; a sample's tokens do not depend on the others or on the number of slots.
   std::vector<Continuation> generate(std::span<const Prompt> prompts, const GenerateOptions& how);
   /// Logits of all rows of a grain (tests and inspection): rows x V.

@@ -15,6 +15,7 @@ class Residence {
                DType dtype = DType::f32);
   bool on_host(int unit) const { return on_host_[unit]; }
   bool has(int unit) const { return counts_[unit] > 0; }
+  std::int64_t count(int unit) const { return counts_[unit]; }  ///< elements that rest here
   Tensor at(int unit) const;             ///< what rests here of a unit, [count]
   std::vector<Tensor> ranges() const;  ///< everything: what is on the device, what is on the host
 

@@ -105,6 +105,11 @@ class ParameterStore {
   /// What rests here of a kind, unit by unit: all of each, or the share; gradients after finish_step.
   std::vector<Tensor> units(Kind kind) const;
 
+  /// Bytes that come from the host where these units are fetched, each once.
+  double fetched_bytes(std::span<const int> units) const;
+  /// Bytes of the gradients of these units that go to the host in an optimizer step, and of stepped masters that come from there to values on the device.
+  double spilled_bytes(std::span<const int> units, std::int64_t groups, std::int64_t grains) const;
+
   /// Zeros what lasts: values with the padding between them, and moments. Once the plan is committed.
   void clear();
   /// Fills the values by their Initial: element i of a parameter depends on (seed, its name, i) only. wanted: which parameters; none: all.

@@ -9,8 +9,10 @@ class Evaluator {
  public:
   explicit Evaluator(Session& session);
   std::string describe() const;  ///< prompts and memory lines
-  std::size_t planned_bytes() const { return plan_.host_bytes(); }
-  std::size_t device_bytes() const { return plan_.planned_bytes(Memory::device); }
+  /// Plans the memory as the deck says now, without reading anything again; may be repeated before run. Throws where it does not fit (exit 3).
+  void plan();
+  const MemoryPlan& memory() const { return memory_->plan; }
+  Traffic traffic() const;
   void run();
 
  private:
@@ -20,13 +22,13 @@ class Evaluator {
     std::unique_ptr<Engine> engine;
   };
   Source find_policy(const std::string& option, const std::string& name) const;
+  void check_lengths(const Model& model, const std::string& name) const;
   void make_engine(Model& model, const std::string& name, Head head, std::int64_t slots = 0);
 
   Session& session_;
   Dataset prompts_;
   std::int64_t longest_;  ///< most tokens of a prompt and its response
-  MemoryPlan plan_;
-  Workspace workspace_;
+  std::optional<StageMemory> memory_;
   Model policy_, reference_, reward_;  ///< the last two only where the deck has them
 };
 

@@ -37,15 +37,18 @@ class PpoTrainer {
   std::string describe() const;  ///< prompts, iterations and memory lines
   std::int64_t first_grains() const;  ///< of the first minibatch, where all its responses are as long as they may be
   std::vector<std::string> warnings() const;  ///< of the deck's values, to be said before the run
-  std::size_t planned_bytes() const { return plan_.host_bytes(); }
-  std::size_t device_bytes() const { return plan_.planned_bytes(Memory::device); }
+  /// Plans the memory as the deck says now, without reading anything again; may be repeated before run. Throws where it does not fit (exit 3).
+  void plan();
+  const MemoryPlan& memory() const { return memory_->plan; }
+  std::int64_t step_grains() const { return grains_; }  ///< most of an optimizer step, over all replicas
+  Traffic traffic() const;
   void run();
   /// The models that learn; tests reach in here.
   Engine& actor() { return *actor_.engine; }
   Engine& critic() { return *critic_.engine; }
 
  private:
-  void make_engines(std::int64_t grains, std::int64_t rows, std::int64_t longest);
+  void make_engines();
   void start();
   void iterate(std::int64_t iteration);
   // The steps of one iteration, in order.
@@ -74,9 +77,8 @@ class PpoTrainer {
   std::optional<Dataset> heldout_;
   Source actor_source_, reference_source_, critic_source_, reward_source_;
   std::int64_t done_ = 0;
-  std::int64_t grains_ = 0;  // most of an optimizer step
-  MemoryPlan plan_;
-  Workspace workspace_;
+  std::int64_t grains_ = 0, longest_ = 0;  // most of an optimizer step; tokens of a prompt and its response
+  std::optional<StageMemory> memory_;
   Learner actor_, critic_;
   std::unique_ptr<Engine> reference_, reward_;
   std::unique_ptr<ScoreSource> scores_;

@@ -18,6 +18,20 @@
 
 namespace collimate::rlhf {
 
+/// Bytes that go between host and device, about, so many times: "optimizer step", "iteration".
+struct Traffic {
+  double bytes = 0;
+  std::int64_t times = 1;
+  std::string what;
+};
+
+/// The memory of a stage: the plan, and what its engines share.
+struct StageMemory {
+  explicit StageMemory(Device& device) : plan(device), workspace(plan) {}
+  MemoryPlan plan;
+  Workspace workspace;
+};
+
 /// What every stage of a run works with. Rank 0 owns the run folder; the numbers in it are equal for every number of ranks.
 struct Session {
   World& world;
@@ -39,12 +53,13 @@ struct Session {
   Stopwatch clock = {};                        ///< of this start
   Stopwatch stage_clock = {};                  ///< of the running stage in this start
   std::map<std::string, std::int64_t> peaks = {};  ///< peak bytes by stage, the largest rank's, over all starts; the running stage: earlier starts only
-  std::vector<std::int64_t> planned = {};      ///< bytes that each rank needs in its largest stage; filled by check_stages
+  std::vector<std::int64_t> planned = {};      ///< bytes that each rank needs in its largest stage; filled by StagePlans
   struct Tiers {
     std::int64_t device = 0, host = 0;  ///< bytes
   };
-  std::map<std::string, Tiers> planned_tiers = {};  ///< of each stage, each of the rank that needs most; filled by check_stages
-  std::int64_t planned_on_device = 0;  ///< bytes, of the rank and stage that need most there; filled by check_stages
+  std::map<std::string, Tiers> planned_tiers = {};  ///< of each stage, each of the rank that needs most; filled by StagePlans
+  std::int64_t planned_on_device = 0;  ///< bytes, of the rank and stage that need most there; filled by StagePlans
+  double planned_traffic = 0;          ///< bytes between host and device in all stages, about, of the rank with most; filled by StagePlans
   PeakMemory peak_memory = {};                 ///< of this rank in the running stage
 
   Communicator& data() const { return grid.along(Axis::data); }
@@ -56,6 +71,7 @@ struct Session {
   }
   RecomputePlan recompute() const;
   DType values() const { return options.machine.value_type == "bf16" ? DType::bf16 : DType::f32; }  ///< of models' own parameters
+  std::int64_t of_a_replica(std::int64_t grains) const { return (grains + data().size() - 1) / data().size(); }  ///< the most, of so many over all
   std::int64_t group(std::int64_t grains) const;  ///< grains computed together, where a step has `grains` over all replicas
   bool first() const { return world.rank() == 0; }
   std::string path(const std::string& text) const;  ///< with {run} replaced by run.folder

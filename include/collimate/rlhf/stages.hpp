@@ -34,9 +34,21 @@ class Preparation {
   double seconds_ = 0;
 };
 
-/// Checks deck, files, tokenizers and memory of all stages without running any, and returns what it found, line by line. What is
-/// odd and no error goes to session.warnings.
-std::string check_stages(Session& session);
+/// All stages of the deck, without running any. Collective.
+class StagePlans {
+ public:
+  explicit StagePlans(Session& session);  ///< checks deck, files and tokenizers
+  /// Plans the memory of each stage as the deck says now; may be repeated. Returns what it found, line by line; what is odd and no error goes to
+  /// session.warnings. Throws where a stage does not fit (exit 3).
+  std::string plan();
+  std::int64_t most_grains() const { return most_grains_; }  ///< of an optimizer step, of a replica
+
+ private:
+  Session& session_;
+  std::vector<std::string> warnings_;  // before the first plan
+  std::vector<std::function<std::string()>> plans_;  // of each stage
+  std::int64_t most_grains_ = 1;
+};
 
 /// The table at the end: before and after, samples, where things are.
 std::string closing_report(const Session& session);

@@ -146,8 +146,11 @@ class BatchTrainer {
   virtual std::string describe() const = 0;  ///< data, steps and memory lines
   virtual std::int64_t first_grains() const = 0;  ///< of the first step's batch
   std::vector<std::string> warnings() const;      ///< of the deck's values, to be said before the run
-  std::size_t planned_bytes() const { return plan_.host_bytes(); }
-  std::size_t device_bytes() const { return plan_.planned_bytes(Memory::device); }
+  /// Plans the memory as the deck says now, without reading anything again; may be repeated before run. Throws where it does not fit (exit 3).
+  void plan();
+  const MemoryPlan& memory() const { return memory_->plan; }
+  std::int64_t step_grains() const { return grains_; }  ///< most of an optimizer step, over all replicas
+  Traffic traffic() const;
   void run();
 
  protected:
@@ -180,8 +183,7 @@ class BatchTrainer {
   std::optional<Dataset> heldout_;
   Source source_;
   std::int64_t steps_, done_ = 0, grains_ = 0;  // grains_: most of an optimizer step
-  MemoryPlan plan_;
-  Workspace workspace_;
+  std::optional<StageMemory> memory_;
   Learner model_;
 
  private:

@@ -34,11 +34,13 @@ TEST(Memory, RanksOfANodeShareIt) {
   bench.device = std::move(owned);
   Session session = bench.session();
   const auto ranks = static_cast<std::size_t>(bench.world.size());
-  const std::size_t each = SupervisedTrainer(session).planned_bytes();
+  SupervisedTrainer trainer(session);
+  trainer.plan();
+  const std::size_t each = trainer.memory().host_bytes();
   const auto outcome = [&](std::vector<MemoryLimit> bounds) -> std::string {
     device.bounds = std::move(bounds);
     try {
-      check_stages(session);
+      StagePlans(session).plan();
     } catch (const AgreedError& error) {
       EXPECT_EQ(error.code(), ExitCode::does_not_fit);
       return error.what();
