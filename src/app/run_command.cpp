@@ -211,16 +211,23 @@ std::string place(rlhf::StagePlans& plans, Session& session, rlhf::MachineOption
     double traffic;
   };
   std::optional<Choice> best;
-  for (std::int64_t group = group_given ? machine.group : 1;; group *= 2) {
-    const std::optional<int> on_host = least_on_host(group);
-    if (!on_host) break;
-    if (!best || session.planned_traffic < best->traffic) best = {group, *on_host, session.planned_traffic};
-    if (best->traffic == 0 || group_given || group >= plans.most_grains()) break;
+  const auto look = [&] {
+    for (std::int64_t group = group_given ? machine.group : 1;; group *= 2) {
+      const std::optional<int> on_host = least_on_host(group);
+      if (!on_host) break;
+      if (!best || session.planned_traffic < best->traffic) best = {group, *on_host, session.planned_traffic};
+      if (best->traffic == 0 || group_given || group >= plans.most_grains()) break;
+    }
+  };
+  look();
+  if (!best && session.division().placement().values && machine.rollouts == "held") {
+    machine.rollouts = "streamed";
+    look();
   }
   if (!best) throw AgreedError(*refusal);
   const std::string found = plan(best->group, best->on_host);
-  placed = fmt::format("placement.layout = auto: placement.values = {}, placement.moments and .gradients = {}, engine.group = {}", machine.values,
-                       machine.moments, machine.group);
+  placed = fmt::format("placement.layout = auto: placement.values = {}, placement.moments and .gradients = {}, engine.group = {}{}", machine.values,
+                       machine.moments, machine.group, machine.rollouts == "held" ? "" : ", placement.rollouts = streamed");
   return found;
 }
 
@@ -229,6 +236,7 @@ std::string floor_text(rlhf::StagePlans& plans, Session& session, rlhf::MachineO
   const rlhf::MachineOptions asked = machine;
   const std::int64_t needed = session.planned_on_device;
   machine.group = 1;
+  machine.rollouts = "streamed";
   machine.values = machine.moments = machine.gradients = "host";
   machine.device_memory = machine.host_memory = 0;
   std::string text;
@@ -252,7 +260,7 @@ int run(World& world, const std::vector<std::string>& arguments, const ProcessSc
     read(table, arguments, deck);
     if (!options.machine.strategy.empty())
       for (const std::string& argument : arguments)
-        require(!argument.starts_with("--params.zero") && (!argument.starts_with("--placement.") || argument.starts_with("--placement.steps")),
+        require(!argument.starts_with("--params.zero") && (!argument.starts_with("--placement.") || argument.starts_with("--placement.steps") || argument.starts_with("--placement.rollouts")),
                 "--strategy = {} chooses what {} does: give one of them", options.machine.strategy, argument);
     rlhf::apply_strategy(options.machine);
     require(alone.empty() || options.run.check, "{}", alone);

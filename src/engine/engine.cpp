@@ -16,7 +16,7 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
       transformer_(config, head, division, workspace.plan(), use.recompute, use.lora, std::max(use.rows, use.capacity)),
       store_(use.frozen) {
   if (!store_) {
-    const StoreUse own{use.lora.on() ? 0 : use.most_grains, use.group, use.values, use.slots > 0, &workspace.windows()};
+    const StoreUse own{use.lora.on() ? 0 : use.most_grains, use.group, use.values, use.slots > 0 && use.holds_rollouts, &workspace.windows()};
     own_ = std::make_unique<ParameterStore>(name, transformer_.layout(), workspace.plan(), division, own);
     store_ = own_.get();
   }
@@ -24,7 +24,7 @@ Engine::Engine(const std::string& name, const ModelConfig& config, Head head, co
     Division with_state = division;  // adapters rest where they are stepped
     with_state.host.values = division.host.state;
     adapters_ = std::make_unique<ParameterStore>(name + " adapters", transformer_.adapter_layout(), workspace.plan(), with_state,
-                                                 StoreUse{use.most_grains, use.group, DType::f32, use.slots > 0, &workspace.adapter_windows()});
+                                                 StoreUse{use.most_grains, use.group, DType::f32, use.slots > 0 && use.holds_rollouts, &workspace.adapter_windows()});
   }
   scoring_ = transformer_.forward_route();
   backward_ = transformer_.backward_route();

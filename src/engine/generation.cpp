@@ -2,6 +2,7 @@
 #include <cmath>
 #include <utility>
 
+#include "collimate/collectives/all_reduce.hpp"
 #include "collimate/engine/engine.hpp"
 #include "collimate/kernels/rows.hpp"
 
@@ -186,6 +187,23 @@ void Engine::decode(std::span<Active> work) {
   if (!division_.last_stage()) generate_.sent = send_stage(generate_.hidden.slice(0, n), division_.stage() + 1);
 }
 
+/// Where values are gathered for each pass: whether any replica still has work. All of them make the same passes.
+bool Engine::any_replica(bool mine) const {
+  if (!gathers()) return mine;
+  std::int64_t some = mine;
+  all_reduce(division_.along(Axis::data), std::span(&some, 1), stream_->device());
+  return some > 0;
+}
+
+/// A pass without a row, for replicas that have some: fetches what they fetch.
+void Engine::take_part() {
+  const GrainView view = upload(generate_.grain, {});
+  const Transformer::Grain nothing{generate_.activations, {.stream = *stream_, .grain = view}};
+  transformer_.forward({&nothing, 1}, weights());
+  if (!division_.last_stage()) return;
+  for (const int unit : policy_->scoring_route()) store_->fetch(unit);
+}
+
 // The last stage tells the others what it drew.
 void Engine::send_drawn(Sequences& group) {
   const Tensor tokens = on_host(std::span(group.drawn), workspace_->plan().device());
@@ -226,7 +244,7 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
     groups.emplace_back(share.begin, share.begin + share.count, static_cast<std::int32_t>(slots.begin),
                         static_cast<std::int32_t>(slots.count));
   }
-  while (std::any_of(groups.begin(), groups.end(), [](const Sequences& group) { return !group.done() || group.waits(); }))
+  while (any_replica(std::any_of(groups.begin(), groups.end(), [](const Sequences& group) { return !group.done() || group.waits(); })))
     for (Sequences& group : groups) {
       if (group.waits()) {
         if (!division_.last_stage()) {
@@ -237,11 +255,15 @@ std::vector<Continuation> Engine::generate(std::span<const Prompt> prompts, cons
         }
         group.settle(group.drawn, how, out);
       }
-      if (group.done()) continue;
+      if (!any_replica(!group.done())) continue;
       generate_.sent.reset();  // what was sent may lie where the next one comes
       if (streams()) {
         forget_routes();
         announce(scoring_);
+      }
+      if (group.done()) {
+        take_part();
+        continue;
       }
       if (group.choose(prompts, use_.rows))
         prefill(group.work, prompts);

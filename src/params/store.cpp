@@ -56,7 +56,7 @@ ParameterStore::ParameterStore(std::string model, ParameterLayout layout, Memory
     shared_->need_values(static_cast<std::size_t>(largest) * size_of(use.values));
     for (int u = 0; u < chunk_units; ++u)
       if (unit(u).count) all_units_.push_back(u);
-    if (use.generates && placement.values)
+    if (use.holds_rollouts && placement.values)
       whole_ = plan.reserve(model_ + " values, whole, to generate", {layout_.size()}, use.values, Lifetime::rollout);
   }
   if (!learns()) {

@@ -123,8 +123,8 @@ Window& ParameterStore::bring(int unit) {
 }
 
 void ParameterStore::hold_all() {
-  if (!division_.placement().values) return;
-  ensure(whole_ && !holds_all_, "model {} was not planned to be held whole, or is already", model_);
+  if (!whole_) return;
+  ensure(!holds_all_, "model {} is held whole already", model_);
   plan_->enter(Lifetime::rollout);
   const Tensor whole = plan_->at(whole_, {layout_.size()}, use_.values);
   itinerary_.clear();

@@ -77,7 +77,7 @@ void Evaluator::check_lengths(const Model& model, const std::string& name) const
 void Evaluator::make_engine(Model& model, const std::string& name, Head head, std::int64_t slots) {
   model.engine = std::make_unique<Engine>(
       name, model.source.card.config, head, session_.division(),
-      EngineUse{.rows = session_.most_rows(), .slots = slots, .capacity = longest_, .lora = model.source.card.adapters.lora, .values = session_.values()}, memory_->workspace);
+      EngineUse{.rows = session_.most_rows(), .slots = slots, .capacity = longest_, .holds_rollouts = session_.options.machine.rollouts == "held", .lora = model.source.card.adapters.lora, .values = session_.values()}, memory_->workspace);
 }
 
 std::string Evaluator::describe() const {

@@ -85,6 +85,10 @@ void MachineOptions::declare(OptionTable& t) {
         "where parameters rest: device, host (they are brought to the device as they are used), or host:0.75, that share of their bytes");
   t.add("placement.moments", moments, "where the optimizer's moments rest, in the same words; on the host they are stepped there, with masters beside them");
   t.add("placement.gradients", gradients, "where sums of gradients rest; they go with the moments");
+  t.add("placement.rollouts", rollouts,
+        "how ranks generate with parameters that replicas share (params.zero = 3): held: gathered whole once per rollout; streamed: gathered for each "
+        "token, part by part, which is slower and needs less of the device",
+        one_of({"held", "streamed"}));
   t.add("placement.steps", steps,
         "pending: an optimizer step of what rests on the host is done part by part, when the parameters are used next; at_once: at its end",
         one_of({"pending", "at_once"}));

@@ -132,6 +132,7 @@ void PpoTrainer::make_engines() {
   EngineUse act = learn;
   act.slots = options_.slots;
   act.capacity = longest_;
+  act.holds_rollouts = session_.options.machine.rollouts == "held";
   actor_.engine = std::make_unique<Engine>("actor", actor_source_.card.config, Head::policy, division, act, memory_->workspace);
   EngineUse refer = look, judge = look;
   if (lora.on() && same_model(actor_source_, reference_source_)) refer.frozen = &actor_.engine->store();

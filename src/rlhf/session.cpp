@@ -56,6 +56,7 @@ void Session::check_fits(const MemoryPlan& plan) const {
     const bool apart = machine.device_memory > 0 || !device.is_host();  // else the host's memory is what there is too little of
     if (apart && machine.moments != "host") remedies.push_back("set placement.moments = host and placement.gradients = host");
     else if (apart && machine.values != "host") remedies.push_back("set placement.values = host");
+    if (division().placement().values && machine.rollouts == "held") remedies.push_back("set placement.rollouts = streamed");
     if (machine.zero < 3) remedies.push_back("raise params.zero on several replicas");
     if (!options.lora.on()) remedies.push_back("set lora.rank");
     remedies.push_back("share the model among more ranks (grid.tensor, grid.pipeline)");

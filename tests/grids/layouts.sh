@@ -24,6 +24,7 @@ on_layout() {
       values=*) place=${word#*=} options+=(--placement.values="${place/@/:}") ;;  # host@0.5 is host:0.5
       state=*) place=${word#*=} options+=(--placement.moments="${place/@/:}" --placement.gradients="${place/@/:}") ;;
       group=*) options+=(--engine.group="${word#*=}") ;;
+      rollouts=*) options+=(--placement.rollouts="${word#*=}") ;;
       slots=*) options+=(--ppo.slots="${word#*=}") ;;
       threads=*) export OMP_NUM_THREADS=${word#*=} ;;
       "$grid") ;;

@@ -34,6 +34,15 @@ train 1 other --restart=replace "${short[@]}" --check --model.width=256 --run.st
 must_end_with 0
 grep -q '^placement.layout = auto:.* engine.group = [2-9]' out.txt || wrong "groups of grains would save traffic"
 must_print "between host and device: about"
+# Where parameters that are gathered whole for a rollout do not fit, they are gathered for each token.
+wide=("${short[@]}" --check --model.width=256 --engine.recompute=full --memory.device=14MiB)
+train 2 other --restart=replace "${wide[@]}" --params.zero=3 --placement.layout=auto
+must_end_with 0
+grep -q '^placement.layout = auto:.* placement.rollouts = streamed$' out.txt || wrong "rollouts could be streamed"
+train 2 other --restart=replace "${wide[@]}" --strategy=gemini_cpu
+refusal=3 refused "memory.device" "set placement.rollouts = streamed"
+train 2 other --restart=replace "${wide[@]}" --strategy=gemini_cpu --placement.rollouts=streamed
+must_end_with 0
 train 1 other --restart=replace "${short[@]}" --placement.layout=auto --memory.device=2MiB --engine.group=2
 must_end_with 0
 grep -q '^placement.layout = auto:.*engine.group = 2$' other/log.txt || wrong "engine.group is chosen although it is given"

@@ -49,6 +49,7 @@ struct EngineUse {
   std::int64_t group = 1;        ///< grains that are computed block by block, a power of two; changes no number
   std::int64_t slots = 0;        ///< sequences generated at once; 0: the model does not generate
   std::int64_t capacity = 0;     ///< most tokens of a generated sequence, prompt included
+  bool holds_rollouts = true;    ///< sharded values are gathered whole for a rollout, not for each token
   RecomputePlan recompute = {};
   LoraConfig lora = {};            ///< with adapters only they (and a value head) learn
   DType values = DType::f32;       ///< in which the model's own parameters rest; adapters are f32
@@ -205,6 +206,9 @@ class Engine {
   void check(std::span<const Prompt> prompts, const GenerateOptions& how) const;
   void prefill(std::span<const Active> work, std::span<const Prompt> prompts);
   void decode(std::span<Active> work);
+  bool gathers() const { return store_->gathers() || (adapters_ && adapters_->gathers()); }
+  bool any_replica(bool mine) const;
+  void take_part();
   std::vector<std::int32_t> draw(std::span<const Active> work, const GenerateOptions& how, std::span<const Prompt> prompts,
                                  std::vector<Continuation>& out);
   void send_drawn(Sequences& sequences);

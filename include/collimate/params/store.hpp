@@ -27,7 +27,7 @@ struct StoreUse {
   std::int64_t most_grains = 0;  ///< of an optimizer step, over all replicas; 0: the model does not learn
   std::int64_t group = 1;        ///< most grains whose gradients of a unit are reduced one after the other; a power of two
   DType values = DType::f32;     ///< in which values rest and travel: f32, or bf16
-  bool generates = false;        ///< sharded values will be asked for whole, once per rollout
+  bool holds_rollouts = false;   ///< sharded values will be asked for whole, once per rollout
   Windows* windows = nullptr;    ///< shared with stores that are never in use together; null: its own
 };
 
@@ -47,6 +47,8 @@ class ParameterStore {
   DType values_type() const { return use_.values; }  ///< in which values rest
   /// Whether each fetch brings values from where they rest: then one thread fetches, and passes are announced by the itinerary.
   bool streams() const { return !windows_.empty() && !holds_all_; }
+  /// Whether each fetch is a message of all replicas.
+  bool gathers() const { return division_.placement().values && !holds_all_; }
 
   /// Whether gradients leave their place on the device as soon as they are complete: then one unit after the other is written.
   bool gradients_leave() const { return gradients_leave_; }
@@ -58,7 +60,7 @@ class ParameterStore {
   Lease at_rest(int unit) const;    ///< the values where they rest, in host memory, whole
   /// The fetches to come; empty: they are not known. For passes that begin now.
   Itinerary& itinerary() { return itinerary_; }
-  /// Gathers sharded values whole for a rollout; fetch() then needs nobody, until release(). Where values are not sharded it does nothing.
+  /// Gathers sharded values whole for a rollout, where the store was planned for it; fetch() then needs nobody, until release_all().
   void hold_all();
   void release_all() { holds_all_ = false; }
 

@@ -46,6 +46,7 @@ struct MachineOptions {
   std::string strategy;         ///< a word that chooses zero and the places below; see strategies.hpp
   std::string layout = "manual";  ///< manual, or auto: as little of them on the host as memory.device allows
   std::string values = "device", moments = "device", gradients = "device";  ///< where they rest: device, host, or "host:0.75"
+  std::string rollouts = "held";  ///< parameters that replicas share: held or streamed
   std::string steps = "pending";  ///< of what rests on the host: pending or at_once
   HostShares host_shares() const;  ///< of values and of the optimizer's state; refuses what is no place, and what cannot be together
   MemoryCaps caps() const { return {static_cast<std::size_t>(device_memory), static_cast<std::size_t>(host_memory)}; }
